@@ -1,0 +1,262 @@
+"""Every noun that flows through tokenrl, and every protocol its parts keep. Read this file first.
+
+Shape letters: N sources, K samples a source, B = N * K (and companions) episodes, source-major; S source steps,
+T response tokens, V vocabulary, D hidden. Column t of every [B, T] tensor is one step of a Markov decision process:
+state s_t = (source, y_<t), action a_t = y_t, and the reward r_t that comes after a_t. A mask is True where a token is
+real, and it covers EOS. Padding has no id of its own: only a mask says what is real, and padded ids mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:  # commands that only read YAML import this file, and must start without torch and numpy
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+SAMPLED, GREEDY, DEMONSTRATION, CONTINUATION = 0, 1, 2, 3  # Rollout.role
+
+
+class UserError(Exception):
+    """A mistake of the user's: printed without a traceback, exit status 2.
+
+    `where` names the file, line or key; `problem` says what was found and what was expected; `remedy` what to do.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{where}: {problem}" + (f"\n  {remedy}" if remedy else ""))
+        self.where, self.problem, self.remedy = where, problem, remedy
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a dataset, as text."""
+
+    id: str
+    source: str
+    references: list[str]  # one or more equally valid targets; metrics score against all of them
+    demonstrations: list[str]  # what imitation recites; demonstrations[i] is references[i], corrupted or not
+    columns: dict[str, Any]  # whatever else the dataset knows; rewards may read it
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the environment says first: a pure function of (seed, step)."""
+
+    step: int  # global, over the warm start and RL
+    source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
+    source_mask: Tensor  # [N, S] bool
+    targets: Tensor  # [N, R] int64, one demonstration each, EOS included
+    target_mask: Tensor  # [N, R] bool
+    reference_ids: Tensor  # [N, R'] int64, the clean reference behind the demonstration, EOS included
+    reference_mask: Tensor  # [N, R'] bool
+    sources: list[str]
+    references: list[list[str]]
+    columns: dict[str, list[Any]]
+
+    def to(self, device: str | torch.device) -> Batch:
+        return _moved(self, device)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes, self-contained: a replay stores rows of it, and `rows(index)` gives minibatches."""
+
+    step: int
+    group: Tensor  # [B] int64, step << 32 | row of the source in its batch: unique in a run
+    role: Tensor  # [B] int8: SAMPLED, GREEDY (companion), DEMONSTRATION or CONTINUATION (of row `parent`)
+    parent: Tensor  # [B] int64, the row a CONTINUATION goes on from; its own row elsewhere
+    source: Tensor  # [B, S]
+    source_mask: Tensor  # [B, S]
+    targets: Tensor  # [B, R]
+    target_mask: Tensor  # [B, R]
+    reference_ids: Tensor  # [B, R']
+    reference_mask: Tensor  # [B, R']
+    actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
+    mask: Tensor  # [B, T] bool, from the sampler's lengths
+    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced or recited)
+    logprobs: Tensor  # [B, T] of a_t under the distribution really sampled from; 0 where not chosen
+    support: Tensor | None  # [B, T, k] ids the sampler could choose from, where top-k, top-p or a ban cut it
+    ended: Tensor  # [B] bool, EOS was chosen; False: cut at the limit (truncated, not terminated)
+    rewards: Tensor | None  # [B, T], None until judged
+    valid: Tensor  # [B] bool, the reward could be computed; other rows weigh nothing and are counted
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def rows(self, index: Tensor | slice) -> Rollout:
+        """The rows at `index` [M], in its order; `parent` keeps the numbering of the whole."""
+        return replace(self, **{f.name: value[index] for f, value in _tensors(self)})
+
+    def to(self, device: str | torch.device) -> Rollout:
+        return _moved(self, device)
+
+
+def _tensors(record: Any) -> list[tuple[Any, Any]]:
+    pairs = [(f, getattr(record, f.name)) for f in fields(record)]
+    return [(f, value) for f, value in pairs if hasattr(value, "device")]
+
+
+def _moved(record: Any, device: Any) -> Any:
+    return replace(record, **{f.name: value.to(device) for f, value in _tensors(record)})
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a reward sees: B hypotheses with everything known of their sources. Plain Python and numpy."""
+
+    hypotheses: list[str]
+    references: list[list[str]]
+    sources: list[str]
+    columns: dict[str, list[Any]]
+    actions: np.ndarray  # [B, T] int64
+    mask: np.ndarray  # [B, T] bool
+    step: int
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """A metric over a test set, with all that a significance test needs."""
+
+    value: float  # on the library's own scale (BLEU 0-100)
+    signature: str  # how it was computed
+    sentences: np.ndarray  # [n] float64, the score of each sentence, on the same scale
+    statistics: np.ndarray  # [n, k] float64, sufficient statistics: the score of any subset is aggregate(of its sum)
+    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One decoding of one split: what was said, and how good it was."""
+
+    step: int
+    stage: str  # "warm_start", "train" or "eval"
+    split: str
+    decode: str  # "greedy", "beam", "sample"
+    metrics: dict[str, float]  # plain names: corpus metrics, reward, entropy, completions/mean_length ...
+    corpus: dict[str, CorpusScore]  # by metric
+    hypotheses: list[str]
+    references: list[list[str]]
+    sources: list[str]
+    scores: list[float]  # the reward of each hypothesis
+
+
+class ModelOutput:
+    """hidden [B, T, D], and logits [B, T, V] computed when first asked for: log-probabilities up to a constant."""
+
+    def __init__(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> None:
+        self.hidden = hidden
+        self._project = project
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self._project(self.hidden)
+
+
+class State(Protocol):
+    """What a model remembers between two steps of B episodes."""
+
+    def reorder(self, index: Tensor) -> State:
+        """The rows at `index` [M], repeats allowed: beam search, and dropping finished rows."""
+
+    def repeat(self, times: int) -> State:
+        """Each row `times` times, neighbours together: K samples a source from one run of the encoder."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A policy over V tokens; a torch.nn.Module. Begin-of-sequence is the model's own affair, not a token."""
+
+    def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        """Teacher-forced: output t is made from (source, actions[:, :t]), so it scores actions[:, t]. Shifts inside."""
+
+    def start(self, source: Tensor, source_mask: Tensor) -> State:
+        """Reads the source once."""
+
+    def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
+        """One token on: `previous` [B] int64, None before the first. Output [B, 1, .]. The old state stays usable
+        unless the model documents that it reuses the memory."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. Every id in [0, size) can be chosen; there is no id for padding or for begin."""
+
+    size: int  # V
+    eos_id: int
+    unknown_id: int | None  # None: nothing is unknown
+
+    def train(self, texts: Iterable[str]) -> None:
+        """Learns the vocabulary; the same bytes for the same texts."""
+
+    def encode(self, text: str) -> list[int]:
+        """Without EOS."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of any ids, a prefix that ends inside a word or a character included; EOS has no text."""
+
+    def save(self, directory: Path) -> None: ...
+
+    def load(self, directory: Path) -> None: ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Examples by split ("train", "val", "test") and index; `example` is pure."""
+
+    max_source_length: int  # tokens; longer sources are cut or dropped, and counted
+    overlong: str  # "truncate" or "drop": what happens to a training example over a limit
+
+    def size(self, split: str) -> int | None:
+        """None: unlimited."""
+
+    def example(self, split: str, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A score of text. May also have:
+
+    prefix_scores(texts, prefixes) -> [B, T + 1] float64: prefixes holds T_b + 1 strings a row, the first "";
+    corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
+    parts: list[(name, weight, Reward)], a mixture: credit is applied to each part, then summed.
+    """
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B] or [B, T] float64, NaN where the reward does not apply."""
+
+
+@runtime_checkable
+class Credit(Protocol):
+    """Spreads the score of a text over its tokens."""
+
+    needs_prefixes: bool
+
+    def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
+        """scores [B], [B, T] or, with needs_prefixes, [B, T + 1] float64; mask [B, T]; ended [B] -> rewards [B, T]."""
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Owns its memory (heads, optimiser, replay, targets, baselines); the loop only tells it what happened."""
+
+    needs_rewards: bool
+
+    def collect(self, batch: Batch) -> Rollout: ...
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns; returns a flat dict of numbers; never logs, evaluates or saves."""
+
+    def policy(self) -> Model:
+        """To act by: its logits are log-probabilities up to a constant."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flat: tensors, numbers and strings. The optimiser's under "optimizer.", what policy() needs under "policy.";
+        the model's weights are not in it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
