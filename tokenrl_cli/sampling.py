@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import DEMONSTRATION, Batch, Model, Rollout, UserError
 
 
@@ -67,24 +68,23 @@ def distribution(
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities [..., V] of the tokens `decoding` would choose from `logits` [..., V], and the support.
 
-    logits -> ban -> temperature -> top-k -> top-p -> softmax -> mix with the uniform distribution (epsilon). With a
-    cut, the second result holds the ids that were kept, [..., k], repeats allowed; give it back as `support` to score
+    logits -> ban -> top-k and top-p -> temperature -> softmax -> mix with the uniform distribution (epsilon); top-p
+    counts the mass at that temperature. With a cut, the second result holds the ids that were kept, [..., k], repeats allowed; give it back as `support` to score
     under exactly that cut, for a cut recomputed from slightly different logits may keep other tokens.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()  # bfloat16 sums too coarsely
+    logits = precise(logits)
     if decoding.forbidden:
         logits = logits.index_fill(-1, torch.tensor(list(decoding.forbidden), device=logits.device), -torch.inf)
-    if decoding.temperature == 0:
-        best = logits.argmax(-1, keepdim=True)
-        return torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0), None
-    if decoding.temperature != 1:
-        logits = logits / decoding.temperature
     if support is None and decoding.cuts:
-        support = _kept(logits.detach(), decoding)
+        support = _kept(logits.detach() / decoding.temperature, decoding)
     if support is not None:
         kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, support, True)
         logits = logits.masked_fill(~kept, -torch.inf)
-    logprobs = logits.log_softmax(-1)
+    if decoding.temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        logprobs = torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
+    else:
+        logprobs = (logits / decoding.temperature).log_softmax(-1)
     if decoding.epsilon > 0:
         possible = logits > -torch.inf
         uniform = possible / possible.sum(-1, keepdim=True)
@@ -218,7 +218,7 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rows of several rollouts of one batch, padded to the longest; `support` needs all or none to have one."""
+    """Rows of several rollouts of one batch, padded to the longest."""
     length = max(rollout.actions.shape[1] for rollout in rollouts)
     offset, parts = 0, []
     for rollout in rollouts:
@@ -227,9 +227,15 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
 
     def joined(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
-        if any(value is None for value in values):
+        present = [value for value in values if value is not None]
+        if not present:
             return None
         if name in ("actions", "mask", "chosen", "logprobs", "support", "rewards"):
+            width = present[0].shape[2:]  # only sampled rows have a support; a companion's is never read
+            values = [
+                part.actions.new_zeros(*part.actions.shape, *width) if value is None else value
+                for part, value in zip(parts, values, strict=True)
+            ]
             values = [_padded(value, length) for value in values]
         return torch.cat(values)
 

@@ -1,0 +1,19 @@
+"""Cross-entropy against given tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tokenrl_cli.functional.precision import precise
+
+
+def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """-(1 - e) log p(y) - e mean_a log p(a) under the plain softmax. [B, T, V], [B, T] -> [B, T], nats.
+
+    Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7.
+    """
+    logprobs = precise(logits).log_softmax(-1)
+    nll = -logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if label_smoothing == 0:
+        return nll
+    return (1 - label_smoothing) * nll - label_smoothing * logprobs.mean(-1)

@@ -1,0 +1,15 @@
+"""Sums and means over real tokens; what is masked out is never read, not even multiplied by zero."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum over mask [B, T] of values [B, T] -> []. A masked value may be NaN or infinite."""
+    return values.masked_fill(~mask, 0.0).sum()
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the True places of mask -> []; 0 where there is none."""
+    return masked_sum(values, mask) / mask.sum().clamp(min=1)
