@@ -88,7 +88,8 @@ def distribution(
     if decoding.epsilon > 0:
         possible = logits > -torch.inf
         uniform = possible / possible.sum(-1, keepdim=True)
-        logprobs = ((1 - decoding.epsilon) * logprobs.exp() + decoding.epsilon * uniform).log()
+        mixed = (1 - decoding.epsilon) * logprobs.exp() + decoding.epsilon * uniform
+        logprobs = mixed.masked_fill(~possible, 1.0).log().masked_fill(~possible, -torch.inf)  # log 0 has no gradient
     return logprobs, support
 
 

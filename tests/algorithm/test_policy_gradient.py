@@ -1,0 +1,101 @@
+"""The policy gradient against the exact gradient of the expected reward, by listing everything that can be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.world import (
+    REWARDS,
+    SEQUENCES,
+    WORLD,
+    Capture,
+    Letters,
+    TableReward,
+    TabularPolicy,
+    batch_of,
+    draws,
+    exact_gradient,
+    probabilities,
+    samples_of,
+)
+from tokenrl_cli.algorithm.parts import MovingAverage
+from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
+from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.functional import advantages
+from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit, UserError
+from tokenrl_cli.sampling import concatenate, generate, rollout_of
+from tokenrl_cli.scoring import judge
+
+TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
+
+
+def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: object) -> PolicyGradient:
+    values = dict(
+        samples_per_source=samples, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, baseline=baseline, kl_coef=0.0,
+        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture,
+    )  # fmt: skip
+    policy = TabularPolicy(WORLD["policy_logits"])
+    return PolicyGradient(policy, TOKENIZER, 3, 0, **(values | changes))  # type: ignore[arg-type]
+
+
+def gradient_of(algorithm: PolicyGradient, sequences: list[list[int]], credit: Credit) -> Tensor:
+    """Of the reward, as the algorithm estimates it from these episodes of one source."""
+    batch = batch_of(1)
+    rollout = rollout_of(batch, samples_of(sequences, algorithm.model), SAMPLED)
+    if "companion" in algorithm.needs:
+        said = generate(algorithm.model, batch.source, batch.source_mask, algorithm.greedy, 1, 0, torch.Generator())
+        rollout = concatenate([rollout, rollout_of(batch, said, GREEDY)])
+    rollout, _ = judge(rollout, batch, TOKENIZER, REWARD, credit)
+    algorithm.update(rollout)
+    return -algorithm.optimizer.gradient  # type: ignore[attr-defined]
+
+
+def expected_gradient(algorithm: PolicyGradient, samples: int, credit: Credit) -> Tensor:
+    chances = probabilities(algorithm.model).detach()
+    total = torch.zeros_like(algorithm.model.table)
+    for chosen, orders in draws(samples):
+        weight = orders * chances[list(chosen)].prod()
+        total += weight * gradient_of(algorithm, [SEQUENCES[i] for i in chosen], credit)
+    return total.detach()
+
+
+def remembered(value: float) -> MovingAverage:
+    """A moving average that holds `value` and, for the enumeration, does not move."""
+    baseline = MovingAverage(0.9)
+    baseline.load_state_dict({"average": value * (1 - 0.9), "batches": 1})
+    baseline.observe = lambda returns, valid: None  # type: ignore[method-assign]
+    return baseline
+
+
+def test_the_world_is_read_as_it_was_written() -> None:
+    rewards = torch.tensor(WORLD["rewards"], dtype=torch.float64)
+    gradient = exact_gradient(TabularPolicy(WORLD["policy_logits"]), rewards)
+    written = torch.tensor(WORLD["exact_gradient_of_expected_reward"], dtype=torch.float64)
+    assert torch.allclose(gradient, written, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
+@pytest.mark.parametrize(
+    ("name", "baseline", "samples"),
+    [
+        ("reinforce", advantages.no_baseline, 1),
+        ("reinforce_average", remembered(0.7), 1),
+        ("scst", advantages.greedy, 1),
+        ("rloo", advantages.leave_one_out, 2),
+        ("rloo", advantages.leave_one_out, 3),
+    ],
+)
+def test_the_expected_estimate_is_the_exact_gradient(
+    name: str, baseline: Callable[..., Tensor], samples: int, credit: Credit
+) -> None:
+    algorithm = algorithm_with(baseline, samples)
+    rewards = torch.tensor(WORLD["rewards"], dtype=torch.float64)
+    exact = exact_gradient(algorithm.model, rewards)
+    estimate = expected_gradient(algorithm, samples, credit)
+    assert (estimate - exact).abs().max() < 1e-10, name

@@ -1,0 +1,130 @@
+"""What the sampler draws is what the scorer scores, and masks come from lengths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities
+from tokenrl_cli.interfaces import GREEDY, SAMPLED, UserError
+from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
+
+PLAIN = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
+WAYS = {
+    "plain": PLAIN,
+    "temperature": replace(PLAIN, temperature=0.7),
+    "top_k": replace(PLAIN, top_k=2),
+    "top_p": replace(PLAIN, top_p=0.6, temperature=1.3),
+    "epsilon": replace(PLAIN, epsilon=0.2),
+    "everything": replace(PLAIN, temperature=0.8, top_k=2, top_p=0.9, epsilon=0.1),
+    "forbidden": replace(PLAIN, forbidden=[2]),
+}
+
+
+def drawn(decoding: Decoding, rows: int, seed: int = 0):  # type: ignore[no-untyped-def]
+    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(1)
+    generator = torch.Generator().manual_seed(seed)
+    return policy, generate(policy, batch.source, batch.source_mask, decoding, rows, EOS, generator)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sampled_and_scored_log_probabilities_are_the_same(way: str) -> None:
+    """Trap 12: with the stored cut, the first-pass ratio is 1."""
+    decoding = WAYS[way]
+    policy, said = drawn(decoding, 500)
+    source = torch.ones(500, 1, dtype=torch.int64)
+    scored = logprobs_of(policy(source, source.bool(), said.actions).logits, said.actions, decoding, said.support)
+    assert ((scored - said.logprobs).masked_fill(~said.mask, 0.0)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_expected_score_is_zero_under_the_distribution_it_was_sampled_from(way: str) -> None:
+    """Trap 12: E_q[grad log q] = 0 for every way of sampling; under the plain softmax it is not, once q is warped."""
+    decoding, logits = WAYS[way], torch.tensor([[0.3, -0.5, 1.1, 0.2]], dtype=torch.float64, requires_grad=True)
+    logprobs, _ = distribution(logits, decoding)
+    chances = logprobs.detach().exp()
+    possible = chances > 0
+    (gradient,) = torch.autograd.grad((chances * logprobs.masked_fill(~possible, 0.0)).sum(), logits)
+    assert gradient.abs().max() < 1e-12
+    (plain,) = torch.autograd.grad((chances * logits.log_softmax(-1)).sum(), logits)
+    assert (plain.abs().max() < 1e-12) == (way == "plain")
+
+
+def test_sampled_frequencies_are_the_probabilities() -> None:
+    rows = 40_000
+    policy, said = drawn(PLAIN, rows)
+    lengths = said.mask.sum(-1)
+    said_texts = [tuple(row[:n]) for row, n in zip(said.actions.tolist(), lengths.tolist(), strict=True)]
+    counts = torch.tensor([said_texts.count(tuple(sequence)) for sequence in SEQUENCES], dtype=torch.float64)
+    expected = probabilities(policy).detach() * rows
+    chi_squared = float(((counts - expected) ** 2 / expected).sum())
+    assert counts.sum() == rows and chi_squared < 36.1  # 14 degrees of freedom, p = 0.001
+
+
+def test_a_cut_keeps_the_best_tokens_and_only_those_are_drawn() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64))
+    for decoding, kept in ((replace(PLAIN, top_k=2), {0, 1}), (replace(PLAIN, top_p=0.75), {0, 1}),
+                           (replace(PLAIN, top_p=0.81), {0, 1, 2}), (replace(PLAIN, forbidden=[0]), {1, 2, 3})):  # fmt: skip
+        logprobs, _ = distribution(logits, decoding)
+        assert {i for i, value in enumerate(logprobs[0].tolist()) if value > -math.inf} == kept
+        assert math.isclose(float(logprobs.exp().sum()), 1.0, rel_tol=1e-12)
+
+
+def test_the_mask_ends_with_eos_and_a_cut_row_has_none() -> None:
+    """Traps 1, 3, 45: padding has the id of EOS here, so only lengths can tell."""
+    _, said = drawn(PLAIN, 400)
+    for row, mask, ended in zip(said.actions.tolist(), said.mask.tolist(), said.ended.tolist(), strict=True):
+        length = row.index(EOS) + 1 if EOS in row else 3
+        written = row[: sum(mask)]
+        assert mask == [t < sum(mask) for t in range(len(mask))]
+        assert ended == (EOS in written) and (not ended or written.index(EOS) == len(written) - 1)
+        assert ended or sum(mask) == 3
+        assert sum(mask) == (length if ended else 3)
+
+
+def test_a_row_says_the_same_whoever_else_is_talking() -> None:
+    """The draws of a row do not depend on which other rows have ended."""
+    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(6)
+    whole = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
+    again = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
+    other = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(4))
+    assert torch.equal(whole.actions, again.actions) and torch.equal(whole.mask, again.mask)
+    assert not torch.equal(whole.mask, other.mask) or not torch.equal(whole.actions, other.actions)
+
+
+def test_greedy_takes_the_best_token_of_every_state() -> None:
+    policy, said = drawn(replace(PLAIN, temperature=0.0), 2)
+    assert said.actions.tolist() == [[1, 1, 0]] * 2
+    assert torch.equal(said.logprobs, torch.zeros_like(said.logprobs))
+
+
+def test_companions_join_a_rollout_padded_and_without_a_support() -> None:
+    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(2)
+    cut, greedy = WAYS["top_k"], replace(PLAIN, temperature=0.0, max_length=2)
+    parts = [
+        rollout_of(batch, generate(policy, batch.source, batch.source_mask, cut, 3, EOS, torch.Generator()), SAMPLED),
+        rollout_of(batch, generate(policy, batch.source, batch.source_mask, greedy, 1, EOS, torch.Generator()), GREEDY),
+    ]
+    whole = concatenate(parts)
+    assert whole.actions.shape == (8, 3) and whole.support is not None and whole.support.shape == (8, 3, 2)
+    assert whole.group.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
+    assert not whole.mask[6:, 2].any()
+    assert whole.rows(torch.tensor([7, 0])).group.tolist() == [1, 0]
+
+
+def test_reciting_is_saying_the_demonstration_without_choosing_it() -> None:
+    rollout = recite(batch_of(2), EOS)
+    assert rollout.actions.tolist() == [[1, 2, 0]] * 2
+    assert rollout.ended.all() and not rollout.chosen.any() and rollout.mask.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_length", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("epsilon", 1.5), ("beam_size", 0)],
+)
+def test_values_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"decode.{name}: must be"):
+        replace(PLAIN, **{name: value})

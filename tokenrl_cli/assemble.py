@@ -1,0 +1,116 @@
+"""From a plain config to living objects: what train, eval and generate all need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenrl_cli import checkpoint, streams
+from tokenrl_cli.batching import training_texts
+from tokenrl_cli.build import build
+from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer, UserError
+from tokenrl_cli.sampling import Decoding
+from tokenrl_cli.train import Task
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
+
+Config = dict[str, Any]
+
+
+def device_of(name: str) -> torch.device:
+    """"auto" takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise UserError("trainer.device", f"must be auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("trainer.device", "cuda was asked for, and torch finds no GPU", "use trainer.device=auto")
+    return torch.device(name)
+
+
+def precision_of(name: str) -> torch.dtype:
+    if name not in PRECISIONS:
+        raise UserError("trainer.precision", f"must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    return PRECISIONS[name]
+
+
+def task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
+            tokenizers: Path | None) -> Task:  # fmt: skip
+    """Dataset, tokenizers, reward, credit and metrics. Tokenizers are trained on the training split, or loaded."""
+    dataset = build(config["dataset"], Dataset, trust, seed=seed)
+    target, source = _tokenizers(config, trust, dataset, tokenizers)
+    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "trust": trust, "device": device}
+    return Task(
+        dataset=dataset,
+        source_tokenizer=source,
+        tokenizer=target,
+        reward=build(config["reward"], Reward, trust, **facts),
+        credit=build(config["credit"], Credit, trust, **facts),
+        metrics={name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()},
+        decoding=build(config["decode"], Decoding, trust),
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
+
+
+def _tokenizers(
+    config: Config, trust: Sequence[str], dataset: Dataset, saved: Path | None
+) -> tuple[Tokenizer, Tokenizer]:
+    """(target, source): one object where the config names no source tokenizer."""
+    target = build(config["tokenizer"], Tokenizer, trust)
+    shared = not config.get("source_tokenizer")
+    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust)
+    if saved is not None:
+        target.load(saved / "target")
+        if not shared:
+            source.load(saved / "source")
+        return target, source
+    target.train(training_texts(dataset, sources=shared, targets=True))
+    if not shared:
+        source.train(training_texts(dataset, sources=True, targets=False))
+    return target, source
+
+
+def model_of(config: Config, trust: Sequence[str], task: Task) -> Model:
+    """A new model; its first weights depend on the seed alone."""
+    torch.manual_seed(streams.derive(task.seed, "init"))
+    model = build(
+        config["model"],
+        Model,
+        trust,
+        tokenizer=task.tokenizer,
+        source_tokenizer=task.source_tokenizer,
+        max_length=task.decoding.max_length,
+    )
+    return model.to(task.device)
+
+
+def algorithm_of(config: Config, trust: Sequence[str], task: Task, model: Model, stage: str) -> Algorithm:
+    """The algorithm of a stage, around `model`; reference and target networks are copied from it here."""
+    return build(
+        config[STAGES[stage]],
+        Algorithm,
+        trust,
+        model=model,
+        tokenizer=task.tokenizer,
+        max_length=task.decoding.max_length,
+        device=task.device,
+        seed=task.seed,
+    )
+
+
+def policy_of(
+    saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task
+) -> Model:
+    """The policy that a checkpoint's algorithm acts by; `config` is the checkpoint's, with the user's overrides."""
+    model = model_of(config, trust, task)
+    checkpoint.restore(model, saved)
+    algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
+    if hasattr(algorithm, "load_policy"):  # heads that policy() needs besides the model
+        algorithm.load_policy({k: v for k, v in saved.algorithm.items() if k.startswith("policy.")})
+    return algorithm.policy()

@@ -1,0 +1,151 @@
+"""`tokenrl train`: the warm start, then RL, then the table that says what was gained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from tokenrl_cli.checkpoint import Checkpoint
+    from tokenrl_cli.recorder import Recorder
+    from tokenrl_cli.train import Stage
+
+
+def run(config: DictConfig) -> float | None:
+    """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.build import check
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check(plain, plain["imports"])
+    return Training(plain, Path(HydraConfig.get().runtime.output_dir)).run()
+
+
+class Training:
+    """One run in one directory, from wherever it stands to its results."""
+
+    def __init__(self, config: dict[str, Any], run: Path) -> None:
+        import torch
+
+        from tokenrl_cli import assemble, checkpoint
+        from tokenrl_cli.recorder import Recorder, Trainer
+        from tokenrl_cli.report.journal import Journal
+        from tokenrl_cli.report.terminal import display
+
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: sampler and scorer must agree
+        self.config, self.directory, self.trust = config, run, config["imports"]
+        self.trainer = Trainer(**config["trainer"])
+        self.saved: Checkpoint | None = None
+        if config["resume"]:
+            self.saved = checkpoint.load(checkpoint.find(Path(config["resume"]), ("last",)))
+        self.origin = self.saved
+        if self.saved is None and config["init_from"]:
+            self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
+        device = assemble.device_of(self.trainer.device)
+        precision = assemble.precision_of(self.trainer.precision)
+        tokenizers = self.origin.tokenizer_dir if self.origin else None
+        self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
+        self.model = assemble.model_of(config, self.trust, self.task)
+        if self.origin is not None:
+            checkpoint.restore(self.model, self.origin)
+        self.recorder: Recorder = Recorder(
+            run, config, self.trainer, self.task, self.model, Journal(run), display()
+        )
+
+    def run(self) -> float | None:
+        from tokenrl_cli.recorder import Interrupted
+
+        if self.saved is not None:
+            self.recorder.resume(self.saved.state)
+        (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
+        stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
+        self.recorder.display.start(str(self.directory), stages, self.saved.state["step"] if self.saved else 0)
+        try:
+            with self.recorder.signals():
+                if self.saved is None or self.saved.state["stage"] == "warm_start":
+                    self._warm_start()
+                stage = self._reinforce()
+                return self._finish(stage)
+        except Interrupted as stop:
+            self.recorder.display.message(f"saved; go on with: tokenrl train resume={self.directory}")
+            raise SystemExit(stop.status) from None
+        finally:
+            self.recorder.display.close()
+
+    def _stage(self, name: str, start: int, steps: int) -> Stage:
+        """A stage from its first step, or from where the checkpoint left it."""
+        from tokenrl_cli import assemble
+        from tokenrl_cli.batching import Batching
+        from tokenrl_cli.train import Stage
+
+        task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
+        algorithm = assemble.algorithm_of(self.config, self.trust, task, self.model, name)
+        limit = task.decoding.max_length
+        batching = Batching(task.dataset, "train", size, task.source_tokenizer, task.tokenizer, limit, task.seed)
+        for finding in batching.findings():
+            self.recorder.note(finding)
+        return Stage(name, algorithm, batching, start, start + steps)
+
+    def _run(self, stage: Stage, done: int) -> None:
+        from tokenrl_cli.train import run_stage
+
+        if self.recorder.stopped is None and not self.recorder.over_budget():
+            run_stage(stage, done, self.task, self.recorder)
+
+    def _warm_start(self) -> None:
+        """Imitation. Ends with the weights of its best evaluation, which `warm_start` names from then on."""
+        from tokenrl_cli import checkpoint
+
+        stage = self._stage("warm_start", 0, self.trainer.warm_start_steps)
+        done = 0
+        if self.saved is not None:
+            done = self.saved.state["step"]
+            stage.algorithm.load_state_dict(self.saved.algorithm)
+        self._run(stage, done)
+        if self.recorder.best is None:  # no step was taken: the first weights are the warm start
+            self.recorder.judge(stage, done)
+            self.recorder.save(stage, done, True)
+        best = checkpoint.load(self.directory / "checkpoints" / "best")
+        checkpoint.restore(self.model, best)
+        checkpoint.point(self.directory, "warm_start", best.path)
+        self.recorder.stopped = None
+        gate, value = self.trainer.gate, self.recorder.best["value"]
+        if gate is not None and value < gate:
+            self.recorder.note(
+                f"the warm start reached {self.trainer.monitor} {value:.2f} on val, below its gate of {gate:g}: "
+                "train it longer before believing what RL adds"
+            )
+
+    def _reinforce(self) -> Stage:
+        """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
+        saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
+        done = saved["step"] if saved else self.recorder.done
+        stage = self._stage("train", saved["stage_start"] if saved else done, self.trainer.steps)
+        if saved:
+            stage.algorithm.load_state_dict(self.saved.algorithm)  # type: ignore[union-attr]
+        elif self.trainer.steps:
+            self.recorder.evaluate(stage.algorithm.policy(), "val", "train", done)
+        self._run(stage, done)
+        return stage
+
+    def _finish(self, stage: Stage) -> float | None:
+        """Warm start, final and best on test; what RL gained, with its interval; results.json and the table."""
+        from tokenrl_cli import assemble, checkpoint
+        from tokenrl_cli.report.results import results
+
+        recorder = self.recorder
+        if over := recorder.over_budget():
+            recorder.note(f"stopped early: {over}")
+        rows = {"final": recorder.evaluate(stage.algorithm.policy(), "test", "final", recorder.done)}
+        for name in ("warm_start", "best"):
+            saved = checkpoint.load(self.directory / "checkpoints" / name)
+            policy = assemble.policy_of(saved, self.config, self.trust, self.task)
+            rows[name] = recorder.evaluate(policy, "test", name, saved.step)
+        objective = recorder.best["value"] if recorder.best else None
+        summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
+        recorder.journal.results(summary)
+        recorder.display.final(summary)
+        return objective

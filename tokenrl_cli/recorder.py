@@ -1,0 +1,256 @@
+"""Where a run is watched: what is logged, when it is evaluated and saved, and why it stops."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli import checkpoint
+from tokenrl_cli.interfaces import Evaluation, Model, Rollout, UserError
+from tokenrl_cli.report.journal import Journal
+from tokenrl_cli.report.terminal import Display
+from tokenrl_cli.train import Stage, Task, evaluate
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, and everything is saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.status = 128 + signum
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The `trainer` block: values and meanings in conf/trainer/."""
+
+    warm_start_steps: int
+    steps: int
+    warm_start_patience: int
+    batch_size: int
+    warm_start_batch_size: int
+    max_tokens: int
+    eval_every: int
+    checkpoint_every: int
+    log_every: int
+    keep_last: int
+    keep_best: int
+    monitor: str
+    gate: float | None
+    eval_examples: int
+    eval_batch_size: int
+    samples: int
+    max_time: float
+    device: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        positive = "batch_size warm_start_batch_size eval_every checkpoint_every log_every keep_last eval_batch_size"
+        for name in positive.split():
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in (
+            "warm_start_steps steps warm_start_patience max_tokens keep_best eval_examples samples max_time".split()
+        ):
+            self._require(name, getattr(self, name) >= 0, "0 or more")
+        if self.monitor.startswith("loss"):
+            raise UserError(
+                "trainer.monitor",
+                f"{self.monitor!r} cannot choose a checkpoint: the loss of RL is noise around zero",
+                "name an evaluation metric, e.g. trainer.monitor=bleu",
+            )
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UserError(f"trainer.{name}", f"must be {wanted}, got {getattr(self, name)}")
+
+
+class Recorder:
+    """The observer of a run that keeps it on disk and shows it. All it remembers goes through `state` and back."""
+
+    def __init__(
+        self,
+        run: Path,
+        config: dict[str, Any],
+        trainer: Trainer,
+        task: Task,
+        model: Any,
+        journal: Journal,
+        display: Display,
+    ) -> None:
+        self.run, self.config, self.trainer, self.task, self.model = run, config, trainer, task, model
+        self.journal, self.display = journal, display
+        self.best: dict[str, Any] | None = None  # value, step of the best evaluation on val so far
+        self.stale = 0  # evaluations since then
+        self.done = 0  # steps of the run
+        self.stopped: str | None = None  # why this stage ended early
+        self.tokens = 0  # sampled and recited
+        self.window: dict[str, list[float]] = defaultdict(list)  # of the step metrics not logged yet
+        self.spent = {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}  # of the RL stage
+        self.findings: list[str] = []
+        self.before = 0.0  # seconds of the parts of this run before this process
+        self.began = time.monotonic()
+        self.signal: int | None = None
+
+    # --- what the loop calls
+
+    def step(
+        self,
+        stage: Stage,
+        done: int,
+        rollout: Rollout,
+        metrics: dict[str, float],
+        columns: dict[str, list[Any]],
+        seconds: dict[str, float],
+    ) -> bool:
+        self.done = done
+        tokens = int(rollout.mask.sum())
+        self._count(stage, tokens, metrics, seconds)
+        self.display.step(stage.name, done, metrics | {"tokens_per_second": tokens / max(sum(seconds.values()), 1e-9)})
+        last = done == stage.end
+        over = self.over_budget()
+        if done % self.trainer.log_every == 0 or last or over:
+            self._log(stage, done)
+        improved = False
+        if done % self.trainer.eval_every == 0 or last or over:
+            improved = self.judge(stage, done)
+        patience = self.trainer.warm_start_patience
+        if stage.name == "warm_start" and patience and self.stale >= patience:
+            self.stopped = f"{self.trainer.monitor} has not risen in {patience} evaluations"
+        stop = last or bool(over) or self.stopped is not None
+        if done % self.trainer.checkpoint_every == 0 or improved or stop or self.signal:
+            self.save(stage, done, improved)
+        if self.signal:
+            raise Interrupted(self.signal)
+        return not stop
+
+    def judge(self, stage: Stage, done: int) -> bool:
+        """Evaluates the stage's policy on val. True if it is the best so far."""
+        evaluation = self.evaluate(stage.algorithm.policy(), "val", stage.name, done)
+        if self.trainer.monitor not in evaluation.metrics:
+            raise UserError(
+                "trainer.monitor",
+                f"no evaluation metric is called {self.trainer.monitor!r}",
+                f"choose one of {', '.join(sorted(evaluation.metrics))}",
+            )
+        value = evaluation.metrics[self.trainer.monitor]
+        if self.best is None or value > self.best["value"] or math.isnan(self.best["value"]):
+            self.best, self.stale = {"value": value, "step": done}, 0
+            return True
+        self.stale += 1
+        return False
+
+    def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
+        examples = self.trainer.eval_examples if split == "val" else 0
+        size, decoding = self.trainer.eval_batch_size, self.task.decoding
+        evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step)
+        self.journal.metrics(step, stage, split, evaluation.decode, self.elapsed, evaluation.metrics)
+        self.journal.samples(evaluation, self.trainer.samples)
+        self.display.evaluation(evaluation, self.trainer.samples)
+        return evaluation
+
+    def save(self, stage: Stage, done: int, best: bool) -> None:
+        """A checkpoint of everything, after what it describes was logged."""
+        path = checkpoint.save(
+            self.run,
+            done,
+            self.model,
+            stage.algorithm.state_dict(),
+            self.state(stage, done),
+            self.config,
+            {"target": self.task.tokenizer, "source": self.task.source_tokenizer},
+        )
+        checkpoint.point(self.run, "last", path)
+        if best:
+            checkpoint.point(self.run, "best", path)
+        checkpoint.prune(self.run, self.trainer.keep_last, self.trainer.keep_best)
+
+    # --- what it remembers
+
+    @property
+    def elapsed(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def over_budget(self) -> str | None:
+        if self.trainer.max_tokens and self.tokens >= self.trainer.max_tokens:
+            return f"the budget of {self.trainer.max_tokens} tokens is spent"
+        if self.trainer.max_time and self.elapsed >= self.trainer.max_time:
+            return f"the {self.trainer.max_time:g} s of trainer.max_time are over"
+        return None
+
+    def note(self, finding: str) -> None:
+        """Something the user should know: in results.json, and on the screen at once."""
+        if finding not in self.findings:
+            self.findings.append(finding)
+            self.display.message(finding)
+
+    def state(self, stage: Stage, done: int) -> dict[str, Any]:
+        return {
+            "stage": stage.name,
+            "step": done,
+            "stage_start": stage.start,
+            "best": self.best,
+            "score": self.best["value"] if self.best and self.best["step"] == done else None,
+            "stale": self.stale,
+            "stopped": self.stopped,
+            "tokens": self.tokens,
+            "window": dict(self.window),
+            "spent": self.spent,
+            "findings": self.findings,
+            "elapsed": self.elapsed,
+            "journal": self.journal.position(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint: forgets what was logged after it."""
+        self.done = state["step"]
+        self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
+        self.tokens, self.findings, self.before = state["tokens"], state["findings"], state["elapsed"]
+        self.window = defaultdict(list, state["window"])
+        self.spent = state["spent"]
+        self.journal.cut(state["journal"])
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM asks for a stop after this step; the second stops at once."""
+
+        def remember(signum: int, frame: object) -> None:
+            if self.signal is not None:
+                raise KeyboardInterrupt
+            self.signal = signum
+            self.display.message(f"{signal.Signals(signum).name}: stopping after this step")
+
+        before = {name: signal.signal(name, remember) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    def _count(self, stage: Stage, tokens: int, metrics: dict[str, float], seconds: dict[str, float]) -> None:
+        self.tokens += tokens
+        for name, value in metrics.items():
+            self.window[name].append(value)
+        for name, value in seconds.items():
+            self.window[f"time/{name}"].append(value)
+        self.window["tokens_per_second"].append(tokens / max(sum(seconds.values()), 1e-9))
+        if stage.name == "train":
+            self.spent["tokens"] += tokens
+            for name, value in seconds.items():
+                self.spent[name] += value
+
+    def _log(self, stage: Stage, done: int) -> None:
+        """One line for the steps since the last: means, but the extremes of what is named /min or /max."""
+        pick = {"min": min, "max": max}
+        values = {
+            name: pick.get(name.rpartition("/")[2], lambda seen: sum(seen) / len(seen))(seen)
+            for name, seen in self.window.items()
+        }
+        self.journal.metrics(done, stage.name, "train", None, self.elapsed, values)
+        self.window.clear()

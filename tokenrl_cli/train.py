@@ -1,0 +1,209 @@
+"""The loop: one for every algorithm, the warm start included. And `evaluate`, which disturbs none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from tokenrl_cli import streams
+from tokenrl_cli.batching import Batching, evaluation_batches
+from tokenrl_cli.beam import beam_search
+from tokenrl_cli.functional.entropy import entropy
+from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.interfaces import (
+    SAMPLED,
+    Algorithm,
+    Batch,
+    CorpusScore,
+    Credit,
+    Dataset,
+    Evaluation,
+    Model,
+    Reward,
+    Rollout,
+    Texts,
+    Tokenizer,
+)
+from tokenrl_cli.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.scoring import judge, texts_of
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned and how it is measured: everything but the model and the algorithm."""
+
+    dataset: Dataset
+    source_tokenizer: Tokenizer
+    tokenizer: Tokenizer
+    reward: Reward
+    credit: Credit
+    metrics: dict[str, Reward]
+    decoding: Decoding  # its max_length is the limit of training, too
+    device: torch.device
+    precision: torch.dtype
+    seed: int
+
+    def numerics(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision where it was asked for; weights stay float32."""
+        reduced = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision) if reduced else contextlib.nullcontext()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run: one algorithm on the batches of the steps from `start` to `end`."""
+
+    name: str  # "warm_start" or "train"
+    algorithm: Algorithm
+    batching: Batching
+    start: int
+    end: int
+
+
+class Observer(Protocol):
+    """Looks on: logs, evaluates, saves, and says when to stop. Nothing it does changes what is learned."""
+
+    def step(
+        self,
+        stage: Stage,
+        done: int,
+        rollout: Rollout,
+        metrics: dict[str, float],
+        columns: dict[str, list[Any]],
+        seconds: dict[str, float],
+    ) -> bool:
+        """After `done` steps of the run. False stops the stage here."""
+
+
+def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
+    """From `done` steps on. One global count over both stages; what a step draws is a function of (seed, step)."""
+    for step in range(done, stage.end):
+        torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator
+        batch = stage.batching.batch(step).to(task.device)
+        scored: dict[str, float] = {}
+        columns: dict[str, list[Any]] = {}
+        clock = [time.perf_counter()]
+        with task.numerics():
+            rollout = stage.algorithm.collect(batch)
+            clock.append(time.perf_counter())
+            if stage.algorithm.needs_rewards:
+                rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
+                scored, columns = scores.metrics, scores.columns
+            clock.append(time.perf_counter())
+            metrics = stage.algorithm.update(rollout)
+            clock.append(time.perf_counter())
+        seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
+        if not observer.step(stage, step + 1, rollout, metrics | scored, columns, seconds):
+            break
+
+
+@torch.no_grad()
+def evaluate(
+    policy: Model, task: Task, split: str, examples: int, batch_size: int, decoding: Decoding, stage: str, step: int
+) -> Evaluation:
+    """Decodes the first `examples` of a split (0: all) and scores what was said.
+
+    Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward` and `entropy` (nats a token)
+    of one episode a source sampled from the policy itself. Draws from streams of its own.
+    """
+    if isinstance(policy, torch.nn.Module):
+        policy.eval()
+    plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
+    order: list[int] = []
+    said: list[Texts] = []
+    scores: list[float] = []
+    sampled: list[float] = []
+    lengths: list[int] = []
+    ended: list[bool] = []
+    undecided = tokens = 0.0
+    with task.numerics():
+        for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
+            draws = streams.generator(task.seed, f"evaluate/{split}", number)
+            rollout = _episodes(policy, batch, task, decoding, draws)
+            texts = texts_of(rollout, batch, task.tokenizer)
+            order += indices
+            said.append(texts)
+            scores += _per_text(task.reward(texts)).tolist()
+            lengths += rollout.mask.sum(-1).tolist()
+            ended += rollout.ended.tolist()
+            other = _episodes(policy, batch, task, plain, draws)
+            sampled += _per_text(task.reward(texts_of(other, batch, task.tokenizer))).tolist()
+            logits = policy(other.source, other.source_mask, other.actions).logits
+            undecided += float(masked_sum(entropy(logits), other.mask))
+            tokens += float(other.mask.sum())
+    whole = _joined(said, order)
+    corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
+    metrics = {name: score.value for name, score in corpus.items()}
+    metrics |= {
+        "reward": float(np.nanmean(scores)),
+        "sampled_reward": float(np.nanmean(sampled)),
+        "entropy": undecided / max(tokens, 1.0),
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/clipped_ratio": 1 - float(np.mean(ended)),
+    }
+    ranked = [score for _, score in sorted(zip(order, scores, strict=True))]
+    return Evaluation(
+        step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources, ranked
+    )
+
+
+def _batches(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    limit = task.decoding.max_length
+    batches = evaluation_batches(
+        task.dataset, split, examples, batch_size, task.source_tokenizer, task.tokenizer, limit
+    )
+    for indices, batch in batches:
+        yield list(indices), batch.to(task.device)
+
+
+def _episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws: torch.Generator) -> Rollout:
+    eos_id = task.tokenizer.eos_id
+    if decoding.beam_size > 1:
+        samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)
+    else:
+        samples = generate(policy, batch.source, batch.source_mask, decoding, 1, eos_id, draws)
+    return rollout_of(batch, samples, SAMPLED)
+
+
+def _per_text(scores: np.ndarray) -> np.ndarray:
+    """A reward of one number a token counts as its sum."""
+    return scores if scores.ndim == 1 else np.nansum(scores, -1)
+
+
+def _joined(parts: list[Texts], order: list[int]) -> Texts:
+    """The texts of several batches, in the order of the split; token ids are left behind."""
+    back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
+
+    def sort(name: str) -> list[Any]:
+        together = [item for part in parts for item in getattr(part, name)]
+        return [together[i] for i in back]
+
+    keys = parts[0].columns
+    together = {key: [item for part in parts for item in part.columns[key]] for key in keys}
+    columns = {key: [values[i] for i in back] for key, values in together.items()}
+    nothing = np.zeros((len(back), 0), dtype=np.int64)
+    return Texts(
+        sort("hypotheses"), sort("references"), sort("sources"), columns, nothing, nothing.astype(bool), parts[0].step
+    )
+
+
+def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
+    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
+    if hasattr(metric, "corpus"):
+        score: CorpusScore = metric.corpus(texts)
+        return score
+    sentences = _per_text(metric(texts))
+    known = ~np.isnan(sentences)
+    statistics = np.stack([np.where(known, sentences, 0.0), known], -1).astype(np.float64)
+    mean = statistics.sum(0)
+
+    def aggregate(total: np.ndarray) -> float:
+        return float(total[0] / total[1]) if total[1] else float("nan")
+
+    return CorpusScore(aggregate(mean), f"mean of {type(metric).__name__}", sentences, statistics, aggregate)
