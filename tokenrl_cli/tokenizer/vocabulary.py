@@ -1,0 +1,81 @@
+"""The list of tokens behind `word` and `char`: counted, cut, saved as JSON, and joined back to text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.interfaces import UserError
+
+EOS, UNKNOWN = 0, 1
+RESERVED = ["", " \N{DOUBLE QUESTION MARK}"]  # the texts of EOS and of an unknown token
+FILE = "vocabulary.json"
+
+
+class Vocabulary:
+    """Tokens are the literal pieces of a text: joined, they are the text."""
+
+    def __init__(self, kind: str, vocabulary_size: int, min_count: int) -> None:
+        if vocabulary_size <= len(RESERVED):
+            raise UserError("tokenizer.vocabulary_size", f"must be above {len(RESERVED)}, got {vocabulary_size}")
+        if min_count < 1:
+            raise UserError("tokenizer.min_count", f"must be at least 1, got {min_count}")
+        self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
+        self.tokens: list[str] = []
+        self._assign([])
+
+    def _assign(self, tokens: list[str]) -> None:
+        self.tokens = RESERVED + tokens
+        self._ids = {token: i for i, token in enumerate(tokens, len(RESERVED))}
+
+    def train(self, pieces: Iterable[list[str]]) -> None:
+        """Keeps the most frequent tokens; ties go by code point, so the order of the texts changes nothing."""
+        counts: Counter[str] = Counter()
+        for text in pieces:
+            counts.update(text)
+        if not counts:
+            raise UserError("tokenizer", "there is no text to learn a vocabulary from", "look at the training split")
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = [token for token, count in ranked if count >= self.min_count]
+        self._assign(kept[: self.vocabulary_size - len(RESERVED)])
+
+    def encode(self, pieces: Iterable[str]) -> list[int]:
+        find = self._ids.get
+        return [find(piece, UNKNOWN) for piece in pieces]
+
+    def join(self, ids: Sequence[int]) -> str:
+        return "".join([self.tokens[i] for i in ids])
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {"kind": self.kind, "tokens": self.tokens[len(RESERVED) :]}
+        text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
+        (directory / FILE).write_bytes(text.encode())
+
+    def load(self, directory: Path) -> None:
+        content = read_json(directory / FILE)
+        tokens = content.get("tokens")
+        if content.get("kind") != self.kind:
+            raise UserError(str(directory / FILE), f"is no {self.kind} vocabulary: its kind is {content.get('kind')!r}")
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise UserError(str(directory / FILE), "expected a list of strings under 'tokens'")
+        if len(set(tokens)) < len(tokens):
+            raise UserError(str(directory / FILE), "a token occurs twice")
+        self._assign(tokens)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A saved tokenizer's JSON object; a UserError that names the file where it is none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(str(path), f"cannot read the saved tokenizer: {reason}", "name a complete checkpoint") from None
+    except ValueError as error:
+        raise UserError(str(path), f"the saved tokenizer is damaged: {error}", "use another checkpoint") from None
+    if not isinstance(content, dict):
+        raise UserError(str(path), "the saved tokenizer is damaged: expected a JSON object", "use another checkpoint")
+    return content

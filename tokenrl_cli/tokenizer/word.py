@@ -1,0 +1,57 @@
+"""Words and punctuation marks, with the spacing kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
+
+# A clitic ('s, 't, 're), a word or a mark, each with the one space before it; any other white space by itself.
+# Every character is a word character, white space or neither, so the pieces of a text join to the text.
+PIECE = re.compile(r" ?['’]\w{1,2}(?!\w)| ?\w+| ?[^\w\s]|\s")
+
+
+class Word:
+    """A token is a word or a mark *together with* the space before it, if there is one: " the", " isn", "'t", ".".
+
+    A mark and a word glued to the left one are tokens of their own without that space, so the vocabulary holds two
+    forms only of what the data writes in two ways. The start of a text counts as a space: the first word of a sentence
+    is the token it would be in the middle. Hence decode(encode(x)) == x for any x without unknown words, and the text
+    of a prefix of the ids is a prefix of the text.
+    """
+
+    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+        self.eos_id, self.unknown_id = EOS, UNKNOWN
+        self._vocabulary = Vocabulary("word", vocabulary_size, min_count)
+
+    @property
+    def size(self) -> int:
+        return len(self._vocabulary.tokens)
+
+    def train(self, texts: Iterable[str]) -> None:
+        self._vocabulary.train(_pieces(text) for text in texts)
+
+    def encode(self, text: str) -> list[int]:
+        return self._vocabulary.encode(_pieces(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._vocabulary.join(ids).removeprefix(" ")
+
+    def prefixes(self, ids: Sequence[int]) -> list[str]:
+        """decode(ids[:t]) for t = 0 .. T, in one pass."""
+        tokens = self._vocabulary.tokens
+        texts = accumulate((tokens[i] for i in ids), initial="")
+        return [text.removeprefix(" ") for text in texts]
+
+    def save(self, directory: Path) -> None:
+        self._vocabulary.save(directory)
+
+    def load(self, directory: Path) -> None:
+        self._vocabulary.load(directory)
+
+
+def _pieces(text: str) -> list[str]:
+    return PIECE.findall(" " + text) if text else []
