@@ -125,14 +125,14 @@ def evaluate(
     with task.numerics():
         for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
             draws = streams.generator(task.seed, f"evaluate/{split}", number)
-            rollout = _episodes(policy, batch, task, decoding, draws)
+            rollout = episodes(policy, batch, task, decoding, draws)
             texts = texts_of(rollout, batch, task.tokenizer)
             order += indices
             said.append(texts)
             scores += _per_text(task.reward(texts)).tolist()
             lengths += rollout.mask.sum(-1).tolist()
             ended += rollout.ended.tolist()
-            other = _episodes(policy, batch, task, plain, draws)
+            other = episodes(policy, batch, task, plain, draws)
             sampled += _per_text(task.reward(texts_of(other, batch, task.tokenizer))).tolist()
             logits = policy(other.source, other.source_mask, other.actions).logits
             undecided += float(masked_sum(entropy(logits), other.mask))
@@ -162,7 +162,7 @@ def _batches(task: Task, split: str, examples: int, batch_size: int) -> Iterator
         yield list(indices), batch.to(task.device)
 
 
-def _episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws: torch.Generator) -> Rollout:
+def episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws: torch.Generator) -> Rollout:
     eos_id = task.tokenizer.eos_id
     if decoding.beam_size > 1:
         samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)

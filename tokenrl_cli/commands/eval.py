@@ -1,0 +1,90 @@
+"""`tokenrl eval ckpt=...`: scores a split with a saved policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from tokenrl_cli.interfaces import Evaluation
+
+BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
+
+
+def run(config: DictConfig) -> float | None:
+    """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/."""
+    from tokenrl_cli import assemble, checkpoint
+    from tokenrl_cli.build import check
+    from tokenrl_cli.report.terminal import display
+    from tokenrl_cli.train import evaluate
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
+    whole = with_overrides(saved.config, saved.state["stage"], plain)
+    check(whole, plain["imports"])
+    device = assemble.device_of(plain["device"])
+    precision = assemble.precision_of(plain["precision"])
+    task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    policy = assemble.policy_of(saved, whole, plain["imports"], task)
+    shown = display()
+    try:
+        evaluation = evaluate(
+            policy, task, plain["split"], plain["examples"], plain["batch_size"], task.decoding, "eval", saved.step
+        )
+        out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
+        folder = out / f"{evaluation.split}-{evaluation.decode}"
+        results = write(folder, evaluation, str(saved.path), whole["decode"])
+        shown.evaluation(evaluation, 5)
+        for name, metric in results["metrics"].items():
+            interval = f"[{metric['low']:.4g}, {metric['high']:.4g}]"
+            shown.message(f"{name} {metric['value']:.4g}  95 % {interval}  {metric['signature']}")
+        shown.message(f"written to {folder}")
+    finally:
+        shown.close()
+    monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
+    return None if monitored is None else float(monitored)
+
+
+def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint's config with the blocks of the command line in place of its own."""
+    from tokenrl_cli.assemble import STAGES
+
+    changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
+    if asked.get("algorithm") and STAGES[stage] == "algorithm":
+        changed["algorithm"] = asked["algorithm"]
+    return saved | changed
+
+
+def write(folder: Path, evaluation: Evaluation, ckpt: str, decode: dict[str, Any]) -> dict[str, Any]:
+    """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; results.json."""
+    from tokenrl_cli.metrics.significance import bootstrap_interval
+    from tokenrl_cli.report.results import RESAMPLES, SEED
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _lines(folder / "hypotheses.txt", evaluation.hypotheses)
+    for number in range(max(len(references) for references in evaluation.references)):
+        column = [refs[number] if number < len(refs) else "" for refs in evaluation.references]
+        _lines(folder / f"references.{number}.txt", column)
+    metrics = {}
+    for name, score in evaluation.corpus.items():
+        low, high = bootstrap_interval(score, RESAMPLES, SEED)
+        metrics[name] = {"value": score.value, "low": low, "high": high, "signature": score.signature}
+    results = {
+        "format": 1,
+        "ckpt": ckpt,
+        "split": evaluation.split,
+        "decode": decode,
+        "examples": len(evaluation.hypotheses),
+        "metrics": metrics,
+        "other": {name: value for name, value in evaluation.metrics.items() if name not in metrics},
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return results
+
+
+def _lines(path: Path, texts: list[str]) -> None:
+    """A line break inside a text would shift every line after it."""
+    path.write_text("".join(" ".join(text.splitlines()) + "\n" for text in texts), "utf-8")
