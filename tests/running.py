@@ -1,0 +1,47 @@
+"""Whole runs, small enough for tests: the command itself, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.cli import main
+
+TINY = (
+    "dataset=reverse dataset.symbols=5 dataset.min_length=2 dataset.max_length=4 model=gru model.embedding=16 "
+    "model.hidden=24 reward=token_accuracy decode.max_length=6 trainer.warm_start_steps=6 trainer.steps=6 "
+    "trainer.batch_size=8 trainer.warm_start_batch_size=8 trainer.eval_every=3 trainer.checkpoint_every=100 "
+    "trainer.log_every=2 trainer.eval_examples=8 trainer.monitor=token_accuracy trainer.device=cpu trainer.gate=null "
+    "dataset.evaluation_examples=16"
+).split()
+
+
+def tokenrl(*arguments: str) -> int:
+    """The exit status of `tokenrl ARGUMENTS`."""
+    try:
+        return main(list(arguments)) or 0
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def train(run: Path, *overrides: str, tiny: bool = True) -> int:
+    """`tokenrl train` into the directory `run`."""
+    return tokenrl("train", *(TINY if tiny else []), *overrides, f"hydra.run.dir={run}")
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    for record in records:
+        del record["time"]
+        timed = [name for name in record["metrics"] if name.startswith("time/") or name == "tokens_per_second"]
+        for name in timed:
+            del record["metrics"][name]
+    return records
+
+
+def weights(run: Path, name: str = "last") -> dict[str, bytes]:
+    """Every tensor file of a checkpoint, byte for byte."""
+    folder = run / "checkpoints" / name
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}

@@ -1,0 +1,158 @@
+"""Optimisers, schedules, and the one place that steps them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli.interfaces import UserError
+
+Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient is infinite or not a number; the parameters are as they were before."""
+
+
+class Optimizer:
+    """A torch optimiser with its schedule and its clipping; counts the steps of its stage.
+
+    Parameters of one object only; `clip_norm` bounds the global L2 norm of the gradient (0: off).
+    """
+
+    def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
+        for name, holds, wanted in (
+            ("lr", lr > 0, "above 0"),
+            ("clip_norm", clip_norm >= 0, "0 (off) or more"),
+        ):
+            if not holds:
+                raise UserError(f"optimizer.{name}", f"must be {wanted}, got {locals()[name]}")
+        self.inner, self.lr, self.clip_norm, self.schedule = inner, lr, clip_norm, schedule
+        self.steps = 0
+
+    def zero_grad(self) -> None:
+        self.inner.zero_grad(set_to_none=True)
+
+    def step(self) -> dict[str, float]:
+        """-> grad_norm before clipping, grad_clipped (0 or 1; its mean is the clipped fraction), lr."""
+        parameters = [p for group in self.inner.param_groups for p in group["params"]]
+        norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        if not math.isfinite(norm):
+            raise NonFinite(f"the norm of the gradient is {norm}")
+        clipped = 0 < self.clip_norm < norm
+        if clipped:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, torch.tensor(norm))
+        lr = self.lr * self.schedule(self.steps)
+        for group in self.inner.param_groups:
+            group["lr"] = lr
+        self.inner.step()
+        self.steps += 1
+        return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flat: "steps", and "<parameter number>.<name>" for what the torch optimiser keeps of each parameter."""
+        kept = self.inner.state_dict()["state"]
+        return {"steps": self.steps} | {f"{i}.{name}": value for i, of in kept.items() for name, value in of.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        kept: dict[int, dict[str, Any]] = {}
+        for key, value in state.items():
+            number, dot, name = key.partition(".")
+            if dot:
+                kept.setdefault(int(number), {})[name] = value
+        self.inner.load_state_dict(self.inner.state_dict() | {"state": kept})
+
+
+class Rows(Protocol):
+    """Anything made of rows: a Rollout, or one with more to say of each row."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: slice) -> Any: ...
+
+
+R = TypeVar("R", bound=Rows)
+
+
+def gradient_step(
+    optimizer: Optimizer, rollout: R, loss: Callable[[R], tuple[Tensor, dict[str, Tensor]]], micro_batches: int
+) -> dict[str, float]:
+    """One optimiser step on all rows, in `micro_batches` parts that are added up.
+
+    `loss(rows)` is a sum over the part divided by the denominators of the *whole* rollout, and so are its metrics:
+    then the number of parts changes no result. Raises NonFinite before any parameter has changed.
+    """
+    optimizer.zero_grad()
+    size = math.ceil(len(rollout) / micro_batches)
+    totals: dict[str, Tensor] = {}
+    for start in range(0, len(rollout), size):
+        part = rollout if size >= len(rollout) else rollout.rows(slice(start, start + size))
+        value, metrics = loss(part)
+        if not bool(value.isfinite()):
+            raise NonFinite(f"the loss is {float(value)}")
+        value.backward()
+        for name, metric in metrics.items():
+            totals[name] = totals[name] + metric if name in totals else metric
+    return {name: float(total) for name, total in totals.items()} | optimizer.step()
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], lr: float, betas: list[float], eps: float, clip_norm: float, schedule: Schedule
+) -> Optimizer:
+    """Adam, Kingma & Ba 2015 (arXiv:1412.6980)."""
+    inner = torch.optim.Adam(list(parameters), lr, (betas[0], betas[1]), eps)
+    return Optimizer(inner, lr, clip_norm, schedule)
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: list[float],
+    eps: float,
+    weight_decay: float,
+    clip_norm: float,
+    schedule: Schedule,
+) -> Optimizer:
+    """Adam with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+    inner = torch.optim.AdamW(list(parameters), lr, (betas[0], betas[1]), eps, weight_decay)
+    return Optimizer(inner, lr, clip_norm, schedule)
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    clip_norm: float,
+    schedule: Schedule,
+) -> Optimizer:
+    """Stochastic gradient descent with momentum."""
+    inner = torch.optim.SGD(list(parameters), lr, momentum, weight_decay=weight_decay)
+    return Optimizer(inner, lr, clip_norm, schedule)
+
+
+def constant(step: int, warmup_steps: int) -> float:
+    """1, after a linear warm-up over `warmup_steps`."""
+    return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+def linear(step: int, warmup_steps: int, horizon: int, final_fraction: float) -> float:
+    """Falls in a straight line from 1 to `final_fraction` at step `horizon`, and stays there."""
+    done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
+    return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
+
+
+def cosine(step: int, warmup_steps: int, horizon: int, final_fraction: float) -> float:
+    """Half a cosine from 1 to `final_fraction` at step `horizon`, Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
+    done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
+    return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def inverse_sqrt(step: int, warmup_steps: int) -> float:
+    """1 / sqrt(step) after the warm-up, 1 at its end; Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
+    return min((step + 1) / (warmup_steps + 1), math.sqrt((warmup_steps + 1) / (step + 1)))
