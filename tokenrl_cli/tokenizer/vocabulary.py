@@ -11,25 +11,25 @@ from typing import Any
 from tokenrl_cli.interfaces import UserError
 
 EOS, UNKNOWN = 0, 1
-RESERVED = ["", " \N{DOUBLE QUESTION MARK}"]  # the texts of EOS and of an unknown token
+RESERVED = 2
 FILE = "vocabulary.json"
 
 
 class Vocabulary:
     """Tokens are the literal pieces of a text: joined, they are the text."""
 
-    def __init__(self, kind: str, vocabulary_size: int, min_count: int) -> None:
-        if vocabulary_size <= len(RESERVED):
-            raise UserError("tokenizer.vocabulary_size", f"must be above {len(RESERVED)}, got {vocabulary_size}")
+    def __init__(self, kind: str, unknown: str, vocabulary_size: int, min_count: int) -> None:
+        if vocabulary_size <= RESERVED:
+            raise UserError("tokenizer.vocabulary_size", f"must be above {RESERVED}, got {vocabulary_size}")
         if min_count < 1:
             raise UserError("tokenizer.min_count", f"must be at least 1, got {min_count}")
         self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
-        self.tokens: list[str] = []
+        self.reserved = ["", unknown]  # the texts of EOS and of an unknown token
         self._assign([])
 
     def _assign(self, tokens: list[str]) -> None:
-        self.tokens = RESERVED + tokens
-        self._ids = {token: i for i, token in enumerate(tokens, len(RESERVED))}
+        self.tokens = self.reserved + tokens
+        self._ids = {token: i for i, token in enumerate(tokens, len(self.reserved))}
 
     def train(self, pieces: Iterable[list[str]]) -> None:
         """Keeps the most frequent tokens; ties go by code point, so the order of the texts changes nothing."""
@@ -40,7 +40,7 @@ class Vocabulary:
             raise UserError("tokenizer", "there is no text to learn a vocabulary from", "look at the training split")
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         kept = [token for token, count in ranked if count >= self.min_count]
-        self._assign(kept[: self.vocabulary_size - len(RESERVED)])
+        self._assign(kept[: self.vocabulary_size - RESERVED])
 
     def encode(self, pieces: Iterable[str]) -> list[int]:
         find = self._ids.get
@@ -51,7 +51,7 @@ class Vocabulary:
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        content = {"kind": self.kind, "tokens": self.tokens[len(RESERVED) :]}
+        content = {"kind": self.kind, "tokens": self.tokens[RESERVED :]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
         (directory / FILE).write_bytes(text.encode())
 

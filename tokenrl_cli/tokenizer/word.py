@@ -25,7 +25,7 @@ class Word:
 
     def __init__(self, vocabulary_size: int, min_count: int) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
-        self._vocabulary = Vocabulary("word", vocabulary_size, min_count)
+        self._vocabulary = Vocabulary("word", " \N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 
     @property
     def size(self) -> int:

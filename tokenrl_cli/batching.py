@@ -1,0 +1,219 @@
+"""From examples to batches. `batch(step)` is a pure function of (seed, step).
+
+Batches hold examples of about the same length. A finite split is read in epochs: a permutation of the usable examples
+is cut in pools of `POOL` batches, each pool sorted by length and cut to batches, and those are shuffled. The last batch
+of an epoch is filled up from the start of the permutation: the batch size is constant. An unlimited split is read in
+pools of fresh examples. An example with several references gives one of them, drawn anew in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tokenrl_cli import streams
+from tokenrl_cli.encoding import Encoded, Ragged, source_ids
+from tokenrl_cli.interfaces import Batch, Dataset, Example, Tokenizer, UserError
+
+POOL = 50  # batches whose examples are sorted by length together
+FRESH = 2**31  # indices of an unlimited split are drawn below this
+SEEN = 1_000  # examples of an unlimited split that `findings` speaks of
+VOCABULARY_EXAMPLES = 20_000  # of an unlimited split are read, at most, to train a tokenizer
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """An epoch of a finite split, or a pool of an unlimited one: which example and which pair stand where."""
+
+    number: int
+    encoded: Encoded
+    example: Callable[[int], Example]  # by row of `encoded`
+    rows: np.ndarray  # [batches, N]
+    pairs: np.ndarray  # [batches, N]
+
+
+class Batching:
+    """The batches of a split. What it keeps between calls is a memo of the current chapter, no state."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        source_tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
+        max_length: int,
+        seed: int,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
+        self.dataset, self.split, self.batch_size, self.seed = dataset, split, batch_size, seed
+        self.source_tokenizer, self.tokenizer, self.max_length = source_tokenizer, tokenizer, max_length
+        self.drop = dataset.overlong == "drop"
+        self.batches_per_chapter = POOL
+        self._whole: Encoded | None = None
+        size = dataset.size(split)
+        if size is not None:
+            self._whole = self._encode([self._example(i) for i in range(size)])
+            self._require(self._whole)
+            self.batches_per_chapter = -(-len(self._whole.rows) // batch_size)
+        self._chapter: _Chapter | None = None
+
+    def batch(self, step: int) -> Batch:
+        number, index = divmod(step, self.batches_per_chapter)
+        if self._chapter is None or self._chapter.number != number:
+            self._chapter = self._open(number)
+        chapter = self._chapter
+        rows, pairs = chapter.rows[index], chapter.pairs[index]
+        return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
+
+    def counts(self) -> dict[str, int]:
+        """What is cut, dropped and unknown: in all of a finite split, or in the first examples of an unlimited one."""
+        encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
+        return {
+            "examples": len(encoded),
+            "dropped_examples": len(encoded) - len(encoded.rows),
+            "sources": len(encoded.sources.lengths),
+            "overlong_sources": int(encoded.sources.overlong.sum()),
+            "source_tokens": len(encoded.sources.flat),
+            "unknown_source_tokens": encoded.unknown["source"],
+            "targets": len(encoded.targets.lengths),
+            "overlong_targets": int(encoded.targets.overlong.sum()),
+            "target_tokens": len(encoded.targets.flat),
+            "unknown_target_tokens": encoded.unknown["target"],
+        }
+
+    def findings(self) -> list[str]:
+        """The counts that a user should hear of, in words."""
+        n = self.counts()
+        name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
+        source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
+        found = []
+        for side, key in (("source", source_limit), ("target", f"decode.max_length={limit}")):
+            if n[f"overlong_{side}s"]:
+                fate = "dropped" if self.drop else "truncated"
+                share = f"{n[f'overlong_{side}s']:,} of {n[f'{side}s']:,} {side}s"
+                found.append(f"{name}: {share} are longer than {key} tokens: {fate} (dataset.overlong)")
+        if n["dropped_examples"]:
+            found.append(f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out")
+        for side in ("source", "target"):
+            unknown, total = n[f"unknown_{side}_tokens"], n[f"{side}_tokens"]
+            if unknown:
+                share = f"{unknown:,} of {total:,} {side} tokens ({unknown / total:.2%})"
+                found.append(f"{name}: {share} are unknown to the tokenizer")
+        return found
+
+    def _example(self, index: int) -> Example:
+        return self.dataset.example(self.split, index)
+
+    def _encode(self, examples: list[Example]) -> Encoded:
+        limits = (self.dataset.max_source_length, self.max_length)
+        return Encoded(examples, self.source_tokenizer, self.tokenizer, *limits, self.drop)
+
+    def _require(self, encoded: Encoded) -> None:
+        if not len(encoded):
+            raise UserError("dataset", f"the split {self.split!r} is empty")
+        if not len(encoded.rows):
+            limits = f"dataset.max_source_length={self.dataset.max_source_length}, decode.max_length={self.max_length}"
+            problem = f"all {len(encoded):,} examples of the split {self.split!r} are over the limits ({limits})"
+            raise UserError("dataset.overlong=drop", problem, "raise a limit, or set dataset.overlong=truncate")
+
+    def _open(self, number: int) -> _Chapter:
+        draws = streams.generator(self.seed, "batching", number)
+        example: Callable[[int], Example] = self._example
+        slots = self.batches_per_chapter * self.batch_size
+        if self._whole is not None:
+            encoded = self._whole
+            order = np.resize(torch.randperm(len(encoded.rows), generator=draws).numpy(), slots)
+        else:
+            fresh = self._fresh(slots, draws)
+            encoded, example, order = self._encode(fresh), fresh.__getitem__, np.arange(slots)
+        rows = encoded.rows[order]
+        pairs = encoded.choose(rows, draws)
+        places = _by_length(encoded.sources.lengths[rows] + encoded.targets.lengths[pairs], self.batch_size, draws)
+        return _Chapter(number, encoded, example, rows[places], pairs[places])
+
+    def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:
+        """`wanted` usable examples of an unlimited split."""
+        kept: list[Example] = []
+        while len(kept) < wanted:
+            indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws)
+            examples = [self._example(i) for i in indices.tolist()]
+            if self.drop:
+                encoded = self._encode(examples)
+                self._require(encoded)
+                examples = [examples[row] for row in encoded.rows]
+            kept += examples
+        return kept[:wanted]
+
+
+def _by_length(lengths: np.ndarray, batch_size: int, draws: torch.Generator) -> np.ndarray:
+    """[batches * N] lengths -> [batches, N] places: alike in length within a batch, in random order across them."""
+    batches = []
+    for start in range(0, len(lengths), POOL * batch_size):
+        pool = start + np.argsort(lengths[start : start + POOL * batch_size], kind="stable")
+        cut = pool.reshape(-1, batch_size)
+        batches.append(cut[torch.randperm(len(cut), generator=draws).numpy()])
+    return np.concatenate(batches)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    split: str,
+    examples: int,
+    batch_size: int,
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Iterator[tuple[list[int], Batch]]:
+    """(indices in the split, batch) of the first `examples` of a split, 0 for all, by the length of the source.
+
+    Nothing is dropped or shuffled. Sources and target ids are cut at their limits; `references` are whole. Targets are
+    the first demonstration of each example.
+    """
+    size = dataset.size(split)
+    if size is None and examples == 0:
+        raise UserError("trainer.eval_examples", f"the split {split!r} is unlimited: say how many examples")
+    count = examples if size is None else min(examples or size, size)
+    if count < 1:
+        raise UserError("dataset", f"the split {split!r} is empty")
+    items = [dataset.example(split, i) for i in range(count)]
+    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    order = np.argsort(encoded.sources.lengths, kind="stable")
+    for start in range(0, count, batch_size):
+        rows = order[start : start + batch_size]
+        indices = rows.tolist()
+        yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
+
+
+def source_batch(sources: list[str], source_tokenizer: Tokenizer, max_source_length: int) -> Batch:
+    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone."""
+    ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    ids = torch.zeros(len(sources), 1, dtype=torch.int64)
+    mask = torch.zeros(len(sources), 1, dtype=torch.bool)
+    padded = ragged.padded(np.arange(len(sources)))
+    return Batch(0, *padded, ids, mask, ids, mask, sources=sources, references=[[] for _ in sources], columns={})
+
+
+def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
+    """What a tokenizer learns from: the training split, demonstrations included where they differ from references.
+
+    Of an unlimited split the first examples, until the last half of them brought no new word.
+    """
+    size = dataset.size("train")
+    words: set[str] = set()
+    newest = 0
+    for i in range(VOCABULARY_EXAMPLES if size is None else size):
+        example = dataset.example("train", i)
+        same = example.demonstrations == example.references
+        texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
+        yield from texts
+        if size is None:
+            before = len(words)
+            words.update(word for text in texts for word in text.split())
+            newest = i if len(words) > before else newest
+            if i >= max(2_000, 2 * newest):
+                return

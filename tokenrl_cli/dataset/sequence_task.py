@@ -1,0 +1,76 @@
+"""Copy, reverse or sort a sequence of symbols, from demonstrations that may be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from tokenrl_cli import streams
+from tokenrl_cli.dataset.files import check_limits
+from tokenrl_cli.interfaces import Example, UserError
+
+TASKS: dict[str, Callable[[list[int]], list[int]]] = {
+    "copy": list,
+    "reverse": lambda symbols: symbols[::-1],
+    "sort": sorted,
+}
+
+
+class SequenceTask:
+    """Sources are numbers below `symbols`, separated by spaces, drawn uniformly in length and in symbol.
+
+    Each symbol of the demonstration is replaced, with probability `corruption`, by a different one; the draw belongs to
+    the example, so it is the same in every epoch. The reference is right, and a policy that always says it scores 1:
+    imitation cannot, reinforcement can. Example i is a pure function of (corpus_seed, split, i); `train` is unlimited.
+    """
+
+    def __init__(
+        self,
+        task: Literal["copy", "reverse", "sort"],
+        symbols: int,
+        min_symbols: int,
+        max_symbols: int,
+        corruption: float,
+        corpus_seed: int,
+        val_size: int,
+        test_size: int,
+        max_source_length: int,
+        overlong: Literal["truncate", "drop"],
+    ) -> None:
+        check_limits(max_source_length, overlong)
+        if task not in TASKS:
+            raise UserError("dataset.task", f"must be one of {', '.join(TASKS)}, got {task!r}")
+        if symbols < 2:
+            raise UserError("dataset.symbols", f"must be at least 2, got {symbols}")
+        if not 1 <= min_symbols <= max_symbols:
+            found = f"{min_symbols} to {max_symbols}"
+            raise UserError("dataset.min_symbols", f"must be from 1 to dataset.max_symbols, got {found}")
+        if not 0 <= corruption <= 1:
+            raise UserError("dataset.corruption", f"must be from 0 to 1, got {corruption}")
+        for name, value in (("val_size", val_size), ("test_size", test_size)):
+            if value < 1:
+                raise UserError(f"dataset.{name}", f"must be at least 1, got {value}")
+        self.max_source_length, self.overlong = max_source_length, overlong
+        self.solve, self.symbols, self.corruption, self.corpus_seed = TASKS[task], symbols, corruption, corpus_seed
+        self.lengths = (min_symbols, max_symbols)
+        self.sizes = {"train": None, "val": val_size, "test": test_size}
+
+    def size(self, split: str) -> int | None:
+        return self.sizes[split]
+
+    def example(self, split: str, index: int) -> Example:
+        draws = streams.generator(self.corpus_seed, f"sequence_task/{split}", index)
+        low, high = self.lengths
+        length = int(torch.randint(low, high + 1, (), generator=draws))
+        symbols = torch.randint(self.symbols, (length,), generator=draws).tolist()
+        shifts = torch.randint(1, self.symbols, (length,), generator=draws).tolist()  # never 0: a different symbol
+        wrong = (torch.rand(length, generator=draws) < self.corruption).tolist()
+        right = self.solve(symbols)
+        said = [(s + shift) % self.symbols if bad else s for s, shift, bad in zip(right, shifts, wrong, strict=True)]
+        return Example(f"{split}-{index}", _text(symbols), [_text(right)], [_text(said)], {})
+
+
+def _text(symbols: list[int]) -> str:
+    return " ".join(map(str, symbols))

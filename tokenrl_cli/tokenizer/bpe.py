@@ -1,0 +1,119 @@
+"""Byte-level byte-pair encoding, on the `tokenizers` library."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along
+
+from tokenizers import Tokenizer as Engine  # noqa: E402
+from tokenizers import models, pre_tokenizers, trainers  # noqa: E402
+
+FILE = "bpe.json"
+END = "<end>"  # the name of EOS in the file; no text is ever matched against it
+CHUNK = 10_000  # texts handed over together
+
+
+def _letters() -> dict[str, int]:
+    """The library writes a byte as one letter: itself if it is a visible Latin-1 letter, else one above U+00FF."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}
+
+
+LETTERS = _letters()
+
+
+class Bpe:
+    """Tokens are sequences of bytes, made by joining the most frequent neighbours within a word
+    (arXiv:1508.07909, on bytes: arXiv:1909.03341). Nothing is unknown, and decode(encode(x)) == x for every text.
+
+    The start of a text counts as a space, as for `word`. A prefix that ends inside a character ends with U+FFFD.
+    """
+
+    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+        smallest = 1 + len(LETTERS)  # EOS and the bytes
+        if vocabulary_size < smallest:
+            raise UserError("tokenizer.vocabulary_size", f"must be at least {smallest}, got {vocabulary_size}")
+        if min_count < 1:
+            raise UserError("tokenizer.min_count", f"must be at least 1, got {min_count}")
+        self.vocabulary_size, self.min_count = vocabulary_size, min_count
+        self.eos_id, self.unknown_id = EOS, None
+        self._assign([END, *sorted(LETTERS)], [])
+
+    def _assign(self, tokens: list[str], merges: list[tuple[str, str]]) -> None:
+        model = models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+        self._engine = _engine(model)
+        self._bytes = [b""] + [bytes(LETTERS[letter] for letter in token) for token in tokens[1:]]
+        self._tokens, self._merges = tokens, merges
+
+    @property
+    def size(self) -> int:
+        return len(self._tokens)
+
+    def train(self, texts: Iterable[str]) -> None:
+        engine = _engine(models.BPE())
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocabulary_size,
+            min_frequency=self.min_count,
+            special_tokens=[END],
+            initial_alphabet=sorted(LETTERS),
+            show_progress=False,
+        )
+        engine.train_from_iterator((" " + text for text in texts), trainer)
+        learned = json.loads(engine.to_str())["model"]
+        tokens = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+        # Rebuilt, because the trained engine would read the name of EOS in a text as EOS.
+        self._assign(tokens, [(left, right) for left, right in learned["merges"]])
+
+    def encode(self, text: str) -> list[int]:
+        return self._engine.encode(" " + text).ids if text else []
+
+    def encode_all(self, texts: Sequence[str]) -> Iterable[list[int]]:
+        """encode() of each, faster for many."""
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            encodings = self._engine.encode_batch_fast([" " + text for text in chunk])
+            yield from (encoding.ids if text else [] for text, encoding in zip(chunk, encodings, strict=True))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return _text(b"".join([self._bytes[i] for i in ids]))
+
+    def prefixes(self, ids: Sequence[int]) -> list[str]:
+        """decode(ids[:t]) for t = 0 .. T, in one pass."""
+        return [_text(content) for content in accumulate((self._bytes[i] for i in ids), initial=b"")]
+
+    def save(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        content = {"kind": "bpe", "tokens": self._tokens, "merges": self._merges}
+        (directory / FILE).write_bytes((json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode())
+
+    def load(self, directory: Path) -> None:
+        path = directory / FILE
+        content = read_json(path)
+        if content.get("kind") != "bpe":
+            raise UserError(str(path), f"is no bpe vocabulary: its kind is {content.get('kind')!r}")
+        try:
+            tokens = content["tokens"]
+            if tokens[0] != END or not set(LETTERS) <= set(tokens) or len(set(tokens)) < len(tokens):
+                raise ValueError("its tokens are not EOS, every byte, and merges, each once")
+            self._assign(tokens, [(left, right) for left, right in content["merges"]])
+        except Exception as error:  # the library raises bare Exception for a merge of tokens it does not know
+            raise UserError(str(path), f"is damaged: {error!r}", "use another checkpoint") from None
+
+
+def _engine(model: models.BPE) -> Engine:
+    engine = Engine(model)
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return engine
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", "replace").removeprefix(" ")
