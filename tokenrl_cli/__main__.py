@@ -1,0 +1,6 @@
+"""`python -m tokenrl_cli`."""
+
+from tokenrl_cli.cli import main
+
+if __name__ == "__main__":
+    main()

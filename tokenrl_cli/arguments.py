@@ -1,0 +1,111 @@
+"""What was typed, taken apart: command, overrides, and Hydra's flags, in any order. Knows nothing of Hydra itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tokenrl_cli.build import hint
+from tokenrl_cli.interfaces import UserError
+
+SHORT = {
+    "-h": "--help",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-r": "--run",
+    "-m": "--multirun",
+    "-sc": "--shell-completion",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
+    "-i": "--info",
+}
+SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
+VALUED = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir")
+CFG = ("job", "hydra", "all")
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """flags: name -> value, "" for a switch; rest: overrides, or the arguments of a command without a config."""
+
+    command: str | None
+    flags: dict[str, str]
+    rest: tuple[str, ...]
+
+    def line(self) -> list[str]:
+        """As Hydra reads it."""
+        flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
+        return [*flags, *self.rest]
+
+    def with_flags(self, **flags: str) -> Arguments:
+        return replace(self, flags=self.flags | {f"--{name.replace('_', '-')}": flags[name] for name in flags})
+
+    def with_overrides(self, *overrides: str) -> Arguments:
+        return replace(self, rest=(*self.rest, *overrides))
+
+    def without(self, key: str) -> Arguments:
+        return replace(self, rest=tuple(each for each in self.rest if key_of(each) != key))
+
+    def value(self, key: str) -> str | None:
+        """What the command line gives a key, without its quotes; None where it does not."""
+        given = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
+        return unquoted(given[-1]) if given else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether a task will be started, rather than something shown."""
+        return not {"--cfg", "--info", "--shell-completion", "--hydra-help", "--help"} & self.flags.keys()
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    flags: dict[str, str] = {}
+    plain: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-") or word == "-":
+            plain.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        name = SHORT.get(name, name)
+        if name in VALUED and not equals:
+            if not left:
+                raise UserError(word, "needs a value")
+            value = left.pop(0)
+        elif name == "--info" and not equals:
+            value = left.pop(0) if left and left[0] in INFO else "all"
+        _check_flag(word, name, value)
+        flags[name] = value
+    command = plain.pop(0) if plain and "=" not in plain[0] else None
+    return Arguments(command, flags, tuple(plain))
+
+
+def _check_flag(word: str, name: str, value: str) -> None:
+    if name == "--experimental-rerun":
+        raise UserError(name, "is not supported: it reads a pickle, which can run code", "use resume=RUN")
+    if name not in (*SWITCHES, *VALUED, "--info"):
+        raise UserError(word, f"there is no such flag{hint(name, [*SWITCHES, *VALUED, '--info'])}")
+    if name in SWITCHES and value:
+        raise UserError(word, f"{name} takes no value")
+    for flag, options in (("--cfg", CFG), ("--info", INFO)):
+        if name == flag and value not in options:
+            raise UserError(f"{flag} {value}", f"must be one of {', '.join(options)}{hint(value, options)}")
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def unquoted(value: str) -> str:
+    """Of the shell's user: 'a path' or "a path" within the override."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return re.sub(r"\\([\\'\"])", r"\1", value[1:-1])
+    return value
+
+
+def quoted(text: str) -> str:
+    """As Hydra's override grammar takes any text, '=' and ',' included."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

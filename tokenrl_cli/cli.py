@@ -1,0 +1,222 @@
+"""`tokenrl COMMAND [overrides] [-m] [Hydra flags]`. The only place where errors become messages and exit codes.
+
+0 done; 1 our fault, with a traceback; 2 the user's mistake, without; 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli import __version__
+from tokenrl_cli.arguments import Arguments, parse
+from tokenrl_cli.build import hint
+from tokenrl_cli.interfaces import UserError
+
+COMMANDS = {  # name -> what it does; each is a module of commands/
+    "train": "warm start, then RL; -m sweeps a grid",
+    "eval": "scores a split with a saved policy",
+    "generate": "decodes a file or standard input, one line in, one line out",
+    "list": "what can be chosen: list [GROUP]",
+    "validate": "checks train's config and prints what would run",
+    "copy": "copies a recipe or an option to edit: copy GROUP/NAME DEST",
+}
+PLAIN = ("list", "copy")  # without a config
+PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
+SAVED = ("eval", "generate")  # start from ckpt=
+
+
+class Failed(BaseException):
+    """Carries what a task raised past Hydra, which would print it in its own words."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def main() -> None:
+    sys.exit(status(sys.argv[1:]))
+
+
+def status(words: Sequence[str]) -> int:
+    """Runs a command line; -> exit code."""
+    try:
+        dispatch(parse(words))
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        return _say(error)
+    except KeyboardInterrupt:
+        print("tokenrl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Failed as failed:
+        import traceback
+
+        traceback.print_exception(failed.error)
+        return 1
+
+
+def _say(error: UserError) -> int:
+    print(f"tokenrl: {error}", file=sys.stderr)
+    return 2
+
+
+def dispatch(arguments: Arguments) -> None:
+    command = arguments.command
+    if "--version" in arguments.flags:
+        print(f"tokenrl {__version__}")
+    elif "--shell-completion" in arguments.flags:
+        from tokenrl_cli.completion import complete
+
+        complete(arguments, _hydra)
+    elif command is None and not arguments.rest:
+        print(overview())
+    elif command not in COMMANDS:
+        asked = command or arguments.rest[0]
+        remedy = "tokenrl --help shows the commands"
+        raise UserError(asked, f"there is no such command{hint(asked, COMMANDS)}", remedy)
+    elif "--help" in arguments.flags:
+        from tokenrl_cli.commands.list import page
+
+        print(page(command, COMMANDS[command], arguments))
+    elif command in PLAIN:
+        _module(command).run(arguments)
+    else:
+        _hydra(prepared(arguments))
+
+
+def overview() -> str:
+    lines = [f"  {name:<9} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"tokenrl {__version__}: train sequence models on token-level rewards",
+            "",
+            "tokenrl COMMAND [key=value ...] [-m] [flags]",
+            "",
+            *lines,
+            "",
+            "  tokenrl train model=lstm reward=bleu      choose parts",
+            "  tokenrl train trainer.steps=400 seed=2    change values",
+            "  tokenrl train --cfg job                   print the config, run nothing",
+            "  tokenrl COMMAND --help                    groups, values and flags of a command",
+            '  eval "$(tokenrl -sc install=bash)"        shell completion',
+        ]
+    )
+
+
+def prepared(arguments: Arguments) -> Arguments:
+    """What a command adds to its overrides before Hydra reads them."""
+    from tokenrl_cli.continuation import resumed
+
+    if arguments.command == "train":
+        return resumed(arguments)
+    if arguments.command == "validate":
+        quiet = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console")
+        return arguments.with_overrides(*quiet)
+    return arguments
+
+
+def _module(command: str) -> Any:
+    import importlib
+
+    return importlib.import_module(f"tokenrl_cli.commands.{command}")
+
+
+# ----------------------------------------------------------------------------------------------------- inside Hydra
+
+
+def _hydra(arguments: Arguments) -> None:
+    """Composes the config and runs the command's task on it, or shows what was asked for."""
+    command = arguments.command or "train"
+    _register(arguments)
+    task = _module(command).run
+    alone = arguments.runs and "--multirun" not in arguments.flags
+    try:
+        with _as_typed(arguments), _strict_search_path():
+            from hydra import main as hydra_main
+
+            from tokenrl_cli.recipes import conf_dir
+
+            run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])
+            run(_carried(task) if alone else task)()
+    except Failed as failed:
+        if isinstance(failed.error, UserError):
+            raise failed.error from None
+        if mistake := _mistake(failed.error, arguments):
+            raise mistake from None
+        raise
+    except Exception as error:
+        if mistake := _mistake(error, arguments):
+            raise mistake from None
+        raise
+
+
+def _carried(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A single task whose error leaves Hydra as it is. A sweep's goes through Hydra: the other jobs must run."""
+    from functools import wraps
+
+    @wraps(task)  # Hydra names the job by the task's module
+    def run(config: Any) -> Any:
+        try:
+            return task(config)
+        except Exception as error:
+            raise Failed(error) from None
+
+    return run
+
+
+@contextmanager
+def _as_typed(arguments: Arguments) -> Iterator[None]:
+    """Hydra reads sys.argv, and prints errors in its own way unless this variable is set."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0], *arguments.line()]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+@contextmanager
+def _strict_search_path() -> Iterator[None]:
+    """A misspelt hydra.searchpath is only a warning of Hydra's; its groups would be missed later."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "provider=.*is not available", UserWarning)
+        yield
+
+
+def _register(arguments: Arguments) -> None:
+    """What config files refer to by name: directories of runs, and the blocks of a checkpoint."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from tokenrl_cli.continuation import checkpoint_dir, checkpoint_nodes, fresh, unused
+
+    shown = not arguments.runs  # then nothing is made on disk
+    OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
+    if arguments.command in SAVED:
+        completing = "--shell-completion" in arguments.flags
+        groups = ("dataset", "reward", "algorithm", "")
+        nodes = dict.fromkeys(groups, {}) if completing else checkpoint_nodes(checkpoint_dir(arguments))
+        for group, node in nodes.items():
+            ConfigStore.instance().store("checkpoint", OmegaConf.create(node), group or None, "_global_", "tokenrl")
+
+
+def _mistake(error: Exception, arguments: Arguments) -> UserError | None:
+    """The user's mistake behind an exception of Hydra's; None where it is ours."""
+    from tokenrl_cli.explain import explained
+
+    return explained(error, arguments)

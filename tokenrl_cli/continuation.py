@@ -1,0 +1,163 @@
+"""Commands that build on an earlier run: its files found, and turned into what the new command starts from.
+
+Files of a run may be somebody else's. They are read as plain data, and nothing in them may name a path, a variable or
+a piece of Hydra: that would be evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.arguments import Arguments, key_of, quoted
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.recipes import conf_dir
+
+TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
+FIXED = ("experiment", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
+
+
+def unused(directory: str, subdirectory: str) -> str:
+    """`subdirectory`, unless `directory` holds a run already: then Hydra must not write there."""
+    run = Path(directory)
+    if (run / "results.json").exists():
+        raise UserError(f"hydra.run.dir={directory}", "holds a finished run", "choose another directory")
+    if any((run / name).exists() for name in TRACES):
+        raise UserError(
+            f"hydra.run.dir={directory}", "holds an unfinished run", f"go on with it: tokenrl train resume={directory}"
+        )
+    return subdirectory
+
+
+def fresh(path: str) -> str:
+    """The directory, made now; with a number after its name where another run was faster."""
+    number = 1
+    while True:
+        candidate = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            candidate.mkdir(parents=True)
+            return str(candidate)
+        except FileExistsError:
+            number += 1
+
+
+# ----------------------------------------------------------------------------------------------------------- resume=
+
+
+def resumed(arguments: Arguments) -> Arguments:
+    """`resume=RUN`: the run's own config as the primary one, and the output back into RUN."""
+    asked = arguments.value("resume")
+    if asked in (None, "", "null"):
+        return arguments
+    if "--multirun" in arguments.flags:
+        raise UserError(f"resume={asked}", "one run is resumed at a time", "leave out -m")
+    run = Path(str(asked))
+    config = run / ".hydra" / "config.yaml"
+    if not run.is_dir():
+        raise UserError(f"resume={asked}", "there is no such directory", "give a run's directory, as train printed it")
+    if not config.is_file():
+        raise UserError(f"resume={asked}", "is not a run: it has no .hydra/config.yaml")
+    if not (run / "checkpoints" / "last").exists():
+        raise UserError(f"resume={asked}", "has no checkpoint to go on from", "start a new run")
+    saved = _plain(config)
+    for key in ("defaults", "hydra"):
+        if key in saved:
+            raise UserError(str(config), f"must not set {key!r}: it would run what it names")
+    _refuse_parts(arguments, saved)
+    count = 1 + len(list((run / ".hydra").glob("resume-*")))
+    again = arguments.without("resume").with_flags(config_path=str(config.parent.resolve()), config_name="config")
+    if arguments.value("imports") is None:  # the run's own are not trusted: they may be another's
+        again = again.with_overrides("imports=[]")
+    return again.with_overrides(
+        f"resume={quoted(str(run))}",
+        f"hydra.searchpath=[{quoted('file://' + str(conf_dir()))}]",
+        "hydra/job_logging=run",
+        "hydra/hydra_logging=plain",
+        "hydra.job.chdir=false",
+        f"hydra.run.dir={quoted(str(run))}",
+        f"hydra.output_subdir=.hydra/resume-{count}",
+    )
+
+
+def _refuse_parts(arguments: Arguments, saved: dict[str, Any]) -> None:
+    """On resume values may change, but not the parts: their state would fit no longer."""
+    for override in arguments.rest:
+        key = key_of(override)
+        part = ("/" in key or "@" in key) and not key.startswith("hydra/")
+        if part or key in FIXED or isinstance(saved.get(key), dict):
+            raise UserError(
+                override,
+                "cannot be changed on resume: a run's parts are fixed, only single values may be given",
+                f"for another {key}, start a new run with init_from=RUN",
+            )
+
+
+# ------------------------------------------------------------------------------------------------------------- ckpt=
+
+
+def checkpoint_dir(arguments: Arguments) -> Path:
+    """What `ckpt=` names: a run means its best checkpoint, else its last."""
+    asked = arguments.value("ckpt")
+    if asked in (None, "", "null", "???"):
+        raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
+    given = Path(str(asked))
+    if not given.exists():
+        raise UserError(f"ckpt={asked}", "there is no such directory", "give a run's directory, or a checkpoint in it")
+    for candidate in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if (candidate / "config.yaml").is_file() and (candidate / "manifest.json").is_file():
+            return candidate
+    raise UserError(f"ckpt={asked}", "is neither a checkpoint nor a run with one")
+
+
+def checkpoint_nodes(directory: Path) -> dict[str, dict[str, Any]]:
+    """Option `checkpoint` of each group, and of the root (""): what a saved policy's config says."""
+    file = directory / "config.yaml"
+    saved = _plain(file)
+    if broken := [where for where, value in _texts(saved, "") if "${" in value]:
+        raise UserError(str(file), f"{broken[0]} holds '${{': a checkpoint's config is plain values")
+    if missing := [key for key in ("dataset", "reward", "algorithm", "decode", "seed") if key not in saved]:
+        raise UserError(str(file), f"is not the config of a checkpoint: it has no {', '.join(missing)}")
+    root = str(saved.get("data_root", "data"))
+    return {
+        "dataset": {"dataset": _rerooted(saved["dataset"], root), "metrics": saved.get("metrics") or {}},
+        "reward": {"reward": saved["reward"]},
+        "algorithm": {"algorithm": saved["algorithm"]},
+        "": {
+            "seed": saved["seed"],
+            "data_root": f"${{oc.env:TOKENRL_DATA,{quoted(root)}}}",
+            "decode": {"max_length": saved["decode"]["max_length"]},
+        },
+    }
+
+
+def _rerooted(value: Any, root: str) -> Any:
+    """Paths under the old data_root follow the new one: a checkpoint may come from another machine."""
+    if isinstance(value, dict):
+        return {key: _rerooted(item, root) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith(f"{root}/"):
+        return "${data_root}" + value[len(root) :]
+    return value
+
+
+def _plain(file: Path) -> dict[str, Any]:
+    """A YAML file as plain values, interpolations left as text."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(str(file), f"cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(str(file), "must hold keys and values")
+    return {str(key): value for key, value in content.items()}
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(str(key), where)
+            yield from _texts(item, f"{where}.{key}" if where else str(key))

@@ -1,0 +1,48 @@
+"""Where conf/ lies and what its YAML files say, read as text: no Hydra, no YAML library, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+HIDDEN = ("hydra",)  # groups of Hydra's own
+
+
+def conf_dir() -> Path:
+    """The checkout's conf/ where there is one, else the copy inside the installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "conf"
+
+
+def groups(roots: Sequence[Path]) -> list[str]:
+    """Every directory that holds options, sub-groups included: "model", "algorithm/baseline"."""
+    found = {file.parent.relative_to(root).as_posix() for root in roots for file in root.rglob("*.yaml")}
+    return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
+
+
+def options(roots: Sequence[Path], group: str) -> dict[str, Path]:
+    """Name -> file; an earlier root hides a later one."""
+    found: dict[str, Path] = {}
+    for root in roots:
+        for file in sorted((root / group).glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def about(file: Path) -> str:
+    """The first line's comment."""
+    line = file.read_text("utf-8").partition("\n")[0]
+    return line.lstrip("# ").rstrip() if line.startswith("#") else ""
+
+
+def keys(file: Path) -> list[str]:
+    """The lines that set values, each with its comment; what Hydra alone reads is left out."""
+    shown: list[str] = []
+    skipping = False
+    for line in file.read_text("utf-8").splitlines():
+        if line[:1] not in (" ", "#", "", "-"):
+            skipping = line.split(":")[0] in ("defaults", "hydra", "_target_", "_partial_")
+        if line.strip() and not line.startswith("#") and not skipping:
+            shown.append(line)
+    return shown
