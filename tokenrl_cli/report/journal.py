@@ -1,0 +1,70 @@
+"""What a run writes down while it goes: metrics.jsonl, samples.jsonl, results.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.interfaces import Evaluation
+
+FILES = ("metrics.jsonl", "samples.jsonl")
+
+
+class Journal:
+    """Appends whole lines, each written at once. NaN and infinity become null: the files are plain JSON."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        run.mkdir(parents=True, exist_ok=True)
+
+    def metrics(
+        self, step: int, stage: str, split: str, decode: str | None, time: float, metrics: dict[str, float]
+    ) -> None:
+        record: dict[str, Any] = {"step": step, "stage": stage, "split": split}
+        if decode is not None:
+            record["decode"] = decode
+        self._append("metrics.jsonl", record | {"time": round(time, 3), "metrics": metrics})
+
+    def samples(self, evaluation: Evaluation, count: int) -> None:
+        """The first `count` texts of an evaluation."""
+        where = {"step": evaluation.step, "stage": evaluation.stage, "split": evaluation.split}
+        for i in range(min(count, len(evaluation.hypotheses))):
+            said = {
+                "source": evaluation.sources[i],
+                "hypothesis": evaluation.hypotheses[i],
+                "references": evaluation.references[i],
+                "score": evaluation.scores[i],
+            }
+            self._append("samples.jsonl", where | {"decode": evaluation.decode} | said)
+
+    def results(self, results: dict[str, Any]) -> None:
+        """results.json, all of it or none: its presence says that the run is finished."""
+        new = self.run / ".results.json.part"
+        new.write_text(json.dumps(_plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        new.replace(self.run / "results.json")
+
+    def position(self) -> dict[str, int]:
+        """How far each file is written, in bytes."""
+        return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
+
+    def cut(self, position: dict[str, int]) -> None:
+        """Takes back all that was written after `position`, a torn last line included, and the results."""
+        (self.run / "results.json").unlink(missing_ok=True)
+        for name, size in position.items():
+            if (self.run / name).exists():
+                os.truncate(self.run / name, size)
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        with (self.run / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
