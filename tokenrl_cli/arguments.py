@@ -23,6 +23,7 @@ SHORT = {
 }
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
 VALUED = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir")
+EXCLUSIVE = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -79,6 +80,10 @@ def parse(words: Sequence[str]) -> Arguments:
             value = left.pop(0) if left and left[0] in INFO else "all"
         _check_flag(word, name, value)
         flags[name] = value
+    if len(shown := [name for name in EXCLUSIVE if name in flags]) > 1:
+        raise UserError(" ".join(shown), "only one of these at a time")
+    if "--resolve" in flags and "--cfg" not in flags:
+        raise UserError("--resolve", "goes with --cfg", "--cfg job --resolve")
     command = plain.pop(0) if plain and "=" not in plain[0] else None
     return Arguments(command, flags, tuple(plain))
 

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tokenrl_cli import __version__
@@ -74,7 +73,7 @@ def dispatch(arguments: Arguments) -> None:
     elif "--shell-completion" in arguments.flags:
         from tokenrl_cli.completion import complete
 
-        complete(arguments, _hydra)
+        complete(arguments, list(COMMANDS), PRIMARY, _hydra)
     elif command is None and not arguments.rest:
         print(overview())
     elif command not in COMMANDS:
@@ -216,7 +215,8 @@ def _register(arguments: Arguments) -> None:
 
 
 def _mistake(error: Exception, arguments: Arguments) -> UserError | None:
-    """The user's mistake behind an exception of Hydra's; None where it is ours."""
+    """The user's mistake behind an exception; None where it is ours."""
     from tokenrl_cli.explain import explained
+    from tokenrl_cli.recipes import roots
 
-    return explained(error, arguments)
+    return explained(error, roots(arguments.flags.get("--config-dir")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,16 +16,21 @@ def conf_dir() -> Path:
     return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "conf"
 
 
-def groups(roots: Sequence[Path]) -> list[str]:
+def roots(config_dir: str | None) -> list[Path]:
+    """Directories with options, tokenrl's own before those of `--config-dir`, as Hydra searches them."""
+    return [conf_dir()] if config_dir is None else [conf_dir(), Path(config_dir)]
+
+
+def groups(places: Sequence[Path]) -> list[str]:
     """Every directory that holds options, sub-groups included: "model", "algorithm/baseline"."""
-    found = {file.parent.relative_to(root).as_posix() for root in roots for file in root.rglob("*.yaml")}
+    found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
     return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
 
 
-def options(roots: Sequence[Path], group: str) -> dict[str, Path]:
+def options(places: Sequence[Path], group: str) -> dict[str, Path]:
     """Name -> file; an earlier root hides a later one."""
     found: dict[str, Path] = {}
-    for root in roots:
+    for root in places:
         for file in sorted((root / group).glob("*.yaml")):
             found.setdefault(file.stem, file)
     return dict(sorted(found.items()))
@@ -46,3 +52,9 @@ def keys(file: Path) -> list[str]:
         if line.strip() and not line.startswith("#") and not skipping:
             shown.append(line)
     return shown
+
+
+def choices(primary: Path) -> dict[str, str]:
+    """The groups of a command's config as they are typed, each with the option it starts from."""
+    inside = primary.read_text("utf-8").partition("defaults:\n")[2].partition("\n\n")[0]
+    return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import about, conf_dir, groups, keys, options
+from tokenrl_cli.recipes import about, choices, conf_dir, groups, keys, options, roots
 
 FLAGS = """\
   -m                      sweep: every value of key=a,b,c, and every combination
@@ -18,37 +18,34 @@ FLAGS = """\
 
 
 def run(arguments: Arguments) -> None:
-    roots = roots_of(arguments)
+    places = roots_of(arguments)
     if len(arguments.rest) > 1:
         raise UserError("list", f"takes one group, got {' '.join(arguments.rest)}", "tokenrl list [GROUP]")
     if arguments.rest:
-        print(listed(arguments.rest[0], roots))
+        print(listed(arguments.rest[0], places))
     else:
-        print("\n\n".join(_group(group, roots) for group in groups(roots)))
+        print("\n\n".join(_group(group, places) for group in groups(places)))
         print("\ntokenrl list GROUP shows the keys of each option")
 
 
 def roots_of(arguments: Arguments) -> list[Path]:
-    """Directories with options: the user's first."""
     given = arguments.flags.get("--config-dir")
-    if given is None:
-        return [conf_dir()]
-    if not Path(given).is_dir():
+    if given is not None and not Path(given).is_dir():
         raise UserError(f"--config-dir {given}", "there is no such directory")
-    return [Path(given), conf_dir()]
+    return roots(given)
 
 
-def _group(group: str, roots: list[Path]) -> str:
-    return "\n".join([group, *(f"  {name:<22} {about(file)}" for name, file in options(roots, group).items())])
+def _group(group: str, places: list[Path]) -> str:
+    return "\n".join([group, *(f"  {name:<22} {about(file)}" for name, file in options(places, group).items())])
 
 
-def listed(group: str, roots: list[Path]) -> str:
+def listed(group: str, places: list[Path]) -> str:
     """Each option of a group with its keys, values and their comments."""
-    group, _, name = (group, "", "") if group in groups(roots) else group.rpartition("/")
-    if group not in groups(roots):
+    group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
+    if group not in groups(places):
         asked = group or name
-        raise UserError(asked, f"there is no such group{hint(asked, groups(roots))}", "tokenrl list shows them all")
-    chosen = options(roots, group)
+        raise UserError(asked, f"there is no such group{hint(asked, groups(places))}", "tokenrl list shows them all")
+    chosen = options(places, group)
     if name and name not in chosen:
         raise UserError(f"{group}/{name}", f"there is no such option{hint(name, chosen)}")
     shown = {name: chosen[name]} if name else chosen
@@ -64,12 +61,11 @@ def page(command: str, what: str, arguments: Arguments) -> str:
         return f"tokenrl list [GROUP[/OPTION]] [--config-dir DIR]: {what}"
     if command == "copy":
         return f"tokenrl copy GROUP/NAME DEST [--config-dir DIR]: {what}"
-    roots = roots_of(arguments)
+    places = roots_of(arguments)
     primary = conf_dir() / ("train.yaml" if command == "validate" else f"{command}.yaml")
-    top = [
-        name for name in groups(roots) if "/" not in name and (roots[0] / name).is_dir() or (roots[-1] / name).is_dir()
-    ]
-    choices = [f"  {name:<12} {' '.join(options(roots, name))}" for name in top if "/" not in name]
+    chosen = {f"{key}={option}": options(places, key.partition("@")[0]) for key, option in choices(primary).items()}
+    width = max(map(len, chosen))
+    lines = [f"  {start:<{width}}  {' '.join(names)}" for start, names in chosen.items()]
     values = [f"  {line}" for line in keys(primary)]
     if command in ("train", "validate"):
         values += [f"  trainer.{line}" for line in keys(conf_dir() / "trainer" / "default.yaml")]
@@ -77,8 +73,8 @@ def page(command: str, what: str, arguments: Arguments) -> str:
         [
             f"tokenrl {command} [key=value ...] [flags]: {what}",
             "",
-            "Groups (group=option; tokenrl list GROUP shows what an option holds)",
-            *choices,
+            "Groups, where they start and what they may be (tokenrl list GROUP shows what an option holds)",
+            *lines,
             "",
             "Values (key=value; --cfg job shows all of them)",
             *values,

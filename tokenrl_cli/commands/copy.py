@@ -1,0 +1,45 @@
+"""`tokenrl copy GROUP/NAME DEST`: a recipe or an option as a file of your own, to edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenrl_cli.arguments import Arguments
+from tokenrl_cli.build import hint
+from tokenrl_cli.commands.list import roots_of
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.recipes import groups, options
+
+
+def run(arguments: Arguments) -> None:
+    if len(arguments.rest) != 2:
+        raise UserError("copy", "takes two arguments", "tokenrl copy GROUP/NAME DEST, e.g. copy reward/bleu mine")
+    asked, destination = arguments.rest
+    group, _, name = asked.removesuffix(".yaml").rpartition("/")
+    places = roots_of(arguments)
+    if group not in groups(places):
+        raise UserError(asked, f"there is no group {group!r}{hint(group, groups(places))}", "tokenrl list shows them")
+    known = options(places, group)
+    if name not in known:
+        raise UserError(asked, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
+    target = destined(destination, group, name)
+    if target.exists():
+        raise UserError(str(target), "is there already and is not overwritten", "choose another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(known[name].read_bytes())
+    print(f"{target}\n{how_to_use(target, group)}")
+
+
+def destined(destination: str, group: str, name: str) -> Path:
+    """DEST.yaml is the file itself; any other DEST a directory for --config-dir, the group's folder made inside it."""
+    given = Path(destination)
+    return given if given.suffix in (".yaml", ".yml") else given / group / f"{name}.yaml"
+
+
+def how_to_use(target: Path, group: str) -> str:
+    """Hydra finds an option by its folders: ROOT/GROUP/NAME.yaml."""
+    folders = tuple(group.split("/"))
+    if target.parent.parts[-len(folders) :] == folders:
+        root = target.parents[len(folders)]
+        return f"rename it as you like; use it: tokenrl train --config-dir {root} {group}={target.stem}"
+    return f"to use it, put it into DIR/{group}/ and run: tokenrl train --config-dir DIR {group}={target.stem}"

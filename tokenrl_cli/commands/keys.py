@@ -1,0 +1,63 @@
+"""The keys at the root of each command's config, with their types. Values and meanings: conf/*.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
+from tokenrl_cli.recorder import Trainer
+from tokenrl_cli.sampling import Decoding
+
+
+@dataclass(frozen=True)
+class Train:
+    model: Model
+    dataset: Dataset
+    tokenizer: Tokenizer
+    reward: Reward
+    credit: Credit
+    algorithm: Algorithm
+    warm_start: Algorithm
+    decode: Decoding
+    trainer: Trainer
+    metrics: dict[str, Reward]
+    seed: int
+    data_root: str
+    init_from: str | None
+    resume: str | None
+    imports: list[str]
+    source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
+
+
+@dataclass(frozen=True)
+class Generate:
+    algorithm: Algorithm
+    decode: Decoding
+    ckpt: str
+    input: str | None
+    output: str | None
+    batch_size: int
+    device: str
+    precision: str
+    seed: int
+    data_root: str
+    imports: list[str]
+
+
+@dataclass(frozen=True)
+class Eval:
+    dataset: Dataset
+    reward: Reward
+    algorithm: Algorithm
+    decode: Decoding
+    metrics: dict[str, Reward]
+    ckpt: str
+    split: str
+    examples: int
+    batch_size: int
+    device: str
+    precision: str
+    seed: int
+    data_root: str
+    imports: list[str]
+    out: str | None

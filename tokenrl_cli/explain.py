@@ -1,0 +1,90 @@
+"""What Hydra and OmegaConf say of a mistake, in one line and with a did-you-mean. Loaded only when something is wrong.
+
+Their exceptions are known by the module of their class and by their attributes, so nothing of them is imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.build import hint
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.recipes import groups, options
+
+THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
+
+
+def explained(error: BaseException, roots: Sequence[Path]) -> UserError | None:
+    """The user's mistake behind an exception; None where it is no mistake of theirs. `roots` hold the options."""
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, UserError):
+            return each
+    if isinstance(error, UserWarning) and "is not available" in str(error):
+        path = str(error).rpartition("path=")[2].removesuffix(" is not available.")
+        return UserError("hydra.searchpath", f"there is no directory {path}")
+    if not type(error).__module__.startswith(THEIRS):
+        return None
+    message = str(error).strip()
+    if getattr(error, "missing_cfg_file", None):
+        return _missing_option(error, roots)
+    if match := re.match(r"Could not append to config. An item is already at '([^']+)'", message):
+        return UserError(f"+{match[1]}", "is there already", f"leave out the +: {match[1]}=VALUE")
+    if match := re.match(r"Additional config directory '(.*)' not found", message):
+        return UserError(f"--config-dir {match[1]}", "there is no such directory")
+    if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", message):
+        return _unknown_key(match[1], _parent(chain), roots)
+    if getattr(error, "override", None):
+        return _unreadable(error)
+    if match := re.match(r"Ambiguous value for argument '(.*)'", message):
+        key, _, value = match[1].partition("=")
+        return UserError(match[1], "names several values", f"to try each, add -m; for a list, write '{key}=[{value}]'")
+    where = next((each.full_key for each in chain if getattr(each, "full_key", None)), None)
+    lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s*(full_key|object_type)", line)]
+    return UserError(where or "config", " ".join(line.strip() for line in lines))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _parent(chain: list[BaseException]) -> list[str]:
+    """The keys beside the one that was not found."""
+    for each in chain:
+        node = getattr(each, "parent_node", None)
+        if node is not None and hasattr(node, "keys"):
+            return [str(key) for key in node if key != "hydra"]
+    return []
+
+
+def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    by = re.match(r"In '([^']+)'", str(error))
+    known = sorted(error.options or options(roots, group))
+    place = f" (named in {by[1]})" if by and "/" in by[1] else ""
+    listed = f"there are: {', '.join(known)}" if known else "the group is empty; --config-dir DIR adds your own"
+    return UserError(f"{group}={name}" if group else name, f"there is no such option{hint(name, known)}{place}", listed)
+
+
+def _unknown_key(key: str, siblings: list[str], roots: Sequence[Path]) -> UserError:
+    parent, _, name = key.rpartition(".")
+    if "/" in key or "@" in key or not parent:
+        known = [*siblings, *groups(roots)]
+        return UserError(key, f"there is no such key or group{hint(key, known)}", "tokenrl list shows the groups")
+    close = hint(name, siblings).replace("did you mean '", f"did you mean '{parent}.")
+    listed = f"{parent} has: {', '.join(each for each in siblings if not each.startswith('_'))}" if siblings else ""
+    return UserError(key, f"there is no such key{close}", listed)
+
+
+def _unreadable(error: Any) -> UserError:
+    override = str(error.override)
+    if "=" not in override:
+        return UserError(override, "must be key=value", "tokenrl COMMAND --help shows how to call it")
+    reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+    key, _, value = override.partition("=")
+    return UserError(override, f"cannot be read: {reason}", f"""quote the value: "{key}='{value}'" """.rstrip())
