@@ -43,7 +43,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     """Dataset, tokenizers, reward, credit and metrics. Tokenizers are trained on the training split, or loaded."""
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     target, source = _tokenizers(config, trust, dataset, tokenizers)
-    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "trust": trust, "device": device}
+    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device}
     return Task(
         dataset=dataset,
         source_tokenizer=source,

@@ -194,7 +194,7 @@ def build(block: Any, kind: Any, trust: Sequence[str], **runtime: Any) -> Any:
     """
     if not is_block(block):
         raise UserError("config", f"a {describe(kind)} must be a block with _target_, got {block!r}")
-    built = _built(block, Slot(kind), trust, runtime)
+    built = _built(block, Slot(kind), trust, runtime | {"trust": trust})
     if inspect.isclass(kind) and not isinstance(built, kind):
         lacking = sorted(name for name in getattr(kind, "__annotations__", {}) if not hasattr(built, name))
         raise UserError(f"_target_={block['_target_']}", f"is not a {kind.__name__}: it has no {', '.join(lacking)}")

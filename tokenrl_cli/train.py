@@ -30,6 +30,7 @@ from tokenrl_cli.interfaces import (
     Texts,
     Tokenizer,
 )
+from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.scoring import judge, texts_of
 
@@ -198,12 +199,4 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     if hasattr(metric, "corpus"):
         score: CorpusScore = metric.corpus(texts)
         return score
-    sentences = _per_text(metric(texts))
-    known = ~np.isnan(sentences)
-    statistics = np.stack([np.where(known, sentences, 0.0), known], -1).astype(np.float64)
-    mean = statistics.sum(0)
-
-    def aggregate(total: np.ndarray) -> float:
-        return float(total[0] / total[1]) if total[1] else float("nan")
-
-    return CorpusScore(aggregate(mean), f"mean of {type(metric).__name__}", sentences, statistics, aggregate)
+    return mean_score(_per_text(metric(texts)), f"mean of {type(metric).__name__}")
