@@ -18,7 +18,8 @@ from tokenrl_cli.tokenizer.bpe import Bpe
 from tokenrl_cli.tokenizer.char import Char
 from tokenrl_cli.tokenizer.word import Word
 
-TEXT_SETS = "arxiv_titles e2e_nlg g2p_cmudict g2p_wikipron inflection scitldr tatoeba_en_de tatoeba_en_fr".split()
+TEXT_SETS = ["arxiv_titles", "e2e_nlg", "g2p_cmudict", "g2p_wikipron", "inflection", "scitldr"]
+TEXT_SETS += ["tatoeba_en_de", "tatoeba_en_fr"]
 TRAIN_AND_SAVE = """
 import sys
 from pathlib import Path

@@ -20,7 +20,7 @@ def trained(*texts: str, vocabulary_size: int = 1000, min_count: int = 1) -> Wor
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "  ", "£ 20 - 25", "isn 't", "it 's isn't", "Wait ... what...?!", "a  b", "a\tb\t", " a", "\n", "'Hi', x"],
+    ["", " ", "  ", "£ 20 - 25", "isn 't", "it 's isn't", "Wait ... what...?!", "a  b", "a\tb\t", " a", "\n", "'Hi'"],
 )
 def test_decoding_gives_back_the_spacing(text: str) -> None:
     tokenizer = trained(text or "x")

@@ -51,7 +51,7 @@ class Vocabulary:
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        content = {"kind": self.kind, "tokens": self.tokens[RESERVED :]}
+        content = {"kind": self.kind, "tokens": self.tokens[RESERVED:]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
         (directory / FILE).write_bytes(text.encode())
 
