@@ -1,0 +1,53 @@
+"""How much of the embedded task's known gap a policy has closed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from tokenrl_cli.ceiling import Ceiling, ceiling, expected_bleu
+from tokenrl_cli.grammar import Meaning, translations
+from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.reward.meaning import bounded, meanings
+
+
+class GapClosed:
+    """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations.
+
+    0 is the greedy path of the true distribution, what perfect likelihood training says; 1 is the best of the grammar's
+    own translations. Worse than the first is below 0. NaN for a source without a gap.
+    """
+
+    def __init__(self, cached_sources: int) -> None:
+        self._ceiling = lru_cache(bounded(cached_sources))(_ceiling)
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]."""
+        return _share(*self._measure(texts))
+
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """The mean gain over the mean gap: sources count by how much there is to gain."""
+        measured = self._measure(texts)
+        statistics = np.stack(measured, -1)
+
+        def aggregate(total: np.ndarray) -> float:
+            return float(total[0] / total[1]) if total[1] > 0 else float("nan")
+
+        signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"
+        return CorpusScore(aggregate(statistics.sum(0)), signature, _share(*measured), statistics, aggregate)
+
+    def _measure(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+        rows = list(zip(texts.hypotheses, meanings(texts, "gap_closed"), strict=True))
+        known = [self._ceiling(meaning) for _, meaning in rows]
+        said = [expected_bleu([text], translations(Meaning.parse(meaning)))[0] for text, meaning in rows]
+        greedy, best = (np.array([getattr(c, name) for c in known]) for name in ("greedy", "best"))
+        return np.array(said) - greedy, best - greedy
+
+
+def _share(gained: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    return np.where(gap > 1e-9, gained / np.maximum(gap, 1e-9), np.nan)
+
+
+def _ceiling(meaning: str) -> Ceiling:
+    return ceiling(Meaning.parse(meaning))
