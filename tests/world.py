@@ -69,6 +69,7 @@ class TabularPolicy(nn.Module):
 
     def __init__(self, logits: Sequence[Sequence[float]]) -> None:
         super().__init__()
+        self.width = len(STATES) + 1
         self.table = nn.Parameter(torch.tensor(logits, dtype=torch.float64))
 
     def _output(self, states: Tensor) -> ModelOutput:

@@ -172,6 +172,8 @@ class State(Protocol):
 class Model(Protocol):
     """A policy over V tokens; a torch.nn.Module. Begin-of-sequence is the model's own affair, not a token."""
 
+    width: int  # D
+
     def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
         """Teacher-forced: output t is made from (source, actions[:, :t]), so it scores actions[:, t]. Shifts inside."""
 

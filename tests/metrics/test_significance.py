@@ -59,7 +59,7 @@ def test_score_and_p_equal_sacrebleus_paired_bootstrap(name: str, ours: Bleu, li
 def test_a_system_does_not_differ_from_itself() -> None:
     score = mean_score(np.array([0.0, 1.0, 0.5, np.nan]), "mean")
     difference = paired_bootstrap(score, score, 200, 1)
-    assert score.value == 0.5 and difference.mean == difference.low == difference.high == 0.0
+    assert score.value == 0.5 and difference.mean == difference.low == difference.high == 0.0 and difference.p == 1.0
 
 
 def test_unequal_test_sets_are_refused() -> None:

@@ -23,7 +23,8 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     """score(a) - score(b) with `samples` resamples of the same sentences for both (Koehn 2004).
 
     p is the number that `sacrebleu --paired-bs` prints for the same seed and resamples: the share of the absolute
-    resampled differences, less their mean, that exceed the observed one.
+    resampled differences, less their mean, that exceed the observed one. Only where no resample shows any difference
+    is it 1 here, for then there is nothing that could be significant.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -33,7 +34,8 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     absolute = np.abs(differences)
     extreme = absolute - absolute.mean() > abs(observed)
     low, high = _interval(differences)
-    return Difference(observed, low, high, float((extreme.sum() + 1) / (samples + 1)))
+    p = float((extreme.sum() + 1) / (samples + 1)) if absolute.any() else 1.0
+    return Difference(observed, low, high, p)
 
 
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float]:

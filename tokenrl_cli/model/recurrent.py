@@ -71,7 +71,8 @@ class Recurrent(nn.Module):
         self.decoder.extend(build(3 * hidden, hidden, batch_first=True) for _ in range(layers - 1))
         self.query = nn.Linear(hidden, hidden, bias=False)
         self.key = nn.Linear(2 * hidden + embedding, hidden, bias=False)
-        self.combine = nn.Linear(3 * hidden, embedding if tied else hidden)
+        self.width = embedding if tied else hidden
+        self.combine = nn.Linear(3 * hidden, self.width)
         self.bias = nn.Parameter(torch.zeros(tokenizer.size))
         self.output = None if tied else nn.Linear(hidden, tokenizer.size, bias=False)
         self.dropout = nn.Dropout(dropout)
