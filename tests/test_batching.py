@@ -136,8 +136,8 @@ def test_batches_hold_examples_of_about_the_same_length() -> None:
     data = batching(Listed(1000), batch_size=20)
     padding = [1 - float(data.batch(step).target_mask.float().mean()) for step in range(50)]
     assert np.mean(padding) < 0.25 and max(padding) < 0.5
-    sums = [float(data.batch(step).target_mask.sum()) for step in range(50)]
-    assert sums != sorted(sums)  # short and long ones in turn
+    lengths = [float(data.batch(step).target_mask.sum()) for step in range(50)]
+    assert abs(np.corrcoef(lengths, range(50))[0, 1]) < 0.5  # short and long batches in turn
 
 
 def test_what_is_over_a_limit_is_truncated_without_an_end_and_counted() -> None:
