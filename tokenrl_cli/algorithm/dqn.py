@@ -63,6 +63,9 @@ class Dqn:
         for name, share in (("epsilon_start", epsilon_start), ("epsilon_end", epsilon_end)):
             if not 0 <= share <= 1:
                 raise UserError(f"algorithm.{name}", f"must be in [0, 1], got {share}")
+        if replay_size < minibatch_size:
+            problem = f"must hold a minibatch of {minibatch_size}, got {replay_size}: nothing would ever be learned"
+            raise UserError("algorithm.replay_size", problem)
         self.model = model.eval()
         like = next(model.parameters())
         self.head = nn.Linear(model.width, tokenizer.size).to(like.device, like.dtype)  # type: ignore[arg-type]
