@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ Block = dict[str, Any]
 Problem = tuple[str, str]  # where, what
 
 
-def hint(name: str, options: Sequence[str] | Iterator[str]) -> str:
+def hint(name: str, options: Iterable[str]) -> str:
     """ " (did you mean 'bleu'?)", or nothing."""
     import difflib  # here: only mistakes pay for it
 
@@ -186,11 +186,11 @@ def _value(value: Any, where: str, trust: Sequence[str], slot: Slot) -> Iterator
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def build(block: Any, kind: Any, trust: Sequence[str], **runtime: Any) -> Any:
+def build(block: Any, kind: Any, trust: Sequence[str], /, **runtime: Any) -> Any:
     """The object of a block: a class with the methods of `kind` (a protocol, or a class), or a function that takes
     what `kind.__call__` is given, its other arguments bound (`_partial_: true`).
 
-    Nested blocks are built first. `runtime` facts go to whatever has a parameter of that name.
+    Nested blocks are built first. `runtime` facts, and `trust`, go to whatever has a parameter of that name.
     """
     if not is_block(block):
         raise UserError("config", f"a {describe(kind)} must be a block with _target_, got {block!r}")

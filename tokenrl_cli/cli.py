@@ -87,7 +87,7 @@ def dispatch(arguments: Arguments) -> None:
     elif command in PLAIN:
         _module(command).run(arguments)
     else:
-        _hydra(prepared(arguments))
+        _run(arguments)
 
 
 def overview() -> str:
@@ -109,16 +109,19 @@ def overview() -> str:
     )
 
 
-def prepared(arguments: Arguments) -> Arguments:
-    """What a command adds to its overrides before Hydra reads them."""
-    from tokenrl_cli.continuation import resumed
+def _run(arguments: Arguments) -> None:
+    from tokenrl_cli.continuation import forget, resumed
 
-    if arguments.command == "train":
-        return resumed(arguments)
     if arguments.command == "validate":
-        quiet = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console")
-        return arguments.with_overrides(*quiet)
-    return arguments
+        _hydra(arguments.with_overrides("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console"))
+    elif arguments.command == "train" and (again := resumed(arguments)) is not arguments:
+        try:
+            _hydra(again)
+        except UserError:
+            forget(again)
+            raise
+    else:
+        _hydra(arguments)
 
 
 def _module(command: str) -> Any:

@@ -53,9 +53,10 @@ def resumed(arguments: Arguments) -> Arguments:
     if "--multirun" in arguments.flags:
         raise UserError(f"resume={asked}", "one run is resumed at a time", "leave out -m")
     run = Path(str(asked))
-    config = run / ".hydra" / "config.yaml"
     if not run.is_dir():
         raise UserError(f"resume={asked}", "there is no such directory", "give a run's directory, as train printed it")
+    before = resumptions(run)
+    config = (before[-1] if before else run / ".hydra") / "config.yaml"  # with what the last resume changed
     if not config.is_file():
         raise UserError(f"resume={asked}", "is not a run: it has no .hydra/config.yaml")
     if not (run / "checkpoints" / "last").exists():
@@ -65,7 +66,7 @@ def resumed(arguments: Arguments) -> Arguments:
         if key in saved:
             raise UserError(str(config), f"must not set {key!r}: it would run what it names")
     _refuse_parts(arguments, saved)
-    count = 1 + len(list((run / ".hydra").glob("resume-*")))
+    number = 1 + (_number(before[-1]) if before else 0)
     again = arguments.without("resume").with_flags(config_path=str(config.parent.resolve()), config_name="config")
     if arguments.value("imports") is None:  # the run's own are not trusted: they may be another's
         again = again.with_overrides("imports=[]")
@@ -76,8 +77,27 @@ def resumed(arguments: Arguments) -> Arguments:
         "hydra/hydra_logging=plain",
         "hydra.job.chdir=false",
         f"hydra.run.dir={quoted(str(run))}",
-        f"hydra.output_subdir=.hydra/resume-{count}",
+        f"hydra.output_subdir=.hydra/resume-{number}",
     )
+
+
+def resumptions(run: Path) -> list[Path]:
+    """Where Hydra wrote the config of each earlier resume, the oldest first."""
+    return sorted((run / ".hydra").glob("resume-*"), key=_number)
+
+
+def _number(folder: Path) -> int:
+    text = folder.name.rpartition("-")[2]
+    return int(text) if text.isdigit() else 0
+
+
+def forget(arguments: Arguments) -> None:
+    """Of a resume that was a mistake: it must not be where the next one starts from."""
+    import shutil
+
+    run, subdirectory = arguments.value("resume"), arguments.value("hydra.output_subdir")
+    if run and subdirectory:
+        shutil.rmtree(Path(run) / subdirectory, ignore_errors=True)
 
 
 def _refuse_parts(arguments: Arguments, saved: dict[str, Any]) -> None:

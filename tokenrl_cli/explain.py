@@ -42,9 +42,9 @@ def explained(error: BaseException, roots: Sequence[Path]) -> UserError | None:
     if match := re.match(r"Ambiguous value for argument '(.*)'", message):
         key, _, value = match[1].partition("=")
         return UserError(match[1], "names several values", f"to try each, add -m; for a list, write '{key}=[{value}]'")
-    where = next((each.full_key for each in chain if getattr(each, "full_key", None)), None)
+    where = next(filter(None, (getattr(each, "full_key", None) for each in chain)), "config")
     lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s*(full_key|object_type)", line)]
-    return UserError(where or "config", " ".join(line.strip() for line in lines))
+    return UserError(where, " ".join(line.strip() for line in lines))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
 from tokenrl_cli.recorder import Trainer
@@ -37,8 +38,8 @@ class Generate:
     input: str | None
     output: str | None
     batch_size: int
-    device: str
-    precision: str
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
     seed: int
     data_root: str
     imports: list[str]
@@ -52,11 +53,11 @@ class Eval:
     decode: Decoding
     metrics: dict[str, Reward]
     ckpt: str
-    split: str
+    split: Literal["train", "val", "test"]
     examples: int
     batch_size: int
-    device: str
-    precision: str
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
     seed: int
     data_root: str
     imports: list[str]

@@ -1,35 +1,68 @@
-"""`tokenrl validate`: composes and checks train's config, builds nothing, and says what would run."""
+"""`tokenrl validate`: composes and checks train's config, reads its data, runs nothing, and says what would run."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Stands in for a trained tokenizer where only its size is looked at."""
+
+    size: int = 8
+    eos_id: int = 0
+    unknown_id: int | None = 1
+
+
 def run(config: DictConfig) -> None:
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Train
-    from tokenrl_cli.recorder import Trainer
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
-    trainer = Trainer(**plain["trainer"])  # its ranges
-    print("\n".join(f"{name:<16} {target}" for name, target in targets(plain)))
-    print(f"{'seed':<16} {plain['seed']}")
-    print(f"{'data_root':<16} {plain['data_root']}")
+    construct(plain)
+    trainer = plain["trainer"]
+    print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
+    for name in ("seed", "data_root"):
+        print(f"{name:<24} {plain[name]}")
     print(
-        f"{'would run':<16} {trainer.warm_start_steps} steps of warm start x {trainer.warm_start_batch_size} sources, "
-        f"then {trainer.steps} steps x {trainer.batch_size}; {trainer.monitor} chooses the best"
+        f"{'would run':<24} {trainer['warm_start_steps']} steps of warm start x {trainer['warm_start_batch_size']} "
+        f"sources, then {trainer['steps']} steps x {trainer['batch_size']}; {trainer['monitor']} chooses the best"
     )
+
+
+def construct(config: dict[str, Any]) -> None:
+    """Every part once, around a tiny vocabulary: the constructors check ranges, the data set its files."""
+    from tokenrl_cli.assemble import device_of, precision_of
+    from tokenrl_cli.build import build
+    from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
+    from tokenrl_cli.recorder import Trainer
+    from tokenrl_cli.sampling import Decoding
+
+    trust = config["imports"]
+    trainer = Trainer(**config["trainer"])
+    precision_of(trainer.precision)
+    facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device_of(trainer.device)}
+    facts["max_length"] = build(config["decode"], Decoding, trust).max_length
+    build(config["dataset"], Dataset, trust, seed=config["seed"])
+    for name in ("tokenizer", "source_tokenizer"):
+        if config.get(name):
+            build(config[name], Tokenizer, trust)
+    for block in (config["reward"], *config["metrics"].values()):
+        build(block, Reward, trust, **facts)
+    build(config["credit"], Credit, trust, **facts)
+    model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
+    for name in ("warm_start", "algorithm"):
+        build(config[name], Algorithm, trust, model=model, **facts)
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
     """What every slot of the root is filled with."""
-    filled = [(name, block["_target_"]) for name, block in config.items() if _is_block(block)]
+    from tokenrl_cli.build import is_block
+
+    filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]
     metrics = [(f"metrics.{name}", block["_target_"]) for name, block in config["metrics"].items()]
     return filled + metrics
-
-
-def _is_block(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value
