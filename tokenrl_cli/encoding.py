@@ -54,10 +54,10 @@ class Encoded:
         sources, demonstrations, references, sizes = _texts(examples)
         eos = tokenizer.eos_id
         self.sources = Ragged(source_ids(source_tokenizer, sources), max_source_length)
-        self.targets = Ragged((ids + [eos] for ids in encode_all(tokenizer, demonstrations)), max_length)
+        self.targets = Ragged((ids + [eos] for ids in map(tokenizer.encode, demonstrations)), max_length)
         self.clean = self.targets
         if demonstrations != references:
-            self.clean = Ragged((ids + [eos] for ids in encode_all(tokenizer, references)), max_length)
+            self.clean = Ragged((ids + [eos] for ids in map(tokenizer.encode, references)), max_length)
         self.unknown = {
             "source": _count(self.sources, source_tokenizer.unknown_id),
             "target": _count(self.targets, tokenizer.unknown_id),
@@ -96,16 +96,9 @@ class Encoded:
         )
 
 
-def encode_all(tokenizer: Tokenizer, texts: list[str]) -> Iterable[list[int]]:
-    """Together where the tokenizer has a faster way for many texts."""
-    if hasattr(tokenizer, "encode_all"):
-        return tokenizer.encode_all(texts)  # type: ignore[no-any-return]
-    return map(tokenizer.encode, texts)
-
-
 def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
     """An empty source would leave attention nothing to look at: it reads as one EOS."""
-    return (ids or [tokenizer.eos_id] for ids in encode_all(tokenizer, sources))
+    return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
 
 
 def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str], list[str], list[int]]:

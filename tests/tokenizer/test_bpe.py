@@ -25,7 +25,6 @@ def tokenizer() -> Bpe:
 def test_every_text_comes_back(tokenizer: Bpe, text: str) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text and tokenizer.eos_id not in ids
-    assert list(tokenizer.encode_all([text, "x", text])) == [ids, tokenizer.encode("x"), ids]
 
 
 @settings(derandomize=True, deadline=None)

@@ -18,7 +18,6 @@ from tokenizers import models, pre_tokenizers, trainers  # noqa: E402
 
 FILE = "bpe.json"
 END = "<end>"  # the name of EOS in the file; no text is ever matched against it
-CHUNK = 10_000  # texts handed over together
 
 
 def _letters() -> dict[str, int]:
@@ -75,13 +74,6 @@ class Bpe:
 
     def encode(self, text: str) -> list[int]:
         return self._engine.encode(" " + text).ids if text else []
-
-    def encode_all(self, texts: Sequence[str]) -> Iterable[list[int]]:
-        """encode() of each, faster for many."""
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            encodings = self._engine.encode_batch_fast([" " + text for text in chunk])
-            yield from (encoding.ids if text else [] for text, encoding in zip(chunk, encodings, strict=True))
 
     def decode(self, ids: Sequence[int]) -> str:
         return _text(b"".join([self._bytes[i] for i in ids]))
