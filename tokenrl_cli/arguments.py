@@ -105,12 +105,12 @@ def key_of(override: str) -> str:
 
 
 def unquoted(value: str) -> str:
-    """Of the shell's user: 'a path' or "a path" within the override."""
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return re.sub(r"\\([\\'\"])", r"\1", value[1:-1])
-    return value
+    """Of Hydra's override grammar: 'a path' or "a path", where only backslashes before a quote mean anything."""
+    if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
+        return value
+    return re.sub(rf"(\\+)({value[0]}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2], value[1:-1])
 
 
 def quoted(text: str) -> str:
-    """As Hydra's override grammar takes any text, '=' and ',' included."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """As that grammar takes any text, '=' and ',' included."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"

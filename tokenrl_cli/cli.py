@@ -135,7 +135,10 @@ def _module(command: str) -> Any:
 
 def _hydra(arguments: Arguments) -> None:
     """Composes the config and runs the command's task on it, or shows what was asked for."""
+    from tokenrl_cli.recipes import conf_dir, roots
+
     command = arguments.command or "train"
+    places = roots(arguments.flags.get("--config-dir"))
     _register(arguments)
     task = _module(command).run
     alone = arguments.runs and "--multirun" not in arguments.flags
@@ -143,18 +146,18 @@ def _hydra(arguments: Arguments) -> None:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
 
-            from tokenrl_cli.recipes import conf_dir
-
             run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])
             run(_carried(task) if alone else task)()
     except Failed as failed:
-        if isinstance(failed.error, UserError):
-            raise failed.error from None
-        if mistake := _mistake(failed.error, arguments):
+        from tokenrl_cli.explain import explained
+
+        if mistake := explained(failed.error, places):
             raise mistake from None
         raise
     except Exception as error:
-        if mistake := _mistake(error, arguments):
+        from tokenrl_cli.explain import explained
+
+        if mistake := explained(error, places):
             raise mistake from None
         raise
 
@@ -215,11 +218,3 @@ def _register(arguments: Arguments) -> None:
         nodes = dict.fromkeys(groups, {}) if completing else checkpoint_nodes(checkpoint_dir(arguments))
         for group, node in nodes.items():
             ConfigStore.instance().store("checkpoint", OmegaConf.create(node), group or None, "_global_", "tokenrl")
-
-
-def _mistake(error: Exception, arguments: Arguments) -> UserError | None:
-    """The user's mistake behind an exception; None where it is ours."""
-    from tokenrl_cli.explain import explained
-    from tokenrl_cli.recipes import roots
-
-    return explained(error, roots(arguments.flags.get("--config-dir")))

@@ -33,8 +33,6 @@ def explained(error: BaseException, roots: Sequence[Path]) -> UserError | None:
         return _missing_option(error, roots)
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", message):
         return UserError(f"+{match[1]}", "is there already", f"leave out the +: {match[1]}=VALUE")
-    if match := re.match(r"Additional config directory '(.*)' not found", message):
-        return UserError(f"--config-dir {match[1]}", "there is no such directory")
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", message):
         return _unknown_key(match[1], _parent(chain), roots)
     if getattr(error, "override", None):

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenrl_cli.interfaces import UserError
+
 HIDDEN = ("hydra",)  # groups of Hydra's own
 
 
@@ -18,7 +20,11 @@ def conf_dir() -> Path:
 
 def roots(config_dir: str | None) -> list[Path]:
     """Directories with options, tokenrl's own before those of `--config-dir`, as Hydra searches them."""
-    return [conf_dir()] if config_dir is None else [conf_dir(), Path(config_dir)]
+    if config_dir is None:
+        return [conf_dir()]
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}", "there is no such directory")
+    return [conf_dir(), Path(config_dir)]
 
 
 def groups(places: Sequence[Path]) -> list[str]:

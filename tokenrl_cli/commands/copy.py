@@ -6,9 +6,8 @@ from pathlib import Path
 
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
-from tokenrl_cli.commands.list import roots_of
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import groups, options
+from tokenrl_cli.recipes import groups, options, roots
 
 
 def run(arguments: Arguments) -> None:
@@ -16,7 +15,7 @@ def run(arguments: Arguments) -> None:
         raise UserError("copy", "takes two arguments", "tokenrl copy GROUP/NAME DEST, e.g. copy reward/bleu mine")
     asked, destination = arguments.rest
     group, _, name = asked.removesuffix(".yaml").rpartition("/")
-    places = roots_of(arguments)
+    places = roots(arguments.flags.get("--config-dir"))
     if group not in groups(places):
         raise UserError(asked, f"there is no group {group!r}{hint(group, groups(places))}", "tokenrl list shows them")
     known = options(places, group)

@@ -18,7 +18,7 @@ FLAGS = """\
 
 
 def run(arguments: Arguments) -> None:
-    places = roots_of(arguments)
+    places = roots(arguments.flags.get("--config-dir"))
     if len(arguments.rest) > 1:
         raise UserError("list", f"takes one group, got {' '.join(arguments.rest)}", "tokenrl list [GROUP]")
     if arguments.rest:
@@ -26,13 +26,6 @@ def run(arguments: Arguments) -> None:
     else:
         print("\n\n".join(_group(group, places) for group in groups(places)))
         print("\ntokenrl list GROUP shows the keys of each option")
-
-
-def roots_of(arguments: Arguments) -> list[Path]:
-    given = arguments.flags.get("--config-dir")
-    if given is not None and not Path(given).is_dir():
-        raise UserError(f"--config-dir {given}", "there is no such directory")
-    return roots(given)
 
 
 def _group(group: str, places: list[Path]) -> str:
@@ -61,7 +54,7 @@ def page(command: str, what: str, arguments: Arguments) -> str:
         return f"tokenrl list [GROUP[/OPTION]] [--config-dir DIR]: {what}"
     if command == "copy":
         return f"tokenrl copy GROUP/NAME DEST [--config-dir DIR]: {what}"
-    places = roots_of(arguments)
+    places = roots(arguments.flags.get("--config-dir"))
     primary = conf_dir() / ("train.yaml" if command == "validate" else f"{command}.yaml")
     chosen = {f"{key}={option}": options(places, key.partition("@")[0]) for key, option in choices(primary).items()}
     width = max(map(len, chosen))

@@ -18,11 +18,13 @@ class Vocabulary:
 
 
 def run(config: DictConfig) -> None:
-    from tokenrl_cli.build import check
+    from tokenrl_cli.build import build, check
     from tokenrl_cli.commands.keys import Train
+    from tokenrl_cli.interfaces import Dataset
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
+    build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     construct(plain)
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
@@ -35,10 +37,10 @@ def run(config: DictConfig) -> None:
 
 
 def construct(config: dict[str, Any]) -> None:
-    """Every part once, around a tiny vocabulary: the constructors check ranges, the data set its files."""
+    """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges."""
     from tokenrl_cli.assemble import device_of, precision_of
     from tokenrl_cli.build import build
-    from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
+    from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
     from tokenrl_cli.sampling import Decoding
 
@@ -47,7 +49,6 @@ def construct(config: dict[str, Any]) -> None:
     precision_of(trainer.precision)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device_of(trainer.device)}
     facts["max_length"] = build(config["decode"], Decoding, trust).max_length
-    build(config["dataset"], Dataset, trust, seed=config["seed"])
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
