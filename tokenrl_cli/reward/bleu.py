@@ -18,12 +18,12 @@ class Bleu:
         smoothing: Literal["none", "floor", "add-k", "exp"],
         smoothing_value: float | None,
         effective_order: bool,
-        tokenizer: Literal["13a", "none", "char", "intl", "zh"],
+        tokenize: Literal["13a", "none", "char", "intl", "zh"],
         lowercase: bool,
     ) -> None:
         from sacrebleu.metrics.bleu import BLEU
 
-        self.metric = BLEU(lowercase, False, tokenizer, smoothing, smoothing_value, max_order, effective_order)
+        self.metric = BLEU(lowercase, False, tokenize, smoothing, smoothing_value, max_order, effective_order)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         pairs = zip(texts.hypotheses, texts.references, strict=True)
