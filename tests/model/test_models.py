@@ -1,0 +1,210 @@
+"""The same for every architecture: one step at a time or all at once, alone or in company, a model says the same."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from tokenrl_cli.beam import beam_search
+from tokenrl_cli.interfaces import Model, UserError
+from tokenrl_cli.model.gpt import Gpt
+from tokenrl_cli.model.recurrent import Recurrent
+from tokenrl_cli.model.transformer import Transformer
+from tokenrl_cli.sampling import Decoding, generate
+
+
+class Tokens:
+    """Seven tokens; EOS is 0."""
+
+    size, eos_id, unknown_id = 7, 0, None
+
+
+TOKENS, LIMIT = Tokens(), 6
+SIZES: dict[str, Any] = {"width": 16, "heads": 2, "feedforward": 32, "layers": 2, "tied": True}
+
+
+def recurrent(cell: str, dropout: float = 0.0, layers: int = 1, tied: bool = True) -> nn.Module:
+    return Recurrent(TOKENS, TOKENS, cell, 12, 16, layers, dropout, tied)  # type: ignore[arg-type]
+
+
+MODELS = {
+    "rnn": lambda dropout=0.0: recurrent("rnn", dropout),
+    "gru": lambda dropout=0.0: recurrent("gru", dropout, layers=2, tied=False),
+    "lstm": lambda dropout=0.0: recurrent("lstm", dropout, layers=2),
+    "transformer": lambda dropout=0.0: Transformer(TOKENS, TOKENS, LIMIT, dropout=dropout, **SIZES),
+    "gpt": lambda dropout=0.0: Gpt(TOKENS, TOKENS, LIMIT, dropout=dropout, **SIZES),
+}
+every = pytest.mark.parametrize("name", MODELS)
+
+
+def built(name: str, dropout: float = 0.0, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    model = MODELS[name](dropout)
+    for parameter in model.parameters():  # away from symmetric starts
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sources of 4, 1, 3 and 2 tokens, responses of 6, 2, 5 and 1, padded with junk."""
+    draws = torch.Generator().manual_seed(1)
+    source, actions = torch.randint(7, (4, 4), generator=draws), torch.randint(7, (4, 6), generator=draws)
+    masks = [torch.arange(n) < torch.tensor(lengths).unsqueeze(1) for n, lengths in ((4, [4, 1, 3, 2]), (6, [6, 2, 5, 1]))]
+    return source, masks[0], actions, masks[1]
+
+
+def stepwise(model: Model, source: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
+    state, previous, outputs = model.start(source, mask), None, []
+    for t in range(actions.shape[1]):
+        output, state = model.step(state, previous)
+        outputs.append(output.logits)
+        previous = actions[:, t]
+    return torch.cat(outputs, 1)
+
+
+@every
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@torch.no_grad()
+def test_one_step_at_a_time_is_the_teacher_forced_pass(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    model = built(name).to(dtype)
+    source, mask, actions, _ = ragged()
+    whole = model(source, mask, actions)
+    assert whole.logits.shape == (4, 6, 7) and whole.hidden.shape == (4, 6, model.width)
+    difference = whole.logits.log_softmax(-1) - stepwise(model, source, mask, actions).log_softmax(-1)
+    assert difference.abs().max() < tolerance
+
+
+@every
+@torch.no_grad()
+def test_a_row_alone_says_what_it_says_in_a_ragged_batch(name: str) -> None:
+    """Trap 14, with junk in the padding of both sides (traps 2 and 4)."""
+    model = built(name)
+    source, mask, actions, response = ragged()
+    together = model(source, mask, actions).logits.log_softmax(-1)
+    for row, (s, t) in enumerate(zip(mask.sum(1).tolist(), response.sum(1).tolist(), strict=True)):
+        alone = model(source[row : row + 1, :s], mask[row : row + 1, :s], actions[row : row + 1, :t])
+        assert (alone.logits.log_softmax(-1) - together[row : row + 1, :t]).abs().max() < 1e-5
+
+
+@every
+@torch.no_grad()
+def test_no_output_depends_on_its_own_or_a_later_action(name: str) -> None:
+    model = built(name)
+    source, mask, actions, _ = ragged()
+    before = model(source, mask, actions).logits
+    for t in range(actions.shape[1]):
+        changed = actions.clone()
+        changed[:, t:] = (changed[:, t:] + 1) % 7
+        after = model(source, mask, changed).logits
+        assert torch.allclose(after[:, : t + 1], before[:, : t + 1], atol=1e-6)
+        assert t == 5 or not torch.allclose(after[:, t + 1], before[:, t + 1], atol=1e-4)
+
+
+@every
+@torch.no_grad()
+def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(name: str) -> None:
+    model = built(name)
+    source, mask, actions, _ = ragged()
+    rows = torch.tensor([2, 0, 0, 3])
+    state = model.start(source, mask).repeat(2)
+    _, state = model.step(state, None)
+    output, _ = model.step(state.reorder(rows * 2 + 1), actions[rows, 0] * 0 + 3)
+    given = torch.full((4, 2), 3)
+    assert torch.allclose(output.logits, stepwise(model, source[rows], mask[rows], given)[:, 1:], atol=1e-5)
+
+
+@every
+@torch.no_grad()
+def test_an_empty_source_and_half_precision_give_finite_numbers(name: str) -> None:
+    model = built(name)
+    source, mask, actions, _ = ragged()
+    nothing = torch.zeros_like(mask)
+    assert model(source, nothing, actions).logits.isfinite().all()
+    assert stepwise(model, source, nothing, actions).isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(source, mask, actions).logits.isfinite().all()
+
+
+@every
+def test_dropout_acts_in_training_mode_alone(name: str) -> None:
+    """Traps 13 and 27: two passes in evaluation mode are the same, greedy decoding too."""
+    model = built(name, dropout=0.5)
+    source, mask, actions, _ = ragged()
+    assert torch.equal(model(source, mask, actions).logits, model(source, mask, actions).logits)
+    greedy = Decoding(LIMIT, 0.0, 0, 1.0, 0.0, [], 1, 0.0)
+    said = [generate(model, source, mask, greedy, 1, 0, torch.Generator()).actions for _ in range(2)]
+    assert torch.equal(*said)
+    model.train()
+    assert not torch.equal(model(source, mask, actions).logits, model(source, mask, actions).logits)
+
+
+@every
+def test_one_beam_is_greedy_and_more_beams_are_no_worse(name: str) -> None:
+    model = built(name)
+    source, mask, _, _ = ragged()
+    one = Decoding(LIMIT, 0.0, 0, 1.0, 0.0, [], 1, 0.0)
+    greedy = generate(model, source, mask, one, 1, 0, torch.Generator())
+    beam = beam_search(model, source, mask, one, 0)
+    assert torch.equal(beam.mask, greedy.mask) and torch.equal(beam.actions, greedy.actions)
+
+
+@every
+def test_every_parameter_learns_and_padding_teaches_nothing(name: str) -> None:
+    model = built(name)
+    source, mask, actions, response = ragged()
+    logits = model(source, mask, actions).logits
+    nll = -logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    nll[response].sum().backward()
+    gradients = {key: value.grad.clone() for key, value in model.named_parameters() if value.grad is not None}
+    assert set(gradients) == set(dict(model.named_parameters()))
+    model.zero_grad()
+    junk = torch.where(response, actions, (actions + 1) % 7)
+    logits = model(torch.where(mask, source, (source + 1) % 7), mask, junk).logits
+    nll = -logits.log_softmax(-1).gather(-1, junk.unsqueeze(-1)).squeeze(-1)
+    nll[response].sum().backward()
+    for key, value in model.named_parameters():
+        assert torch.allclose(value.grad, gradients[key], atol=1e-5), key
+
+
+@every
+def test_weights_are_saved_once_and_restored(name: str) -> None:
+    """Trap 42: a tied output is the embedding itself, so safetensors has nothing shared to refuse."""
+    model, other = built(name), built(name, seed=1)
+    other.load_state_dict(load(save(model.state_dict())))
+    source, mask, actions, _ = ragged()
+    assert torch.equal(model(source, mask, actions).logits, other(source, mask, actions).logits)
+
+
+@every
+def test_every_architecture_learns_to_reverse(name: str) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]().train()
+    optimizer, draws = torch.optim.Adam(model.parameters(), 1e-2), torch.Generator().manual_seed(0)
+    for _ in range(400):
+        source = torch.randint(1, 7, (32, 4), generator=draws)
+        target = torch.cat([source.flip(1), torch.zeros(32, 1, dtype=torch.int64)], 1)
+        logits = model(source, torch.ones_like(source, dtype=torch.bool), target).logits
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert loss.item() < 0.3 < math.log(6)
+
+
+@pytest.mark.parametrize("changes", [{"heads": 3}, {"layers": 0}, {"dropout": 1.0}, {"width": 0}])
+def test_sizes_out_of_range_are_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"model\.\w+: must be"):
+        Transformer(TOKENS, TOKENS, LIMIT, **({"dropout": 0.0} | SIZES | changes))
+    with pytest.raises(UserError, match=r"model\.\w+: must be"):
+        Recurrent(TOKENS, TOKENS, "gru", 4, 4, 0, 0.0, True)
+
+
+def test_gpt_refuses_two_tokenizers() -> None:
+    with pytest.raises(UserError, match="source_tokenizer"):
+        Gpt(TOKENS, Tokens(), LIMIT, dropout=0.0, **SIZES)

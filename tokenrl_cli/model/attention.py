@@ -1,0 +1,97 @@
+"""Transformer blocks that read a whole sequence at once or one step at a time from a preallocated cache."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """[...] -> [..., D], Vaswani et al. 2017, section 3.5: no table, so no length is too long."""
+    half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions.unsqueeze(-1).float() * torch.exp(-math.log(10000.0) * half / width)
+    return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
+
+
+class Attention(nn.Module):
+    """Multi-head attention; keys and values are made apart from the queries, so that they can be kept."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+
+    def remember(self, read: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, S, D] -> keys and values, each [B, heads, S, D / heads]."""
+        return self._split(self.key(read)), self._split(self.value(read))
+
+    def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """read [B, T, D]; mask [B, 1, T or 1, S], True where a key may be seen, at least one in every row."""
+        seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
+        return self.output(seen.transpose(1, 2).flatten(2))
+
+    def _split(self, read: Tensor) -> Tensor:
+        return read.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+@dataclass
+class Cache:
+    """Keys and values of one layer, room for every step taken at the start."""
+
+    keys: Tensor  # [B, heads, room, D / heads]
+    values: Tensor
+
+    def write(self, at: int, keys: Tensor, values: Tensor) -> None:
+        """In place: the state before this step is no longer usable."""
+        self.keys[:, :, at : at + keys.shape[2]] = keys
+        self.values[:, :, at : at + values.shape[2]] = values
+
+    def reorder(self, index: Tensor) -> Cache:
+        return Cache(self.keys[index], self.values[index])
+
+
+def room_for(keys: Tensor, values: Tensor, length: int) -> Cache:
+    """A cache that begins with the given keys and values [B, heads, S, .] and has `length` more places."""
+    free = keys.new_zeros(*keys.shape[:2], length, keys.shape[3])
+    return Cache(torch.cat([keys, free], 2), torch.cat([values, free], 2))
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention, attention over the source if `crossed`, and a feed-forward layer."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float, crossed: bool) -> None:
+        super().__init__()
+        self.attention, self.attention_norm = Attention(width, heads), nn.LayerNorm(width)
+        self.cross = Attention(width, heads) if crossed else None
+        self.cross_norm = nn.LayerNorm(width) if crossed else None
+        self.feedforward_norm = nn.LayerNorm(width)
+        self.feedforward = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        read: Tensor,
+        mask: Tensor,
+        source: tuple[Tensor, Tensor, Tensor] | None = None,
+        cache: Cache | None = None,
+        at: int = 0,
+    ) -> Tensor:
+        """read [B, T, D]. With a cache, its keys up to and with these T, which stand at place `at`, are attended to."""
+        normed = self.attention_norm(read)
+        keys, values = self.attention.remember(normed)
+        if cache is not None:
+            cache.write(at, keys, values)
+            keys, values = cache.keys[:, :, : mask.shape[-1]], cache.values[:, :, : mask.shape[-1]]
+        read = read + self.dropout(self.attention(normed, keys, values, mask))
+        if self.cross is not None and self.cross_norm is not None and source is not None:
+            read = read + self.dropout(self.cross(self.cross_norm(read), *source))
+        return read + self.dropout(self.feedforward(self.feedforward_norm(read)))
+
+
+def causal(length: int, device: torch.device) -> Tensor:
+    """[1, 1, T, T]: step t sees the steps up to itself."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

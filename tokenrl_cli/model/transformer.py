@@ -1,0 +1,116 @@
+"""Transformer encoder-decoder, pre-norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
+from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
+
+
+@dataclass
+class TransformerState:
+    """What the source left in every decoder layer, and what the response has so far."""
+
+    sources: list[tuple[Tensor, Tensor]]  # keys and values of a layer, [B, heads, S, .]
+    source_mask: Tensor  # [B, 1, 1, S]
+    caches: list[Cache]
+    done: int  # tokens read
+
+    def reorder(self, index: Tensor) -> TransformerState:
+        sources = [(keys[index], values[index]) for keys, values in self.sources]
+        return TransformerState(
+            sources, self.source_mask[index], [cache.reorder(index) for cache in self.caches], self.done
+        )
+
+    def repeat(self, times: int) -> TransformerState:
+        rows = torch.arange(len(self.source_mask), device=self.source_mask.device).repeat_interleave(times)
+        return self.reorder(rows)
+
+
+class Transformer(nn.Module):
+    """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with the norms before the layers (Xiong et al. 2020)."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer,
+        max_length: int,
+        width: int,
+        heads: int,
+        feedforward: int,
+        layers: int,
+        dropout: float,
+        tied: bool,
+    ) -> None:
+        super().__init__()
+        check_sizes(width, heads, feedforward, layers, dropout)
+        self.width, self.max_length, self.begin = width, max_length, tokenizer.size
+        self.source_embedding = nn.Embedding(source_tokenizer.size, width)
+        self.embedding = nn.Embedding(tokenizer.size + 1, width)  # the last row is "begin"
+        self.encoder = nn.ModuleList(Block(width, heads, feedforward, dropout, False) for _ in range(layers))
+        self.decoder = nn.ModuleList(Block(width, heads, feedforward, dropout, True) for _ in range(layers))
+        self.source_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.output = None if tied else nn.Linear(width, tokenizer.size, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        for embedding in (self.source_embedding, self.embedding):
+            nn.init.normal_(embedding.weight, std=width**-0.5)
+
+    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        sources, seen = self._encode(source, source_mask)
+        begin = torch.full_like(actions[:, :1], self.begin)
+        read = self._embed(self.embedding, torch.cat([begin, actions[:, :-1]], 1), 0)
+        mask = causal(actions.shape[1], actions.device)
+        for block, (keys, values) in zip(self.decoder, sources, strict=True):
+            read = block(read, mask, (keys, values, seen))
+        return ModelOutput(self.norm(read), self._project)
+
+    def start(self, source: Tensor, source_mask: Tensor) -> TransformerState:
+        sources, seen = self._encode(source, source_mask)
+        empty = [room_for(keys[:, :, :0], values[:, :, :0], self.max_length) for keys, values in sources]
+        return TransformerState(sources, seen, empty, 0)
+
+    def step(self, state: TransformerState, previous: Tensor | None) -> tuple[ModelOutput, TransformerState]:
+        """Writes into the cache: the state before is not to be used again."""
+        if previous is None:
+            previous = torch.full((len(state.source_mask),), self.begin, device=state.source_mask.device)
+        read = self._embed(self.embedding, previous.unsqueeze(1), state.done)
+        mask = torch.ones(1, 1, 1, state.done + 1, dtype=torch.bool, device=previous.device)
+        for block, (keys, values), cache in zip(self.decoder, state.sources, state.caches, strict=True):
+            read = block(read, mask, (keys, values, state.source_mask), cache, state.done)
+        following = TransformerState(state.sources, state.source_mask, state.caches, state.done + 1)
+        return ModelOutput(self.norm(read), self._project), following
+
+    def _encode(self, source: Tensor, source_mask: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Keys and values of every decoder layer, and the mask [B, 1, 1, S]; an empty source shows its first place."""
+        mask = source_mask.clone()
+        mask[:, 0] |= ~source_mask.any(-1)
+        seen = mask[:, None, None]
+        read = self._embed(self.source_embedding, source.masked_fill(~source_mask, 0), 0)
+        for block in self.encoder:
+            read = block(read, seen)
+        read = self.source_norm(read)
+        return [block.cross.remember(read) for block in self.decoder], seen  # type: ignore[union-attr]
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, start: int) -> Tensor:
+        places = sinusoids(torch.arange(start, start + ids.shape[1], device=ids.device), self.width)
+        read = embedding(ids) * self.width**0.5
+        return self.dropout(read + places.to(read.dtype))
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        weight = self.embedding.weight[:-1] if self.output is None else self.output.weight
+        return nn.functional.linear(hidden, weight)
+
+
+def check_sizes(width: int, heads: int, feedforward: int, layers: int, dropout: float) -> None:
+    """UserError for a size that no transformer can have."""
+    for name, value in (("width", width), ("heads", heads), ("feedforward", feedforward), ("layers", layers)):
+        if value < 1:
+            raise UserError(f"model.{name}", f"must be at least 1, got {value}")
+    if width % (2 * heads):
+        raise UserError("model.width", f"must be a multiple of twice the {heads} heads, got {width}")
+    if not 0 <= dropout < 1:
+        raise UserError("model.dropout", f"must be in [0, 1), got {dropout}")
