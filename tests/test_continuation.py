@@ -1,0 +1,233 @@
+"""Commands that build on an earlier run. The runs here are written by hand: their files are what matters."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.running import TINY, tokenrl
+from tokenrl_cli.continuation import fresh, unused
+from tokenrl_cli.interfaces import UserError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOKENRL_DATA", raising=False)
+    return tmp_path
+
+
+def composed(capsys: Capture, *words: str) -> dict[str, Any]:
+    """The config that a command line leads to."""
+    capsys.readouterr()
+    status = tokenrl(*words, "--cfg", "job", "--resolve")
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    config: dict[str, Any] = yaml.safe_load(printed.out)
+    return config
+
+
+def mistake(capsys: Capture, *words: str) -> str:
+    capsys.readouterr()
+    status = tokenrl(*words)
+    printed = capsys.readouterr()
+    assert status == 2, printed.err
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.fixture
+def run(elsewhere: Path, capsys: Capture) -> Path:
+    """A run with one checkpoint, of a config that today's defaults do not give."""
+    config = composed(capsys, "train", *TINY, "model.hidden=77", "data_root=/old", "decode.max_length=9", "seed=5")
+    run = elsewhere / "run=1, the first"  # a name that overrides cannot hold without quotes
+    checkpoint = run / "checkpoints" / "000012"
+    checkpoint.mkdir(parents=True)
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config | {"imports": ["of_somebody"]}))
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(config))
+    (checkpoint / "manifest.json").write_text("{}")
+    for name in ("last", "best"):
+        (run / "checkpoints" / name).symlink_to("000012")
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------ directories
+
+
+def test_two_runs_of_the_same_second_get_two_directories(elsewhere: Path) -> None:
+    made: list[str] = []
+    threads = [threading.Thread(target=lambda: made.append(fresh("outputs/12-00-00"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == sorted(["outputs/12-00-00"] + [f"outputs/12-00-00-{number}" for number in range(2, 9)])
+    assert all(Path(path).is_dir() for path in made)
+
+
+def test_a_finished_run_is_not_overwritten(run: Path, capsys: Capture) -> None:
+    (run / "results.json").write_text("{}")
+    before = (run / ".hydra" / "config.yaml").read_bytes()
+    assert "holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
+    assert (run / ".hydra" / "config.yaml").read_bytes() == before
+
+
+def test_an_unfinished_run_is_not_overwritten_and_says_how_to_go_on(run: Path, capsys: Capture) -> None:
+    before = (run / ".hydra" / "config.yaml").read_bytes()
+    told = mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
+    assert "holds an unfinished run" in told
+    assert f"tokenrl train resume={run}" in told
+    assert (run / ".hydra" / "config.yaml").read_bytes() == before
+
+
+def test_a_sweep_overwrites_no_run_either(elsewhere: Path, capsys: Capture) -> None:
+    (elsewhere / "sweep" / "1").mkdir(parents=True)
+    (elsewhere / "sweep" / "1" / "results.json").write_text("{}")
+    told = mistake(capsys, "train", "-m", *TINY, "hydra.sweep.dir=sweep", "model.hidden=0,abc")
+    assert "holds a finished run" in told
+
+
+def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
+    assert unused(str(elsewhere), ".hydra") == ".hydra"
+    (elsewhere / "checkpoints").mkdir()
+    with pytest.raises(UserError):
+        unused(str(elsewhere), ".hydra")
+
+
+# ---------------------------------------------------------------------------------------------------------- resume=
+
+
+def test_resume_takes_the_runs_own_config_with_single_values_changed(run: Path, capsys: Capture) -> None:
+    config = composed(capsys, "train", f"resume={run}", "trainer.steps=99")
+    assert config["model"]["hidden"] == 77
+    assert config["trainer"]["steps"] == 99
+    assert config["seed"] == 5
+    assert config["resume"] == str(run)
+
+
+def test_imports_of_a_run_are_not_trusted_on_resume(run: Path, capsys: Capture) -> None:
+    assert composed(capsys, "train", f"resume={run}")["imports"] == []
+    assert composed(capsys, "train", f"resume={run}", "imports=[mine]")["imports"] == ["mine"]
+
+
+def test_a_resume_goes_on_with_what_the_last_one_changed(run: Path, capsys: Capture) -> None:
+    later = yaml.safe_load((run / ".hydra" / "config.yaml").read_text()) | {"seed": 6}
+    for number in (9, 10):
+        (run / ".hydra" / f"resume-{number}").mkdir()
+        (run / ".hydra" / f"resume-{number}" / "config.yaml").write_text(yaml.safe_dump(later | {"seed": number}))
+    assert composed(capsys, "train", f"resume={run}")["seed"] == 10
+
+
+def test_a_resume_that_was_a_mistake_leaves_no_trace(run: Path, capsys: Capture) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*.yaml")}
+    assert "model.hidden=abc: must be int" in mistake(capsys, "train", f"resume={run}", "model.hidden=abc")
+    assert {path: path.read_bytes() for path in run.rglob("*.yaml")} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("model=gru", "model=gru: cannot be changed on resume"),
+        ("algorithm/baseline=none", "cannot be changed on resume"),
+        ("optimizer@algorithm.optimizer=sgd", "cannot be changed on resume"),
+        ("experiment=x", "cannot be changed on resume"),
+        ("hydra.run.dir=elsewhere", "cannot be changed on resume"),
+        ("trainer.stpes=1", "did you mean 'trainer.steps'?"),
+        ("modle=1", "did you mean 'model'?"),
+        ("-m", "one run is resumed at a time"),
+    ],
+)
+def test_parts_are_fixed_on_resume(override: str, told: str, run: Path, capsys: Capture) -> None:
+    assert told in mistake(capsys, "train", f"resume={run}", override)
+
+
+def test_what_is_no_run_is_not_resumed(run: Path, capsys: Capture) -> None:
+    (run / "checkpoints" / "last").unlink()
+    assert "has no checkpoint to go on from" in mistake(capsys, "train", f"resume={run}")
+    (run / ".hydra" / "config.yaml").unlink()
+    assert "is not a run" in mistake(capsys, "train", f"resume={run}")
+    assert "there is no such directory" in mistake(capsys, "train", "resume=nowhere")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n      command: touch evil\n",
+        "defaults:\n  - model: lstm\n",
+        "- a list\n",
+        "a: [1\n",
+    ],
+)
+def test_a_runs_config_runs_nothing(text: str, run: Path, capsys: Capture) -> None:
+    (run / ".hydra" / "config.yaml").write_text(text)
+    assert "config.yaml" in mistake(capsys, "train", f"resume={run}")
+    assert not Path("evil").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ ckpt=
+
+
+def test_eval_starts_from_the_checkpoints_blocks(run: Path, capsys: Capture) -> None:
+    for named in (run, run / "checkpoints" / "best", run / "checkpoints" / "000012"):
+        config = composed(capsys, "eval", f"ckpt='{named}'")
+        saved = yaml.safe_load((run / "checkpoints" / "000012" / "config.yaml").read_text())
+        for key in ("dataset", "reward", "algorithm", "metrics", "seed"):
+            assert config[key] == saved[key]
+        assert config["decode"] == saved["decode"]
+
+
+def test_overrides_apply_to_the_checkpoints_blocks(run: Path, capsys: Capture) -> None:
+    config = composed(
+        capsys, "eval", f"ckpt='{run}'", "algorithm.temperature=0.7", "reward=bleu", "decode=beam", "decode.beam_size=3"
+    )
+    assert config["algorithm"]["temperature"] == 0.7
+    assert config["reward"]["_target_"] == "tokenrl_cli.reward.bleu.Bleu"
+    assert (config["decode"]["beam_size"], config["decode"]["max_length"]) == (3, 9)
+    assert composed(capsys, "generate", f"ckpt='{run}'", "decode=sample")["decode"]["temperature"] == 1.0
+    assert "did you mean 'algorithm.temperature'?" in mistake(capsys, "eval", f"ckpt='{run}'", "algorithm.temprature=1")
+    assert "did you mean 'beam'?" in mistake(capsys, "generate", f"ckpt='{run}'", "decode=baem")
+
+
+def test_another_data_set_brings_its_own_metrics(run: Path, capsys: Capture) -> None:
+    config = composed(capsys, "eval", f"ckpt='{run}'", "dataset=e2e_nlg", "data_root=/new")
+    assert config["dataset"]["path"] == "/new/e2e_nlg"
+    assert config["metrics"].keys() == composed(capsys, "train", "dataset=e2e_nlg")["metrics"].keys()
+
+
+def test_paths_of_a_checkpoint_follow_data_root(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = run / "checkpoints" / "000012" / "config.yaml"
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load(file.read_text()) | {"dataset": {"path": "/old/e2e", "other": "/olden"}})
+    )
+    assert composed(capsys, "eval", f"ckpt='{run}'")["dataset"] == {"path": "/old/e2e", "other": "/olden"}
+    assert composed(capsys, "eval", f"ckpt='{run}'", "data_root=/new")["dataset"]["path"] == "/new/e2e"
+    monkeypatch.setenv("TOKENRL_DATA", "/here")
+    assert composed(capsys, "eval", f"ckpt='{run}'")["dataset"]["path"] == "/here/e2e"
+
+
+def test_a_run_without_a_best_checkpoint_means_its_last(run: Path, capsys: Capture) -> None:
+    (run / "checkpoints" / "best").unlink()
+    assert composed(capsys, "eval", f"ckpt='{run}'")["seed"] == 5
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", {"a": ["${seed}"]}, {"${x}": 1}])
+def test_a_checkpoints_config_is_plain_values(value: Any, run: Path, capsys: Capture) -> None:
+    file = run / "checkpoints" / "000012" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(config | {"reward": {"x": value}}))
+    assert "holds '${'" in mistake(capsys, "eval", f"ckpt='{run}'", "--cfg", "job")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("a: 1\n", "is not the config of a checkpoint"), ("a: [", "cannot be read")]
+)
+def test_a_damaged_config_is_told(text: str, told: str, run: Path, capsys: Capture) -> None:
+    (run / "checkpoints" / "000012" / "config.yaml").write_text(text)
+    assert told in mistake(capsys, "eval", f"ckpt='{run}'")
