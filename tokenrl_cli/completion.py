@@ -54,7 +54,8 @@ def _command_position(words: Sequence[str]) -> int:
 
 
 def _choices(command: str) -> list[str]:
-    """Of `list` and `copy`."""
+    """Of the commands without a config."""
     places = roots(None)
     names = groups(places)
-    return names if command == "list" else [f"{group}/{name}" for group in names for name in options(places, group)]
+    pairs = [f"{group}/{name}" for group in names for name in options(places, group)]
+    return {"list": names, "copy": pairs}.get(command, [])

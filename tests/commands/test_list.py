@@ -1,0 +1,56 @@
+"""What `tokenrl list` shows is what the YAML says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.running import tokenrl
+from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, roots
+
+Capture = pytest.CaptureFixture[str]
+EVERY = [(group, name) for group in groups(roots(None)) for name in options(roots(None), group)]
+
+
+def test_every_group_and_option_is_listed_with_its_first_comment(capsys: Capture) -> None:
+    assert tokenrl("list") == 0
+    shown = capsys.readouterr().out
+    for group, name in EVERY:
+        assert f"  {name:<22} {about(conf_dir() / group / f'{name}.yaml')}" in shown
+    assert "hydra" not in shown
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY)
+def test_every_option_says_what_it_is_and_shows_all_its_keys(group: str, name: str, capsys: Capture) -> None:
+    file = conf_dir() / group / f"{name}.yaml"
+    assert about(file), f"{file} must begin with a comment"
+    assert tokenrl("list", f"{group}/{name}") == 0
+    shown = capsys.readouterr().out
+    for key in yaml.safe_load(file.read_text("utf-8")) or {}:
+        assert (f"\n  {key}:" in shown) == (key not in ("defaults", "_target_", "_partial_")), key
+
+
+def test_a_users_group_is_listed_too(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "reward").mkdir()
+    (tmp_path / "reward" / "mine.yaml").write_text("# a reward of mine\nscale: 2 # times\n")
+    assert tokenrl("list", "reward", "--config-dir", str(tmp_path)) == 0
+    assert "reward=mine  # a reward of mine\n  scale: 2 # times" in capsys.readouterr().out
+
+
+def test_the_groups_of_a_command_are_those_of_its_defaults_list() -> None:
+    for command in ("train", "eval", "generate"):
+        listed = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text("utf-8"))["defaults"]
+        pairs = {key: value for entry in listed if isinstance(entry, dict) for key, value in entry.items()}
+        expected = {key: str(value or "null") for key, value in pairs.items() if not key.startswith("override")}
+        assert choices(conf_dir() / f"{command}.yaml") == expected
+
+
+def test_listing_takes_no_library_but_pythons_own() -> None:
+    program = (
+        "import sys; from tokenrl_cli.cli import status; status(['list', 'model']); sys.exit('yaml' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0

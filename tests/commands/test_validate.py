@@ -1,0 +1,28 @@
+"""`validate` says what would run, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.running import TINY, tokenrl
+
+
+def test_it_names_every_part_and_the_lengths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tokenrl("validate", *TINY, "trainer.steps=7", "+reward@metrics.extra=chrf") == 0
+    shown = capsys.readouterr().out
+    for line in ("model ", "warm_start ", "metrics.extra ", "6 steps of warm start x 8 sources, then 7 steps x 8"):
+        assert line in shown
+    assert "tokenrl_cli.reward.chrf.Chrf" in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_config_of_another_family_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "algorithm=scst", "credit=delta", "optimizer@algorithm.optimizer=sgd", "tokenizer=char"]
+    schedule = ["optimizer/schedule@algorithm.optimizer.schedule=cosine", "tokenizer@source_tokenizer=bpe"]
+    assert tokenrl("validate", *words, *schedule) == 0
