@@ -127,7 +127,8 @@ class PolicyGradient:
             logprobs = logprobs_of(logits, seen.actions, self.decoding, seen.support)
             policy = -masked_sum(rows.advantages * logprobs, mask) / episodes
             precisions.add(logits.dtype)
-            undecided = masked_sum(entropy(logits), mask) / tokens
+            weighed = logits if self.entropy_coef else logits.detach()  # what is only logged needs no gradient
+            undecided = masked_sum(entropy(weighed), mask) / tokens
             total = policy - self.entropy_coef * undecided
             terms = {"loss/policy": policy.detach(), "entropy": undecided.detach()}
             difference = (logprobs.detach() - seen.logprobs).abs().masked_fill(~mask, 0.0)

@@ -1,0 +1,161 @@
+"""How fast are rollout and update against a plain hand-written PyTorch loop of the same model?
+
+    python benchmarks/loop.py [--repeats 7] [--threads 1]
+
+Both sides get the same model, weights and sources and take turns in one process; the figure is the median over pairs
+of tokenrl's tokens per second over the plain loop's. Writes benchmarks/results/loop.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli import optim
+from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
+from tokenrl_cli.functional.advantages import leave_one_out
+from tokenrl_cli.interfaces import Batch, Rollout
+from tokenrl_cli.model.gpt import Gpt
+from tokenrl_cli.model.recurrent import Recurrent
+
+SOURCES, SAMPLES, WIDTH, LENGTH, VOCABULARY = 32, 4, 14, 24, 600
+
+
+class Tokens:
+    size, eos_id, unknown_id = VOCABULARY, 0, None
+
+
+def models() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    tokens: Any = Tokens()
+    made: dict[str, nn.Module] = {
+        "lstm": Recurrent(tokens, tokens, "lstm", 64, 128, 1, 0.1, True),
+        "gpt": Gpt(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.1, True),
+    }
+    for model in made.values():
+        model._project = partial(ending, model._project)  # type: ignore[assignment]
+    return made
+
+
+def ending(project: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+    """EOS about once in 12 tokens, as in the demo: an untrained model would hardly ever stop."""
+    logits = project(hidden)
+    return torch.cat([logits[..., :1] + 4.0, logits[..., 1:]], -1)
+
+
+def batch() -> Batch:
+    draws = torch.Generator().manual_seed(0)
+    source = torch.randint(VOCABULARY, (SOURCES, WIDTH), generator=draws)
+    mask = torch.arange(WIDTH) < torch.randint(8, WIDTH + 1, (SOURCES, 1), generator=draws)
+    target = torch.ones(SOURCES, 1, dtype=torch.int64)
+    return Batch(0, source, mask, target, target.bool(), target, target.bool(), [], [], {})
+
+
+@torch.no_grad()
+def plain_rollout(model: Any, given: Batch) -> tuple[Tensor, Tensor]:
+    """What one writes first: repeat the state, draw with multinomial, stop when all have said EOS."""
+    model.eval()
+    state = model.start(given.source, given.source_mask).repeat(SAMPLES)
+    previous, tokens = None, []
+    done = torch.zeros(SOURCES * SAMPLES, dtype=torch.bool)
+    masks = []
+    for _ in range(LENGTH):
+        output, state = model.step(state, previous)
+        previous = torch.multinomial(output.logits[:, 0].softmax(-1), 1).squeeze(-1)
+        tokens.append(previous)
+        masks.append(~done)
+        done = done | (previous == 0)
+        if done.all():
+            break
+    return torch.stack(tokens, 1), torch.stack(masks, 1)
+
+
+def plain_update(
+    model: Any, optimizer: torch.optim.Optimizer, given: Batch, actions: Tensor, mask: Tensor, scores: Tensor
+) -> None:
+    """REINFORCE with the leave-one-out baseline, the entropy logged, the gradient clipped."""
+    group = scores.view(SOURCES, SAMPLES)
+    advantages = ((group - group.mean(1, keepdim=True)) * SAMPLES / (SAMPLES - 1)).view(-1, 1)
+    source, source_mask = (x.repeat_interleave(SAMPLES, 0) for x in (given.source, given.source_mask))
+    logprobs = model(source, source_mask, actions).logits.log_softmax(-1)
+    chosen = logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    loss = -(advantages * chosen * mask).sum() / len(actions)
+    entropy = -((logprobs.exp() * logprobs).sum(-1) * mask).sum() / mask.sum()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    float(loss.detach()), float(entropy.detach())
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
+    given, rewards = batch(), torch.rand(SOURCES * SAMPLES, generator=torch.Generator().manual_seed(1))
+    make = partial(optim.adam, lr=1e-6, betas=[0.9, 0.999], eps=1e-8, clip_norm=1.0, schedule=lambda step: 1.0)
+    tokens: Any = Tokens()
+    ours = PolicyGradient(model, tokens, LENGTH, 0, SAMPLES, 1.0, 0, 1.0, 0.0, leave_one_out, 0.0, 0.0, 0.0, 1, make)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-6)
+    speeds: dict[str, list[float]] = {name: [] for name in ("rollout", "rollout_plain", "update", "update_plain")}
+    for turn in range(repeats + 1):
+        took, rollout = timed(lambda: ours.collect(given))
+        judged = with_rewards(rollout, rewards)
+        speed = {"rollout": float(rollout.mask.sum()) / took}
+        took, (actions, mask) = timed(lambda: plain_rollout(model, given))
+        speed["rollout_plain"] = float(mask.sum()) / took
+        took, _ = timed(lambda: ours.update(judged))
+        speed["update"] = float(rollout.mask.sum()) / took
+        seen = (rollout.actions, rollout.mask)  # the same episodes for both
+        took, _ = timed(lambda: plain_update(model, optimizer, given, *seen, rewards))
+        speed["update_plain"] = float(rollout.mask.sum()) / took
+        if turn:  # the first is the warm-up
+            for name, value in speed.items():
+                speeds[name].append(value)
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(speeds[name], speeds[f"{name}_plain"], strict=True))
+        for name in ("rollout", "update")
+    }
+    return {
+        "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
+        "ratio_to_plain": {name: round(value, 3) for name, value in ratios.items()},
+    }
+
+
+def with_rewards(rollout: Rollout, scores: Tensor) -> Rollout:
+    from dataclasses import replace
+
+    last = (rollout.mask.sum(-1, keepdim=True) - 1).clamp(min=0)
+    return replace(rollout, rewards=torch.zeros(rollout.mask.shape).scatter(1, last, scores.unsqueeze(-1)))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    arguments.add_argument("--repeats", type=int, default=15)
+    arguments.add_argument("--threads", type=int, default=1)
+    given = arguments.parse_args()
+    torch.set_num_threads(given.threads)
+    shape = {"sources": SOURCES, "samples": SAMPLES, "source_tokens": WIDTH, "limit": LENGTH, "vocabulary": VOCABULARY}
+    results = {"torch": torch.__version__, "machine": platform.machine(), "threads": given.threads, "shape": shape}
+    results |= {name: measure(model, given.repeats) for name, model in models().items()}
+    out = Path(__file__).parent / "results" / "loop.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
