@@ -43,9 +43,9 @@ def options(places: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def about(file: Path) -> str:
-    """The first line's comment."""
-    line = file.read_text("utf-8").partition("\n")[0]
-    return line.lstrip("# ").rstrip() if line.startswith("#") else ""
+    """The first comment; a line for Hydra (`# @package ...`), which must stand before it, does not count."""
+    lines = [line for line in file.read_text("utf-8").splitlines()[:2] if not line.startswith("# @")]
+    return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
 
 
 def keys(file: Path) -> list[str]:

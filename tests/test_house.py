@@ -1,0 +1,228 @@
+"""The house of the design: floors, groups that never meet, YAML that mirrors constructors, one place for Hydra."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tokenrl_cli
+from tokenrl_cli.build import PACKAGE, RUNTIME, check, is_block, locate
+from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, roots
+from tokenrl_cli.typecheck import parameters_of
+
+HOME = Path(tokenrl_cli.__file__).parent
+GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
+FLOORS = (  # from the ground up; a module imports from its own floor or from below
+    ("", "interfaces", "build", "typecheck", "streams", "recipes"),
+    ("functional", "metrics", "grammar", "lexicon", "ceiling"),
+    ("sampling", "beam", "replay", "scoring", "optim", "batching", "encoding"),
+    GROUPS,
+    ("checkpoint", "report"),
+    ("train", "recorder", "assemble"),
+    ("commands", "arguments", "continuation", "explain", "completion"),
+    ("cli", "__main__"),
+)
+LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
+MODULES = sorted(HOME.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """ "tokenrl_cli.model.lstm" -> "model", what has a floor."""
+    return ".".join(module.split(".")[1:2])
+
+
+def name_of(file: Path) -> str:
+    return ".".join([PACKAGE, *file.relative_to(HOME).with_suffix("").parts]).removesuffix(".__init__")
+
+
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
+    """Every module that a file imports, inside functions and for type checkers too."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            base = node.module or ""
+            found += [f"{base}.{alias.name}" if base == PACKAGE else base for alias in node.names]
+    return tuple(found)
+
+
+def ours(file: Path) -> list[str]:
+    return [name for name in imports_of(file) if name == PACKAGE or name.startswith(f"{PACKAGE}.")]
+
+
+# ------------------------------------------------------------------------------------------------------- the floors
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    missing = {part_of(name_of(file)) for file in MODULES} - LEVEL.keys()
+    assert not missing, f"name the floor of {missing} in FLOORS"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_imports_point_down(file: Path) -> None:
+    own = part_of(name_of(file))
+    for imported in ours(file):
+        other = part_of(imported)
+        if other.startswith("__version__"):
+            continue
+        assert LEVEL[other] <= LEVEL[own], f"{name_of(file)} imports {imported}, which stands above it"
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if part_of(name_of(file)) in GROUPS], ids=name_of)
+def test_two_groups_never_import_each_other(file: Path) -> None:
+    own = part_of(name_of(file))
+    met = {part_of(imported) for imported in ours(file)} & set(GROUPS)
+    assert met <= {own}
+
+
+def test_modules_of_one_floor_do_not_import_in_a_circle() -> None:
+    edges = {name_of(file): {name for name in ours(file) if name != name_of(file)} for file in MODULES}
+    while leaves := [name for name, others in edges.items() if not others & edges.keys()]:
+        for name in leaves:
+            del edges[name]
+    assert not edges, f"a circle among {sorted(edges)}"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_the_command_knows_hydra(file: Path) -> None:
+    if part_of(name_of(file)) not in ("cli", "commands"):
+        assert not [name for name in imports_of(file) if name.split(".")[0] in ("hydra", "hydra_plugins")]
+
+
+@pytest.mark.parametrize("file", sorted(HOME.rglob("__init__.py")), ids=name_of)
+def test_init_files_are_empty(file: Path) -> None:
+    if file.parent == HOME:
+        statements = ast.parse(file.read_text("utf-8")).body
+        assert [type(each) for each in statements] == [ast.Expr, ast.Assign]
+    else:
+        assert file.read_text("utf-8").strip() == ""
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if (conf_dir() / group).is_dir()])
+def test_a_group_has_a_folder_in_conf_and_in_the_package(group: str) -> None:
+    assert (HOME / group / "__init__.py").is_file()
+
+
+# -------------------------------------------------------------------------------------------------- the mirror rule
+
+PLACES = roots(None)
+OPTIONS = [(group, name) for group in groups(PLACES) for name in options(PLACES, group)]
+MIRRORED = [(group, name) for group, name in OPTIONS if group in GROUPS]
+BLOCKS = [(group, name) for group, name in OPTIONS if group.split("/")[0] in (*GROUPS, "optimizer", "decode")]
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """The config of a command line, resolved but for what only a run knows."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command, list(overrides))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return plain
+
+
+def block_of(group: str, name: str) -> dict[str, Any]:
+    """An option as it stands in a whole config, its sub-groups and its optimiser included."""
+    block: dict[str, Any] = composed("train", f"{group}={name}")[group]
+    return block
+
+
+def filled(value: Any) -> Any:
+    """With something for what the user must give, so that its type alone is not judged."""
+    if isinstance(value, dict):
+        return {key: filled(item) for key, item in value.items()}
+    return "given" if value == "???" else value
+
+
+@pytest.mark.parametrize(("group", "name"), MIRRORED)
+def test_the_target_lies_in_the_folder_of_its_group(group: str, name: str) -> None:
+    assert block_of(group, name)["_target_"].startswith(f"{PACKAGE}.{group}.")
+
+
+@pytest.mark.parametrize(("group", "name"), MIRRORED)
+def test_the_keys_are_the_constructors_parameters(group: str, name: str) -> None:
+    block = block_of(group, name)
+    target = locate(block["_target_"], [])
+    parameters, open_ended = parameters_of(target)
+    assert not open_ended, "a constructor that takes anything is not checked"
+    keys = set(block) - {"_target_", "_partial_"}
+    assert keys <= set(parameters)
+    assert set(parameters) - keys <= RUNTIME
+    assert not keys & RUNTIME
+
+
+@pytest.mark.parametrize(("group", "name"), BLOCKS)
+def test_values_live_in_yaml_alone(group: str, name: str) -> None:
+    raw = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text("utf-8"))
+    if is_block(raw):
+        signature = inspect.signature(locate(raw["_target_"], []))
+        defaults = [each.name for each in signature.parameters.values() if each.default is not each.empty]
+        assert not defaults
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_value_has_a_comment(group: str, name: str) -> None:
+    lines = (conf_dir() / group / f"{name}.yaml").read_text("utf-8").splitlines()
+    if group != "experiment":  # those repeat keys that are explained where they belong
+        bare = [line for line in _values(lines) if "#" not in line]
+        assert not bare
+
+
+def _values(lines: list[str]) -> list[str]:
+    """The top-level lines `key: value`."""
+    special = ("defaults", "_target_", "_partial_", "hydra")
+    return [line for line in lines if line[:1].isalpha() and line.split(":")[0] not in special]
+
+
+def test_every_value_of_a_primary_config_has_a_comment() -> None:
+    for file in conf_dir().glob("*.yaml"):
+        lines = file.read_text("utf-8").splitlines()
+        assert lines[0].startswith("# ")
+        assert not [line for line in _values(lines) if "#" not in line], file
+
+
+# ------------------------------------------------------------------------------------------------- whole configs
+
+
+def whole(config: dict[str, Any]) -> None:
+    from tokenrl_cli.commands.keys import Train
+
+    check(filled(config), [], Train)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [(key, name) for key in choices(conf_dir() / "train.yaml") for name in options(PLACES, key.partition("@")[0])],
+)
+def test_every_option_of_train_composes_and_checks(key: str, name: str) -> None:
+    whole(composed("train", f"{key}={name}"))
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(group, name) for group, name in OPTIONS if "/" in group],
+)
+def test_every_option_of_a_sub_group_composes_and_checks(group: str, name: str) -> None:
+    parent, _, inner = group.partition("/")
+    if parent == "optimizer":
+        whole(composed("train", f"{group}@algorithm.optimizer.{inner}={name}"))
+        return
+    for preset in options(PLACES, parent):
+        raw = (conf_dir() / parent / f"{preset}.yaml").read_text("utf-8")
+        if f"- {inner}:" in raw:
+            whole(composed("train", f"{parent}={preset}", f"{group}={name}"))
+
+
+@pytest.mark.parametrize("name", options(PLACES, "experiment"))
+def test_an_experiment_begins_with_its_command(name: str) -> None:
+    assert about(conf_dir() / "experiment" / f"{name}.yaml").startswith(f"tokenrl train experiment={name}")
