@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import SAMPLED, Batch, Credit, Reward, Rollout, Texts, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Credit, Reward, Rollout, Texts, Tokenizer, UserError
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ def judge(
         final = measured[:, -1] if credit.needs_prefixes else _whole(measured, mask)
         _check_sum(rewards, mask, final, measured[:, 0] if credit.needs_prefixes else torch.zeros_like(final), name)
         total, score = total + weight * rewards, score + weight * final
+        final = final.masked_fill(
+            (rewards.isnan() & mask).any(-1), torch.nan
+        )  # a prefix without a score spoils the row
         known = final[sampled & ~final.isnan()]
         metrics[f"rewards/{name}/mean"] = float(known.mean()) if len(known) else 0.0
         metrics[f"rewards/{name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
@@ -129,7 +132,9 @@ def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
     )
     scores = np.asarray(reward(every), dtype=np.float64)
     if scores.ndim != 1:
-        raise ValueError(f"the reward {_name(reward)} gives one number a token: it has no score of a prefix")
+        raise UserError(
+            "credit", f"scores prefixes, but the reward {_name(reward)} gives one number a token", "credit=terminal"
+        )
     filled = [[scores[place[row, string]] for string in strings] for row, strings in enumerate(prefixes)]
     return np.array([values + [values[-1]] * (width - len(values)) for values in filled])
 
@@ -143,7 +148,9 @@ def _check_sum(rewards: Tensor, mask: Tensor, final: Tensor, start: Tensor, name
         raise AssertionError(f"the credit of {name} sums to {spread[wrong][0]}, not to {wanted[wrong][0]}")
 
 
-def _summary(score: Tensor, good: Tensor, sampled: Tensor, group: Tensor, mask: Tensor, ended: Tensor) -> dict[str, float]:
+def _summary(
+    score: Tensor, good: Tensor, sampled: Tensor, group: Tensor, mask: Tensor, ended: Tensor
+) -> dict[str, float]:
     """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several."""
     known = score[good]
     _, place, count = group[good].unique(return_inverse=True, return_counts=True)
