@@ -117,10 +117,10 @@ def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
         speed = {"rollout": float(rollout.mask.sum()) / took}
         took, (actions, mask) = timed(lambda: plain_rollout(model, given))
         speed["rollout_plain"] = float(mask.sum()) / took
-        took, _ = timed(lambda: ours.update(judged))
+        took, _ = timed(partial(ours.update, judged))
         speed["update"] = float(rollout.mask.sum()) / took
         seen = (rollout.actions, rollout.mask)  # the same episodes for both
-        took, _ = timed(lambda: plain_update(model, optimizer, given, *seen, rewards))
+        took, _ = timed(partial(plain_update, model, optimizer, given, *seen, rewards))
         speed["update_plain"] = float(rollout.mask.sum()) / took
         if turn:  # the first is the warm-up
             for name, value in speed.items():

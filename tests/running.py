@@ -8,13 +8,29 @@ from typing import Any
 
 from tokenrl_cli.cli import status
 
-TINY = (
-    "dataset=reverse dataset.symbols=5 dataset.min_symbols=2 dataset.max_symbols=4 model=gru model.embedding=16 "
-    "model.hidden=24 reward=token_accuracy decode.max_length=6 trainer.warm_start_steps=6 trainer.steps=6 "
-    "trainer.batch_size=8 trainer.warm_start_batch_size=8 trainer.eval_every=3 trainer.checkpoint_every=100 "
-    "trainer.log_every=2 trainer.eval_examples=8 trainer.monitor=token_accuracy trainer.device=cpu trainer.gate=null "
-    "dataset.test_size=16"
-).split()
+TINY = [
+    "dataset=reverse",
+    "dataset.symbols=5",
+    "dataset.min_symbols=2",
+    "dataset.max_symbols=4",
+    "model=gru",
+    "model.embedding=16",
+    "model.hidden=24",
+    "reward=token_accuracy",
+    "decode.max_length=6",
+    "trainer.warm_start_steps=6",
+    "trainer.steps=6",
+    "trainer.batch_size=8",
+    "trainer.warm_start_batch_size=8",
+    "trainer.eval_every=3",
+    "trainer.checkpoint_every=100",
+    "trainer.log_every=2",
+    "trainer.eval_examples=8",
+    "trainer.monitor=token_accuracy",
+    "trainer.device=cpu",
+    "trainer.gate=null",
+    "dataset.test_size=16",
+]
 
 
 def tokenrl(*arguments: str) -> int:

@@ -66,8 +66,14 @@ def test_sampled_frequencies_are_the_probabilities() -> None:
 
 def test_a_cut_keeps_the_best_tokens_and_only_those_are_drawn() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64))
-    for decoding, kept in ((replace(PLAIN, top_k=2), {0, 1}), (replace(PLAIN, top_p=0.75), {0, 1}),
-                           (replace(PLAIN, top_p=0.81), {0, 1, 2}), (replace(PLAIN, forbidden=[0]), {1, 2, 3})):  # fmt: skip
+    ways = [
+        ({"top_k": 2}, {0, 1}),
+        ({"top_p": 0.75}, {0, 1}),
+        ({"top_p": 0.81}, {0, 1, 2}),
+        ({"forbidden": [0]}, {1, 2, 3}),
+    ]
+    for way, kept in ways:
+        decoding = replace(PLAIN, **way)  # type: ignore[arg-type]
         logprobs, _ = distribution(logits, decoding)
         assert {i for i, value in enumerate(logprobs[0].tolist()) if value > -math.inf} == kept
         assert math.isclose(float(logprobs.exp().sum()), 1.0, rel_tol=1e-12)

@@ -97,9 +97,10 @@ def test_micro_batches_change_no_result_beyond_rounding(tmp_path: Path) -> None:
     for parts in (1, 2, 4):
         run = tmp_path / str(parts)
         split = [f"algorithm.micro_batches={parts}", f"warm_start.micro_batches={parts}"]
-        assert train(run, *split, "model.dropout=0", "algorithm.nll_mix=0.5", "trainer.warm_start_steps=1", "trainer.steps=1",
-                     "trainer.log_every=1") == 0  # fmt: skip
-        metrics.append({(r["stage"], n): v for r in lines(run) if r["split"] == "train" for n, v in r["metrics"].items()})
+        once = ["trainer.warm_start_steps=1", "trainer.steps=1", "trainer.log_every=1"]
+        assert train(run, *split, *once, "model.dropout=0", "algorithm.nll_mix=0.5") == 0
+        logged = [record for record in lines(run) if record["split"] == "train"]
+        metrics.append({(r["stage"], name): v for r in logged for name, v in r["metrics"].items()})
     for other in metrics[1:]:
         assert other == pytest.approx(metrics[0], rel=1e-4, abs=1e-6)
 

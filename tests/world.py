@@ -1,4 +1,4 @@
-"""A world small enough to list: 3 tokens (EOS is 0), at most 3 steps, 15 texts, in float64. Tiny real objects, no mocks."""
+"""A world small enough to list: 3 tokens (EOS is 0), at most 3 steps, 15 texts, in float64. Real objects, no mocks."""
 
 from __future__ import annotations
 

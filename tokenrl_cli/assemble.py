@@ -22,7 +22,7 @@ Config = dict[str, Any]
 
 
 def device_of(name: str) -> torch.device:
-    """"auto" takes a GPU where there is one."""
+    """ "auto" takes a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
@@ -76,8 +76,8 @@ def _tokenizers(
     return target, source
 
 
-def model_of(config: Config, trust: Sequence[str], task: Task) -> Model:
-    """A new model; its first weights depend on the seed alone."""
+def model_of(config: Config, trust: Sequence[str], task: Task) -> Any:
+    """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
     torch.manual_seed(streams.derive(task.seed, "init"))
     model = build(
         config["model"],
@@ -104,9 +104,7 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task, model: Model,
     )
 
 
-def policy_of(
-    saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task
-) -> Model:
+def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task) -> Model:
     """The policy that a checkpoint's algorithm acts by; `config` is the checkpoint's, with the user's overrides."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)

@@ -72,7 +72,7 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Hypotheses [N, C, L] of one length with scores [N, C]; -inf are none. A source with all it needs takes no more."""
+        """Hypotheses [N, C, L] of one length with scores [N, C]; -inf are none."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]

@@ -64,7 +64,9 @@ def save(
         "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
     }
     for name, values in split.items():
-        save_file({key: value.detach().cpu().contiguous() for key, value in values.items()}, part / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in values.items()}, part / f"{name}.safetensors"
+        )
     scalars = {key: value for key, value in algorithm.items() if key not in tensors}
     whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
@@ -97,7 +99,9 @@ def load(path: Path) -> Checkpoint:
     state = _json(path / "state.json")
     config = yaml.safe_load((path / "config.yaml").read_text("utf-8"))
     if "${" in json.dumps(config):
-        raise UserError(str(path / "config.yaml"), "holds an unresolved ${...}", "a checkpoint's config is plain values")
+        raise UserError(
+            str(path / "config.yaml"), "holds an unresolved ${...}", "a checkpoint's config is plain values"
+        )
     tensors = {name: _tensors(path / f"{name}.safetensors") for name in TENSORS}
     algorithm = state["algorithm"] | tensors["algorithm"] | tensors["optimizer"]
     return Checkpoint(path, state["step"], config, state["run"], algorithm, tensors["model"], path / "tokenizer")

@@ -55,9 +55,16 @@ class Trainer:
         positive = "batch_size warm_start_batch_size eval_every checkpoint_every log_every keep_last eval_batch_size"
         for name in positive.split():
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in (
-            "warm_start_steps steps warm_start_patience max_tokens keep_best eval_examples samples max_time".split()
-        ):
+        for name in [
+            "warm_start_steps",
+            "steps",
+            "warm_start_patience",
+            "max_tokens",
+            "keep_best",
+            "eval_examples",
+            "samples",
+            "max_time",
+        ]:
             self._require(name, getattr(self, name) >= 0, "0 or more")
         if self.monitor.startswith("loss"):
             raise UserError(

@@ -11,7 +11,8 @@ from torch import Tensor
 from tokenrl_cli.interfaces import Rollout
 
 WIDE = frozenset(
-    "source source_mask targets target_mask reference_ids reference_mask actions mask chosen logprobs rewards".split()
+    ["source", "source_mask", "targets", "target_mask", "reference_ids", "reference_mask", "actions", "mask", "chosen"]
+    + ["logprobs", "rewards"]
 )  # fields with a second dimension that episodes differ in
 
 
@@ -49,7 +50,7 @@ class Replay:
     def sample(self, count: int, generator: torch.Generator, like: Rollout) -> Rollout:
         """`count` episodes drawn with replacement, on the device of `like`, no wider than they need to be."""
         index = torch.randint(len(self), (count,), generator=generator)
-        drawn = {name: values[index] for name, values in self.kept.items()}
+        drawn: dict[str, Any] = {name: values[index] for name, values in self.kept.items()}
         for names in (("source", "source_mask"), ("targets", "target_mask"), ("reference_ids", "reference_mask"),
                       ("actions", "mask", "chosen", "logprobs", "rewards")):  # fmt: skip
             width = max(1, int(drawn[names[1]].sum(1).max()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,14 +64,13 @@ class Samples:
     ended: Tensor  # [B] bool
 
 
-def distribution(
-    logits: Tensor, decoding: Decoding, support: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities [..., V] of the tokens `decoding` would choose from `logits` [..., V], and the support.
 
     logits -> ban -> top-k and top-p -> temperature -> softmax -> mix with the uniform distribution (epsilon); top-p
-    counts the mass at that temperature. With a cut, the second result holds the ids that were kept, [..., k], repeats allowed; give it back as `support` to score
-    under exactly that cut, for a cut recomputed from slightly different logits may keep other tokens.
+    counts the mass at that temperature. With a cut, the second result holds the ids that were kept, [..., k], repeats
+    allowed; give it back as `support` to score under exactly that cut, for a cut recomputed from slightly different
+    logits may keep other tokens.
     """
     logits = precise(logits)
     if decoding.forbidden:
@@ -240,7 +240,8 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
             values = [_padded(value, length) for value in values]
         return torch.cat(values)
 
-    return replace(parts[0], **{f.name: joined(f.name) for f in fields(Rollout) if f.name != "step"})
+    whole: dict[str, Any] = {f.name: joined(f.name) for f in fields(Rollout) if f.name != "step"}
+    return replace(parts[0], **whole)
 
 
 def _padded(value: Tensor, length: int) -> Tensor:

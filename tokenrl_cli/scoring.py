@@ -56,10 +56,9 @@ def judge(
         rewards = credit(measured, mask, ended)
         final = measured[:, -1] if credit.needs_prefixes else _whole(measured, mask)
         _check_sum(rewards, mask, final, measured[:, 0] if credit.needs_prefixes else torch.zeros_like(final), name)
+        spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
+        final = final.masked_fill(spoiled, torch.nan)
         total, score = total + weight * rewards, score + weight * final
-        final = final.masked_fill(
-            (rewards.isnan() & mask).any(-1), torch.nan
-        )  # a prefix without a score spoils the row
         known = final[sampled & ~final.isnan()]
         metrics[f"rewards/{name}/mean"] = float(known.mean()) if len(known) else 0.0
         metrics[f"rewards/{name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
@@ -113,7 +112,8 @@ def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
     """The generic way: each distinct text of a row is scored by the reward itself. -> [B, T + 1]."""
     width = texts.mask.shape[1] + 1
     place: dict[tuple[int, str], int] = {}
-    rows, lengths = [], []
+    rows: list[int] = []
+    lengths: list[int] = []
     for row, strings in enumerate(prefixes):
         for t, string in enumerate(strings):
             if (row, string) not in place:

@@ -9,7 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.world import EOS, LENGTH, REWARDS, SEQUENCES, STATES, WORLD, Letters, TableReward, TabularPolicy, batch_of, samples_of
+from tests.world import (
+    EOS,
+    LENGTH,
+    REWARDS,
+    SEQUENCES,
+    STATES,
+    WORLD,
+    Letters,
+    TableReward,
+    TabularPolicy,
+    batch_of,
+    samples_of,
+)
 from tokenrl_cli import optim
 from tokenrl_cli.algorithm.dqn import Dqn, Mixture
 from tokenrl_cli.credit.delta import Delta
@@ -26,7 +38,8 @@ TOKENIZER = Letters()
 def dqn(**changes: object) -> Dqn:
     values = dict(
         samples_per_source=1, replay_size=15, minibatch_size=15, updates_per_step=1, target_every=1, double=True,
-        bootstrap_truncated=False, train_trunk=False, epsilon_start=1.0, epsilon_end=0.1, epsilon_steps=10, optimizer=SGD,
+        bootstrap_truncated=False, train_trunk=False, epsilon_start=1.0, epsilon_end=0.1, epsilon_steps=10,
+        optimizer=SGD,
     )  # fmt: skip
     policy = TabularPolicy(WORLD["policy_logits"])
     return Dqn(policy, TOKENIZER, LENGTH, 0, **(values | changes))  # type: ignore[arg-type]
@@ -78,7 +91,9 @@ def test_the_target_network_is_a_copy_that_never_learns_by_gradient() -> None:
     algorithm.update(every_episode(Terminal()))
     assert not torch.equal(algorithm.head.weight, algorithm.target_head.weight)
     assert all(p.grad is None for p in frozen)
-    state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in algorithm.state_dict().items()}
+    state = {
+        name: value.clone() if isinstance(value, Tensor) else value for name, value in algorithm.state_dict().items()
+    }
     again = dqn(train_trunk=True, target_every=2)
     again.load_state_dict(state)
     assert not torch.equal(again.head.weight, again.target_head.weight)

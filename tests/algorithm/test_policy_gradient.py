@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.functional import advantages
-from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit, UserError
+from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
 from tokenrl_cli.sampling import concatenate, generate, rollout_of
 from tokenrl_cli.scoring import judge
 

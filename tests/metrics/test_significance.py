@@ -14,7 +14,7 @@ from tokenrl_cli.metrics.significance import bootstrap_interval, paired_bootstra
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
 
-WORDS = "a b c dd ee ff .".split()
+WORDS = ["a", "b", "c", "dd", "ee", "ff", "."]
 SIZE = 80
 
 
@@ -40,7 +40,10 @@ def test_score_and_p_equal_sacrebleus_paired_bootstrap(name: str, ours: Bleu, li
     first, second = sentences(rng), sentences(rng)
     # the first system sees a part of the reference, so that it is really better
     hypotheses = [" ".join(a.split()[:3] + b.split()) for a, b in zip(first, second, strict=True)]
-    references = [[a, *([b] if several and i % 3 == 0 else [])] for i, (a, b) in enumerate(zip(first, sentences(rng), strict=True))]
+    references = [
+        [a, *([b] if several and i % 3 == 0 else [])]
+        for i, (a, b) in enumerate(zip(first, sentences(rng), strict=True))
+    ]
     columns = [[refs[0] for refs in references]]
     if several:
         columns.append([refs[1] if len(refs) > 1 else None for refs in references])  # type: ignore[list-item]

@@ -54,7 +54,9 @@ def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sources of 4, 1, 3 and 2 tokens, responses of 6, 2, 5 and 1, padded with junk."""
     draws = torch.Generator().manual_seed(1)
     source, actions = torch.randint(7, (4, 4), generator=draws), torch.randint(7, (4, 6), generator=draws)
-    masks = [torch.arange(n) < torch.tensor(lengths).unsqueeze(1) for n, lengths in ((4, [4, 1, 3, 2]), (6, [6, 2, 5, 1]))]
+    masks = [
+        torch.arange(n) < torch.tensor(lengths).unsqueeze(1) for n, lengths in ((4, [4, 1, 3, 2]), (6, [6, 2, 5, 1]))
+    ]
     return source, masks[0], actions, masks[1]
 
 

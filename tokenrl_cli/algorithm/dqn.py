@@ -38,7 +38,7 @@ class Dqn:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -55,9 +55,14 @@ class Dqn:
         epsilon_steps: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        counts = dict(samples_per_source=samples_per_source, replay_size=replay_size, minibatch_size=minibatch_size,
-                      updates_per_step=updates_per_step, target_every=target_every, epsilon_steps=epsilon_steps)  # fmt: skip
-        for name, count in counts.items():
+        for name, count in (
+            ("samples_per_source", samples_per_source),
+            ("replay_size", replay_size),
+            ("minibatch_size", minibatch_size),
+            ("updates_per_step", updates_per_step),
+            ("target_every", target_every),
+            ("epsilon_steps", epsilon_steps),
+        ):
             if count < 1:
                 raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
         for name, share in (("epsilon_start", epsilon_start), ("epsilon_end", epsilon_end)):
@@ -68,7 +73,7 @@ class Dqn:
             raise UserError("algorithm.replay_size", problem)
         self.model = model.eval()
         like = next(model.parameters())
-        self.head = nn.Linear(model.width, tokenizer.size).to(like.device, like.dtype)  # type: ignore[arg-type]
+        self.head = nn.Linear(model.width, tokenizer.size).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.target_model, self.target_head = _frozen(model), _frozen(self.head)
@@ -172,7 +177,7 @@ class Greedy:
     """Acts by the best Q-value: logits are 0 for that token and -inf for all others."""
 
     def __init__(self, trunk: Any, head: nn.Module) -> None:
-        self.trunk, self.head = trunk, head
+        self.trunk, self.head, self.width = trunk, head, trunk.width
 
     def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
         return ModelOutput(self.trunk(source, source_mask, actions).hidden, self._extract)
@@ -208,7 +213,7 @@ class Mixture:
     """Acts by `first`, but with probability `epsilon` at every token by `second`."""
 
     def __init__(self, first: Model, second: Any, epsilon: float) -> None:
-        self.first, self.second, self.epsilon = first, second, epsilon
+        self.first, self.second, self.epsilon, self.width = first, second, epsilon, first.width
 
     def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
         return self._mixed(self.first(source, source_mask, actions), self.second(source, source_mask, actions))
@@ -216,7 +221,7 @@ class Mixture:
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
         return Both(self.first.start(source, source_mask), self.second.start(source, source_mask))
 
-    def step(self, state: Both, previous: Tensor | None) -> tuple[ModelOutput, Both]:
+    def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
         first, left = self.first.step(state.first, previous)
         second, right = self.second.step(state.second, previous)
         return self._mixed(first, second), Both(left, right)

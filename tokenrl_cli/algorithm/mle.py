@@ -25,7 +25,7 @@ class Mle:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         label_smoothing: float,
         micro_batches: int,
@@ -54,7 +54,8 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
-        return self.model
+        policy: Model = self.model
+        return policy
 
     def state_dict(self) -> dict[str, Any]:
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}

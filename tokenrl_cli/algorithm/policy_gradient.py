@@ -23,7 +23,7 @@ from tokenrl_cli.functional.masking import masked_mean, masked_sum
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Batch, Model, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, rollout_of
+from tokenrl_cli.sampling import Decoding, concatenate, generate, logprobs_of, rollout_of
 
 # by how much the same log-probability may differ between one pass and step by step
 SAME = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -57,7 +57,7 @@ class PolicyGradient:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -74,8 +74,9 @@ class PolicyGradient:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         needs = set(inspect.signature(baseline).parameters)  # a part says by its parameters what it reads
+        fewest = 2 if "valid" in needs else 1  # who reads that compares the samples of a source
         for name, holds, wanted in (
-            ("samples_per_source", samples_per_source >= (2 if "valid" in needs else 1), "at least 1 (2 to leave one out)"),
+            ("samples_per_source", samples_per_source >= fewest, f"at least {fewest} with this baseline"),
             ("temperature", temperature > 0, "above 0: a greedy policy has no gradient"),
             ("kl_coef", kl_coef >= 0, "0 (off) or more"),
             ("nll_mix", nll_mix >= 0, "0 (off) or more"),
@@ -154,8 +155,8 @@ class PolicyGradient:
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
         """Returns to go of every episode, less the baseline: computed on the whole rollout before it is split."""
-        assert rollout.rewards is not None
         episodes = rollout.rows((rollout.role == SAMPLED).nonzero().squeeze(-1))
+        assert episodes.rewards is not None
         rewards, metrics = episodes.rewards, {}
         if self.reference is not None:
             divergence = k1(*self._plain_logprobs(episodes))
@@ -168,6 +169,7 @@ class PolicyGradient:
         }
         if "companion" in self.needs:
             greedy = rollout.rows((rollout.role == GREEDY).nonzero().squeeze(-1))
+            assert greedy.rewards is not None
             known["companion"] = reward_to_go(greedy.rewards, greedy.mask)
         advantages = known["returns"] - self.baseline(**{name: known[name] for name in self.needs})
         if hasattr(self.baseline, "observe"):
@@ -179,13 +181,13 @@ class PolicyGradient:
 
     def _plain_logprobs(self, episodes: Rollout) -> tuple[Tensor, Tensor]:
         """Of the sampled tokens under the plain softmax of the policy and of the reference."""
-        models = (self.model, self.reference)
+        models: tuple[Any, ...] = (self.model, self.reference)
         logits = [model(episodes.source, episodes.source_mask, episodes.actions).logits for model in models]
         policy, reference = (-negative_log_likelihood(each, episodes.actions, 0.0) for each in logits)
         return policy, reference
 
     def _check_first_pass(self, difference: float, tolerance: float) -> None:
-        """The scorer must see the distribution that the sampler drew from; else every gradient is that of another policy."""
+        """The scorer must see the distribution that was sampled from; else the gradient is that of another policy."""
         if self.updates == 0 and not difference <= tolerance:
             raise RuntimeError(
                 f"sampled and scored log-probabilities differ by {difference:.2e} on the first batch "
@@ -194,7 +196,8 @@ class PolicyGradient:
         self.updates += 1
 
     def policy(self) -> Model:
-        return self.model
+        policy: Model = self.model
+        return policy
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"updates": self.updates}

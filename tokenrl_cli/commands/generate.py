@@ -30,8 +30,7 @@ def run(config: DictConfig) -> None:
     task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     source = _opened(plain["input"])
-    sink = open(plain["output"], "x", encoding="utf-8") if plain["output"] else nullcontext(sys.stdout)
-    with source as lines, sink as out:
+    with source as lines, _sink(plain["output"]) as out:
         for part, sources in enumerate(_chunks(lines, plain["batch_size"], plain["input"] or "standard input")):
             for text in decoded(policy, task, sources, part):
                 out.write(" ".join(text.splitlines()) + "\n")
@@ -58,7 +57,17 @@ def _opened(path: str | None) -> Any:
         return nullcontext(sys.stdin)
     if not Path(path).is_file():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
-    return open(path, encoding="utf-8")
+    return Path(path).open(encoding="utf-8")
+
+
+def _sink(path: str | None) -> Any:
+    from tokenrl_cli.interfaces import UserError
+
+    if path is None:
+        return nullcontext(sys.stdout)
+    if Path(path).exists():
+        raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
+    return Path(path).open("w", encoding="utf-8")
 
 
 def _chunks(lines: Any, size: int, name: str) -> Iterator[list[str]]:

@@ -51,9 +51,7 @@ class Training:
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)
-        self.recorder: Recorder = Recorder(
-            run, config, self.trainer, self.task, self.model, Journal(run), display()
-        )
+        self.recorder: Recorder = Recorder(run, config, self.trainer, self.task, self.model, Journal(run), display())
 
     def run(self) -> float | None:
         from tokenrl_cli.recorder import Interrupted
@@ -112,6 +110,7 @@ class Training:
         checkpoint.restore(self.model, best)
         checkpoint.point(self.directory, "warm_start", best.path)
         self.recorder.stopped = None
+        assert self.recorder.best is not None
         gate, value = self.trainer.gate, self.recorder.best["value"]
         if gate is not None and value < gate:
             self.recorder.note(

@@ -34,7 +34,7 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     absolute = np.abs(differences)
     extreme = absolute - absolute.mean() > abs(observed)
     low, high = _interval(differences)
-    p = float((extreme.sum() + 1) / (samples + 1)) if absolute.any() else 1.0
+    p = float((extreme.sum() + 1) / (samples + 1)) if (absolute > 0).any() else 1.0
     return Difference(observed, low, high, p)
 
 

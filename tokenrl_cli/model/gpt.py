@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,8 @@ class Gpt(nn.Module):
         read = self._embed(source.masked_fill(~source_mask, 0), self._places(source_mask, 0))
         mask = _self_seeing(source_mask[:, None, None] & causal(width, source.device))
         caches = []
-        for block in self.blocks:
+        blocks: Any = self.blocks
+        for block in blocks:
             keys, values = block.attention.remember(block.attention_norm(read))
             caches.append(room_for(keys, values, self.max_length))
             read = block(read, mask)

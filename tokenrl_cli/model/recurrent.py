@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Memory = tuple[Tensor, ...]  # of one layer, each [1, B, D]: (h,) or (h, c)
 
 
@@ -124,7 +124,7 @@ class Recurrent(nn.Module):
         return ModelOutput(hidden, self._project), RecurrentState(state.keys, state.values, state.mask, memories)
 
     def _attend(self, hidden: Tensor, state: RecurrentState) -> Tensor:
-        """[B, T, D] -> [B, T, 2D]: scaled dot products with every real source position; nothing from an empty source."""
+        """[B, T, D] -> [B, T, 2D]: scaled dot products with the real source; nothing from an empty one."""
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1) * state.mask.unsqueeze(1)

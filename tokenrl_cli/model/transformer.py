@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class TransformerState:
 
 
 class Transformer(nn.Module):
-    """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with the norms before the layers (Xiong et al. 2020)."""
+    """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with norms before layers (Xiong et al. 2020)."""
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class Transformer(nn.Module):
         for block in self.encoder:
             read = block(read, seen)
         read = self.source_norm(read)
-        return [block.cross.remember(read) for block in self.decoder], seen  # type: ignore[union-attr]
+        crossed: Any = self.decoder
+        return [block.cross.remember(read) for block in crossed], seen
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, start: int) -> Tensor:
         places = sinusoids(torch.arange(start, start + ids.shape[1], device=ids.device), self.width)

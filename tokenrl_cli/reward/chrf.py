@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, Texts
@@ -21,7 +23,7 @@ class Chrf:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each sentence's best reference."""
-        metric = self.metric
+        metric: Any = self.metric  # its types do not know that a reference may be missing
         width = max(len(references) for references in texts.references)
         columns = [[r[i] if i < len(r) else None for r in texts.references] for i in range(width)]
         statistics = np.array(metric._extract_corpus_statistics(texts.hypotheses, columns), dtype=np.float64)
@@ -31,6 +33,4 @@ class Chrf:
 
         metric.corpus_score(texts.hypotheses[:1], [column[:1] for column in columns])  # sets the signature's count
         sentences = self(texts) * 100
-        return CorpusScore(
-            aggregate(statistics.sum(0)), str(metric.get_signature()), sentences, statistics, aggregate
-        )
+        return CorpusScore(aggregate(statistics.sum(0)), str(metric.get_signature()), sentences, statistics, aggregate)
