@@ -145,6 +145,26 @@ def test_dropout_acts_in_training_mode_alone(name: str) -> None:
     assert not torch.equal(model(source, mask, actions).logits, model(source, mask, actions).logits)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_recurrent_layers_stay_differentiable_in_evaluation_mode(cell: str) -> None:
+    """RL takes gradients in evaluation mode, and cuDNN refuses the backward pass of a layer that is in it."""
+    model = recurrent(cell, dropout=0.5, layers=2).eval()
+    layers = [part for part in model.modules() if isinstance(part, nn.RNNBase)]
+    assert len(layers) == 6 and all(layer.training and layer.dropout == 0 for layer in layers)
+    assert not model.training and not any(part.training for part in model.modules() if isinstance(part, nn.Dropout))
+
+
+@every
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gradients_flow_in_evaluation_mode_on_a_gpu(name: str) -> None:
+    model = built(name).cuda()
+    source, mask, actions, response = (part.cuda() for part in ragged())
+    logprobs = model(source, mask, actions).logits.log_softmax(-1)
+    logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)[response].sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+
+
 @every
 def test_one_beam_is_greedy_and_more_beams_are_no_worse(name: str) -> None:
     model = built(name)

@@ -80,6 +80,14 @@ class Recurrent(nn.Module):
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
         nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
 
+    def train(self, mode: bool = True) -> Recurrent:
+        """The recurrent layers stay in training mode: they drop nothing themselves, and RL takes gradients in
+        evaluation mode, where cuDNN refuses their backward pass."""
+        super().train(mode)
+        for layers in (self.forwards, self.backwards, self.decoder):
+            layers.train()
+        return self
+
     def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
         state = self.start(source, source_mask)
         begin = torch.full_like(actions[:, :1], self.begin)
