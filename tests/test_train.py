@@ -120,6 +120,16 @@ def test_the_loss_may_not_choose_the_checkpoint(tmp_path: Path, capsys: pytest.C
     assert "trainer.monitor" in capsys.readouterr().err
 
 
+def test_a_loss_that_is_not_finite_stops_with_step_and_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["algorithm=mle", "algorithm.optimizer.lr=1e30", "algorithm.optimizer.clip_norm=0"]
+    assert train(tmp_path / "run", *wild) == 2
+    said = capsys.readouterr().err
+    assert "step 7, batch 7" in said and "checkpoints/000006" in said and "Traceback" not in said
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
 def test_a_warm_start_below_its_gate_is_a_finding(tmp_path: Path) -> None:
     assert train(tmp_path / "run", "trainer.gate=0.99") == 0
     findings = json.loads((tmp_path / "run" / "results.json").read_text())["findings"]

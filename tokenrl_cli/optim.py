@@ -94,7 +94,7 @@ def gradient_step(
         part = rollout if size >= len(rollout) else rollout.rows(slice(start, start + size))
         value, metrics = loss(part)
         if not bool(value.isfinite()):
-            raise NonFinite(f"the loss is {float(value)}")
+            raise NonFinite(f"the loss is {value.item()}")
         value.backward()
         for name, metric in metrics.items():
             totals[name] = totals[name] + metric if name in totals else metric

@@ -54,6 +54,8 @@ class Training:
         self.recorder: Recorder = Recorder(run, config, self.trainer, self.task, self.model, Journal(run), display())
 
     def run(self) -> float | None:
+        from tokenrl_cli.interfaces import UserError
+        from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
 
         if self.saved is not None:
@@ -67,6 +69,14 @@ class Training:
                     self._warm_start()
                 stage = self._reinforce()
                 return self._finish(stage)
+        except NonFinite as error:
+            last = self.directory / "checkpoints" / "last"
+            kept = f"the last good checkpoint is {last.resolve()}" if last.exists() else "there is no checkpoint yet"
+            raise UserError(
+                f"step {self.recorder.done}, batch {self.recorder.done} of seed {self.task.seed}",
+                f"{error}: the run stopped before its parameters changed; {kept}",
+                f"lower the learning rate, or clip: tokenrl train resume={self.directory} algorithm.optimizer.lr=...",
+            ) from None
         except Interrupted as stop:
             self.recorder.display.message(f"saved; go on with: tokenrl train resume={self.directory}")
             raise SystemExit(stop.status) from None
