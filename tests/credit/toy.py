@@ -19,7 +19,8 @@ EOS = 0
 class Merges:
     """Id i + 1 spells `pieces[i]`; encoding takes the longest piece, so "a" + "b" comes back as "ab"."""
 
-    eos_id, unknown_id = EOS, None
+    eos_id = EOS
+    unknown_id: int | None = None  # nothing is unknown
 
     def __init__(self, pieces: Sequence[str]) -> None:
         self.pieces = ["", *pieces]

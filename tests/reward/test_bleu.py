@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,11 @@ def test_the_reward_is_a_hundredth_of_sacrebleu(hypothesis: str, references: lis
 @settings(max_examples=60, deadline=None)
 @given(pairs)
 def test_the_reward_is_sacrebleu_on_any_text(pair: tuple[str, list[str]]) -> None:
-    for order, smoothing, value, lowercase in ((4, "exp", None, False), (2, "add-k", 1.0, True)):
+    cases: tuple[tuple[int, Literal["exp", "add-k"], float | None, bool], ...] = (
+        (4, "exp", None, False),
+        (2, "add-k", 1.0, True),
+    )
+    for order, smoothing, value, lowercase in cases:
         reward = Bleu(order, smoothing, value, True, "13a", lowercase)
         metric = BLEU(
             max_ngram_order=order,

@@ -97,6 +97,17 @@ async def asleepy(hypothesis: str) -> float:
     return 1.0
 
 
+def dozes(hypothesis: str) -> float:
+    SEEN.append({"hypothesis": hypothesis})
+    time.sleep(0.3 if hypothesis == "bb" else 0)
+    return 1.0
+
+
+async def in_loop(hypothesis: str) -> float:
+    SEEN.append({"loop": asyncio.get_running_loop()})
+    return await asleepy(hypothesis)
+
+
 async def blocking(hypothesis: str) -> float:
     if hypothesis == "ccc":
         time.sleep(3)
@@ -252,6 +263,19 @@ def test_a_sleeping_sample_runs_out_of_time_alone(function: Callable[..., Any]) 
     assert time.monotonic() - start < 2
     assert scores[[0, 2]].tolist() == [1, 1] and math.isnan(scores[1])
     assert judge.failures == 1 and "0.2 s" in str(judge.first_error)
+
+
+def test_what_was_left_behind_does_not_go_on_with_the_next_samples() -> None:
+    reward(dozes, timeout=0.1)(texts(ROWS))
+    time.sleep(0.4)
+    assert [seen["hypothesis"] for seen in SEEN] == ["a", "bb", "ccc"]
+
+
+def test_an_async_function_keeps_its_loop_even_past_a_timeout() -> None:
+    judge = reward(in_loop, timeout=0.2)
+    for _ in range(2):
+        judge(texts(ROWS))
+    assert len({id(seen["loop"]) for seen in SEEN}) == 1 and len(SEEN) == 6
 
 
 def test_an_async_function_that_blocks_its_loop_is_left_behind() -> None:
