@@ -2,9 +2,9 @@
 
 A source has two kinds of translator. The *house* one (40 % of references) has openings of its own, then nearly always
 the first word and the first order. Others (60 %) open otherwise, then spread over synonyms, tenses and orders. The
-openings mean the same, so neither kind says more than the other. Likelihood follows the majority into the flat half of
-the distribution, where nobody can guess the reference; expected BLEU prefers the house opening. This gap is built in on
-purpose, and `ceiling` computes it.
+openings mean the same, so neither kind says more than the other. Likelihood follows the majority's opening into the
+flat part of the distribution, where nobody can guess the reference; expected BLEU prefers what the house says. This gap
+is built in on purpose, and `ceiling` computes it.
 """
 
 from __future__ import annotations

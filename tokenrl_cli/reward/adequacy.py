@@ -8,7 +8,8 @@ import numpy as np
 
 from tokenrl_cli.grammar import Content, Meaning, adequate, contents
 from tokenrl_cli.interfaces import CorpusScore, Texts
-from tokenrl_cli.reward.meaning import bounded, mean_score, meanings
+from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.reward.meaning import bounded, meanings
 
 
 class Adequacy:

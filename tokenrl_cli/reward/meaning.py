@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.interfaces import Texts, UserError
 
 
 def meanings(texts: Texts, reward: str) -> list[str]:
@@ -19,16 +17,7 @@ def meanings(texts: Texts, reward: str) -> list[str]:
 
 
 def bounded(sources: int) -> int:
+    """The size of a cache, checked."""
     if sources < 1:
         raise UserError("reward.cached_sources", f"must be at least 1, got {sources}")
     return sources
-
-
-def mean_score(scores: np.ndarray, signature: str) -> CorpusScore:
-    """[n] scores of sentences -> their mean, as a corpus score."""
-    statistics = np.stack([scores, np.ones_like(scores)], -1)
-
-    def aggregate(total: np.ndarray) -> float:
-        return float(total[0] / total[1]) if total[1] else float("nan")
-
-    return CorpusScore(aggregate(statistics.sum(0)), signature, scores, statistics, aggregate)
