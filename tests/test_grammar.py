@@ -144,9 +144,29 @@ def test_a_translation_of_another_meaning_is_not_adequate() -> None:
 
 
 @pytest.mark.parametrize(
+    ("determiner", "man", "woman", "house"),
+    [
+        ("the", "der alte den alten dem alten", "die alte die alte der alten", "das alte das alte dem alten"),
+        ("this", "dieser alte diesen alten diesem alten", "diese alte diese alte dieser alten",
+         "dieses alte dieses alte diesem alten"),
+        ("a", "ein alter einen alten einem alten", "eine alte eine alte einer alten", "ein altes ein altes einem alten"),
+        ("my", "mein alter meinen alten meinem alten", "meine alte meine alte meiner alten",
+         "mein altes mein altes meinem alten"),
+    ],
+)  # fmt: skip
+def test_articles_and_adjectives_agree_in_gender_and_case(determiner: str, man: str, woman: str, house: str) -> None:
+    for noun, forms in (("man", man), ("woman", woman), ("child", house)):
+        words = forms.split()
+        for case in (grammar.NOMINATIVE, grammar.ACCUSATIVE, grammar.DATIVE):
+            ((said, probability),) = grammar.phrases(f"{determiner} old {noun}", case, grammar.OTHERS)
+            assert said.split()[:2] == words[2 * case : 2 * case + 2]
+            assert probability == 1
+
+
+@pytest.mark.parametrize(
     ("text", "says_all"),
     [
-        ("Die Frau besucht das Kind leider heute.", False),  # the opening opens
+        ("Die Frau besucht Leider heute das Kind.", False),  # the opening opens
         ("Leider besucht die Frau heute das Kind.", True),
         ("Leider die Frau besucht heute das Kind", True),  # bad grammar, good meaning
         ("Leider, dass heute die Frau das Kind besucht.", True),

@@ -190,10 +190,10 @@ def _parts(meaning: Meaning, weights: Weights) -> list[list[tuple[Any, float]]]:
     subordinate = meaning.opening.endswith(" that")
     return [
         _pairs(_weighted(["dass", "main"] if subordinate else ["inverted"], weights), _orders(meaning, weights)),
-        _phrases(meaning.subject, NOMINATIVE, weights),
+        phrases(meaning.subject, NOMINATIVE, weights),
         _verbs(meaning, weights),
-        _phrases(meaning.recipient, DATIVE, weights),
-        _phrases(meaning.object, OBJECT_CASE[meaning.verb], weights),
+        phrases(meaning.recipient, DATIVE, weights),
+        phrases(meaning.object, OBJECT_CASE[meaning.verb], weights),
     ]
 
 
@@ -219,7 +219,7 @@ def _orders(meaning: Meaning, weights: Weights) -> list[tuple[str, float]]:
     return _weighted(["STO", "TSO"] if meaning.object.startswith("a ") else ["STO", "TSO", "SOT"], weights)
 
 
-def _phrases(english: str, case: int, weights: Weights) -> list[tuple[str, float]]:
+def phrases(english: str, case: int, weights: Weights) -> list[tuple[str, float]]:
     """All ways to say "the old doctor" in a case; no phrase has one way."""
     if not english:
         return [("", 1.0)]
@@ -260,14 +260,14 @@ def _clause(
 def contents(meaning: Meaning) -> list[Content]:
     """What a translation must say: opening, subject, objects, time, and the verb in its tense."""
 
-    def phrases(english: str, case: int) -> list[list[tuple[str, ...]]]:
-        return [[tokens(text)] for text, _ in _phrases(english, case, OTHERS)]
+    def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
+        return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]
 
     found = [
         Content("opening", [[tokens(text)] for text in OPENINGS[meaning.opening]]),
-        Content("subject", phrases(meaning.subject, NOMINATIVE)),
-        Content("recipient", phrases(meaning.recipient, DATIVE)),
-        Content("object", phrases(meaning.object, OBJECT_CASE[meaning.verb])),
+        Content("subject", runs(meaning.subject, NOMINATIVE)),
+        Content("recipient", runs(meaning.recipient, DATIVE)),
+        Content("object", runs(meaning.object, OBJECT_CASE[meaning.verb])),
         Content("time", [[tokens(TIMES[meaning.time])]]),
         Content("verb", [way for form, _ in _verbs(meaning, OTHERS) for way in _verb_ways(form)]),
     ]
