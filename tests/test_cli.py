@@ -153,7 +153,7 @@ def test_a_mistake_is_told_in_one_line(line: str, told: str, capsys: Capture, el
         ("model.hidden=abc algorithm.optimizer.lr=x", "config: 2 mistakes\n  model.hidden=abc"),
         ("model.hidden=0", "model.hidden: must be at least 1, got 0"),
         ("warm_start.label_smoothing=2", "label_smoothing: must be"),
-        ("algorithm.samples_per_source=1", "algorithm.samples_per_source: must be at least 1 (2 to leave one out)"),
+        ("algorithm.samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
         ("decode.max_length=0", "decode.max_length: must be at least 1, got 0"),
         ("trainer.batch_size=0", "trainer.batch_size: must be at least 1, got 0"),
         ("trainer.monitor=loss", "trainer.monitor"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,14 @@ def test_every_value_has_a_comment(group: str, name: str) -> None:
 
 
 def _values(lines: list[str]) -> list[str]:
-    """The top-level lines `key: value`."""
-    special = ("defaults", "_target_", "_partial_", "hydra")
-    return [line for line in lines if line[:1].isalpha() and line.split(":")[0] not in special]
+    """The lines `key: value` at any depth, less those for Hydra."""
+    found: list[str] = []
+    section = ""
+    for line in lines:
+        section = line.split(":")[0] if line[:1].isalpha() or line[:1] == "_" else section
+        if section not in ("defaults", "_target_", "_partial_", "hydra") and re.match(r" *\w+: *[^ #]", line):
+            found.append(line)
+    return found
 
 
 def test_every_value_of_a_primary_config_has_a_comment() -> None:

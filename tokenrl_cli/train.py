@@ -178,7 +178,7 @@ def _per_text(scores: np.ndarray) -> np.ndarray:
 
 
 def _joined(parts: list[Texts], order: list[int]) -> Texts:
-    """The texts of several batches, in the order of the split; token ids are left behind."""
+    """The texts of several batches, in the order of the split."""
     back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
 
     def sort(name: str) -> list[Any]:
@@ -188,10 +188,14 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
     keys = parts[0].columns
     together = {key: [item for part in parts for item in part.columns[key]] for key in keys}
     columns = {key: [values[i] for i in back] for key, values in together.items()}
-    nothing = np.zeros((len(back), 0), dtype=np.int64)
-    return Texts(
-        sort("hypotheses"), sort("references"), sort("sources"), columns, nothing, nothing.astype(bool), parts[0].step
-    )
+    actions, mask = (_stacked([getattr(part, name) for part in parts])[back] for name in ("actions", "mask"))
+    return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, parts[0].step)
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Rows of several widths, zeros behind the narrower ones."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
 
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:

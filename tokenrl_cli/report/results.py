@@ -25,9 +25,7 @@ def results(
     two-sided p by paired bootstrap. `spent` holds the tokens and seconds of the RL stage.
     """
     before, after = rows["warm_start"].corpus, rows["final"].corpus
-    differences = {
-        name: paired_bootstrap(after[name], before[name], RESAMPLES, SEED).__dict__ for name in after
-    }
+    differences = {name: paired_bootstrap(after[name], before[name], RESAMPLES, SEED).__dict__ for name in after}
     return {
         "format": 1,
         "objective": objective,
