@@ -121,6 +121,7 @@ MIRRORED = [(group, name) for group, name in OPTIONS if group in GROUPS]
 BLOCKS = [(group, name) for group, name in OPTIONS if group.split("/")[0] in (*GROUPS, "optimizer", "decode")]
 
 
+@cache
 def composed(command: str, *overrides: str) -> dict[str, Any]:
     """The config of a command line, resolved but for what only a run knows."""
     from hydra import compose, initialize_config_dir
