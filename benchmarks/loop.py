@@ -1,19 +1,24 @@
 """How fast are rollout and update against a plain hand-written PyTorch loop of the same model?
 
-    python benchmarks/loop.py [--repeats 7] [--threads 1]
+    python benchmarks/loop.py [--repeats 15] [--threads 1]
 
-Both sides get the same model, weights and sources and take turns in one process; the figure is the median over pairs
-of tokenrl's tokens per second over the plain loop's. Writes benchmarks/results/loop.json.
+Both sides get the same model, weights and sources and take turns in one process, each going first every other time;
+the figure is the median over pairs of tokenrl's tokens per second over the plain loop's, with its quartiles. A token
+counts up to EOS. Two cases: `ending`, where EOS comes about once in 12 tokens and the plain loop goes on with finished
+rows until the last is done, and `full`, where no row ends early, so that both sides compute the same rows: only there
+does the figure tell what tokenrl's own book-keeping costs. Writes benchmarks/results/loop.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +40,8 @@ class Tokens:
     size, eos_id, unknown_id = VOCABULARY, 0, None
 
 
-def models() -> dict[str, nn.Module]:
+def models(bonus: float) -> dict[str, nn.Module]:
+    """The two models, with `bonus` added to the logit of EOS."""
     torch.manual_seed(0)
     tokens: Any = Tokens()
     made: dict[str, nn.Module] = {
@@ -43,14 +49,13 @@ def models() -> dict[str, nn.Module]:
         "gpt": Gpt(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.1, True),
     }
     for model in made.values():
-        model._project = partial(ending, model._project)  # type: ignore[assignment]
+        model._project = partial(ending, model._project, bonus)  # type: ignore[assignment]
     return made
 
 
-def ending(project: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
-    """EOS about once in 12 tokens, as in the demo: an untrained model would hardly ever stop."""
+def ending(project: Callable[[Tensor], Tensor], bonus: float, hidden: Tensor) -> Tensor:
     logits = project(hidden)
-    return torch.cat([logits[..., :1] + 4.0, logits[..., 1:]], -1)
+    return torch.cat([logits[..., :1] + bonus, logits[..., 1:]], -1)
 
 
 def batch() -> Batch:
@@ -80,10 +85,9 @@ def plain_rollout(model: Any, given: Batch) -> tuple[Tensor, Tensor]:
     return torch.stack(tokens, 1), torch.stack(masks, 1)
 
 
-def plain_update(
-    model: Any, optimizer: torch.optim.Optimizer, given: Batch, actions: Tensor, mask: Tensor, scores: Tensor
-) -> None:
+def plain_update(model: Any, optimizer: torch.optim.Optimizer, given: Batch, episodes: Rollout, scores: Tensor) -> None:
     """REINFORCE with the leave-one-out baseline, the entropy logged, the gradient clipped."""
+    actions, mask = episodes.actions, episodes.mask
     group = scores.view(SOURCES, SAMPLES)
     advantages = ((group - group.mean(1, keepdim=True)) * SAMPLES / (SAMPLES - 1)).view(-1, 1)
     source, source_mask = (x.repeat_interleave(SAMPLES, 0) for x in (given.source, given.source_mask))
@@ -111,33 +115,42 @@ def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
     ours = PolicyGradient(model, tokens, LENGTH, 0, SAMPLES, 1.0, 0, 1.0, 0.0, leave_one_out, 0.0, 0.0, 0.0, 1, make)
     optimizer = torch.optim.Adam(model.parameters(), 1e-6)
     speeds: dict[str, list[float]] = {name: [] for name in ("rollout", "rollout_plain", "update", "update_plain")}
-    for turn in range(repeats + 1):
-        took, rollout = timed(lambda: ours.collect(given))
-        judged = with_rewards(rollout, rewards)
-        speed = {"rollout": float(rollout.mask.sum()) / took}
-        took, (actions, mask) = timed(lambda: plain_rollout(model, given))
-        speed["rollout_plain"] = float(mask.sum()) / took
-        took, _ = timed(partial(ours.update, judged))
-        speed["update"] = float(rollout.mask.sum()) / took
-        seen = (rollout.actions, rollout.mask)  # the same episodes for both
-        took, _ = timed(partial(plain_update, model, optimizer, given, *seen, rewards))
-        speed["update_plain"] = float(rollout.mask.sum()) / took
-        if turn:  # the first is the warm-up
-            for name, value in speed.items():
-                speeds[name].append(value)
+    for turn in range(-1, repeats):  # the first is the warm-up
+        rollout = ours.collect(given)  # the same episodes for both updates
+        tokens_seen, judged = float(rollout.mask.sum()), with_rewards(rollout, rewards)
+        runs: list[tuple[str, Callable[[], float]]] = [
+            ("rollout", lambda: float(ours.collect(given).mask.sum())),
+            ("rollout_plain", lambda: float(plain_rollout(model, given)[1].sum())),
+            ("update", partial(done, tokens_seen, partial(ours.update, judged))),
+            (
+                "update_plain",
+                partial(done, tokens_seen, partial(plain_update, model, optimizer, given, rollout, rewards)),
+            ),
+        ]
+        for name, run in runs if turn % 2 else runs[::-1]:
+            took, count = timed(run)
+            if turn >= 0:
+                speeds[name].append(count / took)
     ratios = {
-        name: statistics.median(a / b for a, b in zip(speeds[name], speeds[f"{name}_plain"], strict=True))
+        name: [a / b for a, b in zip(speeds[name], speeds[f"{name}_plain"], strict=True)]
         for name in ("rollout", "update")
     }
     return {
         "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
-        "ratio_to_plain": {name: round(value, 3) for name, value in ratios.items()},
+        "ratio_to_plain": {name: round(statistics.median(values), 3) for name, values in ratios.items()},
+        "ratio_quartiles": {
+            name: [round(value, 3) for value in statistics.quantiles(values, n=4)[::2]]
+            for name, values in ratios.items()
+        },
     }
 
 
-def with_rewards(rollout: Rollout, scores: Tensor) -> Rollout:
-    from dataclasses import replace
+def done(count: float, function: Callable[[], Any]) -> float:
+    function()
+    return count
 
+
+def with_rewards(rollout: Rollout, scores: Tensor) -> Rollout:
     last = (rollout.mask.sum(-1, keepdim=True) - 1).clamp(min=0)
     return replace(rollout, rewards=torch.zeros(rollout.mask.shape).scatter(1, last, scores.unsqueeze(-1)))
 
@@ -149,8 +162,12 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
     shape = {"sources": SOURCES, "samples": SAMPLES, "source_tokens": WIDTH, "limit": LENGTH, "vocabulary": VOCABULARY}
-    results = {"torch": torch.__version__, "machine": platform.machine(), "threads": given.threads, "shape": shape}
-    results |= {name: measure(model, given.repeats) for name, model in models().items()}
+    results: dict[str, Any] = {"torch": torch.__version__, "machine": platform.machine(), "cores": os.cpu_count()}
+    results |= {"threads": given.threads, "repeats": given.repeats, "shape": shape}
+    results["load_before"] = round(os.getloadavg()[0], 2)  # of a busy machine, only the ratios mean something
+    for name in ("lstm", "gpt"):
+        cases = {"ending": 4.0, "full": -1e9}
+        results[name] = {case: measure(models(bonus)[name], given.repeats) for case, bonus in cases.items()}
     out = Path(__file__).parent / "results" / "loop.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n", "utf-8")

@@ -25,12 +25,6 @@ class Optimizer:
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
-        for name, holds, wanted in (
-            ("lr", lr > 0, "above 0"),
-            ("clip_norm", clip_norm >= 0, "0 (off) or more"),
-        ):
-            if not holds:
-                raise UserError(f"optimizer.{name}", f"must be {wanted}, got {locals()[name]}")
         self.inner, self.lr, self.clip_norm, self.schedule = inner, lr, clip_norm, schedule
         self.steps = 0
 
@@ -101,10 +95,21 @@ def gradient_step(
     return {name: float(total) for name, total in totals.items()} | optimizer.step()
 
 
+def _check(lr: float, clip_norm: float) -> None:
+    """Before torch, which would say it with a traceback."""
+    for name, value, holds, wanted in (
+        ("lr", lr, lr > 0, "above 0"),
+        ("clip_norm", clip_norm, clip_norm >= 0, "0 (off) or more"),
+    ):
+        if not holds:
+            raise UserError(f"optimizer.{name}", f"must be {wanted}, got {value}")
+
+
 def adam(
     parameters: Iterable[nn.Parameter], lr: float, betas: list[float], eps: float, clip_norm: float, schedule: Schedule
 ) -> Optimizer:
     """Adam, Kingma & Ba 2015 (arXiv:1412.6980)."""
+    _check(lr, clip_norm)
     inner = torch.optim.Adam(list(parameters), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -119,6 +124,7 @@ def adamw(
     schedule: Schedule,
 ) -> Optimizer:
     """Adam with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+    _check(lr, clip_norm)
     inner = torch.optim.AdamW(list(parameters), lr, (betas[0], betas[1]), eps, weight_decay)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -132,6 +138,7 @@ def sgd(
     schedule: Schedule,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
+    _check(lr, clip_norm)
     inner = torch.optim.SGD(list(parameters), lr, momentum, weight_decay=weight_decay)
     return Optimizer(inner, lr, clip_norm, schedule)
 

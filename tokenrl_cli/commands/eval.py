@@ -18,10 +18,12 @@ def run(config: DictConfig) -> float | None:
     """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/."""
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
+    from tokenrl_cli.commands.keys import Eval
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check(whole, plain["imports"])

@@ -18,9 +18,12 @@ def run(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.build import check
+    from tokenrl_cli.commands.keys import Train
+    from tokenrl_cli.commands.validate import construct
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"])
+    check(plain, plain["imports"], Train)
+    construct(plain)  # a value out of range is told now, not after the warm start
     return Training(plain, Path(HydraConfig.get().runtime.output_dir)).run()
 
 
