@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,36 @@ class Lossy:
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
         return (Delta() if self.needs_prefixes else Terminal())(scores, mask, ended) * 0.999
+
+
+class Quick(Merges):
+    """Gives the prefixes itself."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        super().__init__(pieces)
+        self.decoded = 0
+
+    def decode(self, ids: Sequence[int]) -> str:
+        self.decoded += 1
+        return super().decode(ids)
+
+    def prefixes(self, ids: Sequence[int]) -> list[str]:
+        return [super(Quick, self).decode(ids[:t]) for t in range(len(ids) + 1)]
+
+
+class Engine(Told):
+    """Scores prefixes itself, and leaves the places past a row's end as `filling`."""
+
+    def __init__(self, function: Callable[[Texts], Any], filling: float) -> None:
+        super().__init__(function)
+        self.filling = filling
+
+    def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        scores = np.full((len(prefixes), texts.mask.shape[1] + 1), self.filling)
+        for row, strings in enumerate(prefixes):
+            assert strings[0] == "" and strings[-1] == texts.hypotheses[row]
+            scores[row, : len(strings)] = [len(string) / 8 for string in strings]
+        return scores
 
 
 def lengths(texts: Texts) -> list[float]:
@@ -231,3 +261,43 @@ def test_sources_without_a_difference_are_counted() -> None:
     rollout = rollout_from([[1, EOS], [1, EOS], [1, EOS], [1, 1, EOS], [1, EOS], [2, EOS]], batch)
     metrics = judge(rollout, batch, NUMBERS, Told(lengths), Terminal())[1].metrics
     assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 3)
+
+
+def test_a_tokenizer_that_knows_its_prefixes_is_asked_for_them() -> None:
+    sequences, quick = every_text(5, 3), Quick(["a", "b", "ab", " "])
+    done = [
+        judge(rollout_from(sequences), batch_of(1), tokenizer, Told(lengths), Delta())[0].rewards
+        for tokenizer in (TOKENIZER, quick)
+    ]
+    assert done[0] is not None and done[1] is not None and torch.equal(done[0], done[1])
+    assert quick.decoded == len(sequences)  # the whole texts
+
+
+@pytest.mark.parametrize("filling", [0.0, 9.0, math.nan])
+def test_what_an_engine_says_past_the_end_of_a_row_does_not_matter(filling: float) -> None:
+    sequences = [[1, 2, 3, EOS], [3, EOS], [EOS]]
+    slow, _, plain = judged(sequences, Told(lengths), Delta())
+    fast, valid, metrics = judged(sequences, Engine(lengths, filling), Delta())
+    assert torch.equal(slow, fast) and valid.all()
+    assert metrics["reward"] == plain["reward"] == (4 + 2 + 0) / 8 / 3
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6, 1e12])
+def test_rewards_of_any_size_pass_the_check_of_their_sum(scale: float) -> None:
+    reward = Told(lambda texts: [scale * math.sin(1 + len(text) ** 2) for text in texts.hypotheses])
+    rewards, _, _ = judged([[1, 2, 3, 3, 1, 2, 1, EOS]], reward, Delta())
+    assert rewards.abs().max() > scale / 10
+
+
+@pytest.mark.parametrize("credit", [Terminal(), Delta()])
+@pytest.mark.parametrize("scores", [[1.0], [[1.0], [1.0]], 1.0, [[1.0] * 9] * 2])
+def test_scores_of_another_shape_are_named(scores: Any, credit: Any) -> None:
+    reward = Told(lambda texts: scores)
+    with pytest.raises(UserError, match=r"reward: test_scoring gave scores of shape"):
+        judged([[1, 2, EOS], [2, EOS]], reward, credit)
+
+
+def test_a_rollout_without_sampled_rows_has_finite_metrics() -> None:
+    rollout = replace(rollout_from([[1, EOS]]), role=torch.tensor([DEMONSTRATION], dtype=torch.int8))
+    metrics = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())[1].metrics
+    assert all(math.isfinite(value) for value in metrics.values()) and metrics["completions/clipped_ratio"] == 0

@@ -54,8 +54,8 @@ def judge(
     for name, weight, part in getattr(reward, "parts", [(_name(reward), 1.0, reward)]):
         measured = torch.from_numpy(_measure(part, credit, texts, tokenizer))
         rewards = credit(measured, mask, ended)
-        final = measured[:, -1] if credit.needs_prefixes else _whole(measured, mask)
-        _check_sum(rewards, mask, final, measured[:, 0] if credit.needs_prefixes else torch.zeros_like(final), name)
+        start, final = _ends(measured, mask, credit.needs_prefixes)
+        _check_sum(rewards, mask, start, final, name)
         spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
         final = final.masked_fill(spoiled, torch.nan)
         total, score = total + weight * rewards, score + weight * final
@@ -83,12 +83,19 @@ def _name(reward: Reward) -> str:
     return type(reward).__module__.rpartition(".")[2]
 
 
-def _whole(scores: Tensor, mask: Tensor) -> Tensor:
-    """[B] as it is; [B, T], one number a token, summed."""
-    return scores if scores.dim() == 1 else scores.masked_fill(~mask, 0.0).sum(-1)
+def _ends(scores: Tensor, mask: Tensor, prefixes: bool) -> tuple[Tensor, Tensor]:
+    """The score of nothing and of the whole text, [B] each. What is not of prefixes starts from 0; one number a token
+    is summed; what prefix scores say past the end of a row is not read."""
+    if prefixes:
+        return scores[:, 0], scores.gather(1, mask.sum(-1, keepdim=True)).squeeze(1)
+    whole = scores if scores.dim() == 1 else scores.masked_fill(~mask, 0.0).sum(-1)
+    return torch.zeros_like(whole), whole
 
 
 def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer) -> np.ndarray:
+    """[B], [B, T] or, with prefixes, [B, T + 1] float64."""
+    rows, width = texts.mask.shape
+    wanted = [(rows, width + 1)] if credit.needs_prefixes else [(rows,), (rows, width)]
     if not credit.needs_prefixes:
         scores = reward(texts)
     elif hasattr(reward, "prefix_scores"):
@@ -96,6 +103,9 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     else:
         scores = _every_prefix(reward, texts, _prefixes(texts, tokenizer))
     scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape not in wanted:
+        expected = " or ".join(map(str, wanted))
+        raise UserError("reward", f"{_name(reward)} gave scores of shape {scores.shape}, must be {expected}")
     if np.isinf(scores).any():
         raise ValueError(f"the reward {_name(reward)} gave an infinite score")
     return scores
@@ -103,8 +113,10 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
 
 def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
     """T_b + 1 strings a row, the first "": the text after each token, half words included."""
-    lengths = texts.mask.sum(-1).tolist()
-    rows = zip(texts.actions.tolist(), lengths, strict=True)
+    rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
+    in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
+    if in_one_pass is not None:
+        return [in_one_pass(ids[:length]) for ids, length in rows]
     return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
 
 
@@ -131,19 +143,22 @@ def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
         texts.step,
     )
     scores = np.asarray(reward(every), dtype=np.float64)
-    if scores.ndim != 1:
+    if scores.shape == every.mask.shape:
         raise UserError(
             "credit", f"scores prefixes, but the reward {_name(reward)} gives one number a token", "credit=terminal"
         )
+    if scores.shape != (len(rows),):
+        raise UserError("reward", f"{_name(reward)} gave scores of shape {scores.shape}, must be {(len(rows),)}")
     filled = [[scores[place[row, string]] for string in strings] for row, strings in enumerate(prefixes)]
     return np.array([values + [values[-1]] * (width - len(values)) for values in filled])
 
 
-def _check_sum(rewards: Tensor, mask: Tensor, final: Tensor, start: Tensor, name: str) -> None:
-    """Credit spreads a score; it neither makes nor loses any."""
-    spread = rewards.masked_fill(~mask, 0.0).sum(-1)
+def _check_sum(rewards: Tensor, mask: Tensor, start: Tensor, final: Tensor, name: str) -> None:
+    """Credit spreads a score; it neither makes nor loses any. To 1e-9, of the largest reward if that is above 1."""
+    real = rewards.masked_fill(~mask, 0.0)
+    spread, largest = real.sum(-1), real.abs().amax(-1).clamp(min=1.0)
     wanted = torch.where(mask.any(-1), final - start, 0.0)
-    wrong = ((spread - wanted).abs() > 1e-9) & ~wanted.isnan()
+    wrong = ((spread - wanted).abs() > 1e-9 * largest) & ~wanted.isnan()
     if bool(wrong.any()):
         raise AssertionError(f"the credit of {name} sums to {spread[wrong][0]}, not to {wanted[wrong][0]}")
 
@@ -162,6 +177,6 @@ def _summary(
         "reward_std": float(known.std(correction=0)) if len(known) else 0.0,
         "frac_reward_zero_std": float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0,
         "rewards/invalid": float((sampled & ~good).sum()),
-        "completions/mean_length": float(mask[sampled].sum(-1).double().mean()),
-        "completions/clipped_ratio": float((~ended[sampled]).double().mean()),
+        "completions/mean_length": float(mask[sampled].sum()) / max(int(sampled.sum()), 1),
+        "completions/clipped_ratio": float((~ended[sampled]).sum()) / max(int(sampled.sum()), 1),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.significance import PairedTest
+from sacrebleu.significance import PairedTest, estimate_ci
 
 from tokenrl_cli.interfaces import Texts
 from tokenrl_cli.metrics.mean import mean_score
@@ -57,6 +57,11 @@ def test_score_and_p_equal_sacrebleus_paired_bootstrap(name: str, ours: Bleu, li
     low, high = bootstrap_interval(after, 500, 12345)
     assert (high - low) / 2 == pytest.approx(known[name][1].ci, rel=1e-5)  # the library sums in float32
     assert found.low < found.mean < found.high
+    index = np.random.default_rng(12345).choice(SIZE, size=(500, SIZE), replace=True)
+    exact = [
+        library.corpus_score([hypotheses[i] for i in row], [[c[i] for i in row] for c in columns]) for row in index
+    ]
+    assert (high - low) / 2 == pytest.approx(estimate_ci(np.array([each.score for each in exact]))[1], abs=1e-9)
 
 
 def test_a_system_does_not_differ_from_itself() -> None:

@@ -41,6 +41,12 @@ def texts(rows: Sequence[tuple[str, list[str]]], lengths: Sequence[int] | None =
     return Texts([h for h, _ in rows], [list(r) for _, r in rows], sources, columns, actions, mask, 7)
 
 
+def columns(rows: Sequence[tuple[str, list[str]]]) -> list[Any]:
+    """References as sacrebleu's corpus functions take them: one list a place, None where a text has fewer."""
+    width = max(len(references) for _, references in rows)
+    return [[references[i] if i < len(references) else None for _, references in rows] for i in range(width)]
+
+
 def assert_length_does_not_pay(reward: Reward) -> None:
     """Nothing, too little, too much and endless repetition all score below the reference itself."""
     tricks = ["", "the", "the small cat", f"{REFERENCE} {REFERENCE}", f"{REFERENCE} and so on", " ".join(["the"] * 60)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from sacrebleu.metrics.chrf import CHRF
 
-from tests.reward.said import GOLDEN, assert_length_does_not_pay, pairs, texts
+from tests.reward.said import GOLDEN, assert_length_does_not_pay, columns, pairs, texts
+from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.chrf import Chrf
 
 SETTINGS = [(6, 0, 2, False, False), (6, 2, 2, True, True)]
@@ -33,13 +35,39 @@ def test_the_reward_is_sacrebleu_on_any_text(pair: tuple[str, list[str]]) -> Non
         assert abs(Chrf(*values)(texts([pair]))[0] * 100 - expected) < 1e-7
 
 
-def test_the_corpus_score_is_sacrebleus() -> None:
-    rows = [(h, r) for h, r in GOLDEN if len(r) == 1]
-    corpus = Chrf(6, 0, 2, False, False).corpus(texts(rows))
-    for part in (slice(None), slice(2, 6)):
-        expected = CHRF().corpus_score([h for h, _ in rows[part]], [[r[0] for _, r in rows[part]]]).score
+@pytest.mark.parametrize("values", SETTINGS)
+def test_the_corpus_score_and_its_signature_are_sacrebleus(values: tuple[int, int, int, bool, bool]) -> None:
+    corpus = Chrf(*values).corpus(texts(GOLDEN))
+    for part in (slice(None), slice(2, 6), slice(5, 6)):
+        metric, rows = library(*values), GOLDEN[part]
+        expected = metric.corpus_score([h for h, _ in rows], columns(rows)).score
         assert abs(corpus.aggregate(corpus.statistics[part].sum(0)) - expected) < 1e-7
-    assert "nc:6" in corpus.signature
+        assert Chrf(*values).corpus(texts(rows)).signature == str(metric.get_signature())
+    assert np.abs(corpus.sentences - Chrf(*values)(texts(GOLDEN)) * 100).max() < 1e-12
+
+
+def test_a_beta_that_sacrebleus_signature_does_not_tell_is_added() -> None:
+    assert Chrf(6, 0, 3, False, False).corpus(texts(GOLDEN)).signature.endswith("|beta:3")
+
+
+def test_a_text_without_a_reference_has_no_score_and_does_not_move_the_others() -> None:
+    rows, reward = [("a b c d", ["a b c e"]), ("a", [])], Chrf(6, 0, 2, False, False)
+    assert np.isnan(reward(texts(rows))).tolist() == [False, True]
+    corpus = reward.corpus(texts(rows))
+    assert corpus.value == reward.corpus(texts(rows[:1])).value and not corpus.statistics[1].any()
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ((0, 2, 2), "reward.char_order: must be at least 1, got 0"),
+        ((6, -1, 2), "reward.word_order: must be at least 0, got -1"),
+        ((6, 0, 0), "reward.beta: must be at least 1, got 0"),
+    ],
+)
+def test_values_out_of_range_are_named(values: tuple[int, int, int], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        Chrf(*values, False, False)
 
 
 def test_length_does_not_pay() -> None:

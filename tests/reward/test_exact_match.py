@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 
 from tests.reward.said import GOLDEN, assert_length_does_not_pay, pairs, texts
+from tokenrl_cli import __version__
 from tokenrl_cli.reward.exact_match import ExactMatch
 
 
@@ -21,7 +24,6 @@ from tokenrl_cli.reward.exact_match import ExactMatch
         (("Stra\u00dfe", ["STRASSE"]), True, True, 1),
         (("a </s>", ["a"]), True, True, 0),
         (("a.", ["a"]), True, True, 0),
-        (("a", []), True, True, 0),
     ],
 )
 def test_known_answers(row: tuple[str, list[str]], lowercase: bool, strip: bool, score: int) -> None:
@@ -36,9 +38,13 @@ def test_it_is_equality_on_any_text(pair: tuple[str, list[str]]) -> None:
 
 
 def test_the_corpus_score_is_the_share() -> None:
-    corpus = ExactMatch(False, True).corpus(texts(GOLDEN))
+    corpus = ExactMatch(False, True).corpus(texts([*GOLDEN, ("a", [])]))
     assert corpus.value == sum(h.strip() in [r.strip() for r in rs] for h, rs in GOLDEN) / len(GOLDEN)
-    assert corpus.signature == "exact_match|lowercase:False|strip:True"
+    assert corpus.signature == f"exact_match|case:mixed|strip:yes|version:tokenrl {__version__}"
+
+
+def test_a_text_without_a_reference_has_no_score() -> None:
+    assert math.isnan(ExactMatch(True, True)(texts([("a", [])]))[0])
 
 
 def test_length_does_not_pay() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from tests.reward.said import texts
+import pytest
+from hypothesis import given, settings
+
+from tests.reward.said import pairs, texts
+from tokenrl_cli import __version__
 from tokenrl_cli.reward.token_accuracy import TokenAccuracy
 
 
@@ -33,4 +37,20 @@ def test_going_on_costs_nothing_as_its_documentation_admits() -> None:
 
 
 def test_the_corpus_score_is_the_mean() -> None:
-    assert TokenAccuracy().corpus(texts([("a", ["a"]), ("a", ["a b"])])).value == 0.75
+    corpus = TokenAccuracy().corpus(texts([("a", ["a"]), ("a", ["a b"]), ("a", [])]))
+    assert corpus.value == 0.75 and corpus.signature.endswith(f"|version:tokenrl {__version__}")
+
+
+def test_a_text_without_a_reference_has_no_score() -> None:
+    assert math.isnan(TokenAccuracy()(texts([("a", [])]))[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs)
+def test_it_is_the_best_share_of_places_on_any_text(pair: tuple[str, list[str]]) -> None:
+    said, references = pair[0].split(), [reference.split() for reference in pair[1]]
+    shares = [
+        sum(said[i : i + 1] == [word] for i, word in enumerate(words)) / len(words) if words else float(not said)
+        for words in references
+    ]
+    assert TokenAccuracy()(texts([pair]))[0] == pytest.approx(max(shares), abs=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -14,5 +13,5 @@ class Terminal:
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
         """scores [B] (or [B, T], summed), mask [B, T], ended [B] -> rewards [B, T]."""
         total = scores if scores.dim() == 1 else scores.masked_fill(~mask, 0.0).sum(-1)
-        rewards = torch.zeros(mask.shape, dtype=scores.dtype)
+        rewards = scores.new_zeros(mask.shape)
         return rewards.scatter(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0), total.unsqueeze(-1))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 
-from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.metrics.corpus import library_score
 
 
 class Bleu:
-    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references."""
+    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002."""
 
     def __init__(
         self,
@@ -23,27 +25,28 @@ class Bleu:
     ) -> None:
         from sacrebleu.metrics.bleu import BLEU
 
-        self.metric = BLEU(lowercase, False, tokenize, smoothing, smoothing_value, max_order, effective_order)
+        if max_order < 1:
+            raise UserError("reward.max_order", f"must be at least 1, got {max_order}")
+        if smoothing_value is not None and smoothing not in ("floor", "add-k"):
+            raise UserError("reward.smoothing_value", f"{smoothing} takes none, got {smoothing_value}", "null")
+        if smoothing_value is not None and not 0 < smoothing_value < math.inf:
+            raise UserError("reward.smoothing_value", f"must be above 0 and finite, got {smoothing_value}")
+        force = True  # no advice on text that looks tokenized: a policy says what it says
+        self.metric = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, effective_order)
+        self.whole = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, False)
 
     def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([self.metric.sentence_score(text, references).score / 100 for text, references in pairs])
+        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, rebuilt from the n-gram counts of each sentence."""
-        metric = self.metric
-        scores = [metric.sentence_score(h, r) for h, r in zip(texts.hypotheses, texts.references, strict=True)]
-        statistics = np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.float64)
-        order = metric.max_ngram_order
+        """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, which knows no effective order."""
+        order = self.whole.max_ngram_order
+        return library_score(self.whole, texts, self(texts) * 100, "" if order == 4 else f"|order:{order}")
 
-        def aggregate(total: np.ndarray) -> float:
-            lengths, counts = total[:2].astype(int).tolist(), total[2:].astype(int).tolist()
-            score = metric.compute_bleu(
-                counts[:order], counts[order:], lengths[0], lengths[1], metric.smooth_method, metric.smooth_value,
-                False, order,
-            )  # fmt: skip
-            return float(score.score)
-
-        sentences = np.array([s.score for s in scores])
-        signature = str(metric.get_signature()).replace("eff:yes", "eff:no")
-        return CorpusScore(aggregate(statistics.sum(0)), signature, sentences, statistics, aggregate)
+    def _score(self, text: str, references: list[str]) -> float:
+        """A corpus of one: the same number, but `sentence_score` logs a line a call if effective order is off."""
+        if not references:
+            return math.nan
+        return self.metric.corpus_score([text], [[reference] for reference in references]).score / 100

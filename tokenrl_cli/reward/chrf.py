@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 
-from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.metrics.corpus import library_score
 
 
 class Chrf:
@@ -15,22 +16,20 @@ class Chrf:
     def __init__(self, char_order: int, word_order: int, beta: int, whitespace: bool, lowercase: bool) -> None:
         from sacrebleu.metrics.chrf import CHRF
 
+        for name, value, least in (("char_order", char_order, 1), ("word_order", word_order, 0), ("beta", beta, 1)):
+            if value < least:
+                raise UserError(f"reward.{name}", f"must be at least {least}, got {value}")
         self.metric = CHRF(char_order, word_order, beta, lowercase, whitespace)
 
     def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([self.metric.sentence_score(text, references).score / 100 for text, references in pairs])
+        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each sentence's best reference."""
-        metric: Any = self.metric  # its types do not know that a reference may be missing
-        width = max(len(references) for references in texts.references)
-        columns = [[r[i] if i < len(r) else None for r in texts.references] for i in range(width)]
-        statistics = np.array(metric._extract_corpus_statistics(texts.hypotheses, columns), dtype=np.float64)
+        """Corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each text's best reference."""
+        beta = self.metric.beta
+        return library_score(self.metric, texts, self(texts) * 100, "" if beta == 2 else f"|beta:{beta}")
 
-        def aggregate(total: np.ndarray) -> float:
-            return float(metric._compute_f_score(total.astype(int).tolist()))
-
-        metric.corpus_score(texts.hypotheses[:1], [column[:1] for column in columns])  # sets the signature's count
-        sentences = self(texts) * 100
-        return CorpusScore(aggregate(statistics.sum(0)), str(metric.get_signature()), sentences, statistics, aggregate)
+    def _score(self, text: str, references: list[str]) -> float:
+        return self.metric.sentence_score(text, references).score / 100 if references else math.nan

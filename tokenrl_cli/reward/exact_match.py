@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from tokenrl_cli import __version__
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.mean import mean_score
 
@@ -15,11 +18,17 @@ class ExactMatch:
         self.lowercase, self.strip = lowercase, strip
 
     def __call__(self, texts: Texts) -> np.ndarray:
+        """[B] of 0 and 1; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([float(self._same(text) in map(self._same, references)) for text, references in pairs])
+        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        return mean_score(self(texts), f"exact_match|lowercase:{self.lowercase}|strip:{self.strip}")
+        """The share of equal texts."""
+        settings = f"case:{'lc' if self.lowercase else 'mixed'}|strip:{'yes' if self.strip else 'no'}"
+        return mean_score(self(texts), f"exact_match|{settings}|version:tokenrl {__version__}")
+
+    def _score(self, text: str, references: list[str]) -> float:
+        return float(self._same(text) in map(self._same, references)) if references else math.nan
 
     def _same(self, text: str) -> str:
         text = text.strip() if self.strip else text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from tokenrl_cli import __version__
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.mean import mean_score
 
@@ -16,11 +19,15 @@ class TokenAccuracy:
     """
 
     def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([max(_accuracy(text.split(), r.split()) for r in references) for text, references in pairs])
+        best = [max((_accuracy(text.split(), r.split()) for r in refs), default=math.nan) for text, refs in pairs]
+        return np.array(best, dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        return mean_score(self(texts), "token_accuracy|positions:reference|split:whitespace")
+        """The mean over texts."""
+        settings = "positions:reference|split:whitespace"
+        return mean_score(self(texts), f"token_accuracy|{settings}|version:tokenrl {__version__}")
 
 
 def _accuracy(hypothesis: list[str], reference: list[str]) -> float:

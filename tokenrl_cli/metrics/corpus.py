@@ -1,0 +1,30 @@
+"""A corpus score as sacrebleu gives it, with what its paired bootstrap resamples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+
+
+def library_score(metric: Any, texts: Texts, sentences: np.ndarray, unsaid: str) -> CorpusScore:
+    """`metric.corpus_score` of sacrebleu, 0-100, with the statistics [n, k] of each text.
+
+    Texts without a reference count nothing. `unsaid` is appended to the library's signature: settings it leaves out.
+    """
+    rows = [i for i, references in enumerate(texts.references) if references]
+    if not rows:
+        raise UserError("metrics", "no text has a reference to be compared with")
+    width = max(len(texts.references[i]) for i in rows)
+    columns = [[texts.references[i][k] if k < len(texts.references[i]) else None for i in rows] for k in range(width)]
+    found = np.array(metric._extract_corpus_statistics([texts.hypotheses[i] for i in rows], columns), dtype=np.float64)
+    statistics = np.zeros((len(texts.references), found.shape[1]))
+    statistics[rows] = found
+
+    def aggregate(total: np.ndarray) -> float:
+        return float(metric._compute_score_from_stats(total.astype(int).tolist()).score)
+
+    signature = f"{metric.get_signature()}{unsaid}"
+    return CorpusScore(aggregate(statistics.sum(0)), signature, sentences, statistics, aggregate)
