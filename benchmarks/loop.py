@@ -45,11 +45,12 @@ def models(bonus: float) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     tokens: Any = Tokens()
     made: dict[str, nn.Module] = {
-        "lstm": Recurrent(tokens, tokens, "lstm", 64, 128, 1, 0.1, True),
+        "lstm": Recurrent(tokens, tokens, "lstm", 128, 128, 1, 0.0, True),
         "gpt": Gpt(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.1, True),
     }
     for model in made.values():
-        model._project = partial(ending, model._project, bonus)  # type: ignore[assignment]
+        untrained: Any = model
+        untrained._project = partial(ending, untrained._project, bonus)
     return made
 
 
@@ -156,7 +157,7 @@ def with_rewards(rollout: Rollout, scores: Tensor) -> Rollout:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--repeats", type=int, default=15)
     arguments.add_argument("--threads", type=int, default=1)
     given = arguments.parse_args()

@@ -159,5 +159,5 @@ class Training:
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary)
-        recorder.display.final(summary)
+        recorder.display.final(summary, str(self.directory))
         return objective
