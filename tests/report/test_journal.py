@@ -36,7 +36,8 @@ def test_a_resume_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> N
     position = journal.position()
     kept = (tmp_path / "metrics.jsonl").read_bytes()
     journal.metrics(2, "train", "train", None, 2.0, {"a": 2.0})
-    (tmp_path / "metrics.jsonl").open("a").write('{"step": 3, "torn')
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "torn')
     journal.results({"format": 1})
     journal.cut(position)
     assert (tmp_path / "metrics.jsonl").read_bytes() == kept

@@ -56,7 +56,7 @@ def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
 def test_plain_lines_have_no_escapes_and_are_not_wrapped() -> None:
     text = shown(None)
     assert "\x1b" not in text and "a [message] of one line\n" in text
-    assert any(len(line) > 150 for line in text.splitlines())
+    assert any(len(line) > 110 for line in text.splitlines())
 
 
 @pytest.mark.parametrize("width", [None, 60, 120])
