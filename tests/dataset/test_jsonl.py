@@ -12,7 +12,7 @@ from tokenrl_cli.dataset.jsonl import Jsonl
 from tokenrl_cli.interfaces import Dataset, Example, UserError
 
 GOOD = b'{"id": "a", "src": "x", "refs": ["y"]}\n'
-PACKED = gzip.compress(GOOD * 1000)
+PACKED = gzip.compress(GOOD * 1000, mtime=0)
 
 
 def dataset(folder: Path, **changes: Any) -> Jsonl:
@@ -37,7 +37,7 @@ def test_a_line_is_an_example_with_its_further_columns(tmp_path: Path) -> None:
 
 def test_gzip_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n") + b"\n" + GOOD
-    (tmp_path / "val.jsonl.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "val.jsonl.gz").write_bytes(gzip.compress(content, mtime=0))
     assert dataset(tmp_path).size("val") == 2
 
 
