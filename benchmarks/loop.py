@@ -5,8 +5,10 @@
 Both sides get the same model, weights and sources and take turns in one process, each going first every other time;
 the figure is the median over pairs of tokenrl's tokens per second over the plain loop's, with its quartiles. A token
 counts up to EOS. Two cases: `ending`, where EOS comes about once in 12 tokens and the plain loop goes on with finished
-rows until the last is done, and `full`, where no row ends early, so that both sides compute the same rows: only there
-does the figure tell what tokenrl's own book-keeping costs. Writes benchmarks/results/loop.json.
+rows until the last is done, and `full`, where no row ends early and both sides compute the same rows. Two plain
+rollouts: one draws with torch.multinomial, which makes a random number for every token of the vocabulary; `frugal`
+draws with one number a row, as tokenrl does. So `full` against `frugal` is what tokenrl's own book-keeping costs.
+Writes benchmarks/results/loop.json.
 """
 
 from __future__ import annotations
@@ -33,6 +35,11 @@ from tokenrl_cli.interfaces import Batch, Rollout
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
 
+PAIRS = {  # of each ratio: tokenrl's figure, the plain loop's
+    "rollout": ("rollout", "rollout_plain"),
+    "rollout_frugal": ("rollout", "rollout_frugal"),
+    "update": ("update", "update_plain"),
+}
 SOURCES, SAMPLES, WIDTH, LENGTH, VOCABULARY = 32, 4, 14, 24, 600
 
 
@@ -68,8 +75,8 @@ def batch() -> Batch:
 
 
 @torch.no_grad()
-def plain_rollout(model: Any, given: Batch) -> tuple[Tensor, Tensor]:
-    """What one writes first: repeat the state, draw with multinomial, stop when all have said EOS."""
+def plain_rollout(model: Any, given: Batch, draw: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """What one writes first: repeat the state, draw, stop when all have said EOS."""
     model.eval()
     state = model.start(given.source, given.source_mask).repeat(SAMPLES)
     previous, tokens = None, []
@@ -77,13 +84,24 @@ def plain_rollout(model: Any, given: Batch) -> tuple[Tensor, Tensor]:
     masks = []
     for _ in range(LENGTH):
         output, state = model.step(state, previous)
-        previous = torch.multinomial(output.logits[:, 0].softmax(-1), 1).squeeze(-1)
+        previous = draw(output.logits[:, 0].softmax(-1))
         tokens.append(previous)
         masks.append(~done)
         done = done | (previous == 0)
         if done.all():
             break
     return torch.stack(tokens, 1), torch.stack(masks, 1)
+
+
+def multinomial(probabilities: Tensor) -> Tensor:
+    return torch.multinomial(probabilities, 1).squeeze(-1)
+
+
+def frugal(probabilities: Tensor) -> Tensor:
+    """The inverse of the cumulated distribution at one uniform number a row."""
+    cumulated = probabilities.cumsum(-1)
+    point = torch.rand(len(probabilities), 1) * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, point, right=True).squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
 def plain_update(model: Any, optimizer: torch.optim.Optimizer, given: Batch, episodes: Rollout, scores: Tensor) -> None:
@@ -115,13 +133,14 @@ def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
     tokens: Any = Tokens()
     ours = PolicyGradient(model, tokens, LENGTH, 0, SAMPLES, 1.0, 0, 1.0, 0.0, leave_one_out, 0.0, 0.0, 0.0, 1, make)
     optimizer = torch.optim.Adam(model.parameters(), 1e-6)
-    speeds: dict[str, list[float]] = {name: [] for name in ("rollout", "rollout_plain", "update", "update_plain")}
+    speeds: dict[str, list[float]] = {name: [] for pair in PAIRS.values() for name in pair}
     for turn in range(-1, repeats):  # the first is the warm-up
         rollout = ours.collect(given)  # the same episodes for both updates
         tokens_seen, judged = float(rollout.mask.sum()), with_rewards(rollout, rewards)
         runs: list[tuple[str, Callable[[], float]]] = [
             ("rollout", lambda: float(ours.collect(given).mask.sum())),
-            ("rollout_plain", lambda: float(plain_rollout(model, given)[1].sum())),
+            ("rollout_plain", lambda: float(plain_rollout(model, given, multinomial)[1].sum())),
+            ("rollout_frugal", lambda: float(plain_rollout(model, given, frugal)[1].sum())),
             ("update", partial(done, tokens_seen, partial(ours.update, judged))),
             (
                 "update_plain",
@@ -133,8 +152,8 @@ def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
             if turn >= 0:
                 speeds[name].append(count / took)
     ratios = {
-        name: [a / b for a, b in zip(speeds[name], speeds[f"{name}_plain"], strict=True)]
-        for name in ("rollout", "update")
+        name: [a / b for a, b in zip(speeds[first], speeds[plain], strict=True)]
+        for name, (first, plain) in PAIRS.items()
     }
     return {
         "tokens_per_second": {name: round(statistics.median(values)) for name, values in speeds.items()},
