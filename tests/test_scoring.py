@@ -263,6 +263,12 @@ def test_sources_without_a_difference_are_counted() -> None:
     assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 3)
 
 
+def test_a_source_with_one_sample_has_no_difference_to_miss() -> None:
+    batch = numbered(2)
+    metrics = judge(rollout_from([[1, EOS], [2, EOS]], batch), batch, NUMBERS, Told(lengths), Terminal())[1].metrics
+    assert metrics["frac_reward_zero_std"] == 0
+
+
 def test_a_tokenizer_that_knows_its_prefixes_is_asked_for_them() -> None:
     sequences, quick = every_text(5, 3), Quick(["a", "b", "ab", " "])
     done = [

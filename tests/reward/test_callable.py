@@ -227,7 +227,7 @@ def test_a_wrong_value_is_named(value: Any, expected: str, monkeypatch: pytest.M
     assert type(value).__name__ in str(error.value) and len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("value", [0.5, [0.5], None, [0.5, [0.5], 0.5]])
+@pytest.mark.parametrize("value", [0.5, [0.5], None, [0.5, [0.5], 0.5], [1, [0.5], 1]])
 def test_a_wrong_batch_is_named(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GIVEN, "value", value)
     with pytest.raises(UserError, match="gives_all: gave .* must give"):
