@@ -32,6 +32,12 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
+def use_threads(count: int) -> None:
+    """Of the CPU; 0 leaves it to torch."""
+    if count:
+        torch.set_num_threads(count)
+
+
 def precision_of(name: str) -> torch.dtype:
     if name not in PRECISIONS:
         raise UserError("trainer.precision", f"must be one of {', '.join(PRECISIONS)}, got {name!r}")

@@ -49,6 +49,7 @@ class Trainer:
     samples: int
     max_time: float
     device: str
+    threads: int
     precision: str
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Trainer:
             "keep_best",
             "eval_examples",
             "samples",
+            "threads",
             "max_time",
         ]:
             self._require(name, getattr(self, name) >= 0, "0 or more")

@@ -47,6 +47,7 @@ class Training:
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
+        assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
         tokenizers = self.origin.tokenizer_dir if self.origin else None
