@@ -1,0 +1,53 @@
+"""Each algorithm, by the command, takes corrupted demonstrations of `copy` further than imitation left them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import train
+
+TASK = (
+    "dataset=copy dataset.symbols=6 dataset.min_symbols=2 dataset.max_symbols=4 dataset.corruption=0.3 "
+    "dataset.val_size=32 dataset.test_size=200 model=gru model.embedding=32 model.hidden=48 decode.max_length=6 "
+    "reward=token_accuracy trainer.batch_size=32 trainer.warm_start_batch_size=32 trainer.eval_every=1000 "
+    "trainer.checkpoint_every=1000 trainer.gate=null trainer.device=cpu seed=3"
+).split()
+CASES: dict[str, tuple[int, list[str]]] = {
+    "reinforce": (120, ["algorithm=reinforce", "algorithm.samples_per_source=4"]),
+    "rloo": (60, ["algorithm=rloo"]),
+    "scst": (60, ["algorithm=scst", "algorithm.samples_per_source=4"]),
+    "dqn": (120, ["algorithm=dqn", "credit=delta", "algorithm.epsilon_steps=60", "algorithm.optimizer.lr=1e-3"]),
+}
+
+
+def results(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "results.json").read_text("utf-8"))["test"]
+    return read
+
+
+@pytest.fixture(scope="module")
+def imitated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("imitated") / "run"
+    schedule = "warm_start.optimizer.schedule.horizon=250"
+    assert train(run, *TASK, "trainer.warm_start_steps=250", schedule, "trainer.steps=0", tiny=False) == 0
+    return run
+
+
+def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
+    """mle: the mode is right, and about the uncorrupted share of sampled symbols is."""
+    final = results(imitated)["final"]
+    assert final["reward"] > 0.9 and 0.5 < final["sampled_reward"] < 0.85
+
+
+@pytest.mark.parametrize("algorithm", CASES)
+def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: Path, tmp_path: Path) -> None:
+    """The optimum is 1.0; what is sampled (for dqn, said) is right more often than any demonstration was."""
+    steps, words = CASES[algorithm]
+    start = [f"init_from={imitated}", "trainer.warm_start_steps=0", f"trainer.steps={steps}"]
+    assert train(tmp_path / "run", *TASK, "algorithm.optimizer.lr=2e-3", *start, *words, tiny=False) == 0
+    before, after = results(tmp_path / "run")["warm_start"], results(tmp_path / "run")["final"]
+    assert after["sampled_reward"] > 0.9 > before["sampled_reward"] + 0.05
