@@ -20,7 +20,7 @@ from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.functional import advantages
-from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Batch, Texts, UserError
+from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Batch, Part, Texts, UserError
 from tokenrl_cli.sampling import rollout_of
 from tokenrl_cli.scoring import judge, texts_of
 
@@ -41,7 +41,7 @@ class Told:
 
 class Mixture:
     def __init__(self, *parts: tuple[str, float, Any]) -> None:
-        self.parts = list(parts)
+        self.parts = [Part(name, reward, weight, 1.0, 0.0, False) for name, weight, reward in parts]
 
     def __call__(self, texts: Texts) -> np.ndarray:
         raise AssertionError("a mixture is credited part by part")
@@ -236,7 +236,7 @@ def test_a_credit_that_loses_reward_is_caught(needs_prefixes: bool) -> None:
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])
 @pytest.mark.parametrize("score", [math.inf, -math.inf])
 def test_an_infinite_score_is_refused(score: float, credit: Any) -> None:
-    with pytest.raises(ValueError, match="infinite"):
+    with pytest.raises(UserError, match="infinite"):
         judged([[1, EOS], [2, EOS]], Told(is_not("b", score)), credit)
 
 

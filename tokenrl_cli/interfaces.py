@@ -116,7 +116,17 @@ class Texts:
     columns: dict[str, list[Any]]
     actions: np.ndarray  # [B, T] int64
     mask: np.ndarray  # [B, T] bool
+    ended: np.ndarray  # [B] bool, EOS was chosen
     step: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a reward may give instead of bare scores, where it has more to say."""
+
+    scores: np.ndarray  # [B] or [B, T] float64, NaN where the reward does not apply
+    metrics: dict[str, float]  # logged as rewards/<name>/<key>
+    columns: dict[str, list[Any]]  # one value a text, kept with the samples
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ class CorpusScore:
     sentences: np.ndarray  # [n] float64, the score of each sentence, on the same scale
     statistics: np.ndarray  # [n, k] float64, sufficient statistics: the score of any subset is aggregate(of its sum)
     aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value
+    lower_is_better: bool = False  # an error rate
 
 
 @dataclass(frozen=True)
@@ -224,18 +235,36 @@ class Dataset(Protocol):
 class Reward(Protocol):
     """A score of text. May also have:
 
+    name: what its numbers are logged under; without it, the name of its module;
     prefix_scores(texts, prefixes) -> [B, T + 1] float64: prefixes holds T_b + 1 strings a row, the first "";
+    completion_scores(texts, prefixes) -> [B, T + 1]: the best score that a text which begins so can still have, and
+    the score itself at the end of the row;
     corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
-    parts: list[(name, weight, Reward)], a mixture: credit is applied to each part, then summed.
+    parts: list[Part], a mixture: credit is applied to each part, then summed.
     """
 
-    def __call__(self, texts: Texts) -> np.ndarray:
+    def __call__(self, texts: Texts) -> np.ndarray | Scored:
         """[B] or [B, T] float64, NaN where the reward does not apply."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reward of a mixture: it counts as weight * (scale * score + shift), or normalised over the batch."""
+
+    name: str
+    reward: Reward
+    weight: float
+    scale: float
+    shift: float
+    normalize: bool  # mean 0 and standard deviation 1 over the sampled texts of the batch
 
 
 @runtime_checkable
 class Credit(Protocol):
-    """Spreads the score of a text over its tokens."""
+    """Spreads the score of a text over its tokens. May also have:
+
+    potential: the method of the reward that scores prefixes, where that is not prefix_scores.
+    """
 
     needs_prefixes: bool
 

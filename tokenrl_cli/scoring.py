@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import SAMPLED, Batch, Credit, Reward, Rollout, Texts, Tokenizer, UserError
+from tokenrl_cli.interfaces import SAMPLED, Batch, Credit, Part, Reward, Rollout, Scored, Texts, Tokenizer, UserError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
         {name: [values[i] for i in origin] for name, values in batch.columns.items()},
         actions,
         mask,
+        rollout.ended.cpu().numpy(),
         rollout.step,
     )
 
@@ -44,24 +45,31 @@ def judge(
 ) -> tuple[Rollout, Scores]:
     """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
 
-    A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted.
+    A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
+    are of the part's own score, before a mixture scales it; `reward` is what is optimised.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
     total, score = torch.zeros(mask.shape, dtype=torch.float64), torch.zeros(len(mask), dtype=torch.float64)
     sampled = (rollout.role == SAMPLED).cpu()
     metrics: dict[str, float] = {}
-    for name, weight, part in getattr(reward, "parts", [(_name(reward), 1.0, reward)]):
-        measured = torch.from_numpy(_measure(part, credit, texts, tokenizer))
+    columns: dict[str, list[Any]] = {}
+    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
+        said = _measure(part.reward, credit, texts, tokenizer)
+        measured = torch.from_numpy(said.scores)
+        _, own = _ends(measured, mask, credit.needs_prefixes)
+        measured = _weighted(part, measured, own[sampled & ~own.isnan()], mask.shape)
         rewards = credit(measured, mask, ended)
         start, final = _ends(measured, mask, credit.needs_prefixes)
-        _check_sum(rewards, mask, start, final, name)
+        _check_sum(rewards, mask, start, final, part.name)
         spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
         final = final.masked_fill(spoiled, torch.nan)
-        total, score = total + weight * rewards, score + weight * final
-        known = final[sampled & ~final.isnan()]
-        metrics[f"rewards/{name}/mean"] = float(known.mean()) if len(known) else 0.0
-        metrics[f"rewards/{name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
+        total, score = total + rewards, score + final
+        known = own[sampled & ~final.isnan()]
+        metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else 0.0
+        metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
+        metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
+        columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
     rewards = total.masked_fill(~(mask & valid.unsqueeze(-1)), 0.0)
     metrics |= _summary(score, valid & sampled, sampled, rollout.group.cpu(), mask, ended)
@@ -69,7 +77,7 @@ def judge(
     judged = replace(
         rollout, rewards=rewards.to(device, rollout.logprobs.dtype), valid=rollout.valid & valid.to(device)
     )
-    columns = {
+    columns |= {
         "sources": texts.sources,
         "hypotheses": texts.hypotheses,
         "references": [references[0] if references else "" for references in texts.references],
@@ -78,9 +86,16 @@ def judge(
     return judged, Scores(metrics, columns)
 
 
-def _name(reward: Reward) -> str:
-    """A reward is named like the module it lives in."""
-    return type(reward).__module__.rpartition(".")[2]
+def scored(reward: Reward, texts: Texts) -> Scored:
+    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError."""
+    said = reward(texts)
+    said = said if isinstance(said, Scored) else Scored(said, {}, {})
+    return replace(said, scores=_checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape]))
+
+
+def name_of(reward: Reward) -> str:
+    """What its numbers are logged under: its own name, or that of the module it lives in."""
+    return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
 
 
 def _ends(scores: Tensor, mask: Tensor, prefixes: bool) -> tuple[Tensor, Tensor]:
@@ -92,22 +107,42 @@ def _ends(scores: Tensor, mask: Tensor, prefixes: bool) -> tuple[Tensor, Tensor]
     return torch.zeros_like(whole), whole
 
 
-def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer) -> np.ndarray:
+def _weighted(part: Part, measured: Tensor, sampled: Tensor, shape: torch.Size) -> Tensor:
+    """The part's share of the sum; `sampled` are its scores of the sampled texts, `shape` that of the tokens."""
+    scale, shift = part.scale, part.shift
+    if measured.dim() > 1 and measured.shape == shape and (shift or part.normalize):
+        remedy = "leave its shift at 0, and reward.normalize=false"
+        raise UserError(f"reward.parts.{part.name}", "gives one number a token, which cannot be shifted", remedy)
+    if part.normalize and len(sampled):
+        deviation = float(sampled.std(correction=0))
+        scale = 1.0 / deviation if deviation > 0 else 1.0
+        shift = -float(sampled.mean()) * scale
+    return part.weight * (scale * measured + shift)
+
+
+def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer) -> Scored:
     """[B], [B, T] or, with prefixes, [B, T + 1] float64."""
-    rows, width = texts.mask.shape
-    wanted = [(rows, width + 1)] if credit.needs_prefixes else [(rows,), (rows, width)]
     if not credit.needs_prefixes:
-        scores = reward(texts)
-    elif hasattr(reward, "prefix_scores"):
-        scores = reward.prefix_scores(texts, _prefixes(texts, tokenizer))
-    else:
-        scores = _every_prefix(reward, texts, _prefixes(texts, tokenizer))
+        return scored(reward, texts)
+    prefixes = _prefixes(texts, tokenizer)
+    potential = getattr(credit, "potential", "prefix_scores")
+    if hasattr(reward, potential):
+        rows, width = texts.mask.shape
+        return Scored(_checked(reward, getattr(reward, potential)(texts, prefixes), [(rows, width + 1)]), {}, {})
+    if potential != "prefix_scores":
+        raise UserError(
+            "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
+        )
+    return _every_prefix(reward, texts, prefixes)
+
+
+def _checked(reward: Reward, scores: np.ndarray, shapes: list[tuple[int, ...]]) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
-    if scores.shape not in wanted:
-        expected = " or ".join(map(str, wanted))
-        raise UserError("reward", f"{_name(reward)} gave scores of shape {scores.shape}, must be {expected}")
+    if scores.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise UserError("reward", f"{name_of(reward)} gave scores of shape {scores.shape}, must be {expected}")
     if np.isinf(scores).any():
-        raise ValueError(f"the reward {_name(reward)} gave an infinite score")
+        raise UserError("reward", f"{name_of(reward)} gave an infinite score", "NaN says that a text has none")
     return scores
 
 
@@ -120,37 +155,40 @@ def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
     return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
 
 
-def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-    """The generic way: each distinct text of a row is scored by the reward itself. -> [B, T + 1]."""
+def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> Scored:
+    """The generic way: each distinct text of a row is scored by the reward itself. -> [B, T + 1].
+
+    The finished text of a row is another thing than the same words before EOS was chosen.
+    """
     width = texts.mask.shape[1] + 1
-    place: dict[tuple[int, str], int] = {}
-    rows: list[int] = []
+    place: dict[tuple[int, str, bool], int] = {}
+    keys: list[list[tuple[int, str, bool]]] = []
     lengths: list[int] = []
     for row, strings in enumerate(prefixes):
-        for t, string in enumerate(strings):
-            if (row, string) not in place:
-                place[row, string] = len(rows)
-                rows.append(row)
+        last = len(strings) - 1
+        keys.append([(row, string, bool(texts.ended[row]) and t == last) for t, string in enumerate(strings)])
+        for t, key in enumerate(keys[-1]):
+            if place.setdefault(key, len(lengths)) == len(lengths):
                 lengths.append(t)
-    mask = np.arange(width - 1)[None, :] < np.array(lengths)[:, None]
+    rows = [row for row, _, _ in place]
     every = Texts(
-        [string for _, string in place],
+        [string for _, string, _ in place],
         [texts.references[row] for row in rows],
         [texts.sources[row] for row in rows],
         {name: [values[row] for row in rows] for name, values in texts.columns.items()},
         texts.actions[rows],
-        mask,
+        np.arange(width - 1)[None, :] < np.array(lengths)[:, None],
+        np.array([ended for _, _, ended in place]),
         texts.step,
     )
-    scores = np.asarray(reward(every), dtype=np.float64)
-    if scores.shape == every.mask.shape:
+    said = scored(reward, every)
+    if said.scores.ndim > 1:
         raise UserError(
-            "credit", f"scores prefixes, but the reward {_name(reward)} gives one number a token", "credit=terminal"
+            "credit", f"scores prefixes, but the reward {name_of(reward)} gives one number a token", "credit=terminal"
         )
-    if scores.shape != (len(rows),):
-        raise UserError("reward", f"{_name(reward)} gave scores of shape {scores.shape}, must be {(len(rows),)}")
-    filled = [[scores[place[row, string]] for string in strings] for row, strings in enumerate(prefixes)]
-    return np.array([values + [values[-1]] * (width - len(values)) for values in filled])
+    index = np.array([[place[key] for key in row] + [place[row[-1]]] * (width - len(row)) for row in keys])
+    columns = {name: [values[place[row[-1]]] for row in keys] for name, values in said.columns.items()}
+    return Scored(said.scores[index], said.metrics, columns)
 
 
 def _check_sum(rewards: Tensor, mask: Tensor, start: Tensor, final: Tensor, name: str) -> None:

@@ -32,7 +32,7 @@ from tokenrl_cli.interfaces import (
 )
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, rollout_of
-from tokenrl_cli.scoring import judge, texts_of
+from tokenrl_cli.scoring import judge, scored, texts_of
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,11 @@ def evaluate(
             texts = texts_of(rollout, batch, task.tokenizer)
             order += indices
             said.append(texts)
-            scores += _per_text(task.reward(texts)).tolist()
+            scores += _per_text(scored(task.reward, texts).scores).tolist()
             lengths += rollout.mask.sum(-1).tolist()
             ended += rollout.ended.tolist()
             other = episodes(policy, batch, task, plain, draws)
-            sampled += _per_text(task.reward(texts_of(other, batch, task.tokenizer))).tolist()
+            sampled += _per_text(scored(task.reward, texts_of(other, batch, task.tokenizer)).scores).tolist()
             logits = policy(other.source, other.source_mask, other.actions).logits
             undecided += float(masked_sum(entropy(logits), other.mask))
             tokens += float(other.mask.sum())
@@ -189,7 +189,8 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
     together = {key: [item for part in parts for item in part.columns[key]] for key in keys}
     columns = {key: [values[i] for i in back] for key, values in together.items()}
     actions, mask = (_stacked([getattr(part, name) for part in parts])[back] for name in ("actions", "mask"))
-    return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, parts[0].step)
+    ended = np.concatenate([part.ended for part in parts])[back]
+    return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, ended, parts[0].step)
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
@@ -203,4 +204,4 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     if hasattr(metric, "corpus"):
         score: CorpusScore = metric.corpus(texts)
         return score
-    return mean_score(_per_text(metric(texts)), f"mean of {type(metric).__name__}")
+    return mean_score(_per_text(scored(metric, texts).scores), f"mean of {type(metric).__name__}")

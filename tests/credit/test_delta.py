@@ -15,6 +15,7 @@ from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.interfaces import Reward
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
+from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.rouge import Rouge
 from tokenrl_cli.scoring import judge
@@ -23,7 +24,11 @@ WORLDS = [(["a", "b", "ab", " "], "ab b"), (["5", ".", "3", " "], "5.3")]
 METRICS: list[Reward] = [
     Bleu(4, "exp", None, True, "13a", False),
     Chrf(6, 0, 2, False, False),
+    Chrf(2, 2, 2, True, True),
     Rouge("rouge1", "fmeasure", False),
+    Rouge("rougeL", "fmeasure", True),
+    ErrorRate("words"),
+    ErrorRate("characters"),
     ExactMatch(False, False),
 ]
 

@@ -24,7 +24,7 @@ def sentences(rng: np.random.Generator) -> list[str]:
 
 def texts(hypotheses: list[str], references: list[list[str]]) -> Texts:
     empty = np.zeros((SIZE, 0), dtype=np.int64)
-    return Texts(hypotheses, references, [""] * SIZE, {}, empty, empty.astype(bool), 0)
+    return Texts(hypotheses, references, [""] * SIZE, {}, empty, empty.astype(bool), np.ones(SIZE, bool), 0)
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one reference", "one or two"])

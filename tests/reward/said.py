@@ -32,13 +32,19 @@ pairs = st.tuples(
 )
 
 
-def texts(rows: Sequence[tuple[str, list[str]]], lengths: Sequence[int] | None = None, **columns: list[Any]) -> Texts:
+def texts(
+    rows: Sequence[tuple[str, list[str]]],
+    lengths: Sequence[int] | None = None,
+    ended: Sequence[bool] | None = None,
+    **columns: list[Any],
+) -> Texts:
     """`lengths`: the sampled tokens of each row; their ids count from 1."""
     lengths = lengths or [1] * len(rows)
     mask = np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]
     actions = np.where(mask, np.arange(1, max(lengths) + 1)[None, :], 0)
     sources = [f"source {i}" for i in range(len(rows))]
-    return Texts([h for h, _ in rows], [list(r) for _, r in rows], sources, columns, actions, mask, 7)
+    finished = np.array([True] * len(rows) if ended is None else ended, dtype=bool)
+    return Texts([h for h, _ in rows], [list(r) for _, r in rows], sources, columns, actions, mask, finished, 7)
 
 
 def columns(rows: Sequence[tuple[str, list[str]]]) -> list[Any]:

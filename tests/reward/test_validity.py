@@ -19,7 +19,16 @@ def texts(said: list[tuple[str, str]]) -> Texts:
     nothing = np.zeros((len(said), 0), dtype=np.int64)
     columns: dict[str, list[Any]] = {"meaning": [meaning for _, meaning in said]}
     blank = [""] * len(said)
-    return Texts([text for text, _ in said], [[] for _ in said], blank, columns, nothing, nothing.astype(bool), 0)
+    return Texts(
+        [text for text, _ in said],
+        [[] for _ in said],
+        blank,
+        columns,
+        nothing,
+        nothing.astype(bool),
+        np.ones(len(said), bool),
+        0,
+    )
 
 
 def test_a_translation_is_valid_and_the_same_text_for_another_source_is_not() -> None:

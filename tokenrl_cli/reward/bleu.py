@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.metrics.bleu import bleu, nearest_lengths
 from tokenrl_cli.metrics.corpus import library_score
+from tokenrl_cli.metrics.growth import Words
+from tokenrl_cli.metrics.ngrams import matches
 
 
 class Bleu:
-    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002."""
+    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002.
+
+    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by
+    the brevity penalty, a long one by its precision.
+    """
 
     def __init__(
         self,
@@ -32,21 +40,28 @@ class Bleu:
         if smoothing_value is not None and not 0 < smoothing_value < math.inf:
             raise UserError("reward.smoothing_value", f"must be above 0 and finite, got {smoothing_value}")
         force = True  # no advice on text that looks tokenized: a policy says what it says
-        self.metric = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, effective_order)
-        self.whole = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, False)
+        self.order, self.smoothing, self.effective_order = max_order, smoothing, effective_order
+        self.value = smoothing_value if smoothing_value is not None else BLEU.SMOOTH_DEFAULTS[smoothing] or 0.0
+        self.library = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, False)
+        joins = "-\n" if tokenize == "13a" else None  # which its tokenizer takes away, making one word of two
+        self.words = Words(self._tokens, lambda text: joins is not None and joins in text)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""
-        pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
+        return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
+
+    def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1]: of every prefix as it stands."""
+        growth, references = self.words.read(prefixes, texts.references)
+        matched = matches(growth, references, self.order, merged=True)[..., 0]
+        nearest = nearest_lengths(growth.lengths, references)
+        score = bleu(matched, growth.lengths, nearest, self.smoothing, self.value, self.effective_order) / 100
+        return np.where(references.known, score, np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, which knows no effective order."""
-        order = self.whole.max_ngram_order
-        return library_score(self.whole, texts, self(texts) * 100, "" if order == 4 else f"|order:{order}")
+        return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
-    def _score(self, text: str, references: list[str]) -> float:
-        """A corpus of one: the same number, but `sentence_score` logs a line a call if effective order is off."""
-        if not references:
-            return math.nan
-        return self.metric.corpus_score([text], [[reference] for reference in references]).score / 100
+    def _tokens(self, text: str) -> list[str]:
+        tokens: list[str] = self.library._preprocess_segment(text).split()
+        return tokens

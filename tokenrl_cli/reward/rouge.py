@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.edits import common_subsequences
+from tokenrl_cli.metrics.growth import Words
 from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.metrics.ngrams import matches, totals
+from tokenrl_cli.metrics.rouge import rouge
 
 
 class Rouge:
     """rouge-score's number of each text, [0, 1], against the reference with the best F. Lin 2004.
 
-    rouge1 and rouge2 count n-grams, rougeL is the longest common subsequence. Text is lowercased and only a-z and 0-9
-    make words: other scripts score 0. `recall` is gamed by going on, `precision` by stopping early.
+    rouge1, rouge2 and rouge3 count n-grams, rougeL is the longest common subsequence. Text is lowercased and only a-z
+    and 0-9 make words: other scripts score 0, and "naive" with a diaeresis is two words. A text or a reference without
+    n-grams is 0. `recall` is gamed by going on, `precision` by stopping early.
     """
 
     def __init__(
         self,
-        variant: Literal["rouge1", "rouge2", "rougeL"],
+        variant: Literal["rouge1", "rouge2", "rouge3", "rougeL"],
         measure: Literal["fmeasure", "precision", "recall"],
         stemmer: bool,
     ) -> None:
-        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
 
         self.variant, self.measure, self.stemmer = variant, measure, stemmer
-        self.scorer = RougeScorer([variant], use_stemmer=stemmer)
+        self.words = Words(DefaultTokenizer(stemmer).tokenize)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""
-        pairs = zip(texts.hypotheses, texts.references, strict=True)
-        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
+        return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
+
+    def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1]: of every prefix as it stands."""
+        growth, references = self.words.read(prefixes, texts.references)
+        if self.variant == "rougeL":
+            shared, order = common_subsequences(growth, references), 1
+        else:
+            order = int(self.variant.removeprefix("rouge"))
+            shared = matches(growth, references, order, merged=False)[:, :, -1]
+        said = totals(growth.lengths, order)[..., -1]
+        wanted = np.where(references.lengths < 0, -1, totals(references.lengths, order)[..., -1])
+        return np.where(references.known, rouge(shared, said, wanted, self.measure), np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """The mean over sentences, 0-1, rouge-score's own scale."""
         settings = f"{self.variant}|{self.measure}|stemmer:{'yes' if self.stemmer else 'no'}"
         return mean_score(self(texts), f"{settings}|version:rouge-score {version('rouge-score')}")
-
-    def _score(self, text: str, references: list[str]) -> float:
-        if not references:
-            return float("nan")
-        return float(getattr(self.scorer.score_multi(references, text)[self.variant], self.measure))

@@ -1,0 +1,100 @@
+"""Edit distance, its optimal completion and its optimal token values, against brute force."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenrl_cli.metrics.edits import common_subsequences, completion_values, edit_distances, fewest_edits
+from tokenrl_cli.metrics.growth import Words
+
+LETTERS = "abc"
+PREFIXES = ["".join(p) for n in range(5) for p in itertools.product(LETTERS, repeat=n)]  # 121
+REFERENCES = ["abca", "aab", "c", "bb", "abcab"]
+
+
+def distance(a: str, b: str) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+def subsequence(a: str, b: str) -> int:
+    """By trying every subsequence of the shorter."""
+    a, b = sorted((a, b), key=len)
+    for n in range(len(a), 0, -1):
+        for kept in itertools.combinations(a, n):
+            rest = iter(b)
+            if all(letter in rest for letter in kept):
+                return n
+    return 0
+
+
+def grown(text: str) -> list[str]:
+    return [text[:t] for t in range(len(text) + 1)]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_the_fewest_errors_still_possible_are_those_of_the_best_completion(reference: str) -> None:
+    suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
+    growth, references = Words(list).read([grown(text) for text in PREFIXES], [[reference]] * len(PREFIXES))
+    found = fewest_edits(growth, references)[:, -1, 0]
+    assert found.tolist() == [min(distance(text + suffix, reference) for suffix in suffixes) for text in PREFIXES]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_the_optimal_token_values_are_those_of_the_best_completion(reference: str) -> None:
+    """O26: Q*(p, a) = -min_s D(p a s, r); Q*(p, EOS) = -D(p, r)."""
+    suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
+    for text in PREFIXES[::3]:
+        ids = np.array([[LETTERS.index(letter) + 1 for letter in text]], dtype=np.int64).reshape(1, len(text))
+        goal = np.array([[LETTERS.index(letter) + 1 for letter in reference] + [3]])  # padded by a real id
+        values = completion_values(ids, np.array([len(text)]), goal, np.array([len(reference)]), 4, 0)
+        best = [min(distance(text + letter + suffix, reference) for suffix in suffixes) for letter in LETTERS]
+        assert values[0, -1].tolist() == [-distance(text, reference), *(-float(each) for each in best)]
+
+
+def test_values_of_a_ragged_batch_are_those_of_each_row_alone_and_stop_at_its_end() -> None:
+    texts, lengths = np.array([[1, 2, 3], [2, 1, 1]]), np.array([3, 1])
+    references, sizes = np.array([[1, 2, 3, 3], [2, 2, 1, 1]]), np.array([4, 2])
+    values = completion_values(texts, lengths, references, sizes, 5, 0)
+    alone = completion_values(texts[1:, :1], lengths[1:], references[1:, :2], sizes[1:], 5, 0)
+    assert (values[1, :2] == alone[0]).all() and not values[1, 2:].any()
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 130])
+def test_distances_across_blocks_of_64_places(size: int) -> None:
+    random = np.random.default_rng(size)
+    reference = "".join(random.choice(list(LETTERS), size))
+    text = "".join(random.choice(list(LETTERS), 140))
+    growth, references = Words(list).read([grown(text)], [[reference, reference[:5]]])
+    for place, other in enumerate((reference, reference[:5])):
+        every = [distance(text[:t], other) for t in range(141)]
+        assert edit_distances(growth, references)[0, :, place].tolist() == every
+        fewest = [min(distance(text[:t], other[:j]) for j in range(len(other) + 1)) for t in range(0, 141, 20)]
+        assert fewest_edits(growth, references)[0, ::20, place].tolist() == fewest
+
+
+texts = st.text(LETTERS, max_size=7)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(texts, min_size=1, max_size=6), st.lists(texts, max_size=4)), min_size=1, max_size=4)
+)
+def test_a_text_may_lose_tokens_it_had(rows: list[tuple[list[str], list[str]]]) -> None:
+    """Each string of a row is any other text, as where a longer word is another word."""
+    growth, references = Words(list).read([strings for strings, _ in rows], [refs for _, refs in rows])
+    edits, shared = edit_distances(growth, references), common_subsequences(growth, references)
+    for row, (strings, refs) in enumerate(rows):
+        for place, text in enumerate(strings):
+            assert edits[row, place, : len(refs)].tolist() == [distance(text, ref) for ref in refs]
+            assert shared[row, place, : len(refs)].tolist() == [subsequence(text, ref) for ref in refs]
+        assert not edits[row, :, len(refs) :].any()

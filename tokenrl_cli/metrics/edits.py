@@ -1,0 +1,191 @@
+"""Edit distances and common subsequences of growing texts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenrl_cli.metrics.compiled import compiled
+from tokenrl_cli.metrics.growth import Growth, References
+
+
+def edit_distances(growth: Growth, references: References) -> np.ndarray:
+    """Levenshtein 1966, of each prefix to each reference: [B, W, G] int32, 0 where a row has no such reference."""
+    return _distances(growth, references, False)
+
+
+def fewest_edits(growth: Growth, references: References) -> np.ndarray:
+    """The distance to that prefix of the reference which is nearest: as few errors as a text that starts so can end
+    with (optimal completion, arXiv:1810.01398, section 3). [B, W, G] int32."""
+    return _distances(growth, references, True)
+
+
+def common_subsequences(growth: Growth, references: References) -> np.ndarray:
+    """Length of the longest common subsequence of each prefix and each reference: [B, W, G] int32."""
+    sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
+    table = np.zeros((int(growth.lengths.max(initial=0)) + 1, int(sizes.max(initial=0))), np.int32)
+    found = np.zeros((*growth.kept.shape, references.most), np.int32)
+    _subsequences(
+        growth.tokens, growth.first, growth.kept, growth.added,
+        references.tokens, references.starts, references.sets, references.rows, table, found,
+    )  # fmt: skip
+    return found
+
+
+def completion_values(
+    texts: np.ndarray, lengths: np.ndarray, references: np.ndarray, reference_lengths: np.ndarray, size: int, eos: int
+) -> np.ndarray:
+    """Q*(s_t, a) = -(errors of the best text that begins with y_<t a), the optimal token values of edit distance.
+
+    texts [B, T] and references [B, R] int64 ids without EOS, lengths [B] -> [B, T + 1, size] float64: place t is for
+    the token after t tokens, 0 past the end of a text. With m(y) the errors of the best completion of y, a token that
+    keeps on an optimal path leaves m(y), any other adds one, and EOS takes the text as it is: -D(y, reference).
+    """
+    values = np.zeros((len(texts), texts.shape[1] + 1, size))
+    _complete(texts, lengths, references, reference_lengths, eos, values)
+    return values
+
+
+def _distances(growth: Growth, references: References, nearest: bool) -> np.ndarray:
+    found = np.zeros((*growth.kept.shape, references.most), np.int32)
+    longest = int(growth.lengths.max(initial=0))
+    largest = max(int(growth.tokens.max(initial=0)), int(references.tokens.max(initial=0)))
+    _edit(
+        growth.tokens, growth.first, growth.kept, growth.added,
+        references.tokens, references.starts, references.sets, references.rows,
+        np.argsort(references.rows, kind="stable"), longest, largest, nearest, found,
+    )  # fmt: skip
+    return found
+
+
+@compiled
+def _edit(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, longest, largest, nearest, found):  # type: ignore[no-untyped-def]
+    # One column of the table of distances is a string of steps up or down by at most one, two bits a place, so 64
+    # places of the reference are worked on at once (Myers 1999; blocks as in Hyyro 2003). up[i] and down[i] are the
+    # column of the first i tokens of the text; a text that loses tokens goes on from an earlier column.
+    one, full, top = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(63)
+    sizes = np.diff(ref_starts)
+    most = (sizes.max() if len(sizes) else 0) // 64 + 1
+    up = np.zeros((longest + 1, most), np.uint64)
+    down = np.zeros((longest + 1, most), np.uint64)
+    distance = np.zeros(longest + 1, np.int32)
+    index = np.zeros(largest + 1, np.int32)  # of a token, its row in `where`; 0: not in the reference
+    where = np.zeros(((sizes.max() if len(sizes) else 0) + 1, most), np.uint64)  # bit j: the token stands at place j
+    for group in range(found.shape[2]):
+        present = -1
+        for row in by_set:
+            reference = sets[rows[row]] + group
+            if reference >= sets[rows[row] + 1]:
+                continue
+            begin, end = ref_starts[reference], ref_starts[reference + 1]
+            size = end - begin
+            blocks = (size + 63) // 64
+            if reference != present:
+                if present >= 0:
+                    for place in range(ref_starts[present], ref_starts[present + 1]):
+                        index[ref_tokens[place]] = 0
+                present = reference
+                distinct = 0
+                for place in range(begin, end):
+                    token = ref_tokens[place]
+                    if index[token] == 0:
+                        distinct += 1
+                        index[token] = distinct
+                        where[distinct, :blocks] = 0
+                    where[index[token], (place - begin) // 64] |= one << np.uint64((place - begin) % 64)
+            up[0, :blocks] = full
+            down[0, :blocks] = 0
+            distance[0] = size
+            last = one << np.uint64((size - 1) % 64)
+            length = 0
+            for prefix in range(kept.shape[1]):
+                length = kept[row, prefix]
+                for step in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
+                    rows_of = where[index[tokens[step]]]
+                    known = index[tokens[step]] > 0
+                    carry = 1  # the empty reference is one step further away
+                    for block in range(blocks):
+                        rise, fall = up[length, block], down[length, block]
+                        equal = rows_of[block] if known else np.uint64(0)
+                        vertical = equal | fall
+                        if carry < 0:
+                            equal |= one
+                        across = (((equal & rise) + rise) ^ rise) | equal
+                        more = fall | ~(across | rise)
+                        less = rise & across
+                        into = carry
+                        bit = last if block == blocks - 1 else one << top
+                        carry = 1 if more & bit else (-1 if less & bit else 0)
+                        more = more << one
+                        less = less << one
+                        if into < 0:
+                            less |= one
+                        elif into > 0:
+                            more |= one
+                        up[length + 1, block] = less | ~(vertical | more)
+                        down[length + 1, block] = more & vertical
+                    distance[length + 1] = distance[length] + carry
+                    length += 1
+                if nearest:
+                    here = length  # from the empty prefix of the reference on
+                    least = here
+                    for place in range(size):
+                        shift = np.uint64(place % 64)
+                        here += np.int64((up[length, place // 64] >> shift) & one)
+                        here -= np.int64((down[length, place // 64] >> shift) & one)
+                        least = min(least, here)
+                    found[row, prefix, group] = least
+                else:
+                    found[row, prefix, group] = distance[length]
+        if present >= 0:
+            for place in range(ref_starts[present], ref_starts[present + 1]):
+                index[ref_tokens[place]] = 0
+
+
+@compiled
+def _subsequences(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, table, found):  # type: ignore[no-untyped-def]
+    # table[i] is the row of the first i tokens of the text, the references side by side, each with its empty prefix.
+    # A row needs only the one before it, so a text that loses tokens goes on from an earlier row; row 0 stays 0.
+    for row in range(kept.shape[0]):
+        begin, end = sets[rows[row]], sets[rows[row] + 1]
+        for prefix in range(kept.shape[1]):
+            length = kept[row, prefix]
+            for step in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
+                above, here = table[length], table[length + 1]
+                length += 1
+                column = 0
+                for reference in range(begin, end):
+                    left = 0
+                    here[column] = 0
+                    for place in range(ref_starts[reference], ref_starts[reference + 1]):
+                        column += 1
+                        same = ref_tokens[place] == tokens[step]
+                        left = above[column - 1] + 1 if same else max(above[column], left)
+                        here[column] = left
+                    column += 1
+            column = 0
+            for reference in range(begin, end):
+                column += ref_starts[reference + 1] - ref_starts[reference]
+                found[row, prefix, reference - begin] = table[length, column]
+                column += 1
+
+
+@compiled
+def _complete(texts, lengths, references, reference_lengths, eos, values):  # type: ignore[no-untyped-def]
+    for row in range(texts.shape[0]):
+        size = reference_lengths[row]
+        errors = np.arange(size + 1)
+        for step in range(lengths[row] + 1):
+            if step > 0:
+                diagonal = errors[0]
+                errors[0] = step
+                for place in range(1, size + 1):
+                    wrong = 0 if references[row, place - 1] == texts[row, step - 1] else 1
+                    best = min(min(errors[place], errors[place - 1]) + 1, diagonal + wrong)
+                    diagonal = errors[place]
+                    errors[place] = best
+            least = errors.min()
+            values[row, step, :] = -least - 1.0
+            for place in range(size):
+                if errors[place] == least:
+                    values[row, step, references[row, place]] = -least
+            values[row, step, eos] = -errors[size]

@@ -1,0 +1,89 @@
+"""Errors of words, characters or phones: how speech recognition is scored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from tokenrl_cli import __version__
+from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.edits import edit_distances, fewest_edits
+from tokenrl_cli.metrics.growth import Characters, References, Words
+
+NAMES = {"words": "wer", "characters": "cer", "phones": "per"}
+SPACES = re.compile(r"\s\s+")
+NOT_SPACE = re.compile(r"[^\S ]")
+
+
+class ErrorRate:
+    """1 - errors / length of the reference, errors being insertions, deletions and substitutions (Levenshtein 1966).
+
+    With one reference the rate is jiwer's `wer` (unit words) or `cer` (characters); of several references the one with
+    the smallest rate. As in jiwer, words are what spaces divide (a single tab does not), characters include inner white
+    space, and where the reference is empty the rate is the number of insertions. Phones are what any white space
+    divides. 0 for an empty text, and below 0, without limit, for one that goes on: length never pays.
+    """
+
+    def __init__(self, unit: Literal["words", "characters", "phones"]) -> None:
+        self.unit, self.name = unit, NAMES[unit]
+        readers: dict[str, Words | Characters] = {
+            "words": Words(_words, lambda text: NOT_SPACE.search(text) is not None),
+            "characters": Characters(str.strip, squeezed=False),
+            "phones": Words(str.split),
+        }
+        self.reader = readers[unit]
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
+        return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
+
+    def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1]: of every prefix as it stands, against the whole reference."""
+        growth, references = self.reader.read(prefixes, texts.references)
+        return _best(edit_distances(growth, references), references)
+
+    def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1]: the best that a text which begins so can still have (optimal completion); at the end of each row
+        what it has. A prefix that ends inside a word counts that word as it stands."""
+        growth, references = self.reader.read(prefixes, texts.references)
+        scores = _best(edit_distances(growth, references), references)
+        reachable = _best(fewest_edits(growth, references), references)
+        last = np.array([len(strings) - 1 for strings in prefixes])[:, None]
+        return np.where(np.arange(scores.shape[1]) < last, reachable, scores)
+
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """All errors over all words of the references, each text against its best one: jiwer's rate, 0 is perfect."""
+        growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
+        errors = edit_distances(growth, references)
+        best = _rates(errors, references).argmin(-1)
+        errors, lengths = (np.take_along_axis(each, best, -1)[:, 0] for each in (errors[:, 0], references.lengths))
+        known = references.known[:, 0]
+        statistics = np.where(known[:, None], np.stack([errors, lengths], -1), 0).astype(np.float64)
+        sentences = np.where(known, _rate(errors, lengths), np.nan)
+        signature = f"{self.name}|refs:best|empty:insertions|version:tokenrl {__version__}, as jiwer 4"
+        return CorpusScore(_ratio(statistics.sum(0)), signature, sentences, statistics, _ratio, lower_is_better=True)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in SPACES.sub(" ", text).strip().split(" ") if word]
+
+
+def _rate(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    return errors / np.maximum(lengths, 1)  # of an empty reference: the number of insertions
+
+
+def _rates(errors: np.ndarray, references: References) -> np.ndarray:
+    """[B, W, G], infinite where there is no such reference."""
+    lengths = references.lengths[:, None, :]
+    return np.where(lengths < 0, np.inf, _rate(errors, lengths))
+
+
+def _best(errors: np.ndarray, references: References) -> np.ndarray:
+    return np.where(references.known, 1.0 - _rates(errors, references).min(-1), np.nan)
+
+
+def _ratio(total: np.ndarray) -> float:
+    return float(total[0] / max(total[1], 1))

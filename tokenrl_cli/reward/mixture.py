@@ -1,0 +1,55 @@
+"""Several rewards at once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Part, Reward, Texts, UserError
+
+
+class Mixture:
+    """sum_i weight_i * (scale_i * score_i + shift_i); a part that is not named in weights or scales has 1, in shifts 0.
+
+    Credit is given to each part by itself, so a dense part and one that is known only at the end go together; each is
+    logged by its name, before it is scaled. `normalize` replaces scale and shift by those that give each part mean 0
+    and standard deviation 1 over the sampled texts of the batch: parts of any scale weigh what their weight says, but
+    what is optimised then moves with the batch. Evaluation does not normalise. NaN in a part makes the sum NaN.
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, Reward],
+        weights: dict[str, float],
+        scales: dict[str, float],
+        shifts: dict[str, float],
+        normalize: bool,
+    ) -> None:
+        if not parts:
+            raise UserError("reward.parts", "has no part", "+reward@reward.parts.bleu=bleu")
+        for key, values in (("weights", weights), ("scales", scales), ("shifts", shifts)):
+            for name, value in values.items():
+                if name not in parts:
+                    raise UserError(f"reward.{key}.{name}", f"there is no such part; there are {', '.join(parts)}")
+                if not math.isfinite(value):
+                    raise UserError(f"reward.{key}.{name}", f"must be finite, got {value}")
+        if normalize and (scales or shifts):
+            raise UserError("reward.normalize", "chooses scale and shift itself", "reward.scales={} reward.shifts={}")
+        for name, part in parts.items():
+            if hasattr(part, "parts"):
+                raise UserError(f"reward.parts.{name}", "is a mixture itself", "name its parts beside the others")
+        self.parts = [
+            Part(name, part, weights.get(name, 1.0), scales.get(name, 1.0), shifts.get(name, 0.0), normalize)
+            for name, part in parts.items()
+        ]
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; as it is, never normalised. A part of one number a token counts as its sum."""
+        total = np.zeros(len(texts.hypotheses))
+        for part in self.parts:
+            said = part.reward(texts)
+            scores = np.asarray(getattr(said, "scores", said), dtype=np.float64)
+            whole = scores if scores.ndim == 1 else np.where(texts.mask, scores, 0.0).sum(-1)
+            total += part.weight * (part.scale * whole + part.shift)
+        return total
