@@ -220,9 +220,9 @@ def test_no_prefix_depends_on_a_later_token(name: str) -> None:
 
 
 def test_a_full_memory_of_words_is_emptied_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenrl_cli.metrics.growth.CAPACITY", 20)
+    monkeypatch.setattr("tokenrl_cli.metrics.growth.REMEMBERED", 20)
     reward, score = Bleu(*BLEUS[0]), bleu(*BLEUS[0])
     for batch in range(6):
         words = [f" word{batch}{i}." for i in range(9)]
         assert_equal(reward, score, [(words, ["".join(words[::-1]), "".join(words[:4])])])
-        assert sum(map(len, reward.words._words.values())) < 60
+        assert len(reward.words._starts) < 60

@@ -6,22 +6,27 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-Loop = TypeVar("Loop", bound=Callable[..., Any])
+Loop = Callable[..., Any]
 PATIENCE = 1.0  # seconds; loading from disk is faster, compiling is not
 
 
-def compiled(loop: Loop) -> Loop:
-    """`loop` as machine code. A first call that has to compile says so, for it takes seconds."""
+def loop(function: Loop) -> Any:
+    """Machine code, for other loops to call."""
     import numba
 
     try:
-        fast = numba.njit(cache=True, nogil=True)(loop)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no directory can be written: compile in every process
-        fast = numba.njit(nogil=True)(loop)
+        return numba.njit(nogil=True)(function)
 
-    @functools.wraps(loop)
+
+def compiled(function: Loop) -> Loop:
+    """A loop for Python to call. A first call that has to compile says so, for it takes seconds."""
+    fast = loop(function)
+
+    @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         if fast.signatures:
             return fast(*arguments)
@@ -33,7 +38,7 @@ def compiled(loop: Loop) -> Loop:
         finally:
             notice.cancel()
 
-    return call  # type: ignore[return-value]
+    return call
 
 
 def _tell() -> None:

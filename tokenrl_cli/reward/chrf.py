@@ -27,7 +27,7 @@ class Chrf:
             if value < least:
                 raise UserError(f"reward.{name}", f"must be at least {least}, got {value}")
         self.library = CHRF(char_order, word_order, beta, lowercase, whitespace)
-        self.units = [(Characters(str.lower if lowercase else str, squeezed=not whitespace), char_order)]
+        self.units = [(Characters(str.lower if lowercase else None, squeezed=not whitespace), char_order)]
         if word_order:
             self.units.append((Words(self._tokens), word_order))  # type: ignore[arg-type]
 
