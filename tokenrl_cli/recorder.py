@@ -95,7 +95,7 @@ class Recorder:
     ) -> None:
         self.run, self.config, self.trainer, self.task, self.model = run, config, trainer, task, model
         self.journal, self.display = journal, display
-        self.best: dict[str, Any] | None = None  # value, step of the best evaluation on val so far
+        self.best: dict[str, Any] | None = None  # value, score (more is better) and step of the best evaluation on val
         self.stale = 0  # evaluations since then
         self.done = 0  # steps of the run
         self.stopped: str | None = None  # why this stage ended early
@@ -131,7 +131,7 @@ class Recorder:
             improved = self.judge(stage, done)
         patience = self.trainer.warm_start_patience
         if stage.name == "warm_start" and patience and self.stale >= patience:
-            self.stopped = f"{self.trainer.monitor} has not risen in {patience} evaluations"
+            self.stopped = f"{self.trainer.monitor} has not improved in {patience} evaluations"
         stop = last or bool(over) or self.stopped is not None
         if done % self.trainer.checkpoint_every == 0 or improved or stop or self.signal:
             self.save(stage, done, improved)
@@ -149,8 +149,10 @@ class Recorder:
                 f"choose one of {', '.join(sorted(evaluation.metrics))}",
             )
         value = evaluation.metrics[self.trainer.monitor]
-        if self.best is None or value > self.best["value"] or math.isnan(self.best["value"]):
-            self.best, self.stale = {"value": value, "step": done}, 0
+        known = evaluation.corpus.get(self.trainer.monitor)
+        sign = -1 if known is not None and known.lower_is_better else 1
+        if self.best is None or sign * value > self.best["score"] or math.isnan(self.best["value"]):
+            self.best, self.stale = {"value": value, "score": sign * value, "step": done}, 0
             return True
         self.stale += 1
         return False
@@ -205,7 +207,7 @@ class Recorder:
             "step": done,
             "stage_start": stage.start,
             "best": self.best,
-            "score": self.best["value"] if self.best and self.best["step"] == done else None,
+            "score": self.best["score"] if self.best and self.best["step"] == done else None,
             "stale": self.stale,
             "stopped": self.stopped,
             "tokens": self.tokens,

@@ -31,7 +31,7 @@ from tokenrl_cli.interfaces import (
     Tokenizer,
 )
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.scoring import judge, scored, texts_of
 
 
@@ -102,6 +102,12 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
         seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
         if not observer.step(stage, step + 1, rollout, metrics | scored, columns, seconds):
             break
+
+
+def rehearse(task: Task) -> None:
+    """Judges a demonstration, so that a reward and a credit that do not go together say so before any training."""
+    _, batch = next(_batches(task, "val", 1, 1))
+    judge(recite(batch, task.tokenizer.eos_id), batch, task.tokenizer, task.reward, task.credit)
 
 
 @torch.no_grad()

@@ -61,7 +61,9 @@ class Training:
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
+        from tokenrl_cli.train import rehearse
 
+        rehearse(self.task)
         if self.saved is not None:
             self.recorder.resume(self.saved.state)
         (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
@@ -126,9 +128,10 @@ class Training:
         self.recorder.stopped = None
         assert self.recorder.best is not None
         gate, value = self.trainer.gate, self.recorder.best["value"]
-        if gate is not None and value < gate:
+        sign = 1 if value == self.recorder.best["score"] else -1  # of an error rate
+        if gate is not None and sign * value < sign * gate:
             self.recorder.note(
-                f"the warm start reached {self.trainer.monitor} {value:.2f} on val, below its gate of {gate:g}: "
+                f"the warm start reached {self.trainer.monitor} {value:.2f} on val, short of its gate of {gate:g}: "
                 "train it longer before believing what RL adds"
             )
 

@@ -1,0 +1,118 @@
+"""`tokenrl eval`: what it reports is what the reference tools say of the files it wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import pytest
+
+from tests.running import tokenrl, train
+
+FILES = [
+    "dataset=jsonl",
+    "dataset.source_column=src",
+    "dataset.reference_column=refs",
+    "trainer.monitor=sampled_reward",
+]
+METRICS = [
+    f"+reward@metrics.{name}={name}" for name in ("rouge", "wer", "token_accuracy")
+]  # besides its own bleu and chrf
+SMALL = [
+    "model=gru", "model.embedding=16", "model.hidden=24", "decode.max_length=8", "trainer.warm_start_steps=200",
+    "trainer.steps=2", "trainer.batch_size=8", "trainer.warm_start_batch_size=8", "trainer.eval_every=100",
+    "trainer.eval_examples=8", "trainer.device=cpu", "trainer.gate=null",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained on sentences with one, two and three references."""
+    home = tmp_path_factory.mktemp("eval")
+    words = "the small cat sat on a mat , and 5.3 dogs ran .".split()
+    for split, size in (("train", 40), ("val", 8), ("test", 12)):
+        rows = []
+        for i in range(size):
+            said = [words[(i * 5 + k * (1 + i % 3)) % len(words)] for k in range(3 + i % 4)]
+            refs = [" ".join(said), " ".join(reversed(said)), " ".join(said[1:])][: 1 + i % 3]
+            rows.append(json.dumps({"src": " ".join(said), "refs": refs}))
+        (home / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    assert train(home / "run", *FILES, f"dataset.path={home}", *METRICS, *SMALL, tiny=False) == 0
+    assert tokenrl("eval", f"ckpt={home / 'run'}", f"out={home / 'eval'}") == 0
+    return home
+
+
+def results(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "eval" / "test-greedy" / "results.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_the_sacrebleu_command_says_the_same_of_the_files(run: Path, name: str) -> None:
+    folder = run / "eval" / "test-greedy"
+    files = sorted(map(str, folder.glob("references.*.txt")))
+    assert len(files) == 3
+    command = [sys.executable, "-m", "sacrebleu", *files, "-i", str(folder / "hypotheses.txt"), "-m", name, "-w", "10"]
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    ours = results(run)["metrics"][name]
+    assert ours["value"] == pytest.approx(said["score"], abs=1e-9) and ours["value"] > 1
+
+
+def test_jiwer_says_the_same_of_the_files(run: Path) -> None:
+    folder = run / "eval" / "test-greedy"
+    text = (folder / "hypotheses.txt").read_text().splitlines()
+    columns = [path.read_text().splitlines() for path in sorted(folder.glob("references.*.txt"))]
+    best = [
+        min((ref for ref in refs if ref), key=lambda ref, text=said: jiwer.wer(ref, text))  # type: ignore[misc]
+        for said, refs in zip(text, zip(*columns, strict=True), strict=True)
+    ]
+    assert results(run)["metrics"]["wer"]["value"] == pytest.approx(jiwer.wer(best, text), abs=1e-12)
+
+
+def test_every_metric_has_its_signature_and_an_interval_around_it(run: Path) -> None:
+    found = results(run)["metrics"]
+    assert set(found) >= {"bleu", "chrf", "rouge", "wer", "token_accuracy"}
+    for name, metric in found.items():
+        assert metric["low"] <= metric["value"] <= metric["high"], name
+        assert "version:" in metric["signature"]
+    assert "nrefs:var" in found["bleu"]["signature"]
+
+
+def test_an_error_rate_chooses_the_checkpoint_where_it_is_lowest(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "+reward@metrics.wer=wer", "trainer.monitor=wer", "trainer.eval_every=1") == 0
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    judged = [
+        (line["metrics"]["wer"], line["step"])
+        for line in logged
+        if line["split"] == "val" and line["stage"] in ("warm_start", "train")
+    ]
+    lowest = min(value for value, _ in judged)
+    chosen = int((tmp_path / "run" / "checkpoints" / "best").resolve().name)
+    assert (lowest, chosen) in judged and lowest < max(value for value, _ in judged)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["objective"] == lowest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["credit=token"], "credit: token needs a reward of one number a token"),
+        (["credit=delta_optimal"], "credit: needs completion_scores of the reward, which token_accuracy does not have"),
+        (["reward=validity"], "validity: needs the column 'meaning'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], problem: str
+) -> None:
+    assert train(tmp_path / "run", *overrides) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
+@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "scst", "dqn"])
+def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
+    assert train(tmp_path / "run", f"algorithm={algorithm}", f"credit={credit}", "reward=per") == 0
