@@ -83,6 +83,20 @@ def test_distances_across_blocks_of_64_places(size: int) -> None:
 
 
 texts = st.text(LETTERS, max_size=7)
+sentences = st.text("ab  ", max_size=8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(sentences, min_size=1, max_size=8), sentences)
+def test_a_text_may_lose_words_and_parts_of_words(strings: list[str], reference: str) -> None:
+    names: dict[str, str] = {}
+    growth, references = Words(str.split).read([strings], [[reference]])
+    found = edit_distances(growth, references)[0, :, 0]
+    for text, errors in zip(strings, found.tolist(), strict=True):
+        said, wanted = (
+            "".join(names.setdefault(w, chr(97 + len(names))) for w in t.split()) for t in (text, reference)
+        )
+        assert errors == distance(said, wanted)
 
 
 @settings(max_examples=100, deadline=None)

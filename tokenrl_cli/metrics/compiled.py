@@ -41,5 +41,6 @@ def compiled(function: Loop) -> Loop:
     return call
 
 
+@functools.cache  # once is enough, however many loops there are
 def _tell() -> None:
-    logging.getLogger(__name__).info("compiling the loops of the metrics for this machine (once per installation)")
+    logging.getLogger(__name__).warning("compiling the loops of the metrics: some seconds, once per installation")

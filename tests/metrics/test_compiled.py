@@ -1,0 +1,42 @@
+"""Compiling takes seconds once: it is said, kept on disk, and does without a disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import logging
+logging.basicConfig(format="%(message)s")
+from tokenrl_cli.metrics import compiled
+compiled.PATIENCE = 0.01
+from tests.reward.said import texts
+from tokenrl_cli.reward.rouge import Rouge
+print(Rouge("rougeL", "fmeasure", False)(texts([("a b", ["a c"])]))[0])
+"""
+
+
+def start(**environment: str) -> subprocess.CompletedProcess[str]:
+    home = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=os.environ | environment, cwd=home, capture_output=True, text=True
+    )
+
+
+def test_the_first_use_says_that_it_compiles_once_and_a_later_one_loads(tmp_path: Path) -> None:
+    first = start(NUMBA_CACHE_DIR=str(tmp_path))
+    assert (first.returncode, first.stdout) == (0, "0.5\n")
+    assert first.stderr.count("compiling the loops of the metrics") == 1
+    kept = sorted(path.name for path in tmp_path.rglob("*.nbc"))
+    assert kept and start(NUMBA_CACHE_DIR=str(tmp_path)).stdout == "0.5\n"
+    assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == kept
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a place that nobody can write to")
+def test_where_nothing_can_be_written_it_compiles_every_time(tmp_path: Path) -> None:
+    done = start(NUMBA_CACHE_DIR="/dev/null/nowhere")
+    assert (done.returncode, done.stdout) == (0, "0.5\n"), done.stderr
