@@ -115,6 +115,7 @@ def echo(texts: Texts) -> list[int]:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 4), st.data())
 def test_every_row_is_judged_by_its_own_source_in_any_order(sources: int, times: int, data: st.DataObject) -> None:
+    """Trap 23: references that belong to other samples."""
     batch = numbered(sources)
     rollout = rollout_from([[i + 1, EOS] for i in range(sources) for _ in range(times)], batch)
     index = data.draw(st.lists(st.integers(0, len(rollout) - 1), min_size=1, max_size=20))

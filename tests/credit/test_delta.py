@@ -69,7 +69,7 @@ def test_it_is_the_difference_of_neighbours_and_nothing_past_the_end() -> None:
 
 
 def test_its_gradient_needs_all_that_is_still_to_come() -> None:
-    """sum_t grad log p(a_t) G_t is exact with G_t the rewards to go; with r_t alone it is another gradient."""
+    """O13, trap 19: sum_t grad log p(a_t) G_t is exact with G_t the rewards to go; with r_t alone it is another."""
     policy = TabularPolicy(WORLD["policy_logits"])
     potential = dict(REWARDS)
     table = [[potential["".join(" ab"[i] for i in ids[:t] if i)] for t in range(len(ids) + 1)] for ids in SEQUENCES]

@@ -21,6 +21,7 @@ class Places:
 
 
 def test_every_token_gets_its_number_and_padding_none() -> None:
+    """Trap 24: a reward of one half is not made an integer."""
     rollout, scores = judge(rollout_from([[1, 2, 0], [2, 0]]), batch_of(1), TOKENIZER, Places(), Token())  # type: ignore[arg-type]
     assert rollout.rewards is not None
     assert rollout.rewards.tolist() == [[0.625, 0.75, 0.5], [0.75, 0.5, 0]]  # halves survive

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import jiwer
@@ -16,6 +18,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from tests.data import real
 from tests.reward.said import texts
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
@@ -168,6 +171,22 @@ def test_two_hundred_tokens_against_eight_references(name: str) -> None:
         (text(1), ["".join(text(200))]),
     ]
     assert_equal(*pair(name), said)
+
+
+@pytest.mark.parametrize("name", MAIN)
+@pytest.mark.parametrize("data", ["e2e_nlg", "tatoeba_en_de", "g2p_cmudict", "scitldr"])
+def test_real_text_said_in_sub_words_of_its_own(data: str, name: str) -> None:
+    """A text of one example against the references of another and its own."""
+    with gzip.open(next(real(data).glob("test.jsonl.gz")), "rt", encoding="utf-8") as lines:
+        examples = [json.loads(line)["refs"] for line in islice(lines, 12)]
+    bpe = Bpe(400, 1)
+    bpe.train([text for refs in examples for text in refs])
+    reward, score = pair(name)
+    said = [bpe.prefixes(bpe.encode(refs[0])[:60]) for refs in examples]
+    goals = [[*refs[:3], *other[:1]] for refs, other in zip(examples, examples[1:] + examples[:1], strict=True)]
+    found = reward.prefix_scores(texts([(strings[-1], refs) for strings, refs in zip(said, goals, strict=True)]), said)
+    for row, (strings, refs) in enumerate(zip(said, goals, strict=True)):
+        assert np.abs(found[row, : len(strings)] - [score(string, refs) for string in strings]).max() <= 1e-9
 
 
 @cache

@@ -54,7 +54,7 @@ def columns(rows: Sequence[tuple[str, list[str]]]) -> list[Any]:
 
 
 def assert_length_does_not_pay(reward: Reward) -> None:
-    """Nothing, too little, too much and endless repetition all score below the reference itself."""
+    """Trap 44: nothing, too little, too much and endless repetition all score below the reference itself."""
     tricks = ["", "the", "the small cat", f"{REFERENCE} {REFERENCE}", f"{REFERENCE} and so on", " ".join(["the"] * 60)]
     best, *others = reward(texts([(said, [REFERENCE]) for said in (REFERENCE, *tricks)]))
     assert best == 1.0 or abs(best - 1) < 1e-12

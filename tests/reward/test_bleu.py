@@ -44,6 +44,7 @@ def test_the_reward_is_sacrebleu_on_any_text(pair: tuple[str, list[str]]) -> Non
 
 
 def test_known_numbers() -> None:
+    """Trap 25: of an empty text, one word, an identical text, an order without a match."""
     rows = [("", ["a"]), ("cat", ["cat"]), ("the cat sat", ["the cat sat on"]), ("a b c x", ["a b c d"])]
     by_hand = [0.0, 1.0, np.exp(1 - 4 / 3), (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25]  # no 4-gram of 1: counts as 1/2
     assert REWARD(texts(rows)) == pytest.approx(by_hand, abs=1e-12)
