@@ -24,7 +24,7 @@ def library_score(metric: Any, texts: Texts, sentences: np.ndarray, unsaid: str)
     statistics[rows] = found
 
     def aggregate(total: np.ndarray) -> float:
-        return float(metric._compute_score_from_stats(total.astype(int).tolist()).score)
+        return float(metric._compute_score_from_stats(total.tolist()).score)
 
     signature = f"{metric.get_signature()}{unsaid}"
     return CorpusScore(aggregate(statistics.sum(0)), signature, sentences, statistics, aggregate)

@@ -1,0 +1,23 @@
+"""A control: the same for every text."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts, UserError
+
+
+class Constant:
+    """`value` for every text. What a run gains with it, it does not owe to its reward: with any baseline the advantage
+    is 0, without one every sampled text becomes likelier."""
+
+    def __init__(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise UserError("reward.value", f"must be finite, got {value}")
+        self.value = value
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]."""
+        return np.full(len(texts.hypotheses), self.value, dtype=np.float64)

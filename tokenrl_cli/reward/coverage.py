@@ -1,0 +1,40 @@
+"""Does the text mention what it has to?"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts, UserError
+
+
+class Coverage:
+    """Share of the items of a dataset's column that occur in the text, as whole words; NaN where there are none.
+
+    `column` holds a list of strings a source, or one string whose words are the items. What else the text says, and how
+    often, does not matter: gamed by listing everything there is.
+    """
+
+    def __init__(self, column: str, lowercase: bool) -> None:
+        self.column, self.flags = column, re.IGNORECASE if lowercase else 0
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]. Raises UserError where the dataset has no such column, or it holds something else."""
+        if self.column not in texts.columns:
+            there = ", ".join(sorted(texts.columns)) or "no columns"
+            raise UserError(f"reward.column={self.column}", f"the dataset has no such column, but {there}")
+        pairs = zip(texts.hypotheses, texts.columns[self.column], strict=True)
+        return np.array([self._score(text, self._items(value)) for text, value in pairs], dtype=np.float64)
+
+    def _items(self, value: Any) -> list[str]:
+        items = value.split() if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise UserError(f"reward.column={self.column}", f"must hold strings or lists of strings, holds {value!r}")
+        return [item.strip() for item in items if item.strip()]
+
+    def _score(self, text: str, items: list[str]) -> float:
+        found = [re.search(rf"(?<!\w){re.escape(item)}(?!\w)", text, self.flags) is not None for item in items]
+        return sum(found) / len(found) if found else math.nan

@@ -1,0 +1,28 @@
+"""How many different things does the text say?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts, UserError
+
+
+class Distinct:
+    """Distinct n-grams over n-grams, n = `order` (Li et al. 2016, arXiv:1510.03055), of each text by itself.
+
+    0 for a text without an n-gram. In evaluation it is the mean over texts; the paper counts over all texts together,
+    which says how much they differ from each other, and this does not. Gamed by short texts and by rare words.
+    """
+
+    def __init__(self, order: int) -> None:
+        if order < 1:
+            raise UserError("reward.order", f"must be at least 1, got {order}")
+        self.order = order
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]."""
+        return np.array([self._score(text.split()) for text in texts.hypotheses], dtype=np.float64)
+
+    def _score(self, words: list[str]) -> float:
+        ngrams = [tuple(words[place : place + self.order]) for place in range(len(words) - self.order + 1)]
+        return len(set(ngrams)) / len(ngrams) if ngrams else 0.0

@@ -1,0 +1,19 @@
+"""Did the text end by itself?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts
+
+
+class Ended:
+    """1 where EOS was chosen, 0 where the text was cut at the limit, and for every prefix before its end.
+
+    A metric of text does not see EOS: a finished text and the same words with more to come have one score. Mixed with
+    this reward they do not. Alone it is gamed by ending at once.
+    """
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B] of 0 and 1."""
+        return texts.ended.astype(np.float64)

@@ -1,0 +1,28 @@
+"""Is the text as long as it should be?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts
+
+
+class Length:
+    """min(m, n) / max(m, n) of the words m of the text and n of the reference; of several references the best.
+
+    1 for the length of a reference, 0 for nothing, and for an empty reference 1 only if nothing is said. A guard
+    beside a reward that length can game; alone it is gamed by any words, as many as the reference has.
+    """
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
+        pairs = zip(texts.hypotheses, texts.references, strict=True)
+        best = [max((_ratio(text, reference) for reference in refs), default=math.nan) for text, refs in pairs]
+        return np.array(best, dtype=np.float64)
+
+
+def _ratio(text: str, reference: str) -> float:
+    fewer, more = sorted((len(text.split()), len(reference.split())))
+    return fewer / more if more else 1.0

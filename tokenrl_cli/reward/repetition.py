@@ -1,0 +1,34 @@
+"""Does the text say the same again?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tokenrl_cli.interfaces import Texts, UserError
+
+
+class Repetition:
+    """Share of the text's words that do not belong to an n-gram said before, n = `order`; 1 where nothing repeats.
+
+    The complement of the repetition that Welleck et al. 2019 (arXiv:1908.04319) count, per word. 1 for a text shorter
+    than two n-grams, so alone it is gamed by saying little.
+    """
+
+    def __init__(self, order: int) -> None:
+        if order < 1:
+            raise UserError("reward.order", f"must be at least 1, got {order}")
+        self.order = order
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]."""
+        return np.array([self._score(text.split()) for text in texts.hypotheses], dtype=np.float64)
+
+    def _score(self, words: list[str]) -> float:
+        seen: set[tuple[str, ...]] = set()
+        again: set[int] = set()
+        for place in range(len(words) - self.order + 1):
+            ngram = tuple(words[place : place + self.order])
+            if ngram in seen:
+                again.update(range(place, place + self.order))
+            seen.add(ngram)
+        return 1 - len(again) / max(len(words), 1)

@@ -1,0 +1,37 @@
+"""Translation edit rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.corpus import library_score
+
+
+class Ter:
+    """1 - sacrebleu's `TER.sentence_score` / 100: edits, shifts of blocks among them, over the mean length of the
+    references (Snover et al. 2006); of several references the one with the fewest edits.
+
+    0 for an empty text, below 0 for one that goes on. Slow: the search for shifts is the library's own, so credit over
+    prefixes calls it for each distinct prefix.
+    """
+
+    def __init__(self, normalized: bool, no_punct: bool, asian_support: bool, case_sensitive: bool) -> None:
+        from sacrebleu.metrics.ter import TER
+
+        self.library = TER(normalized, no_punct, asian_support, case_sensitive)
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B]; NaN for a source without a reference."""
+        pairs = zip(texts.hypotheses, texts.references, strict=True)
+        return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
+
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """Corpus TER, 0 is perfect: sacrebleu's `corpus_score`."""
+        return replace(library_score(self.library, texts, 100 - self(texts) * 100, ""), lower_is_better=True)
+
+    def _score(self, text: str, references: list[str]) -> float:
+        return 1 - self.library.sentence_score(text, references).score / 100 if references else math.nan
