@@ -44,7 +44,9 @@ def grown(text: str) -> list[str]:
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_the_fewest_errors_still_possible_are_those_of_the_best_completion(reference: str) -> None:
     suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
-    growth, references = Words(list).read([grown(text) for text in PREFIXES], [[reference]] * len(PREFIXES))
+    growth, references = Words(list, False, None).read(
+        [grown(text) for text in PREFIXES], [[reference]] * len(PREFIXES)
+    )
     found = fewest_edits(growth, references)[:, -1, 0]
     assert found.tolist() == [min(distance(text + suffix, reference) for suffix in suffixes) for text in PREFIXES]
 
@@ -74,7 +76,7 @@ def test_distances_across_blocks_of_64_places(size: int) -> None:
     random = np.random.default_rng(size)
     reference = "".join(random.choice(list(LETTERS), size))
     text = "".join(random.choice(list(LETTERS), 140))
-    growth, references = Words(list).read([grown(text)], [[reference, reference[:5]]])
+    growth, references = Words(list, False, None).read([grown(text)], [[reference, reference[:5]]])
     for place, other in enumerate((reference, reference[:5])):
         every = [distance(text[:t], other) for t in range(141)]
         assert edit_distances(growth, references)[0, :, place].tolist() == every
@@ -90,7 +92,7 @@ sentences = st.text("ab  ", max_size=8)
 @given(st.lists(sentences, min_size=1, max_size=8), sentences)
 def test_a_text_may_lose_words_and_parts_of_words(strings: list[str], reference: str) -> None:
     names: dict[str, str] = {}
-    growth, references = Words(str.split).read([strings], [[reference]])
+    growth, references = Words(str.split, False, None).read([strings], [[reference]])
     found = edit_distances(growth, references)[0, :, 0]
     for text, errors in zip(strings, found.tolist(), strict=True):
         said, wanted = (
@@ -105,7 +107,7 @@ def test_a_text_may_lose_words_and_parts_of_words(strings: list[str], reference:
 )
 def test_a_text_may_lose_tokens_it_had(rows: list[tuple[list[str], list[str]]]) -> None:
     """Each string of a row is any other text, as where a longer word is another word."""
-    growth, references = Words(list).read([strings for strings, _ in rows], [refs for _, refs in rows])
+    growth, references = Words(list, False, None).read([strings for strings, _ in rows], [refs for _, refs in rows])
     edits, shared = edit_distances(growth, references), common_subsequences(growth, references)
     for row, (strings, refs) in enumerate(rows):
         for place, text in enumerate(strings):

@@ -136,13 +136,15 @@ class Characters:
 class Words:
     """Metric tokens of texts, as ids: `tokenize` is asked once for each distinct word.
 
-    `tokenize` must see words alone as it sees them in a text, but for the presence of neighbours and of white space at
-    the start, which this class provides. `whole` says which texts it would not: those are tokenized anew at every
-    prefix. Ids have a meaning within one call of `read` alone.
+    `tokenize` must see a word alone as it sees it in a text. Where `neighbours` is True it may look at whether there
+    are words, or white space, beside it, which this class then provides. `whole` says in which texts it looks at more:
+    those are tokenized anew at every prefix. Ids have a meaning within one call of `read` alone.
     """
 
-    def __init__(self, tokenize: Callable[[str], list[str]], whole: Callable[[str], bool] | None = None) -> None:
-        self.tokenize, self.whole = tokenize, whole
+    def __init__(
+        self, tokenize: Callable[[str], list[str]], neighbours: bool, whole: Callable[[str], bool] | None
+    ) -> None:
+        self.tokenize, self.neighbours, self.whole = tokenize, neighbours, whole
         self._forget()
 
     def _forget(self) -> None:
@@ -179,8 +181,9 @@ class Words:
         shape = text.kept.shape
         first, kept, added = np.zeros(shape, np.int64), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         words, *self._lexicon = _find_words(
-            text.tokens, text.first, text.kept, text.added, SPACES, text.longest, *self._lexicon, first, kept, added
-        )
+            text.tokens, text.first, text.kept, text.added, SPACES, text.longest, self.neighbours, *self._lexicon,
+            first, kept, added,
+        )  # fmt: skip
         return words, first, kept, added
 
     def _learn(self) -> None:
@@ -327,10 +330,26 @@ def _lexicon() -> Any:
 
 @compiled
 def _find_words(  # type: ignore[no-untyped-def]
-    codes, first, kept, added, spaces, longest, slots, letters, ends, around, known, new_first, new_kept, new_added
+    codes,
+    first,
+    kept,
+    added,
+    spaces,
+    longest,
+    neighbours,
+    slots,
+    letters,
+    ends,
+    around,
+    known,
+    new_first,
+    new_kept,
+    new_added,
 ):
-    # A word is known by its letters and by what is around it: on the left nothing (0), white space (1) or words (2), on
-    # the right nothing (0) or words (1). The last word is found anew whenever something follows it.
+    # A word is known by its letters and, where neighbours count, by what is around it: on the left nothing (0), white
+    # space (1) or words (2), on the right nothing (0) or words (1). Then the last word is another one once it is not
+    # the last.
+    last = 1 if neighbours else 0
     words = np.empty(kept.size + 16, np.int32)
     used = 0
     text = np.empty(longest + 1, np.int32)
@@ -341,10 +360,9 @@ def _find_words(  # type: ignore[no-untyped-def]
             here = kept[row, place]
             while count > 0 and begin[count - 1] >= here:
                 count -= 1
-            if count > 0 and end[count - 1] > here:
+            same, edge = count, here
+            if count > 0 and end[count - 1] > here:  # cut short
                 end[count - 1] = here
-            same = count
-            while same > 0 and end[same - 1] >= here:  # what follows may go on with it
                 same -= 1
             for token in range(first[row, place], first[row, place] + added[row, place]):
                 code = codes[token]
@@ -355,14 +373,18 @@ def _find_words(  # type: ignore[no-untyped-def]
                         count += 1
                     end[count - 1] = here + 1
                 here += 1
-            same = max(min(same, before - 1, count - 1), 0)
+            if same > 0 and end[same - 1] > edge:  # what follows went on with it
+                same -= 1
+            same = max(min(same, before - last, count - last), 0)
             before = count
             new_kept[row, place] = same
             new_first[row, place] = used
             new_added[row, place] = count - same
             for word in range(same, count):
-                left = 2 if word > 0 else (1 if begin[0] > 0 else 0)
-                context = 2 * left + (1 if word < count - 1 else 0)
+                context = 0
+                if neighbours:
+                    left = 2 if word > 0 else (1 if begin[0] > 0 else 0)
+                    context = 2 * left + (1 if word < count - 1 else 0)
                 size = end[word] - begin[word]
                 slot = _hashed(context, text, begin[word], end[word]) & np.uint64(len(slots) - 1)
                 found = slots[slot]

@@ -43,8 +43,8 @@ class Bleu:
         self.order, self.smoothing, self.effective_order = max_order, smoothing, effective_order
         self.value = smoothing_value if smoothing_value is not None else BLEU.SMOOTH_DEFAULTS[smoothing] or 0.0
         self.library = BLEU(lowercase, force, tokenize, smoothing, smoothing_value, max_order, False)
-        joins = "-\n" if tokenize == "13a" else None  # which its tokenizer takes away, making one word of two
-        self.words = Words(self._tokens, lambda text: joins is not None and joins in text)
+        whole = (lambda text: "-\n" in text) if tokenize == "13a" else None  # there it makes one word of two
+        self.words = Words(self._tokens, tokenize in ("intl", "zh"), whole)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""

@@ -29,7 +29,7 @@ class Chrf:
         self.library = CHRF(char_order, word_order, beta, lowercase, whitespace)
         self.units = [(Characters(str.lower if lowercase else None, squeezed=not whitespace), char_order)]
         if word_order:
-            self.units.append((Words(self._tokens), word_order))  # type: ignore[arg-type]
+            self.units.append((Words(self._tokens, False, None), word_order))  # type: ignore[arg-type]
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""

@@ -30,9 +30,9 @@ class ErrorRate:
     def __init__(self, unit: Literal["words", "characters", "phones"]) -> None:
         self.unit, self.name = unit, NAMES[unit]
         readers: dict[str, Words | Characters] = {
-            "words": Words(_words, lambda text: NOT_SPACE.search(text) is not None),
+            "words": Words(_words, False, lambda text: NOT_SPACE.search(text) is not None),
             "characters": Characters(str.strip, squeezed=False),
-            "phones": Words(str.split),
+            "phones": Words(str.split, False, None),
         }
         self.reader = readers[unit]
 

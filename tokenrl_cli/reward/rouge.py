@@ -33,7 +33,7 @@ class Rouge:
         from rouge_score.tokenizers import DefaultTokenizer
 
         self.variant, self.measure, self.stemmer = variant, measure, stemmer
-        self.words = Words(DefaultTokenizer(stemmer).tokenize)
+        self.words = Words(DefaultTokenizer(stemmer).tokenize, False, None)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""
