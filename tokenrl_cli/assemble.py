@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from tokenrl_cli import checkpoint, streams
 from tokenrl_cli.batching import training_texts
 from tokenrl_cli.build import build
-from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer, UserError
+from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Frozen, Model, Reward, Tokenizer, UserError
 from tokenrl_cli.sampling import Decoding
 from tokenrl_cli.train import Task
 
@@ -19,6 +21,17 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
 
 Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What a model and an algorithm must know: a Task, or as much of one as a saved policy needs."""
+
+    source_tokenizer: Tokenizer
+    tokenizer: Tokenizer
+    decoding: Decoding
+    device: torch.device
+    seed: int
 
 
 def device_of(name: str) -> torch.device:
@@ -48,8 +61,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
             tokenizers: Path | None) -> Task:  # fmt: skip
     """Dataset, tokenizers, reward, credit and metrics. Tokenizers are trained on the training split, or loaded."""
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
-    target, source = _tokenizers(config, trust, dataset, tokenizers)
-    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device}
+    target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
+    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
     return Task(
         dataset=dataset,
         source_tokenizer=source,
@@ -65,9 +78,9 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 
 def _tokenizers(
-    config: Config, trust: Sequence[str], dataset: Dataset, saved: Path | None
+    config: Config, trust: Sequence[str], texts: Callable[..., Iterable[str]], saved: Path | None
 ) -> tuple[Tokenizer, Tokenizer]:
-    """(target, source): one object where the config names no source tokenizer."""
+    """(target, source): one object where the config names no source tokenizer. Loaded, or trained on `texts`."""
     target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
     source = target if shared else build(config["source_tokenizer"], Tokenizer, trust)
@@ -76,13 +89,13 @@ def _tokenizers(
         if not shared:
             source.load(saved / "source")
         return target, source
-    target.train(training_texts(dataset, sources=shared, targets=True))
+    target.train(texts(sources=shared, targets=True))
     if not shared:
-        source.train(training_texts(dataset, sources=True, targets=False))
+        source.train(texts(sources=True, targets=False))
     return target, source
 
 
-def model_of(config: Config, trust: Sequence[str], task: Task) -> Any:
+def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
     """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
     torch.manual_seed(streams.derive(task.seed, "init"))
     model = build(
@@ -96,7 +109,7 @@ def model_of(config: Config, trust: Sequence[str], task: Task) -> Any:
     return model.to(task.device)
 
 
-def algorithm_of(config: Config, trust: Sequence[str], task: Task, model: Model, stage: str) -> Algorithm:
+def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:
     """The algorithm of a stage, around `model`; reference and target networks are copied from it here."""
     return build(
         config[STAGES[stage]],
@@ -110,7 +123,7 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task, model: Model,
     )
 
 
-def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task) -> Model:
+def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | Speech) -> Model:
     """The policy that a checkpoint's algorithm acts by; `config` is the checkpoint's, with the user's overrides."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
@@ -118,3 +131,19 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
     if hasattr(algorithm, "load_policy"):  # heads that policy() needs besides the model
         algorithm.load_policy({k: v for k, v in saved.algorithm.items() if k.startswith("policy.")})
     return algorithm.policy()
+
+
+def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
+    """What a reward gets to load a saved run with: of its best checkpoint, or its last."""
+
+    def frozen(place: str) -> Frozen:
+        saved = checkpoint.load(checkpoint.find(Path(place), ("best", "last")))
+        config = saved.config
+        target, source = _tokenizers(config, trust, lambda **_: (), saved.tokenizer_dir)
+        speech = Speech(source, target, build(config["decode"], Decoding, trust), device, config["seed"])
+        policy = policy_of(saved, config, trust, speech)
+        if isinstance(policy, torch.nn.Module):
+            policy.eval().requires_grad_(False)
+        return Frozen(policy, source, target, config["dataset"]["max_source_length"], device)
+
+    return frozen

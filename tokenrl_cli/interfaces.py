@@ -218,6 +218,17 @@ class Tokenizer(Protocol):
     def load(self, directory: Path) -> None: ...
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """A saved run, to be asked what it thinks: its policy, in evaluation mode and without gradients."""
+
+    policy: Model
+    source_tokenizer: Tokenizer
+    tokenizer: Tokenizer
+    max_source_length: int  # tokens; longer sources are cut
+    device: str | torch.device
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """Examples by split ("train", "val", "test") and index; `example` is pure."""

@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
 
 def construct(config: dict[str, Any]) -> None:
     """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges."""
-    from tokenrl_cli.assemble import device_of, precision_of
+    from tokenrl_cli.assemble import device_of, frozen_by, precision_of
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
@@ -47,7 +47,9 @@ def construct(config: dict[str, Any]) -> None:
     trust = config["imports"]
     trainer = Trainer(**config["trainer"])
     precision_of(trainer.precision)
-    facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device_of(trainer.device)}
+    device = device_of(trainer.device)
+    facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
+    facts["frozen"] = frozen_by(trust, device)  # asked by the rewards that need it, and not yet
     facts["max_length"] = build(config["decode"], Decoding, trust).max_length
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):

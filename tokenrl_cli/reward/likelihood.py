@@ -1,0 +1,99 @@
+"""What a frozen model thinks of the text: the "negative loss" reward."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenrl_cli.encoding import Ragged, source_ids
+from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import CorpusScore, Frozen, Texts, Tokenizer, UserError
+from tokenrl_cli.metrics.mean import mean_score
+
+ROWS = 256  # scored at once; logits [ROWS, T, V] are the largest tensor
+
+
+class Likelihood:
+    """log p(text | source) under a saved run, in nats a token: the mean over the text, or each token by itself.
+
+    The text is read as the saved run's own tokenizer spells it, EOS included where the text ended; the score of no
+    token at all, a text not yet begun, is 0. With `per_token` the sampled ids are scored as they are, which needs the
+    same tokenizer. `temperature` divides its logits. Gamed by what is likely anywhere: short, general and repeated
+    text (arXiv:1904.09751), so mix it with a reward that sees the reference.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        temperature: float,
+        per_token: bool,
+        frozen: Callable[[str], Frozen],
+        tokenizer: Tokenizer,
+    ) -> None:
+        if not 0 < temperature < math.inf:
+            raise UserError("reward.temperature", f"must be above 0 and finite, got {temperature}")
+        self.checkpoint, self.temperature, self.per_token = checkpoint, temperature, per_token
+        self.frozen, self.tokenizer = frozen, tokenizer
+
+    @cached_property
+    def judge(self) -> Frozen:
+        """Loaded when first asked. Raises UserError where it cannot be, or does not know the tokens."""
+        where = f"reward.checkpoint={self.checkpoint}"
+        try:
+            judge = self.frozen(self.checkpoint)
+        except UserError as error:
+            raise UserError(where, f"{error.where}: {error.problem}", error.remedy) from None
+        if self.per_token and _content(judge.tokenizer) != _content(self.tokenizer):
+            remedy = "reward.per_token=false, or init_from that run, which takes over its tokenizer"
+            raise UserError(where, "has another target tokenizer, so it cannot score the sampled tokens", remedy)
+        return judge
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B], or [B, T] with `per_token`; float64."""
+        parts = [self._score(texts, slice(start, start + ROWS)) for start in range(0, len(texts.hypotheses), ROWS)]
+        return np.concatenate(parts)
+
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """The mean over texts."""
+        scores = self(texts)
+        if self.per_token:
+            scores = np.where(texts.mask, scores, 0.0).sum(-1) / np.maximum(texts.mask.sum(-1), 1)
+        return mean_score(scores, f"mean log-probability a token under {self.checkpoint}|nats|t:{self.temperature:g}")
+
+    @torch.no_grad()
+    def _score(self, texts: Texts, rows: slice) -> np.ndarray:
+        judge = self.judge
+        sources = Ragged(source_ids(judge.source_tokenizer, texts.sources[rows]), judge.max_source_length)
+        source, source_mask = sources.padded(np.arange(len(sources.lengths)))
+        if self.per_token:
+            actions, mask = torch.from_numpy(texts.actions[rows]), torch.from_numpy(texts.mask[rows])
+        else:
+            actions, mask = self._spelt(texts.hypotheses[rows], texts.ended[rows])
+        if not actions.shape[1]:
+            return np.zeros(mask.shape if self.per_token else len(actions))
+        moved = (each.to(judge.device) for each in (source, source_mask, actions))
+        logits = precise(judge.policy(*moved).logits) / self.temperature
+        logprobs = logits.log_softmax(-1).gather(-1, actions.to(judge.device).unsqueeze(-1)).squeeze(-1).cpu().double()
+        logprobs = logprobs.masked_fill(~mask, 0.0)
+        scores: np.ndarray = (logprobs if self.per_token else logprobs.sum(-1) / mask.sum(-1).clamp(min=1)).numpy()
+        return scores
+
+    def _spelt(self, hypotheses: list[str], ended: np.ndarray) -> tuple[Tensor, Tensor]:
+        tokenizer = self.judge.tokenizer
+        pairs = zip(map(tokenizer.encode, hypotheses), ended.tolist(), strict=True)
+        ids = [[*text, tokenizer.eos_id] if end else text for text, end in pairs]
+        return Ragged(ids, max(map(len, ids))).padded(np.arange(len(ids)))
+
+
+def _content(tokenizer: Tokenizer) -> dict[str, bytes]:
+    """All it knows, as it is saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
