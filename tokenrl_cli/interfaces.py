@@ -9,7 +9,7 @@ real, and it covers EOS. Padding has no id of its own: only a mask says what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -155,6 +155,7 @@ class Evaluation:
     references: list[list[str]]
     sources: list[str]
     scores: list[float]  # the reward of each hypothesis
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # what else the reward says of each
 
 
 class ModelOutput:

@@ -124,8 +124,7 @@ def evaluate(
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
     order: list[int] = []
     said: list[Texts] = []
-    scores: list[float] = []
-    sampled: list[float] = []
+    sampled: list[Texts] = []
     lengths: list[int] = []
     ended: list[bool] = []
     undecided = tokens = 0.0
@@ -133,31 +132,32 @@ def evaluate(
         for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
             draws = streams.generator(task.seed, f"evaluate/{split}", number)
             rollout = episodes(policy, batch, task, decoding, draws)
-            texts = texts_of(rollout, batch, task.tokenizer)
             order += indices
-            said.append(texts)
-            scores += _per_text(scored(task.reward, texts).scores).tolist()
+            said.append(texts_of(rollout, batch, task.tokenizer))
             lengths += rollout.mask.sum(-1).tolist()
             ended += rollout.ended.tolist()
             other = episodes(policy, batch, task, plain, draws)
-            sampled += _per_text(scored(task.reward, texts_of(other, batch, task.tokenizer)).scores).tolist()
+            sampled.append(texts_of(other, batch, task.tokenizer))
             logits = policy(other.source, other.source_mask, other.actions).logits
             undecided += float(masked_sum(entropy(logits), other.mask))
             tokens += float(other.mask.sum())
-    whole = _joined(said, order)
+        whole = _joined(said, order)
+        judged = scored(task.reward, whole)
+        sampled_scores = _per_text(scored(task.reward, _joined(sampled, order)).scores)
+    scores = _per_text(judged.scores)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     metrics = {name: score.value for name, score in corpus.items()}
     metrics |= {
         "reward": float(np.nanmean(scores)),
-        "sampled_reward": float(np.nanmean(sampled)),
+        "sampled_reward": float(np.nanmean(sampled_scores)),
         "entropy": undecided / max(tokens, 1.0),
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }
-    ranked = [score for _, score in sorted(zip(order, scores, strict=True))]
     return Evaluation(
-        step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources, ranked
-    )
+        step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
+        scores.tolist(), judged.columns,
+    )  # fmt: skip
 
 
 def _batches(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:

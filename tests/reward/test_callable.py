@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tests.reward.said import texts
 from tokenrl_cli.build import build, check
 from tokenrl_cli.interfaces import Reward, UserError
 from tokenrl_cli.reward.callable import UserFunction
+from tokenrl_cli.scoring import name_of
 
 HERE = __name__
 ROWS = [("a", ["A", "B"]), ("bb", ["C"]), ("ccc", ["D"])]
@@ -26,7 +27,11 @@ SEEN: list[dict[str, Any]] = []
 
 
 def reward(function: Callable[..., Any], timeout: float = 5.0, batched: bool = False) -> UserFunction:
-    return UserFunction(f"{HERE}.{function.__name__}", timeout, batched, [HERE])
+    return UserFunction(f"{HERE}.{function.__name__}", timeout, batched, 0, "mask", 1.0, [HERE])
+
+
+def of(function: str, *trust: str) -> UserFunction:
+    return UserFunction(function, 5.0, False, 0, "mask", 1.0, trust)
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +44,9 @@ def length(hypothesis: str) -> int:
     return len(hypothesis)
 
 
-async def slow_length(hypothesis: str) -> int:
-    await asyncio.sleep(0.2)
-    return len(hypothesis)
-
-
-def looks(hypothesis: str, reference: str, references: list[str], source: str, step: int, tokens: list[int]) -> float:
+def looks(
+    hypothesis: str, reference: str, references: list[str], source: str, step: int, tokens: list[int], ended: bool
+) -> float:
     SEEN.append(dict(locals()))
     return 0.5
 
@@ -69,20 +71,6 @@ async def alengths(hypotheses: list[str]) -> list[int | None]:
 
 def per_token(tokens: list[int]) -> list[int] | None:
     return [10 * token for token in tokens] if len(tokens) != 2 else None
-
-
-def picky(hypothesis: str) -> float:
-    if hypothesis == "bb":
-        raise KeyError("no such word")
-    return 1.0
-
-
-def quits(hypothesis: str) -> float:
-    raise SystemExit(3)
-
-
-async def aquits(hypothesis: str) -> float:
-    raise SystemExit(3)
 
 
 def sleepy(hypothesis: str) -> float:
@@ -114,13 +102,9 @@ async def blocking(hypothesis: str) -> float:
     return 1.0
 
 
-async def apicky(hypothesis: str) -> float:
-    return picky(hypothesis)
-
-
-def sleepy_batch(hypotheses: list[str]) -> list[float]:
-    time.sleep(3)
-    return []
+def explains(hypothesis: str) -> dict[str, Any]:
+    said = {"a": {"why": "short"}, "bb": {"half": 0.5}, "ccc": {"why": "long"}}[hypothesis]
+    return {"reward": len(hypothesis) / 2, "length": len(hypothesis), **said}
 
 
 def gives(hypothesis: str) -> Any:
@@ -146,45 +130,40 @@ def unnamed(hypothesis: str, /) -> float:
 
 
 def test_it_gets_what_its_parameters_name() -> None:
-    assert reward(looks)(texts(ROWS, [1, 2, 1])).tolist() == [0.5] * 3
-    assert SEEN[0] == dict(hypothesis="a", reference="A", references=["A", "B"], source="source 0", step=7, tokens=[1])
+    assert reward(looks)(texts(ROWS, [1, 2, 1])).scores.tolist() == [0.5] * 3
+    assert SEEN[0] == dict(
+        hypothesis="a", reference="A", references=["A", "B"], source="source 0", step=7, tokens=[1], ended=True
+    )
     assert SEEN[1]["tokens"] == [1, 2] and SEEN[2]["source"] == "source 2"
 
 
 def test_it_gets_columns_and_keeps_its_own_defaults() -> None:
-    assert reward(column)(texts(ROWS, level=[1, 2, 3])).tolist() == [1.25, 2.25, 3.25]
-    assert reward(column)(texts(ROWS, level=[1, 2, 3], bonus=[0, 1, 0])).tolist() == [1, 3, 3]
+    assert reward(column)(texts(ROWS, level=[1, 2, 3])).scores.tolist() == [1.25, 2.25, 3.25]
+    assert reward(column)(texts(ROWS, level=[1, 2, 3], bonus=[0, 1, 0])).scores.tolist() == [1, 3, 3]
 
 
 def test_keywords_take_all_there_is() -> None:
-    assert reward(everything)(texts(ROWS, level=[1, 2, 3])).tolist() == [1.0] * 3
-    assert set(SEEN[0]) == {"level", "hypothesis", "reference", "references", "source", "step", "tokens"}
+    assert reward(everything)(texts(ROWS, level=[1, 2, 3])).scores.tolist() == [1.0] * 3
+    assert set(SEEN[0]) == {"level", "hypothesis", "reference", "references", "source", "step", "tokens", "ended"}
 
 
 def test_a_batched_function_gets_everything_at_once() -> None:
-    assert reward(lengths, batched=True)(texts(ROWS, level=[1, 2, 3])).tolist() == [1, 2, 3]
+    assert reward(lengths, batched=True)(texts(ROWS, level=[1, 2, 3])).scores.tolist() == [1, 2, 3]
     assert len(SEEN) == 1 and SEEN[0]["level"] == [1, 2, 3] and SEEN[0]["references"] == [["A", "B"], ["C"], ["D"]]
 
 
 def test_integers_become_real_numbers() -> None:
-    scores = reward(length)(texts(ROWS))
+    scores = reward(length)(texts(ROWS)).scores
     assert scores.dtype == np.float64 and scores.tolist() == [1, 2, 3]
 
 
-def test_async_functions_run_together() -> None:
-    function, start = reward(slow_length), time.monotonic()
-    assert function(texts(ROWS * 20)).tolist() == [1, 2, 3] * 20
-    assert time.monotonic() - start < 2  # one after another: 12 s
-    assert function(texts(ROWS)).tolist() == [1, 2, 3]
-
-
 def test_an_async_batched_function_may_leave_out_samples() -> None:
-    scores = reward(alengths, batched=True)(texts(ROWS))
+    scores = reward(alengths, batched=True)(texts(ROWS)).scores
     assert scores[[0, 2]].tolist() == [1, 3] and math.isnan(scores[1])
 
 
 def test_a_list_is_one_number_a_token_and_padding_is_zero() -> None:
-    scores = reward(per_token)(texts(ROWS, [3, 2, 1]))
+    scores = reward(per_token)(texts(ROWS, [3, 2, 1])).scores
     assert scores.dtype == np.float64 and scores.shape == (3, 3)
     assert scores[0].tolist() == [10, 20, 30] and scores[2].tolist() == [10, 0, 0]
     assert np.isnan(scores[1, :2]).all() and scores[1, 2] == 0
@@ -196,14 +175,40 @@ def test_a_list_is_one_number_a_token_and_padding_is_zero() -> None:
 )
 def test_numbers_of_any_library_are_taken(value: Any, score: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GIVEN, "value", value)
-    assert reward(gives)(texts(ROWS)).tolist() == [score] * 3
+    assert reward(gives)(texts(ROWS)).scores.tolist() == [score] * 3
 
 
-def test_none_and_nan_are_no_failures(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    for value in (None, math.nan):
-        monkeypatch.setattr(GIVEN, "value", value)
-        assert np.isnan(reward(gives)(texts(ROWS))).all()
-    assert not caplog.records
+def test_none_does_not_apply_and_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    scored = reward(gives)(texts(ROWS))
+    assert np.isnan(scored.scores).all() and scored.metrics == {"failed": 0} and not caplog.records
+
+
+@pytest.mark.parametrize("value", [math.nan, np.float32("nan"), [0.5, math.nan], {"reward": math.nan, "level": 3}])
+def test_nan_is_a_failure(value: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(GIVEN, "value", value)
+    scored = reward(gives)(texts(ROWS, [2, 2, 2]))
+    assert np.isnan(scored.scores).all() and scored.metrics == {"failed": 3} and scored.columns == {}
+    assert "failed on 'a': gave NaN; 3 of 3" in caplog.text
+
+
+def test_a_dictionary_says_more() -> None:
+    scored = reward(explains)(texts(ROWS))
+    assert scored.scores.tolist() == [0.5, 1.0, 1.5]
+    assert scored.columns == {"length": [1, 2, 3], "why": ["short", None, "long"], "half": [None, 0.5, None]}
+    assert scored.metrics == {"failed": 0, "length": 2, "half": 0.5}  # the mean of those that have one
+    assert all(type(value) is float for value in scored.metrics.values())
+
+
+@pytest.mark.parametrize("score", [[1, 0.5], None, 2])
+def test_a_dictionary_holds_whatever_a_reward_may_be(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GIVEN, "value", score)
+    plain = reward(gives)(texts(ROWS, [2, 2, 2]))
+    monkeypatch.setattr(GIVEN, "value", {"reward": score, "level": torch.tensor(3)})
+    scored = reward(gives)(texts(ROWS, [2, 2, 2]))
+    np.testing.assert_array_equal(scored.scores, plain.scores)
+    assert scored.columns == {"level": [3, 3, 3]} and scored.metrics == {"failed": 0, "level": 3}
+    monkeypatch.setattr(GIVEN, "value", [{"reward": score, "level": 1}, None, {"reward": score}])
+    assert reward(gives_all, batched=True)(texts(ROWS, [2, 2, 2])).columns == {"level": [1, None, None]}
 
 
 @pytest.mark.parametrize(
@@ -211,11 +216,15 @@ def test_none_and_nan_are_no_failures(monkeypatch: pytest.MonkeyPatch, caplog: p
     [
         ("0.5", "must give a finite number"),
         ([0.5, None], "must give a finite number"),
-        ({"score": 1}, "must give a finite number"),
+        ({"score": 1}, "must have the key 'reward'"),
+        ({"reward": "0.5"}, "must give a finite number"),
+        ({"reward": {"reward": 0.5}}, "must give a finite number"),
+        ({"reward": 0.5, "level": [1]}, "as 'level', must give a number or a string"),
+        ({"reward": 0.5, "mean": 1}, "'mean', which is logged already"),
         (math.inf, "must give a finite number"),
         ([-math.inf], "must give a finite number"),
         (1j, "must give a finite number"),
-        ([0.5, 0.5], "1 numbers, one for each sampled token"),
+        ([0.5, 0.5], "gave 2 numbers, must give one for each of the 1 sampled tokens, EOS included"),
         ("x" * 500, "x..."),
     ],
 )
@@ -224,45 +233,14 @@ def test_a_wrong_value_is_named(value: Any, expected: str, monkeypatch: pytest.M
     with pytest.raises(UserError) as error:
         reward(gives)(texts(ROWS))
     assert f"reward.function={HERE}.gives" in str(error.value) and expected in str(error.value)
-    assert type(value).__name__ in str(error.value) and len(str(error.value)) < 300
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("value", [0.5, [0.5], None, [0.5, [0.5], 0.5], [1, [0.5], 1]])
 def test_a_wrong_batch_is_named(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GIVEN, "value", value)
-    with pytest.raises(UserError, match="gives_all: gave .* must give"):
+    with pytest.raises(UserError, match="gives_all: gave "):
         reward(gives_all, batched=True)(texts(ROWS))
-
-
-@pytest.mark.parametrize("function", [picky, apicky])
-def test_a_failing_sample_does_not_count_and_is_told(
-    function: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    judge = reward(function)
-    for times in (1, 2):
-        scores = judge(texts([*ROWS, ("bb", [])]))
-        assert scores[[0, 2]].tolist() == [1, 1] and np.isnan(scores[[1, 3]]).all()
-        assert judge.failures == 2 * times and len(caplog.records) == times  # one line a call, not one a sample
-    assert isinstance(judge.first_error, KeyError)
-    record = caplog.records[0]
-    assert record.levelno == logging.WARNING and "2 of 4" in record.getMessage()
-    assert "no such word" in record.getMessage() and record.exc_info
-
-
-@pytest.mark.parametrize("function", [quits, aquits])
-def test_leaving_the_program_is_a_failure_like_any_other(function: Callable[..., Any]) -> None:
-    judge, start = reward(function), time.monotonic()
-    assert np.isnan(judge(texts(ROWS))).all() and isinstance(judge.first_error, SystemExit)
-    assert time.monotonic() - start < 2
-
-
-@pytest.mark.parametrize("function", [sleepy, asleepy])
-def test_a_sleeping_sample_runs_out_of_time_alone(function: Callable[..., Any]) -> None:
-    judge, start = reward(function, timeout=0.2), time.monotonic()
-    scores = judge(texts(ROWS))
-    assert time.monotonic() - start < 2
-    assert scores[[0, 2]].tolist() == [1, 1] and math.isnan(scores[1])
-    assert judge.failures == 1 and "0.2 s" in str(judge.first_error)
 
 
 def test_what_was_left_behind_does_not_go_on_with_the_next_samples() -> None:
@@ -280,21 +258,15 @@ def test_an_async_function_keeps_its_loop_even_past_a_timeout() -> None:
 
 def test_an_async_function_that_blocks_its_loop_is_left_behind() -> None:
     judge, start = reward(blocking, timeout=0.2), time.monotonic()
-    scores = judge(texts(ROWS))
+    scores = judge(texts(ROWS)).scores
     assert scores[:2].tolist() == [1, 1] and math.isnan(scores[2])
-    assert judge(texts(ROWS[:2])).tolist() == [1, 1]  # in a loop of its own
+    assert judge(texts(ROWS[:2])).scores.tolist() == [1, 1]  # in a loop of its own
     assert time.monotonic() - start < 2.5
-
-
-def test_a_sleeping_batch_loses_all_its_samples() -> None:
-    judge, start = reward(sleepy_batch, timeout=0.2, batched=True), time.monotonic()
-    assert np.isnan(judge(texts(ROWS))).all() and judge.failures == 3
-    assert time.monotonic() - start < 2
 
 
 def test_no_thread_keeps_the_program_alive() -> None:
     reward(sleepy, timeout=0.1)(texts(ROWS))
-    reward(slow_length)(texts(ROWS))
+    reward(asleepy, timeout=0.1)(texts(ROWS))
     assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
 
 
@@ -307,18 +279,111 @@ def test_mistakes_are_told_before_anything_is_called() -> None:
     with pytest.raises(UserError, match="reward.timeout"):
         reward(length, timeout=0)
     with pytest.raises(UserError, match="is a class"):
-        UserFunction(f"{HERE}.Given", 1.0, False, [HERE])
+        of(f"{HERE}.Given", HERE)
     with pytest.raises(UserError, match="by name"):
         reward(unnamed)
     with pytest.raises(UserError, match=r"reward.function=os.system.*imports"):
-        UserFunction("os.system", 1.0, False, [HERE])
+        of("os.system")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("timeout", 0.0), ("timeout", math.inf), ("workers", -1), ("on_error", "skip"), ("max_failed_fraction", 0.0),
+     ("max_failed_fraction", 1.1)],
+)  # fmt: skip
+def test_ranges_are_checked(key: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"reward.{key}: must be .* got"):
+        build(BLOCK | {key: value}, Reward, [HERE])
+
+
+# ------------------------------------------------------------------------------------------------------- from a file
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "of_the_user_too.py").write_text("OFFSET = 10\n")
+    source = """
+from __future__ import annotations
+from dataclasses import dataclass
+from of_the_user_too import OFFSET
+from os.path import join as borrowed
+
+@dataclass
+class Result:
+    value: float
+
+def length(hypothesis):
+    return Result(len(hypothesis) + OFFSET).value
+"""
+    (tmp_path / "deep" / "random.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("trust", ["deep/random.py", "./deep/random.py", "deep/../deep/random.py"])
+def test_a_file_that_imports_names_is_taken(folder: Path, trust: str) -> None:
+    before = sys.modules.get("random")
+    assert of("deep/random.py:length", trust)(texts(ROWS)).scores.tolist() == [11, 12, 13]
+    assert of(f"{folder}/deep/random.py:length", trust)(texts(ROWS)).scores.tolist() == [11, 12, 13]
+    assert sys.modules.get("random") is before  # a file hides no library
+
+
+def test_a_file_is_run_once(folder: Path) -> None:
+    once = "import os\nos.mkdir('ran')\ndef length(hypothesis): return 1\n"
+    (folder / "deep" / "counts.py").write_text(once)
+    assert of("deep/counts.py:length", "deep/counts.py") and of("./deep/counts.py:length", "deep/counts.py")
+
+
+@pytest.mark.parametrize("trust", [[], ["deep"], ["deep.random"], ["random.py"], ["deep/other.py"], ["deep/random"]])
+def test_a_file_that_imports_does_not_name_is_not_run(folder: Path, trust: list[str]) -> None:
+    (folder / "deep" / "random.py").write_text("open('it ran', 'w')\ndef length(hypothesis): return 1\n")
+    with pytest.raises(UserError, match=r"reward.function=deep/random.py:length: .*not in imports\n.*imports=\[deep"):
+        of("deep/random.py:length", *trust)
+    assert not (folder / "it ran").exists()
+
+
+def test_a_checkpoints_config_runs_no_file(folder: Path) -> None:
+    with pytest.raises(UserError, match="not in imports"):
+        build(BLOCK | dict(function=f"{folder}/deep/random.py:length"), Reward, [])
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("deep/absent.py:length", "there is no file"),
+        ("deep/random.py:lenght", r"has no function 'lenght' \(did you mean 'length'\?\)"),
+        ("deep/random.py:Result", "has no function 'Result'"),
+        ("deep/random.py:OFFSET", "has no function 'OFFSET'"),
+        ("deep/random.py:borrowed", "is defined in posixpath, which is not in imports"),
+        ("deep/random.py:", "has no function ''"),
+        ("deep/wrong.py:length", r"wrong.py failed: ZeroDivisionError: division by zero \(line 2\)"),
+        ("deep/syntax.py:length", "syntax.py failed: SyntaxError"),
+        (":length", "not in imports"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(folder: Path, function: str, told: str) -> None:
+    (folder / "deep" / "wrong.py").write_text("def length(hypothesis): return 1\n1 / 0\n")
+    (folder / "deep" / "syntax.py").write_text("def length(\n")
+    with pytest.raises(UserError, match=f"reward.function={function}: .*{told}"):
+        of(function, function.partition(":")[0])
+
+
+# ---------------------------------------------------------------------------------------------------------- the block
+
+BLOCK = dict(
+    _target_="tokenrl_cli.reward.callable.UserFunction", function=f"{HERE}.length", timeout=1, batched=False,
+    workers=0, on_error="mask", max_failed_fraction=0.5,
+)  # fmt: skip
 
 
 def test_it_is_built_from_its_block() -> None:
-    block = dict(
-        _target_="tokenrl_cli.reward.callable.UserFunction", function=f"{HERE}.length", timeout=1, batched=False
-    )
-    check(dict(reward=block), [HERE])
-    assert build(block, Reward, [HERE])(texts(ROWS)).tolist() == [1, 2, 3]
+    check(dict(reward=BLOCK), [HERE])
+    assert build(BLOCK, Reward, [HERE])(texts(ROWS)).scores.tolist() == [1, 2, 3]
     with pytest.raises(UserError, match="reward.function: is missing"):
-        check(dict(reward=block | dict(function="???")), [])
+        check(dict(reward=BLOCK | dict(function="???")), [])
+
+
+def test_its_numbers_are_logged_as_callable() -> None:
+    assert name_of(reward(length)) == "callable"

@@ -87,9 +87,10 @@ def test_a_text_that_one_part_cannot_score_is_invalid() -> None:
 
 def test_evaluation_sums_without_normalising() -> None:
     seen = texts([("a b", ["a b"]), ("a", ["a b"])])
-    score = mixture(weights={"wer": 2.0}, shifts={"exact": -0.5})(seen)
-    assert score.tolist() == [2 * 1 + 1 - 0.5, 2 * 0.5 - 0.5]
-    assert (mixture(weights={"wer": 2.0}, normalize=True)(seen) == [3, 1]).all()
+    said = mixture(weights={"wer": 2.0}, shifts={"exact": -0.5})(seen)
+    assert said.scores.tolist() == [2 * 1 + 1 - 0.5, 2 * 0.5 - 0.5]
+    assert said.columns == {"wer": [1, 0.5], "exact": [1, 0]}  # beside the samples
+    assert (mixture(weights={"wer": 2.0}, normalize=True)(seen).scores == [3, 1]).all()
 
 
 def test_numbers_a_token_can_be_scaled_but_not_shifted() -> None:

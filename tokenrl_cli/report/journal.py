@@ -38,6 +38,7 @@ class Journal:
                 "references": evaluation.references[i],
                 "score": evaluation.scores[i],
             }
+            said |= {name: values[i] for name, values in evaluation.columns.items()}
             self._append("samples.jsonl", where | {"decode": evaluation.decode} | said)
 
     def results(self, results: dict[str, Any]) -> None:

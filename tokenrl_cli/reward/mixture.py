@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tokenrl_cli.interfaces import Part, Reward, Texts, UserError
+from tokenrl_cli.interfaces import Part, Reward, Scored, Texts, UserError
+from tokenrl_cli.scoring import scored
 
 
 class Mixture:
@@ -44,12 +46,14 @@ class Mixture:
             for name, part in parts.items()
         ]
 
-    def __call__(self, texts: Texts) -> np.ndarray:
+    def __call__(self, texts: Texts) -> Scored:
         """[B]; as it is, never normalised. A part of one number a token counts as its sum."""
         total = np.zeros(len(texts.hypotheses))
+        columns: dict[str, list[Any]] = {}
         for part in self.parts:
-            said = part.reward(texts)
-            scores = np.asarray(getattr(said, "scores", said), dtype=np.float64)
-            whole = scores if scores.ndim == 1 else np.where(texts.mask, scores, 0.0).sum(-1)
+            said = scored(part.reward, texts)
+            whole = said.scores if said.scores.ndim == 1 else np.where(texts.mask, said.scores, 0.0).sum(-1)
             total += part.weight * (part.scale * whole + part.shift)
-        return total
+            columns[part.name] = whole.tolist()
+            columns |= {f"{part.name}/{name}": values for name, values in said.columns.items()}
+        return Scored(total, {}, columns)

@@ -1,0 +1,277 @@
+"""A user's function that hangs, raises, dies or says nonsense: in this process and in others, nothing else is lost."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.reward.said import texts
+from tokenrl_cli.interfaces import Scored, Texts, UserError
+from tokenrl_cli.reward import workers as workers_module
+from tokenrl_cli.reward.callable import UserFunction
+from tokenrl_cli.reward.workers import Failure, InTurn, Processes, Together
+
+SOURCE = '''
+import asyncio, os, time
+
+def fate(hypothesis):
+    """What happens to a sample is what it says."""
+    if hypothesis.startswith("sleep"):
+        time.sleep(30 if hypothesis == "sleep" else float(hypothesis.split()[1]))
+    if hypothesis == "raise":
+        raise Odd("no such", "word")
+    if hypothesis == "quit":
+        raise SystemExit(3)
+    if hypothesis.startswith("die"):
+        os._exit(int(hypothesis.split()[1]))
+    return {"nan": float("nan"), "none": None, "string": "0.5", "list": [1, 2, 3]}.get(hypothesis, len(hypothesis))
+
+class Odd(Exception):
+    def __init__(self, one, other):  # does not survive pickle
+        super().__init__(f"{one} {other}")
+
+def each(hypothesis):
+    return fate(hypothesis)
+
+async def aeach(hypothesis):
+    if hypothesis.startswith("sleep"):
+        await asyncio.sleep(30 if hypothesis == "sleep" else float(hypothesis.split()[1]))
+        return 1.0
+    return fate(hypothesis)
+
+def every(hypotheses):
+    return [fate(hypothesis) for hypothesis in hypotheses]
+
+async def aevery(hypotheses):
+    return [await aeach(hypothesis) for hypothesis in hypotheses]
+
+def where(hypothesis):
+    return {"reward": 0.5, "process": os.getpid(), "folder": os.getcwd()}
+'''
+BAD = ["sleep", "raise", "quit", "nan"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.fixture(params=[0, 2])
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    yield request.param
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+def reward(name: str, workers: int, timeout: float = 5.0, on_error: str = "mask", most: float = 1.0) -> UserFunction:
+    batched = name.endswith("every")
+    return UserFunction(f"mine.py:{name}", timeout, batched, workers, on_error, most, ["mine.py"])
+
+
+def said(*hypotheses: str) -> Texts:
+    return texts([(hypothesis, ["R"]) for hypothesis in hypotheses])
+
+
+def scores(scored: Scored) -> list[float | None]:
+    return [None if math.isnan(score) else score for score in scored.scores]
+
+
+@pytest.mark.parametrize("name", ["each", "aeach"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_sample_that_fails_does_not_count_and_the_others_do(
+    name: str, bad: str, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge, start = reward(name, workers, timeout=0.5 if bad == "sleep" else 5.0), time.monotonic()
+    for _ in range(2):
+        scored = judge(said("a", bad, "ccc", "dddd"))
+        assert scores(scored) == [1, None, 3, 4] and scored.metrics == {"failed": 1}
+    assert time.monotonic() - start < 10
+    (record,) = caplog.records  # the same failure is shown once
+    assert record.levelno == logging.WARNING and repr(bad) in record.getMessage() and "1 of 4" in record.getMessage()
+    expected = dict(sleep="no answer within 0.5 s", quit="SystemExit: 3", nan="gave NaN")
+    expected["raise"] = "Odd: no such word"
+    assert expected[bad] in record.getMessage()
+
+
+@pytest.mark.parametrize("name", ["every", "aevery"])
+@pytest.mark.parametrize("bad", ["sleep", "raise", "quit"])
+def test_a_batch_that_fails_loses_what_was_in_it(name: str, bad: str, workers: int) -> None:
+    judge, start = reward(name, workers, timeout=0.5 if bad == "sleep" else 5.0), time.monotonic()
+    scored = judge(said("a", "bb", "ccc", bad))
+    lost = 2 if workers else 4  # each worker has its own share
+    assert scores(scored) == [1, 2, 3, 4][: 4 - lost] + [None] * lost and scored.metrics == {"failed": lost}
+    assert scores(judge(said("a", "bb", "ccc"))) == [1, 2, 3]
+    assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("name", ["each", "aeach", "every", "aevery"])
+def test_every_way_of_calling_gives_the_same(name: str, workers: int) -> None:
+    judge = reward(name, workers)
+    for _ in range(2):
+        scored = judge(said("a", "bb", "none", "dddd", "eeeee"))
+        assert scores(scored) == [1, 2, None, 4, 5] and scored.metrics == {"failed": 0}
+        assert scored.scores.dtype == np.float64
+    assert scores(judge(said("a"))) == [1]
+
+
+@pytest.mark.parametrize("name", ["each", "aeach", "every", "aevery"])
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ("string", r"gave '0.5' \(str\), must give a finite number"),
+        ("list", "gave 3 numbers, .* of the 1 sampled tokens"),
+    ],
+)
+def test_a_wrong_answer_stops_the_run_whatever_on_error_says(name: str, bad: str, told: str, workers: int) -> None:
+    with pytest.raises(UserError, match=f"reward.function=mine.py:{name}: {told}"):
+        reward(name, workers)(said("list", "list") if bad == "list" else said("a", bad))
+
+
+@pytest.mark.parametrize("name", ["each", "aeach"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_failure_can_stop_the_run(name: str, bad: str, workers: int) -> None:
+    with pytest.raises(UserError, match=f"mine.py:{name}: failed on '{bad}': "):
+        reward(name, workers, timeout=0.5 if bad == "sleep" else 5.0, on_error="raise")(said("a", bad))
+
+
+def test_too_many_failures_stop_the_run_and_show_the_first(workers: int) -> None:
+    judge = reward("each", workers, most=0.5)
+    assert judge(said("a", "raise", "raise", "bb")).metrics == {"failed": 2}
+    with pytest.raises(UserError, match="of 4 samples 3 failed, .*max_failed_fraction=0.5; the first failed on 'nan'"):
+        judge(said("a", "nan", "raise", "raise"))
+
+
+@pytest.mark.parametrize("name", ["each", "aeach", "every"])
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_process_that_dies_is_replaced(name: str, code: int) -> None:
+    judge = reward(name, 2, timeout=1.0)
+    for _ in range(2):
+        scored = judge(said("a", "bb", "ccc", f"die {code}"))
+        assert scores(scored)[:2] == [1, 2] and math.isnan(scored.scores[3])
+        assert scored.metrics == {"failed": 2 if name == "every" else 1}
+
+
+def test_where_all_processes_die_the_others_are_still_answered(caplog: pytest.LogCaptureFixture) -> None:
+    scored = reward("each", 2)(said("die 1", "die 2", "die 3", "die 4", "die 5", "ffffff"))
+    assert scores(scored) == [None] * 5 + [6] and scored.metrics == {"failed": 5}
+    assert "its process died with exit code 1" in caplog.text
+
+
+def test_processes_that_hang_together_do_not_stop_the_rest() -> None:
+    start = time.monotonic()
+    scored = reward("each", 2, timeout=0.5)(said(*["sleep"] * 4, "bb"))
+    assert scores(scored) == [None] * 4 + [2] and time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(("name", "workers", "most"), [("each", 0, 9.9), ("each", 4, 1.5), ("aeach", 0, 1.5)])
+def test_slow_samples_run_beside_each_other(name: str, workers: int, most: float) -> None:
+    judge = reward(name, workers)
+    judge(said(*"abcdefgh"))  # the processes have started
+    start = time.monotonic()
+    judge(said(*["sleep 0.2"] * 16))  # 3.2 s in turn
+    took = time.monotonic() - start
+    assert took < most and (workers or name == "aeach" or took > 3.0)
+
+
+def test_the_work_is_done_elsewhere_in_the_same_folder(folder: Path) -> None:
+    here, elsewhere = reward("where", 0)(said("a")), reward("where", 2)(said(*"abcdefgh"))
+    assert set(elsewhere.columns["folder"]) == set(here.columns["folder"]) == {str(folder.resolve())}
+    assert not set(here.columns["process"]) & set(elsewhere.columns["process"])
+    assert elsewhere.scores.tolist() == [0.5] * 8
+
+
+def test_an_import_that_works_here_alone_fails_there_and_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    once = "import os\nif os.path.exists('seen'): raise OSError('the second time')\nopen('seen', 'w').close()\n"
+    (folder / "once.py").write_text(once + "def each(hypothesis): return 1.0\n")
+    scored = UserFunction("once.py:each", 5.0, False, 2, "mask", 1.0, ["once.py"])(said("a", "bb"))
+    assert scored.metrics == {"failed": 2} and "OSError: the second time" in caplog.text
+
+
+@pytest.mark.parametrize("count", [6, 3000])  # 3000 do not fit in the pipe: the pool fails with calls still in line
+def test_an_import_that_kills_the_process_is_no_endless_wait(count: int, folder: Path) -> None:
+    once = "import os\nif os.path.exists('seen'): os._exit(5)\nopen('seen', 'w').close()\n"
+    (folder / "once.py").write_text(once + "def each(hypothesis): return 1.0\n")
+    judge, start = UserFunction("once.py:each", 5.0, False, 2, "mask", 1.0, ["once.py"]), time.monotonic()
+    assert judge(said(*["a" * 99] * count)).metrics == {"failed": count} and time.monotonic() - start < 20
+    (folder / "seen").unlink()
+    assert judge(said("a")).metrics == {"failed": 0}  # in new processes
+
+
+def test_an_import_that_hangs_is_no_endless_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "START", 1.0)
+    once = "import os, time\nif os.path.exists('seen'): time.sleep(99)\nopen('seen', 'w').close()\n"
+    (folder / "once.py").write_text(once + "def each(hypothesis): return 1.0\n")
+    judge, start = UserFunction("once.py:each", 0.5, False, 2, "mask", 1.0, ["once.py"]), time.monotonic()
+    assert judge(said(*"abcdef")).metrics == {"failed": 6} and time.monotonic() - start < 10
+    assert not multiprocessing.active_children()
+    (folder / "seen").unlink()
+    assert judge(said("a")).metrics == {"failed": 0}
+
+
+def test_time_to_import_is_not_time_to_answer(folder: Path) -> None:
+    (folder / "heavy.py").write_text("import time; time.sleep(0.8)\ndef each(hypothesis): return 1.0\n")
+    scored = UserFunction("heavy.py:each", 0.4, False, 2, "mask", 1.0, ["heavy.py"])(said("a", "bb"))
+    assert scored.metrics == {"failed": 0}
+
+
+def test_the_processes_end_with_the_reward() -> None:
+    judge = reward("each", 2)
+    judge(said("a"))
+    assert len(multiprocessing.active_children()) == 2
+    del judge
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("name", "workers"), [("each", 2), ("each", 0), ("aeach", 0), ("aeach", 2)])
+def test_a_program_ends_though_a_function_hangs(name: str, workers: int, folder: Path) -> None:
+    program = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[2])!r})
+from tests.reward.said import texts
+from tokenrl_cli.reward.callable import UserFunction
+if __name__ == "__main__":
+    kept = UserFunction("mine.py:{name}", 0.3, False, {workers}, "mask", 1.0, ["mine.py"])
+    print(kept(texts([("sleep", []), ("a", [])])).scores.tolist())
+"""
+    (folder / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr.count("Error")) == (0, "[nan, 1.0]\n", 0), done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ the runners
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+async def adouble(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.parametrize("runner", [InTurn(double, 1.0), Together(adouble, 1.0)])
+def test_answers_come_in_the_order_of_the_calls(runner: Callable[..., list[int]]) -> None:
+    assert runner([dict(number=number) for number in range(50)]) == list(range(0, 100, 2))
+    assert runner([]) == []
+
+
+def test_what_cannot_be_sent_to_a_process_costs_its_call_alone() -> None:
+    runner = Processes(len, print, (), 5.0, 1)
+    first, second = runner([dict(a=lambda: 0), dict(a=1, b=2)])
+    assert isinstance(first, Failure) and "pickle" in first.error and second == 2
