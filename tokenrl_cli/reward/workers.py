@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import multiprocessing
+import os
 import queue
 import threading
 import time
@@ -16,6 +17,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +33,9 @@ START = 120.0  # seconds that a process gets to import what it needs; the timeou
 class Failure:
     error: str
     trace: str = ""
+
+
+NEVER = Failure("its process died, or hung, before it could begin")
 
 
 def failure(error: BaseException) -> Failure:
@@ -126,7 +132,7 @@ class Processes:
 
     `call(arguments)` answers there, after `prepare(*facts)` in each new process. Both are functions of a module, found
     there by name, so that only plain data goes to and fro; what `call` raises must not leave it, as an exception may
-    not survive the way. The processes end with this object, or with the program.
+    not survive the way. The processes end with this object, or with the program, however that ends.
     """
 
     def __init__(
@@ -138,15 +144,18 @@ class Processes:
         workers: int,
     ) -> None:
         self.call, self.timeout, self.workers = call, timeout, workers
-        self.prepare, self.facts = prepare, facts
+        self.facts = (prepare, *facts)
         self._pool: ProcessPool | None = None
+        self._close: Callable[[], Any] = lambda: None
 
     def __call__(self, calls: list[Arguments]) -> list[Any]:
         pool = self._started()
         done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        futures = [pool.schedule(self.call, args=[arguments], timeout=self.timeout) for arguments in calls]
-        for future in futures:
-            future.add_done_callback(done.put)
+        futures: list[Future[Any]] = []
+        with suppress(RuntimeError):  # the pool has failed meanwhile
+            for arguments in calls:
+                futures.append(pool.schedule(self.call, args=[arguments], timeout=self.timeout))
+                futures[-1].add_done_callback(done.put)
         left, moved = len(futures), time.monotonic()
         while left and pool.active and time.monotonic() - moved < self.timeout + START:
             try:
@@ -154,28 +163,44 @@ class Processes:
                 left, moved = left - 1, time.monotonic()
             except queue.Empty:
                 pass  # look whether the pool is still alive
-        if left or not pool.active:
+        if left:
             self._close()
-        return [self._outcome(future) for future in futures]
+        return [self._outcome(future) for future in futures] + [NEVER] * (len(calls) - len(futures))
 
     def _started(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
+            self._close()
             # not forked: this program has threads, and a lock that one of them holds would stay locked in the child
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(self.workers, initializer=self.prepare, initargs=self.facts, context=spawn)
+            self._pool = ProcessPool(self.workers, initializer=_begin, initargs=self.facts, context=spawn)
             self._close = weakref.finalize(self, _end, self._pool)
             atexit.register(self._close)  # before multiprocessing's own exit, which would wait for the processes
         return self._pool
 
     def _outcome(self, future: Future[Any]) -> Any:
         if not future.done():
-            return Failure("its process never began")
+            return NEVER
         error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            return NEVER
         if isinstance(error, ProcessExpired):
             return Failure(f"its process died with exit code {error.exitcode}")
         if isinstance(error, FutureTimeoutError):
             return late(self.timeout)
         return future.result() if error is None else failure(error)
+
+
+def _begin(prepare: Callable[..., None], *facts: Any) -> None:
+    threading.Thread(target=_follow, daemon=True).start()
+    prepare(*facts)
+
+
+def _follow() -> None:
+    """A program that is killed cannot stop its processes, and one that hangs would never see that it is alone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _end(pool: ProcessPool) -> None:
