@@ -48,28 +48,30 @@ def completion_values(
 def _distances(growth: Growth, references: References, nearest: bool) -> np.ndarray:
     found = np.zeros((*growth.kept.shape, references.most), np.int32)
     longest = int(growth.lengths.max(initial=0))
+    widest = int(np.diff(references.starts).max(initial=0))
     largest = max(int(growth.tokens.max(initial=0)), int(references.tokens.max(initial=0)))
     _edit(
         growth.tokens, growth.first, growth.kept, growth.added,
         references.tokens, references.starts, references.sets, references.rows,
-        np.argsort(references.rows, kind="stable"), longest, largest, nearest, found,
+        np.argsort(references.rows, kind="stable"), longest, widest, largest, nearest, found,
     )  # fmt: skip
     return found
 
 
 @compiled
-def _edit(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, longest, largest, nearest, found):  # type: ignore[no-untyped-def]
+def _edit(
+    tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, longest, widest, largest, nearest, found
+):  # type: ignore[no-untyped-def]
     # One column of the table of distances is a string of steps up or down by at most one, two bits a place, so 64
     # places of the reference are worked on at once (Myers 1999; blocks as in Hyyro 2003). up[i] and down[i] are the
     # column of the first i tokens of the text; a text that loses tokens goes on from an earlier column.
     one, full, top = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(63)
-    sizes = np.diff(ref_starts)
-    most = (sizes.max() if len(sizes) else 0) // 64 + 1
+    most = widest // 64 + 1
     up = np.zeros((longest + 1, most), np.uint64)
     down = np.zeros((longest + 1, most), np.uint64)
     distance = np.zeros(longest + 1, np.int32)
     index = np.zeros(largest + 1, np.int32)  # of a token, its row in `where`; 0: not in the reference
-    where = np.zeros(((sizes.max() if len(sizes) else 0) + 1, most), np.uint64)  # bit j: the token stands at place j
+    where = np.zeros((widest + 1, most), np.uint64)  # bit j: the token stands at place j
     for group in range(found.shape[2]):
         present = -1
         for row in by_set:
@@ -90,22 +92,23 @@ def _edit(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set
                     if index[token] == 0:
                         distinct += 1
                         index[token] = distinct
-                        where[distinct, :blocks] = 0
+                        for block in range(blocks):
+                            where[distinct, block] = np.uint64(0)
                     where[index[token], (place - begin) // 64] |= one << np.uint64((place - begin) % 64)
-            up[0, :blocks] = full
-            down[0, :blocks] = 0
+            for block in range(blocks):
+                up[0, block] = full
+                down[0, block] = np.uint64(0)
             distance[0] = size
             last = one << np.uint64((size - 1) % 64)
             length = 0
             for prefix in range(kept.shape[1]):
                 length = kept[row, prefix]
                 for step in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
-                    rows_of = where[index[tokens[step]]]
-                    known = index[tokens[step]] > 0
+                    word = index[tokens[step]]  # row 0 of `where` stays empty
                     carry = 1  # the empty reference is one step further away
                     for block in range(blocks):
                         rise, fall = up[length, block], down[length, block]
-                        equal = rows_of[block] if known else np.uint64(0)
+                        equal = where[word, block]
                         vertical = equal | fall
                         if carry < 0:
                             equal |= one

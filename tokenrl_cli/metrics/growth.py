@@ -73,21 +73,17 @@ class References:
 
 def characters(prefixes: Sequence[Sequence[str]]) -> Growth:
     """Code points. prefixes: of each row, its texts one after another; a shorter row stays as it ended."""
-    width = max(map(len, prefixes), default=1)
-    text: list[str] = []
-    kept: list[list[int]] = []
-    lengths: list[list[int]] = []
-    for strings in prefixes:
-        lengths.append(list(map(len, strings)))
-        if all(map(strings[-1].startswith, strings)) and lengths[-1] == sorted(lengths[-1]):
-            text.append(strings[-1])
-            kept.append([0, *lengths[-1][:-1]])
-        else:
-            tails, stay = _tails(strings)
-            text += tails
-            kept.append(stay)
-    stays, ends = (_filled(each, lengths, width) for each in (kept, lengths))
-    return _tightened(_code_points("".join(text)), stays, ends - stays)
+    lengths = [list(map(len, strings)) for strings in prefixes]
+    ends = _filled(lengths, lengths)
+    begun = [all(map(strings[-1].startswith, strings)) for strings in prefixes]
+    if all(begun) and (ends[:, 1:] >= ends[:, :-1]).all():  # each text begins with the one before it
+        kept = np.concatenate([np.zeros_like(ends[:, :1]), ends[:, :-1]], 1)
+        added = ends - kept
+        first = np.cumsum(added).reshape(added.shape) - added
+        return Growth(_code_points("".join([strings[-1] for strings in prefixes])), first, kept, added)
+    tails, stays = zip(*map(_tails, prefixes), strict=True)
+    kept = _filled(stays, lengths)
+    return _tightened(_code_points("".join(chain.from_iterable(tails))), kept, ends - kept)
 
 
 def _tails(strings: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -103,12 +99,12 @@ def _tails(strings: Sequence[str]) -> tuple[list[str], list[int]]:
     return tails, kept
 
 
-def _filled(rows: list[list[int]], lengths: list[list[int]], width: int) -> np.ndarray:
+def _filled(rows: Sequence[list[int]], lengths: Sequence[list[int]]) -> np.ndarray:
     """[B, W] int32; a shorter row goes on with the length of its text."""
-    if all(len(row) == width for row in rows):
-        return np.fromiter(chain.from_iterable(rows), np.int32, len(rows) * width).reshape(len(rows), width)
-    filled = [[*row, *ends[-1:] * (width - len(row))] for row, ends in zip(rows, lengths, strict=True)]
-    return np.array(filled, dtype=np.int32)
+    width = max(map(len, rows), default=1)
+    if any(len(row) < width for row in rows):
+        rows = [row + ends[-1:] * (width - len(row)) for row, ends in zip(rows, lengths, strict=True)]
+    return np.fromiter(chain.from_iterable(rows), np.int32, len(rows) * width).reshape(len(rows), width)
 
 
 class Characters:

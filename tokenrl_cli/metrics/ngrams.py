@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenrl_cli.metrics.compiled import compiled
+from tokenrl_cli.metrics.compiled import compiled, loop
 from tokenrl_cli.metrics.growth import Growth, References
 
 
@@ -33,6 +33,21 @@ def totals(lengths: np.ndarray, order: int) -> np.ndarray:
     return np.maximum(lengths[..., None] - np.arange(order), 0)
 
 
+@loop
+def _edge(node, token):  # type: ignore[no-untyped-def]
+    return (np.int64(node) << 32) | np.int64(token)
+
+
+@loop
+def _slot(keys, stamps, stamp, node, token):  # type: ignore[no-untyped-def]
+    """Where the edge is in the table, or where it would be."""
+    key, last = _edge(node, token), len(keys) - 1
+    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & last
+    while stamps[slot] == stamp and keys[slot] != key:
+        slot = (slot + 1) & last
+    return slot
+
+
 @compiled
 def _count(  # type: ignore[no-untyped-def]
     tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, order, most, merged, slots, longest, found
@@ -40,10 +55,9 @@ def _count(  # type: ignore[no-untyped-def]
     # All n-grams of a list of references make a tree: a node is an n-gram, its children add one token to it. The edges
     # are kept in a hash table with exact keys (node, token). A text walks the tree: `ends[place, n]` is the node of its
     # (n + 1)-gram that ends at `place`, 0 where no reference has it, and then none has a longer one that ends there.
-    shift = 64 - int(np.round(np.log2(slots)))
     keys = np.zeros(slots, np.int64)
     nodes = np.zeros(slots, np.int32)
-    stamps = np.full(slots, -1, np.int32)  # the list of references that wrote the slot
+    stamps = np.zeros(slots, np.int32)  # 1 + the list of references that wrote the slot
     counts = np.zeros((slots // 2 + 1, max(most, 1)), np.int32)  # [node, reference]
     held = np.zeros(slots // 2 + 1, np.int32)  # [node], how often the text has it
     ends = np.zeros((longest + 1, order), np.int32)
@@ -55,20 +69,18 @@ def _count(  # type: ignore[no-untyped-def]
         if rows[row] != present:
             present = rows[row]
             for node in range(size):
-                counts[node, :] = 0
+                for column in range(counts.shape[1]):
+                    counts[node, column] = 0
             size = 1
             for reference in range(sets[present], sets[present + 1]):
                 column = reference - sets[present]
                 for begin in range(ref_starts[reference], ref_starts[reference + 1]):
                     node = 0
                     for place in range(begin, min(begin + order, ref_starts[reference + 1])):
-                        key = (np.int64(node) << 32) | np.int64(ref_tokens[place])
-                        slot = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift)
-                        while stamps[slot] == present and keys[slot] != key:
-                            slot = slot + np.uint64(1) if slot + np.uint64(1) < slots else np.uint64(0)
-                        if stamps[slot] != present:
-                            stamps[slot] = present
-                            keys[slot] = key
+                        slot = _slot(keys, stamps, present + 1, node, ref_tokens[place])
+                        if stamps[slot] != present + 1:
+                            stamps[slot] = present + 1
+                            keys[slot] = _edge(node, ref_tokens[place])
                             nodes[slot] = size
                             size += 1
                         node = nodes[slot]
@@ -101,11 +113,8 @@ def _count(  # type: ignore[no-untyped-def]
                     parent = ends[length - 1, n - 1] if n > 0 else 0
                     if n > 0 and parent == 0:
                         break
-                    key = (np.int64(parent) << 32) | np.int64(tokens[place])
-                    slot = (np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift)
-                    while stamps[slot] == present and keys[slot] != key:
-                        slot = slot + np.uint64(1) if slot + np.uint64(1) < slots else np.uint64(0)
-                    if stamps[slot] != present:
+                    slot = _slot(keys, stamps, present + 1, parent, tokens[place])
+                    if stamps[slot] != present + 1:
                         break
                     node = nodes[slot]
                     ends[length, n] = node
@@ -114,4 +123,6 @@ def _count(  # type: ignore[no-untyped-def]
                         if held[node] <= counts[node, group]:
                             matched[n, group] += 1
                 length += 1
-            found[row, prefix] = matched
+            for n in range(order):
+                for group in range(groups):
+                    found[row, prefix, n, group] = matched[n, group]
