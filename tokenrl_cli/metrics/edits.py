@@ -59,9 +59,9 @@ def _distances(growth: Growth, references: References, nearest: bool) -> np.ndar
 
 
 @compiled
-def _edit(
+def _edit(  # type: ignore[no-untyped-def]
     tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, longest, widest, largest, nearest, found
-):  # type: ignore[no-untyped-def]
+):
     # One column of the table of distances is a string of steps up or down by at most one, two bits a place, so 64
     # places of the reference are worked on at once (Myers 1999; blocks as in Hyyro 2003). up[i] and down[i] are the
     # column of the first i tokens of the text; a text that loses tokens goes on from an earlier column.
