@@ -105,8 +105,8 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
 
 
 def rehearse(task: Task) -> None:
-    """Judges a demonstration, so that a reward and a credit that do not go together say so before any training."""
-    _, batch = next(_batches(task, "val", 1, 1))
+    """Judges some demonstrations, so that a reward and a credit that do not go together say so before any training."""
+    _, batch = next(_batches(task, "val", 8, 8))  # so many that one sample's bad luck does not stop a run
     judge(recite(batch, task.tokenizer.eos_id), batch, task.tokenizer, task.reward, task.credit)
 
 
