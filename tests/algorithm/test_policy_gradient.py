@@ -26,7 +26,7 @@ from tokenrl_cli.algorithm.parts import MovingAverage
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.functional import advantages
+from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
 from tokenrl_cli.sampling import concatenate, generate, rollout_of
 from tokenrl_cli.scoring import judge
@@ -37,7 +37,9 @@ TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
 def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: object) -> PolicyGradient:
     values = dict(
         samples_per_source=samples, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, baseline=baseline, kl_coef=0.0,
-        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture,
+        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture, kl_loss_coef=0.0, drop_equal_groups=False,
+        epochs=1, minibatches=1, normalisation=normalisation.unscaled, surrogate=surrogates.score_function,
+        aggregation=aggregation.sequence_sum, divergence=kl.k2,
     )  # fmt: skip
     policy = TabularPolicy(WORLD["policy_logits"])
     return PolicyGradient(policy, TOKENIZER, 3, 0, **(values | changes))  # type: ignore[arg-type]

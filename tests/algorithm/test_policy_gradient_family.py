@@ -1,0 +1,186 @@
+"""Every estimator of the family against the exact gradient: equal, scaled, or bent, as it is known to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.algorithm.test_policy_gradient import algorithm_with, expected_gradient, gradient_of
+from tests.running import tokenrl
+from tests.world import LENGTH, SEQUENCES, WORLD, TabularPolicy, exact_gradient, probabilities
+from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
+
+REWARDS = torch.tensor(WORLD["rewards"], dtype=torch.float64)
+CLIP = {"clip_low": 0.2, "clip_high": 0.2}
+
+
+def exact(rewards: Tensor = REWARDS) -> Tensor:
+    return exact_gradient(TabularPolicy(WORLD["policy_logits"]), rewards).flatten()
+
+
+def estimate(samples: int, baseline: Callable[..., Tensor] = advantages.group_mean, **changes: Any) -> Tensor:
+    return expected_gradient(algorithm_with(baseline, samples, **changes), samples, Terminal()).flatten()
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.cosine_similarity(a, b, 0))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_a_group_mean_with_its_own_sample_is_the_gradient_times_k_less_1_over_k(samples: int) -> None:
+    """O5, trap 11; O6: and Dr. GRPO that over the length."""
+    scaled = exact() * (samples - 1) / samples
+    assert (estimate(samples) - scaled).abs().max() < 1e-12
+    dr_grpo = estimate(samples, aggregation=aggregation.constant_length)
+    assert (dr_grpo - scaled / LENGTH).abs().max() < 1e-12
+
+
+def test_a_batch_mean_of_one_source_is_a_group_mean() -> None:
+    assert torch.allclose(estimate(3, advantages.batch_mean), estimate(3), rtol=0, atol=1e-15)
+
+
+def test_the_mean_over_the_length_of_an_episode_bends_the_gradient() -> None:
+    """O7, trap 8: with the reward centred at its mean .8987, raw .8379; where all lengths are equal it only scales."""
+    mean = aggregation.sequence_mean
+    assert cosine(estimate(1, advantages.no_baseline, aggregation=mean), exact()) == pytest.approx(0.8379, abs=5e-5)
+    assert cosine(estimate(2, aggregation=mean), exact()) == pytest.approx(0.8987, abs=5e-5)
+    assert cosine(estimate(3, aggregation=mean), exact()) == pytest.approx(0.8987, abs=5e-5)
+    full = torch.ones(4, 3, dtype=torch.bool)
+    assert torch.allclose(mean(full), aggregation.sequence_sum(full) / 3)
+
+
+def test_the_mean_over_all_tokens_bends_it_less_the_more_samples_there_are() -> None:
+    """O8."""
+    found = [cosine(estimate(samples, aggregation=aggregation.token_mean), exact()) for samples in (2, 3, 4)]
+    assert found == pytest.approx([0.9830, 0.9923, 0.9957], abs=5e-5)
+
+
+def test_the_standard_deviation_of_a_group_bends_it_and_equal_groups_are_exactly_nothing() -> None:
+    """O9, trap 10."""
+    found = [cosine(estimate(samples, normalisation=normalisation.group_std), exact()) for samples in (2, 3, 4)]
+    assert found == pytest.approx([0.9933, 0.9972, 0.9971], abs=6e-5)
+    algorithm = algorithm_with(advantages.group_mean, 3, normalisation=normalisation.group_std)
+    assert not gradient_of(algorithm, [SEQUENCES[4]] * 3, Terminal()).any()
+
+
+@pytest.mark.parametrize(
+    "surrogate",
+    [
+        partial(surrogates.clipped_ratio, **CLIP),
+        partial(surrogates.sequence_ratio, **CLIP),
+        partial(surrogates.detached_clip, **CLIP),
+    ],
+    ids=["clipped_ratio", "sequence_ratio", "detached_clip"],
+)
+def test_at_a_ratio_of_1_every_surrogate_has_the_gradient_of_the_score_function(surrogate: Any) -> None:
+    """O19, O20."""
+    assert (estimate(2, advantages.leave_one_out, surrogate=surrogate) - exact()).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("coefficient", [0.3, 1.0])
+def test_kl_in_the_reward_to_go_is_the_gradient_of_the_kl_of_whole_sequences(coefficient: float) -> None:
+    """O11."""
+    algorithm = algorithm_with(advantages.no_baseline, 1, kl_coef=coefficient)
+    algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+    policy = TabularPolicy(WORLD["policy_logits"])
+    chances, others = probabilities(policy), probabilities(algorithm.reference).detach()
+    objective = (chances * (REWARDS - coefficient * (chances / others).log())).sum()
+    (wanted,) = torch.autograd.grad(objective, policy.table)
+    assert (expected_gradient(algorithm, 1, Terminal()) - wanted).abs().max() < 1e-12
+
+
+def divergence_gradient(divergence: Callable[..., Tensor]) -> Tensor:
+    """Of the divergence in the loss, in expectation."""
+    found = []
+    for coefficient in (0.0, 1.0):
+        algorithm = algorithm_with(advantages.no_baseline, 1, kl_loss_coef=coefficient, divergence=divergence)
+        algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+        found.append(expected_gradient(algorithm, 1, Terminal()).flatten())
+    return found[0] - found[1]
+
+
+def state_fixed(forward: bool) -> Tensor:
+    """d sum_s visits(s) KL_s with the visits held fixed, by listing: KL(pi || ref), or KL(ref || pi)."""
+    policy, reference = TabularPolicy(WORLD["policy_logits"]), TabularPolicy(WORLD["reference_logits"])
+    chances = probabilities(policy).detach()
+    visits = torch.zeros(len(WORLD["states"]), dtype=torch.float64)
+    for chance, sequence in zip(chances, SEQUENCES, strict=True):
+        for t in range(len(sequence)):
+            visits[WORLD["states"].index(list(sequence[:t]))] += chance
+    p, q = policy.table.log_softmax(-1), reference.table.detach().log_softmax(-1)
+    each = (p.exp() * (p - q)).sum(-1) if forward else (q.exp() * (q - p)).sum(-1)
+    (gradient,) = torch.autograd.grad((visits * each).sum(), policy.table)
+    return gradient.flatten()
+
+
+def test_divergences_in_the_loss_have_the_gradients_they_are_known_for() -> None:
+    """O10, traps 16 and 17: k1 none, k2 that of KL(pi || ref) at fixed states, k3 that of the other direction."""
+    assert divergence_gradient(kl.k1).abs().max() < 1e-14
+    for right in (kl.k2, kl.k3_with_gradient_of_k2, kl.full):
+        assert (divergence_gradient(right) - state_fixed(True)).abs().max() < 1e-12
+    assert (divergence_gradient(kl.k3) - state_fixed(False)).abs().max() < 1e-12
+    assert cosine(state_fixed(True), state_fixed(False)) < 0.999
+
+
+@pytest.mark.parametrize("name", ["sequence_sum", "sequence_mean", "token_mean", "constant_length"])
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_micro_batches_change_no_gradient(name: str, parts: int) -> None:
+    """O29, trap 9: denominators are those of the optimiser step."""
+    ragged = [SEQUENCES[i] for i in (0, 5, 14, 2)]
+    found = []
+    for micro_batches in (1, parts):
+        changes: dict[str, Any] = {"aggregation": getattr(aggregation, name), "micro_batches": micro_batches}
+        changes |= {"entropy_coef": 0.1, "nll_mix": 0.2, "kl_loss_coef": 0.3}
+        algorithm = algorithm_with(advantages.leave_one_out, 4, **changes)
+        algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+        found.append(gradient_of(algorithm, ragged, Terminal()))
+    assert (found[0] - found[1]).abs().max() < 1e-12
+
+
+def test_groups_that_are_all_alike_can_be_left_out_of_the_denominators() -> None:
+    kept = algorithm_with(advantages.group_mean, 2, drop_equal_groups=True)
+    assert not gradient_of(kept, [SEQUENCES[3]] * 2, Terminal()).any()
+    differ = [SEQUENCES[3], SEQUENCES[9]]
+    plain = algorithm_with(advantages.group_mean, 2)
+    assert torch.equal(gradient_of(kept, differ, Terminal()), gradient_of(plain, differ, Terminal()))
+
+
+@pytest.mark.parametrize("baseline", [advantages.leave_one_out, advantages.group_mean])
+def test_advantages_of_a_group_sum_to_nothing(baseline: Callable[..., Tensor]) -> None:
+    """O27."""
+    returns, valid = torch.rand(5, 4, 1, dtype=torch.float64), torch.ones(5, 4, dtype=torch.bool)
+    centred = returns - baseline(returns=returns, valid=valid)
+    assert centred.sum(1).abs().max() < 1e-14
+    mean = returns - advantages.group_mean(returns, valid)
+    assert torch.allclose(returns - advantages.leave_one_out(returns, valid), mean * 4 / 3)
+
+
+@pytest.mark.parametrize(
+    "preset", ["reinforce", "reinforce_pp", "rloo", "scst", "remax", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+)
+def test_every_preset_trains_and_its_first_ratio_is_1(preset: str, tmp_path: Any) -> None:
+    from tests.running import lines, train
+
+    chosen = [f"algorithm={preset}", "algorithm.epochs=2", "algorithm.minibatches=2", "credit=delta"]
+    assert train(tmp_path / "run", *chosen) == 0
+    logged = [
+        line["metrics"] for line in lines(tmp_path / "run") if line["split"] == "train" and line["stage"] == "train"
+    ]
+    assert all(metrics["sampling/logp_difference/max"] < 1e-4 for metrics in logged)
+    assert all(metrics["approx_kl"] >= 0 for metrics in logged)
+
+
+def test_a_run_of_several_epochs_resumes_to_the_same_bits(tmp_path: Any) -> None:
+    from tests.running import train, weights
+
+    chosen = ["algorithm=grpo", "algorithm.epochs=2", "algorithm.minibatches=3"]
+    assert train(tmp_path / "whole", *chosen) == 0
+    assert train(tmp_path / "part", *chosen, "trainer.steps=3") == 0
+    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
+    assert weights(tmp_path / "whole") == weights(tmp_path / "part")
