@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import torch
 from tokenrl_cli import streams
 from tokenrl_cli.batching import Batching, evaluation_batches
 from tokenrl_cli.beam import beam_search
-from tokenrl_cli.functional.entropy import entropy
+from tokenrl_cli.functional.entropy import concentration, ranks
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.interfaces import (
     SAMPLED,
@@ -116,8 +117,9 @@ def evaluate(
 ) -> Evaluation:
     """Decodes the first `examples` of a split (0: all) and scores what was said.
 
-    Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward` and `entropy` (nats a token)
-    of one episode a source sampled from the policy itself. Draws from streams of its own.
+    Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy` (nats a token) and
+    the concentration of one episode a source sampled from the policy itself; the rank that it gives the tokens of the
+    reference. Draws from streams of its own.
     """
     if isinstance(policy, torch.nn.Module):
         policy.eval()
@@ -127,7 +129,7 @@ def evaluate(
     sampled: list[Texts] = []
     lengths: list[int] = []
     ended: list[bool] = []
-    undecided = tokens = 0.0
+    sums: defaultdict[str, float] = defaultdict(float)
     with task.numerics():
         for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
             draws = streams.generator(task.seed, f"evaluate/{split}", number)
@@ -139,8 +141,12 @@ def evaluate(
             other = episodes(policy, batch, task, plain, draws)
             sampled.append(texts_of(other, batch, task.tokenizer))
             logits = policy(other.source, other.source_mask, other.actions).logits
-            undecided += float(masked_sum(entropy(logits), other.mask))
-            tokens += float(other.mask.sum())
+            for name, each in concentration(logits).items():
+                sums[name] += float(masked_sum(each, other.mask))
+            sums["tokens"] += float(other.mask.sum())
+            logits = policy(batch.source, batch.source_mask, batch.reference_ids).logits
+            sums["ranks"] += float(masked_sum(ranks(logits, batch.reference_ids), batch.reference_mask))
+            sums["references"] += float(batch.reference_mask.sum())
         whole = _joined(said, order)
         judged = scored(task.reward, whole)
         sampled_scores = _per_text(scored(task.reward, _joined(sampled, order)).scores)
@@ -150,7 +156,10 @@ def evaluate(
     metrics |= {
         "reward": float(np.nanmean(scores)),
         "sampled_reward": float(np.nanmean(sampled_scores)),
-        "entropy": undecided / max(tokens, 1.0),
+        "entropy": sums["entropy"] / max(sums["tokens"], 1.0),
+        "policy/mode_prob": sums["mode_prob"] / max(sums["tokens"], 1.0),
+        "policy/top10_mass": sums["top10_mass"] / max(sums["tokens"], 1.0),
+        "policy/target_rank": sums["ranks"] / max(sums["references"], 1.0),
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }

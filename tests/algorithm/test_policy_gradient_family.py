@@ -151,6 +151,35 @@ def test_groups_that_are_all_alike_can_be_left_out_of_the_denominators() -> None
     assert torch.equal(gradient_of(kept, differ, Terminal()), gradient_of(plain, differ, Terminal()))
 
 
+def risk(alpha: float) -> dict[str, Any]:
+    return {"baseline": advantages.no_baseline, "normalisation": partial(normalisation.self_normalised, alpha=alpha)}
+
+
+def test_minimum_risk_over_all_texts_is_the_gradient_of_the_expected_reward() -> None:
+    """O17: alpha = 1 with every text in the set once."""
+    algorithm = algorithm_with(samples=len(SEQUENCES), **risk(1.0))
+    assert (gradient_of(algorithm, SEQUENCES, Terminal()).flatten() - exact()).abs().max() < 1e-12
+
+
+def test_minimum_risk_over_samples_is_biased_by_alpha_and_little_where_alpha_is_small() -> None:
+    """O17, trap 20: the direction bends with alpha; alpha near 0 is alpha (K - 1) / K of the gradient."""
+    found = {alpha: estimate(2, **risk(alpha)) for alpha in (1.0, 0.005)}
+    assert 0.98 < cosine(found[1.0], exact()) < 0.9999 and cosine(found[0.005], exact()) > 1 - 1e-6
+    scale = float(found[0.005].norm() / exact().norm())
+    assert scale == pytest.approx(0.005 / 2, rel=1e-2)
+
+
+def test_the_risk_is_that_of_its_definition() -> None:
+    """By autograd through sum_k Q_k R_k itself."""
+    chosen = [2, 7, 11]
+    policy = TabularPolicy(WORLD["policy_logits"])
+    likelihoods = probabilities(policy)[chosen].log()
+    expected = ((0.7 * likelihoods).softmax(0) * REWARDS[chosen]).sum()
+    (wanted,) = torch.autograd.grad(expected, policy.table)
+    algorithm = algorithm_with(samples=3, **risk(0.7))
+    assert (gradient_of(algorithm, [SEQUENCES[i] for i in chosen], Terminal()) - wanted).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("baseline", [advantages.leave_one_out, advantages.group_mean])
 def test_advantages_of_a_group_sum_to_nothing(baseline: Callable[..., Tensor]) -> None:
     """O27."""
@@ -162,7 +191,7 @@ def test_advantages_of_a_group_sum_to_nothing(baseline: Callable[..., Tensor]) -
 
 
 @pytest.mark.parametrize(
-    "preset", ["reinforce", "reinforce_pp", "rloo", "scst", "remax", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]
+    "preset", ["reinforce", "reinforce_pp", "rloo", "scst", "remax", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "mrt"]
 )
 def test_every_preset_trains_and_its_first_ratio_is_1(preset: str, tmp_path: Any) -> None:
     from tests.running import lines, train

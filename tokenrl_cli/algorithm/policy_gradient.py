@@ -21,7 +21,7 @@ from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import k1
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
-from tokenrl_cli.functional.masking import masked_mean, masked_sum
+from tokenrl_cli.functional.masking import masked_mean, masked_rows, masked_sum
 from tokenrl_cli.functional.returns import held_to_go
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Batch, Model, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step
@@ -252,7 +252,11 @@ class PolicyGradient:
             assert greedy.rewards is not None
             known["companion"] = held_to_go(greedy.rewards, greedy.mask)
         known["mask"] = (episodes.mask & episodes.valid.unsqueeze(-1)).view(shape)
+        known["likelihoods"] = masked_rows(episodes.logprobs, episodes.mask).view(shape[:2])
         known["advantages"] = known["returns"] - _asked(self.baseline, **known)
+        metrics["baseline/variance_reduction"] = 1 - _spread(known["advantages"], known["mask"]) / max(
+            _spread(known["returns"], known["mask"]), 1e-12
+        )
         if hasattr(self.baseline, "observe"):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
@@ -296,6 +300,12 @@ class PolicyGradient:
             self.baseline.load_state_dict(within(state, "baseline."))
         if self.reference is not None:
             self.reference.load_state_dict(within(state, "reference."))
+
+
+def _spread(values: Tensor, mask: Tensor) -> float:
+    """Variance over the real tokens."""
+    known = values[mask].double()
+    return float(known.var(correction=0)) if len(known) else 0.0
 
 
 def _needs(part: Callable[..., Any]) -> set[str]:

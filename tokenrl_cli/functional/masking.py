@@ -13,3 +13,8 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the True places of mask -> []; 0 where there is none."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
+
+
+def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
+    """Sum of each row over its real tokens: [B, T] -> [B]."""
+    return values.masked_fill(~mask, 0.0).sum(-1)

@@ -1,9 +1,11 @@
 """Scales of advantages [N, K, T]. A part names what it needs: `advantages`, `scores` [N, K] (whole-episode returns),
-`valid` [N, K], `mask` [N, K, T] (real tokens of valid episodes). Padding never counts.
+`valid` [N, K], `mask` [N, K, T] (real tokens of valid episodes), `likelihoods` [N, K] (log-probability of each whole
+episode when it was sampled). Padding never counts.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 EPSILON = 1e-6  # a standard deviation below it is none
@@ -30,6 +32,20 @@ def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
     mean = advantages.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
     centred = (advantages - mean).masked_fill(~mask, 0.0)
     return _divided(centred, (centred.square().sum() / mask.sum().clamp(min=1)).sqrt())
+
+
+def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoods: Tensor, alpha: float) -> Tensor:
+    """A_k = K alpha Q_k (R_k - sum_j Q_j R_j), Q = softmax_k(alpha log p(y_k)) over the samples of the source.
+
+    The gradient of minus the expected risk sum_k Q_k R_k of minimum risk training, Shen et al. 2016 (arXiv:1512.02433),
+    equations 4 and 10, at the policy that was sampled from. It is its own baseline, and takes the whole score whatever
+    `advantages` says of the tokens. Not a gradient of the expected reward: alpha of order 1 is biased, alpha towards 0
+    becomes alpha times the group mean.
+    """
+    share = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)
+    known = scores.masked_fill(~valid, 0.0)
+    gain = alpha * share * (known - (share * known).sum(1, keepdim=True))
+    return (valid.sum(1, keepdim=True) * gain).unsqueeze(-1).expand_as(advantages)
 
 
 def _deviation(scores: Tensor, valid: Tensor, over: tuple[int, ...]) -> Tensor:
