@@ -20,6 +20,13 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "reinforce": (120, ["algorithm=reinforce", "algorithm.samples_per_source=4"]),
     "rloo": (60, ["algorithm=rloo"]),
     "scst": (60, ["algorithm=scst", "algorithm.samples_per_source=4"]),
+    **{
+        name: (80, [f"algorithm={name}", "algorithm.kl_loss_coef=0", "algorithm.kl_coef=0"])
+        for name in ("reinforce_pp", "dr_grpo", "dapo", "gspo", "cispo")
+    },
+    "grpo": (240, ["algorithm=grpo", "algorithm.kl_loss_coef=0"]),
+    "remax": (80, ["algorithm=remax", "algorithm.samples_per_source=4", "algorithm.kl_coef=0"]),
+    "mrt": (80, ["algorithm=mrt"]),
     "dqn": (120, ["algorithm=dqn", "credit=delta", "algorithm.epsilon_steps=60", "algorithm.optimizer.lr=1e-3"]),
 }
 
