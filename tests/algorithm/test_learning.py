@@ -26,6 +26,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     },
     "grpo": (240, ["algorithm=grpo", "algorithm.kl_loss_coef=0"]),
     "remax": (80, ["algorithm=remax", "algorithm.samples_per_source=4", "algorithm.kl_coef=0"]),
+    "ocd": (80, ["algorithm=ocd"]),
     "mrt": (80, ["algorithm=mrt"]),
     "dqn": (120, ["algorithm=dqn", "credit=delta", "algorithm.epsilon_steps=60", "algorithm.optimizer.lr=1e-3"]),
 }

@@ -1,0 +1,71 @@
+"""Optimal completion distillation: the policy it is satisfied with, and what it leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
+from tokenrl_cli.algorithm.ocd import Ocd
+from tokenrl_cli.interfaces import SAMPLED, UserError
+from tokenrl_cli.metrics.edits import completion_values
+from tokenrl_cli.sampling import rollout_of
+
+REFERENCE = np.array([[1, 2]])  # batch_of demonstrates "ab"
+
+
+def algorithm(table: Any, **changes: Any) -> Ocd:
+    values: dict[str, Any] = {"samples_per_source": 1, "temperature": 1.0, "tau": 0.5, "micro_batches": 1}
+    return Ocd(TabularPolicy(table), Letters(), LENGTH, 0, **(values | changes), optimizer=Capture)
+
+
+def optimal() -> list[list[float]]:
+    """Q* of every state of the world, by the definition, one prefix at a time."""
+    rows = []
+    for prefix in STATES:
+        said = np.array([prefix], dtype=np.int64).reshape(1, len(prefix))
+        rows.append(completion_values(said, np.array([len(prefix)]), REFERENCE, np.array([2]), 3, 0)[0, -1].tolist())
+    return rows
+
+
+def gradient(ocd: Ocd, sequences: list[list[int]]) -> torch.Tensor:
+    batch = batch_of(1)
+    ocd.update(rollout_of(batch, samples_of(sequences, ocd.model), SAMPLED))
+    found: torch.Tensor = ocd.optimizer.gradient  # type: ignore[attr-defined]
+    return found
+
+
+def test_it_is_satisfied_with_the_softmax_of_the_optimal_values_and_with_nothing_else() -> None:
+    satisfied = algorithm([[value / 0.5 for value in row] for row in optimal()])
+    assert gradient(satisfied, SEQUENCES).abs().max() < 1e-15
+    assert gradient(algorithm(WORLD["policy_logits"]), SEQUENCES).abs().max() > 1e-3
+
+
+def test_by_hand_the_best_tokens_of_a_state_share_the_mass() -> None:
+    values = dict(zip(STATES, optimal(), strict=True))
+    assert values[()] == [-2, 0, -1]  # of "ab": EOS leaves two errors, "a" none, "b" one
+    assert values[(1,)] == [-1, -1, 0]
+    assert values[(2,)] == [-1, -1, -1]  # one error is made: "b", "ba" and "bb" are all as near as can be
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_micro_batches_change_no_gradient(parts: int) -> None:
+    ragged = [SEQUENCES[i] for i in (0, 5, 14, 2)]
+    whole, split = (gradient(algorithm(WORLD["policy_logits"], micro_batches=n), ragged) for n in (1, parts))
+    assert (whole - split).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tau": 0.0}, "algorithm.tau: must be above 0"),
+        ({"temperature": -1.0}, "algorithm.temperature: must be above 0"),
+        ({"samples_per_source": 0}, "algorithm.samples_per_source: must be at least 1, got 0"),
+    ],
+)
+def test_values_out_of_range_are_named(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        algorithm(WORLD["policy_logits"], **changes)
