@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.algorithm.test_policy_gradient import algorithm_with, expected_gradient, gradient_of
+from tests.algorithm.test_policy_gradient import REWARD, TOKENIZER, algorithm_with, expected_gradient, gradient_of
 from tests.running import tokenrl
-from tests.world import LENGTH, SEQUENCES, WORLD, TabularPolicy, exact_gradient, probabilities
+from tests.world import (
+    LENGTH,
+    SEQUENCES,
+    STATES,
+    WORLD,
+    TabularPolicy,
+    batch_of,
+    exact_gradient,
+    probabilities,
+    samples_of,
+)
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
+from tokenrl_cli.interfaces import SAMPLED
+from tokenrl_cli.sampling import rollout_of
+from tokenrl_cli.scoring import judge
 
 REWARDS = torch.tensor(WORLD["rewards"], dtype=torch.float64)
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}
@@ -213,3 +228,56 @@ def test_a_run_of_several_epochs_resumes_to_the_same_bits(tmp_path: Any) -> None
     assert train(tmp_path / "part", *chosen, "trainer.steps=3") == 0
     assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
+
+
+def test_every_logged_number_is_recomputed_from_the_batch() -> None:
+    """Trap 39: what is logged is what is optimised. By loops over the episodes, from the tables alone."""
+    chosen, coefficients = [2, 7, 11, 14], {"entropy_coef": 0.1, "nll_mix": 0.2, "kl_loss_coef": 0.3}
+    changes: dict[str, Any] = {
+        "aggregation": aggregation.token_mean,
+        "surrogate": partial(surrogates.clipped_ratio, clip_low=0.05, clip_high=0.05),
+        **coefficients,
+    }
+    algorithm = algorithm_with(advantages.leave_one_out, 4, **changes)
+    algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+    sampler = TabularPolicy(WORLD["behaviour_logits"])
+    batch = batch_of(1)
+    rollout, _ = judge(
+        rollout_of(batch, samples_of([SEQUENCES[i] for i in chosen], sampler), SAMPLED),
+        batch,
+        TOKENIZER,
+        REWARD,
+        Terminal(),
+    )
+    algorithm.updates = 1  # an old rollout: its first ratio is not 1
+    logged = algorithm.update(rollout)
+
+    new, old, fixed = (each.table.detach().log_softmax(-1) for each in (algorithm.model, sampler, algorithm.reference))
+    sums = dict.fromkeys(("loss/policy", "entropy", "clip_ratio/low", "clip_ratio/high", "approx_kl", "kl"), 0.0)
+    tokens, returns, gains = 0, [], []
+    for i in chosen:
+        others = [float(REWARDS[j]) for j in chosen if j != i]
+        gain = float(REWARDS[i]) - sum(others) / 3
+        for t, token in enumerate(SEQUENCES[i]):
+            state = STATES[tuple(SEQUENCES[i][:t])]
+            ratio = float((new - old)[state, token].exp())
+            sums["loss/policy"] -= min(ratio * gain, min(max(ratio, 0.95), 1.05) * gain)
+            sums["entropy"] -= float((new[state].exp() * new[state]).sum())
+            sums["clip_ratio/high"] += gain > 0 and ratio > 1.05
+            sums["clip_ratio/low"] += gain < 0 and ratio < 0.95
+            sums["approx_kl"] += ratio - 1 - math.log(ratio)
+            sums["kl"] += float((new - fixed)[state, token] ** 2) / 2
+            tokens += 1
+            returns.append(float(REWARDS[i]))
+            gains.append(gain)
+    expected = {name: value / tokens for name, value in sums.items()}
+    demonstration = [new[STATES[()], 1], new[STATES[(1,)], 2], new[STATES[(1, 2)], 0]]
+    expected["loss/nll"] = -float(sum(demonstration)) / 3
+    expected["baseline/variance_reduction"] = 1 - float(np.var(gains) / np.var(returns))
+    expected["sampling/logp_difference/max"] = max(
+        abs(float((new - old)[STATES[tuple(SEQUENCES[i][:t])], token]))
+        for i in chosen
+        for t, token in enumerate(SEQUENCES[i])
+    )
+    assert logged == pytest.approx(expected, abs=1e-12)
+    assert 0 < logged["clip_ratio/high"] + logged["clip_ratio/low"] < 1
