@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -262,6 +263,16 @@ def test_the_processes_end_with_the_reward() -> None:
 def test_a_program_ends_though_a_function_hangs(name: str, workers: int, folder: Path) -> None:
     (folder / "program.py").write_text(PROGRAM.format(root=str(ROOT), name=name, timeout=0.3, workers=workers))
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr.count("Error")) == (0, "[nan, 1.0]\n", 0), done.stderr
+
+
+def test_a_program_that_ends_while_a_process_starts_says_nothing_of_it(folder: Path) -> None:
+    (folder / "sitecustomize.py").write_text("import time; time.sleep(0.5)")  # the one killed is just being replaced
+    slow_to_end = "from multiprocessing import util\nutil.Finalize(None, time.sleep, (1.0,), exitpriority=1)\n"
+    (folder / "mine.py").write_text(SOURCE + slow_to_end)
+    (folder / "program.py").write_text(PROGRAM.format(root=str(ROOT), name="each", timeout=0.3, workers=2))
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=30, env=environment)
     assert (done.returncode, done.stdout, done.stderr.count("Error")) == (0, "[nan, 1.0]\n", 0), done.stderr
 
 

@@ -20,6 +20,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -170,9 +171,7 @@ class Processes:
     def _started(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:
             self._close()
-            # not forked: this program has threads, and a lock that one of them holds would stay locked in the child
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPool(self.workers, initializer=_begin, initargs=self.facts, context=spawn)
+            self._pool = ProcessPool(self.workers, initializer=_begin, initargs=self.facts, context=_Spawn())
             self._close = weakref.finalize(self, _end, self._pool)
             atexit.register(self._close)  # before multiprocessing's own exit, which would wait for the processes
         return self._pool
@@ -188,6 +187,22 @@ class Processes:
         if isinstance(error, FutureTimeoutError):
             return late(self.timeout)
         return future.result() if error is None else failure(error)
+
+
+class _Spawn(SpawnContext):
+    """Not forked: this program has threads, and a lock that one of them holds would stay locked in the child.
+
+    It keeps the locks it made. Pebble gives them up before it stops its processes, and one that is just starting would
+    look for them in vain and say so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks: list[Any] = []
+
+    def RLock(self) -> Any:  # noqa: N802 - the name that multiprocessing gave it
+        self._locks.append(super().RLock())
+        return self._locks[-1]
 
 
 def _begin(prepare: Callable[..., None], *facts: Any) -> None:
