@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.reward.said import texts
+from tokenrl_cli.dataset.jsonl import Jsonl
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.coverage import Coverage
 
 
-def scores(column: list[Any], *said: str, lowercase: bool = True) -> list[float]:
-    return Coverage("slots", lowercase)(texts([(text, []) for text in said], slots=column)).tolist()
+def scores(column: list[Any], *said: str, lowercase: bool = True, unsaid: list[str] | None = None) -> list[float]:
+    return Coverage("slots", unsaid or [], lowercase)(texts([(text, []) for text in said], slots=column)).tolist()
 
 
 def test_items_are_found_as_whole_words_wherever_they_stand() -> None:
@@ -24,11 +26,34 @@ def test_items_are_found_as_whole_words_wherever_they_stand() -> None:
 
 
 def test_nothing_to_mention_is_no_score() -> None:
-    assert np.isnan(scores([[], " "], "a", "b")).all()
+    assert np.isnan(scores([[], " ", None], "a", "b", "c")).all()
+
+
+def test_a_line_without_the_column_has_no_score_and_does_not_move_the_others(tmp_path: Path) -> None:
+    lines = '{"src": "a", "refs": ["a"], "slots": ["a", "b"]}', '{"src": "b", "refs": ["b"]}'
+    (tmp_path / "val.jsonl").write_text("\n".join(lines), "utf-8")
+    dataset = Jsonl(str(tmp_path), "src", "refs", False, 9, "drop")
+    found = scores([dataset.example("val", i).columns["slots"] for i in range(2)], "a", "b")
+    assert found[0] == 0.5 and np.isnan(found[1])
+
+
+def test_nothing_covers_nothing_and_a_list_of_all_items_covers_all_as_the_documentation_admits() -> None:
+    assert scores([["the cat", "mat"]] * 2, "", "mat dog mat the cat cat") == [0, 1]
+    assert Coverage("slots", [], True)(texts([("", [])], slots=["a"])).dtype == np.float64
+    assert "gamed by listing" in str(Coverage.__doc__)
 
 
 def test_a_column_that_is_not_there_or_holds_something_else_is_named() -> None:
     with pytest.raises(UserError, match="reward.column=slots: the dataset has no such column, but keywords, names"):
-        Coverage("slots", True)(texts([("a", [])], names=[[]], keywords=[[]]))
-    with pytest.raises(UserError, match="reward.column=slots: must hold strings or lists of strings, holds 5"):
+        Coverage("slots", [], True)(texts([("a", [])], names=[[]], keywords=[[]]))
+    with pytest.raises(
+        UserError, match="reward.column=slots: must hold strings, or lists or records of strings, holds 5"
+    ):
         scores([5], "a")
+
+
+def test_the_values_of_a_record_are_items_but_for_those_nobody_says() -> None:
+    record = {"name": "The Vaults", "familyFriendly": "yes"}
+    assert scores([record] * 2, "The Vaults .", "The Vaults yes") == [0.5, 1]
+    assert scores([record], "The Vaults .", unsaid=["yes"]) == [1]
+    assert np.isnan(scores([{"familyFriendly": "yes"}], "yes", unsaid=["yes"])[0])

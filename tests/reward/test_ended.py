@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.credit.toy import EOS, Merges, rollout_from
 from tests.reward.said import texts
 from tests.world import batch_of
@@ -11,7 +13,8 @@ from tokenrl_cli.scoring import judge
 
 
 def test_it_says_whether_eos_was_chosen() -> None:
-    assert Ended()(texts([("a", []), ("a", [])], ended=[True, False])).tolist() == [1, 0]
+    scores = Ended()(texts([("a", []), ("a", [])], ended=[True, False]))
+    assert scores.dtype == np.float64 and scores.tolist() == [1, 0]
 
 
 def test_a_prefix_without_eos_does_not_score_as_the_finished_text() -> None:

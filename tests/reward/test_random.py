@@ -26,3 +26,8 @@ def test_it_depends_on_seed_step_source_and_text_alone() -> None:
     assert all((other != scores).mean() > 0.99 for other in others)
     alone = Random(1)(replace(SEEN, hypotheses=["text 7"], sources=["source 7"]))
     assert alone[0] == scores[7]
+
+
+def test_any_text_has_a_number() -> None:
+    scores = Random(1)(texts([("", []), ("caf\u00e9", []), ("\ud800", [])]))
+    assert scores.dtype == np.float64 and len(set(scores.tolist())) == 3

@@ -7,14 +7,17 @@ import itertools
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from sacrebleu.metrics.ter import TER
 
-from tests.reward.said import GOLDEN, assert_length_does_not_pay, columns, pairs, texts
+from tests.reward.said import GOLDEN, assert_length_does_not_pay, columns, texts, words
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.ter import Ter
 
 OPTIONS = list(itertools.product((False, True), repeat=4))
 PLAIN = (False, False, False, False)
+sentences = words | st.text(max_size=12) | st.text("猫が坐る。、ａ a.,-'&quot;<>", max_size=12)
+pairs = st.tuples(sentences, st.lists(sentences, min_size=1, max_size=8))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -26,7 +29,7 @@ def test_the_reward_is_1_less_a_hundredth_of_sacrebleu(options: tuple[bool, bool
 @settings(max_examples=60, deadline=None)
 @given(pairs)
 def test_the_reward_is_sacrebleu_on_any_text(pair: tuple[str, list[str]]) -> None:
-    for options in (PLAIN, (True, True, True, True)):
+    for options in OPTIONS:
         expected = 1 - TER(*options).sentence_score(*pair).score / 100
         assert abs(Ter(*options)(texts([pair]))[0] - expected) < 1e-12
 
@@ -50,6 +53,12 @@ def test_a_text_without_a_reference_has_no_score() -> None:
     assert np.isnan(Ter(*PLAIN)(texts([("a", ["a"]), ("a", [])]))).tolist() == [False, True]
     with pytest.raises(UserError, match="no text has a reference"):
         Ter(*PLAIN).corpus(texts([("a", [])]))
+
+
+def test_nothing_is_worth_something_where_references_differ_in_length_as_the_documentation_admits() -> None:
+    rows = [("", ["a b"]), ("", ["a", "a b c d e"]), ("", [""])]
+    assert Ter(*PLAIN)(texts(rows)).tolist() == pytest.approx([0, 1 - 1 / 3, 1])
+    assert "Nothing is worth 0 against one reference" in str(Ter.__doc__)
 
 
 def test_length_does_not_pay() -> None:

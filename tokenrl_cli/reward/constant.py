@@ -10,8 +10,9 @@ from tokenrl_cli.interfaces import Texts, UserError
 
 
 class Constant:
-    """`value` for every text. What a run gains with it, it does not owe to its reward: with any baseline the advantage
-    is 0, without one every sampled text becomes likelier."""
+    """`value` for every text. What a run gains with it, it does not owe to its reward: a baseline that knows the other
+    samples makes the advantage 0, and without one every sampled text becomes likelier, or less likely below 0.
+    Credit over prefixes pays nothing: no token changes the score."""
 
     def __init__(self, value: float) -> None:
         if not math.isfinite(value):

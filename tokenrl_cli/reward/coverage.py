@@ -14,12 +14,13 @@ from tokenrl_cli.interfaces import Texts, UserError
 class Coverage:
     """Share of the items of a dataset's column that occur in the text, as whole words; NaN where there are none.
 
-    `column` holds a list of strings a source, or one string whose words are the items. What else the text says, and how
-    often, does not matter: gamed by listing everything there is.
+    `column` holds a list of strings a source, a record whose values are the items, one string whose words they are, or
+    None, which is no item. Items in `unsaid` do not count: the "yes" of a slot is no word of its text. What else the
+    text says, and how often, does not matter: gamed by listing everything there is.
     """
 
-    def __init__(self, column: str, lowercase: bool) -> None:
-        self.column, self.flags = column, re.IGNORECASE if lowercase else 0
+    def __init__(self, column: str, unsaid: list[str], lowercase: bool) -> None:
+        self.column, self.unsaid, self.flags = column, frozenset(unsaid), re.IGNORECASE if lowercase else 0
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]. Raises UserError where the dataset has no such column, or it holds something else."""
@@ -30,10 +31,13 @@ class Coverage:
         return np.array([self._score(text, self._items(value)) for text, value in pairs], dtype=np.float64)
 
     def _items(self, value: Any) -> list[str]:
-        items = value.split() if isinstance(value, str) else value
+        value = list(value.values()) if isinstance(value, dict) else value
+        items = value.split() if isinstance(value, str) else [] if value is None else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise UserError(f"reward.column={self.column}", f"must hold strings or lists of strings, holds {value!r}")
-        return [item.strip() for item in items if item.strip()]
+            raise UserError(
+                f"reward.column={self.column}", f"must hold strings, or lists or records of strings, holds {value!r}"
+            )
+        return [item.strip() for item in items if item.strip() and item.strip() not in self.unsaid]
 
     def _score(self, text: str, items: list[str]) -> float:
         found = [re.search(rf"(?<!\w){re.escape(item)}(?!\w)", text, self.flags) is not None for item in items]

@@ -10,8 +10,9 @@ from tokenrl_cli.interfaces import Texts, UserError
 class Repetition:
     """Share of the text's words that do not belong to an n-gram said before, n = `order`; 1 where nothing repeats.
 
-    The complement of the repetition that Welleck et al. 2019 (arXiv:1908.04319) count, per word. 1 for a text shorter
-    than two n-grams, so alone it is gamed by saying little.
+    With `order` 1 the complement of rep/l of Welleck et al. 2019 (arXiv:1908.04319), of the words that were said and
+    over all that came before; the complement of their seq-rep-n is the reward distinct. 1 for a text of at most `order`
+    words, so alone it is gamed by saying little.
     """
 
     def __init__(self, order: int) -> None:

@@ -15,8 +15,9 @@ class Ter:
     """1 - sacrebleu's `TER.sentence_score` / 100: edits, shifts of blocks among them, over the mean length of the
     references (Snover et al. 2006); of several references the one with the fewest edits.
 
-    0 for an empty text, below 0 for one that goes on. Slow: the search for shifts is the library's own, so credit over
-    prefixes calls it for each distinct prefix.
+    Below 0 for a text that goes on. Nothing is worth 0 against one reference, but above 0 where references differ in
+    length: it is as far from the shortest as that has words, over the mean. Slow: the search for shifts is the
+    library's own, so credit over prefixes calls it for each distinct prefix.
     """
 
     def __init__(self, normalized: bool, no_punct: bool, asian_support: bool, case_sensitive: bool) -> None:
