@@ -12,38 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli import assemble, checkpoint
-from tokenrl_cli.interfaces import Evaluation
+from runs import evaluated, run
+
 from tokenrl_cli.metrics.significance import paired_bootstrap
 from tokenrl_cli.report.results import RESAMPLES, SEED
-from tokenrl_cli.train import evaluate
 
 CORPUS = 1000  # first corpus seed: none of these was used to choose a setting
 TOLERANCE = 0.03  # validity and adequacy, shares
-
-
-def run(folder: Path, *overrides: str) -> None:
-    """A run of the command, unless it is finished; one that was stopped goes on."""
-    if (folder / "results.json").is_file():
-        return
-    stopped = (folder / "checkpoints").is_dir()
-    words = [f"resume={folder}"] if stopped else [*overrides, f"hydra.run.dir={folder}"]
-    subprocess.run([sys.executable, "-m", "tokenrl_cli", "train", *words], check=True)
-
-
-def final(folder: Path) -> Evaluation:
-    """Greedy decoding of the test split by the last checkpoint."""
-    saved = checkpoint.load(checkpoint.find(folder, ("last",)))
-    device = assemble.device_of("cpu")
-    precision = assemble.precision_of("fp32")
-    task = assemble.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)
-    policy = assemble.policy_of(saved, saved.config, [], task)
-    return evaluate(policy, task, "test", 0, 128, task.decoding, "eval", saved.step)
 
 
 def compare(seed: int, out: Path) -> dict[str, Any]:
@@ -52,7 +31,7 @@ def compare(seed: int, out: Path) -> dict[str, Any]:
     run(ours, *given)
     start = f"init_from={ours}/checkpoints/warm_start"
     run(control, *given, "algorithm=mle", start, "trainer.warm_start_steps=0")
-    after, before = final(ours), final(control)
+    after, before = evaluated(ours), evaluated(control)
     rows = {name: json.loads((ours / "results.json").read_text())["test"]["warm_start"] for name in ("warm_start",)}
     rows |= {"control": before.metrics, "rloo": after.metrics}
     names = ("bleu", "validity", "adequacy", "gap_closed")

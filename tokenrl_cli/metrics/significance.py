@@ -38,6 +38,24 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     return Difference(observed, low, high, p)
 
 
+def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed: int) -> Difference:
+    """Mean over training seeds of score(a) - score(b): seeds are resampled, then the sentences of each.
+
+    `pairs` holds the two systems of every seed. With one seed it says nothing about the noise of training: only the
+    sentences vary. p is twice the share of resamples on the other side of zero, never below 1 / (samples + 1).
+    """
+    generator = np.random.default_rng(seed)
+    resampled = np.stack([_scores(a, index) - _scores(b, index) for a, b, index in
+                          ((a, b, _resamples(len(a.statistics), samples, seed + i))
+                           for i, (a, b) in enumerate(pairs))])  # fmt: skip
+    chosen = generator.integers(len(pairs), size=(len(pairs), samples))
+    differences = resampled[chosen, np.arange(samples)].mean(0)
+    observed = float(np.mean([a.value - b.value for a, b in pairs]))
+    other_side = min((differences <= 0).mean(), (differences >= 0).mean())
+    low, high = _interval(differences)
+    return Difference(observed, low, high, float(min(1.0, max(2 * other_side, 1 / (samples + 1)))))
+
+
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float]:
     """A 95 % interval of one system's score."""
     return _interval(_scores(score, _resamples(len(score.statistics), samples, seed)))

@@ -1,0 +1,39 @@
+"""What the studies share: a run of the command, and what its last checkpoint says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tokenrl_cli import assemble, checkpoint
+from tokenrl_cli.interfaces import Evaluation
+from tokenrl_cli.train import evaluate
+
+DECODINGS = {
+    "greedy": {"temperature": 0.0, "beam_size": 1},
+    "beam": {"temperature": 0.0, "beam_size": 5, "length_penalty": 1.0},
+    "sample": {"temperature": 1.0, "beam_size": 1},
+}
+
+
+def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
+    """A run of the command, unless it is finished; one that was stopped goes on."""
+    if (folder / "results.json").is_file():
+        return
+    stopped = (folder / "checkpoints").is_dir()
+    words = [f"resume={folder}"] if stopped else [*overrides, f"hydra.run.dir={folder}"]
+    output = subprocess.DEVNULL if quiet else None
+    subprocess.run([sys.executable, "-m", "tokenrl_cli", "train", *words], check=True, stdout=output)
+
+
+def evaluated(folder: Path, decode: str = "greedy", link: str = "last") -> Evaluation:
+    """The test split as the run's checkpoint `link` says it."""
+    saved = checkpoint.load(checkpoint.find(folder, (link,)))
+    device = assemble.device_of("cpu")
+    precision = assemble.precision_of("fp32")
+    task = assemble.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)
+    policy = assemble.policy_of(saved, saved.config, [], task)
+    decoding = replace(task.decoding, **DECODINGS[decode])  # type: ignore[arg-type]
+    return evaluate(policy, task, "test", 0, 128, decoding, "eval", saved.step)
