@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import DEMONSTRATION, Batch, Model, Rollout, UserError
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout, UserError
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,13 @@ def generate(
     samples: int,
     eos_id: int,
     generator: torch.Generator,
+    forced: tuple[Tensor, Tensor] | None = None,
 ) -> Samples:
     """`samples` episodes for each source, source-major; the source is read once. -> B = N * samples rows.
 
     Stops when every row has said EOS, or at `decoding.max_length` tokens. Rows that are done leave the computation as
-    soon as they are a quarter of it.
+    soon as they are a quarter of it. `forced` holds tokens [B, P] and where they are said whatever the policy would
+    say, bool [B, P]; their log-probability is given as 0.
     """
     state = model.start(source, source_mask)
     if samples > 1:
@@ -140,12 +142,16 @@ def generate(
         output, state = model.step(state, previous)
         scores, support = distribution(output.logits[:, 0], decoding)
         previous = _choose(scores, draws[rows, t], decoding)
+        given = scores.gather(-1, previous.unsqueeze(-1)).squeeze(-1)
+        if forced is not None and t < forced[0].shape[1]:
+            said, here = forced[0][rows, t], forced[1][rows, t]
+            previous, given = torch.where(here, said, previous), given.masked_fill(here, 0.0)
         if logprobs is None:
             logprobs = torch.zeros(total, limit, dtype=scores.dtype, device=device)
         talking = rows[live]
         actions[talking, t] = previous[live]
         mask[talking, t] = True
-        logprobs[talking, t] = scores.gather(-1, previous.unsqueeze(-1)).squeeze(-1)[live]
+        logprobs[talking, t] = given[live]
         if support is not None:
             supports.append((talking, support[live]))
         live = live & (previous != eos_id)
@@ -219,11 +225,12 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rows of several rollouts of one batch, padded to the longest."""
+    """Rows of several rollouts of one batch, padded to the longest. Continuations go on from rows of the first."""
     length = max(rollout.actions.shape[1] for rollout in rollouts)
     offset, parts = 0, []
     for rollout in rollouts:
-        parts.append(replace(rollout, parent=rollout.parent + offset))
+        own = torch.where(rollout.role == CONTINUATION, 0, offset)
+        parts.append(replace(rollout, parent=rollout.parent + own))
         offset += len(rollout)
 
     def joined(name: str) -> Tensor | None:

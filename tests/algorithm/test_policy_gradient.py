@@ -22,11 +22,12 @@ from tests.world import (
     probabilities,
     samples_of,
 )
-from tokenrl_cli.algorithm.parts import MovingAverage
+from tokenrl_cli.algorithm.parts import MovingAverage, NoCritic
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
+from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, schedules, surrogates
+from tokenrl_cli.functional.returns import held_to_go
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
 from tokenrl_cli.sampling import concatenate, generate, rollout_of
 from tokenrl_cli.scoring import judge
@@ -39,7 +40,9 @@ def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: obj
         samples_per_source=samples, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, baseline=baseline, kl_coef=0.0,
         entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture, kl_loss_coef=0.0, drop_equal_groups=False,
         epochs=1, minibatches=1, normalisation=normalisation.unscaled, surrogate=surrogates.score_function,
-        aggregation=aggregation.sequence_sum, divergence=kl.k2,
+        aggregation=aggregation.sequence_sum, divergence=kl.k2, forced_prefix=schedules.all_tokens, critic=NoCritic(),
+        add_reference=False, deduplicate=False, overlong_share=0.0, returns=held_to_go, kl_target=0.0, kl_rate=0.1,
+        reference=schedules.frozen,
     )  # fmt: skip
     policy = TabularPolicy(WORLD["policy_logits"])
     return PolicyGradient(policy, TOKENIZER, 3, 0, **(values | changes))  # type: ignore[arg-type]

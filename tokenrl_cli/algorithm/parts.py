@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.functional.masking import masked_rows
+from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import CONTINUATION, Rollout, UserError
 
 
 class MovingAverage:
@@ -41,6 +43,110 @@ class MovingAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.average, self.batches = state["average"], state["batches"]
+
+
+class NoCritic:
+    """Nothing tells what a state is worth."""
+
+    continuations = 0
+
+    def attach(self, model: Any) -> list[nn.Parameter]:
+        return []
+
+
+class ValueHead:
+    """V(s_t) = w h_t + b on the policy's hidden states, which it does not train; it starts at zero.
+
+    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`.
+    """
+
+    continuations = 0
+
+    def __init__(self, coef: float, clip: float) -> None:
+        for name, value in (("coef", coef), ("clip", clip)):
+            if value < 0:
+                raise UserError(f"algorithm.critic.{name}", f"must be 0 or more, got {value}")
+        self.coef, self.clip = coef, clip
+
+    def attach(self, model: Any) -> list[nn.Parameter]:
+        """Makes the head for this model; what is to be optimised with it."""
+        like = next(model.parameters())
+        self.head = nn.Linear(model.width, 1).to(like.device, like.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        return list(self.head.parameters())
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T]."""
+        return precise(self.head(hidden.detach()).squeeze(-1))
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.head.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.head.load_state_dict(state)
+
+
+class Continuations:
+    """V(s_t) = mean return of `continuations` episodes that the policy samples from s_t on, at every `stride`-th token.
+
+    VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; its steps of a solution are `stride` tokens here.
+    Unbiased, nothing to learn, and dear: tokens / stride * continuations further episodes for each.
+    """
+
+    def __init__(self, continuations: int, stride: int) -> None:
+        for name, count in (("continuations", continuations), ("stride", stride)):
+            if count < 1:
+                raise UserError(f"algorithm.critic.{name}", f"must be at least 1, got {count}")
+        self.continuations, self.stride = continuations, stride
+
+    def attach(self, model: Any) -> list[nn.Parameter]:
+        return []
+
+    def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and lengths of the prefixes to go on from, [M] each; mask [B, T]."""
+        wanted = mask.clone()
+        wanted[:, torch.arange(mask.shape[1], device=mask.device) % self.stride != 0] = False
+        rows, lengths = wanted.nonzero(as_tuple=True)
+        return rows, lengths
+
+    def measured(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """From the judged continuations in a rollout: V [B, T] of every state of it, and where it was measured.
+
+        Between two measured states V is that of the earlier. A state without a valid continuation is not measured.
+        """
+        others = rollout.rows((rollout.role == CONTINUATION).nonzero().squeeze(-1))
+        assert others.rewards is not None
+        shape = rollout.actions.shape
+        returns = masked_rows(others.rewards, others.chosen) * others.valid
+        place = (others.parent, (others.mask & ~others.chosen).sum(-1))
+        total, count = returns.new_zeros(shape), returns.new_zeros(shape)
+        total.index_put_(place, returns, accumulate=True)
+        count.index_put_(place, others.valid.to(count.dtype), accumulate=True)
+        fresh = count > 0
+        last = torch.where(fresh, torch.arange(shape[1], device=fresh.device), 0).cummax(-1).values
+        return (total / count.clamp(min=1)).gather(1, last), fresh
+
+
+class AdaptiveKl:
+    """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout, KL in nats an episode; target 0
+    leaves it as it is. Ziegler et al. 2019 (arXiv:1909.08593), section 2.2."""
+
+    def __init__(self, coefficient: float, target: float, rate: float) -> None:
+        for name, value in (("kl_coef", coefficient), ("kl_target", target), ("kl_rate", rate)):
+            if value < 0:
+                raise UserError(f"algorithm.{name}", f"must be 0 (off) or more, got {value}")
+        self.coefficient, self.target, self.rate = coefficient, target, rate
+
+    def observe(self, divergence: float) -> None:
+        if self.target > 0:
+            self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"coefficient": self.coefficient}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.coefficient = state["coefficient"]
 
 
 def within(state: dict[str, Any], prefix: str) -> dict[str, Any]:

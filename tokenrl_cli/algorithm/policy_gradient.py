@@ -1,31 +1,44 @@
 """Policy gradient on sampled episodes: from REINFORCE to GSPO, presets of this one class.
 
-What differs between them are parts named in YAML: baseline, normalisation, surrogate, aggregation, divergence. A part
-is a function that says by its parameters what it reads.
+What differs between them are parts named in YAML: returns, critic, baseline, normalisation, surrogate, aggregation,
+divergence, and the schedules of the forced prefix and of the reference. A part is a function that says by its
+parameters what it reads, or, where it remembers something, a small class of parts.py.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, within
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import k1
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
-from tokenrl_cli.functional.masking import masked_mean, masked_rows, masked_sum
-from tokenrl_cli.functional.returns import held_to_go
-from tokenrl_cli.interfaces import GREEDY, SAMPLED, Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.functional.masking import first_of_their_kind, masked_mean, masked_rows, masked_sum
+from tokenrl_cli.functional.returns import held_to_go, overlong_penalty, reward_to_go
+from tokenrl_cli.functional.value import explained_variance, value_error
+from tokenrl_cli.interfaces import (
+    CONTINUATION,
+    DEMONSTRATION,
+    GREEDY,
+    SAMPLED,
+    Batch,
+    Model,
+    Rollout,
+    Tokenizer,
+    UserError,
+)
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.sampling import Decoding, concatenate, generate, logprobs_of, rollout_of
+from tokenrl_cli.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
 
 # by how much the same log-probability may differ between one pass and step by step
 SAME = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -38,28 +51,40 @@ class Weighted:
     episodes: Rollout
     advantages: Tensor  # [B, T], 0 where masked
     weights: Tensor  # [B, T], of the optimiser step that the rows belong to; 0 where masked
+    values: Tensor  # [B, T], the critic's when the episodes were sampled
+    targets: Tensor  # [B, T], what the critic should say: returns
     recited: Tensor  # [B] bool, one row a source: where the demonstration is counted
+    prefix: Tensor  # [B], tokens of the demonstration that count
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     def rows(self, index: slice | Tensor) -> Weighted:
-        return Weighted(self.episodes.rows(index), self.advantages[index], self.weights[index], self.recited[index])
+        chosen = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
+        return Weighted(self.episodes.rows(index), **chosen)
 
     @property
     def usable(self) -> Tensor:
-        """[B, T]: real tokens of valid episodes."""
-        return self.episodes.mask & self.episodes.valid.unsqueeze(-1)
+        """[B, T]: tokens of valid episodes that the policy chose, or that a reference added to its choices."""
+        return _learned(self.episodes) & self.episodes.valid.unsqueeze(-1)
+
+
+def _learned(episodes: Rollout) -> Tensor:
+    added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
+    return episodes.mask & (episodes.chosen | added)
 
 
 class PolicyGradient:
-    """loss = -sum_bt w_bt surrogate(pi(a_t | s_t), A_t) + beta sum_bt w_bt KL_bt - eta H + lambda NLL.
+    """loss = -sum_bt w_bt surrogate(pi(a_t | s_t), A_t) + beta sum_bt w_bt KL_bt - eta H + lambda NLL + c (V-G)^2 / 2.
 
-    A_t = scale(G_t - b_t), with G_t the reward-to-go, less kl_coef times k1 to the frozen warm start, token by token.
-    w are the weights of the aggregation over one optimiser step; H (entropy of the plain softmax) and NLL (of the
-    demonstrations) are means over their tokens. With the surrogate `score_function`, the aggregation `sequence_sum`, no
-    scale and a baseline that does not read the episode itself, the expected gradient is that of the expected reward
-    (Williams 1992). The model is in evaluation mode throughout.
+    A_t = scale(G_t - b_t), with G_t the returns of rewards less kl_coef times k1 to the reference, token by token.
+    w are the weights of the aggregation over one optimiser step; H (entropy of the plain softmax), NLL (of the
+    demonstrations) and the error of a critic V are means over their tokens. With returns to go, the surrogate
+    `score_function`, the aggregation `sequence_sum`, no scale and a baseline that does not read the episode itself, the
+    expected gradient is that of the expected reward (Williams 1992). The model is in evaluation mode throughout.
+
+    With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
+    they are all that the NLL counts.
     """
 
     needs_rewards = True
@@ -75,6 +100,12 @@ class PolicyGradient:
         top_k: int,
         top_p: float,
         epsilon: float,
+        forced_prefix: Callable[[int], float],
+        add_reference: bool,
+        deduplicate: bool,
+        overlong_share: float,
+        returns: Callable[..., Tensor],
+        critic: Any,  # NoCritic, ValueHead or Continuations
         baseline: Callable[..., Tensor],
         normalisation: Callable[..., Tensor],
         surrogate: Callable[..., tuple[Tensor, Tensor]],
@@ -84,7 +115,10 @@ class PolicyGradient:
         epochs: int,
         minibatches: int,
         kl_coef: float,
+        kl_target: float,
+        kl_rate: float,
         kl_loss_coef: float,
+        reference: Callable[[int], float],
         entropy_coef: float,
         nll_mix: float,
         micro_batches: int,
@@ -97,21 +131,32 @@ class PolicyGradient:
             ("temperature", temperature > 0, "above 0: a greedy policy has no gradient"),
             ("epochs", epochs >= 1, "at least 1"),
             ("minibatches", minibatches >= 1, "at least 1"),
-            ("kl_coef", kl_coef >= 0, "0 (off) or more"),
+            ("overlong_share", 0 <= overlong_share < 1, "in [0, 1)"),
             ("kl_loss_coef", kl_loss_coef >= 0, "0 (off) or more"),
             ("nll_mix", nll_mix >= 0, "0 (off) or more"),
             ("micro_batches", micro_batches >= 1, "at least 1"),
         ):
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
+        asked = needs | _needs(returns)
+        if isinstance(critic, NoCritic) and "values" in asked:
+            raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
         self.model = model
+        self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if compared else None
+        self.follow = reference
         self.eos_id = tokenizer.eos_id
         self.seed = seed
         self.samples_per_source = samples_per_source
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
         self.greedy = replace(self.decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
+        if add_reference and (self.decoding.cuts or epsilon > 0):
+            problem = "the demonstration may be none of the texts that top_k, top_p and epsilon leave to choose from"
+            raise UserError("algorithm.add_reference", problem, "leave them at 0, 1 and 0")
+        self.forced_prefix = forced_prefix
+        self.add_reference, self.deduplicate, self.overlong_share = add_reference, deduplicate, overlong_share
+        self.returns, self.critic = returns, critic
         self.baseline = baseline
         self.needs = needs
         self.normalisation = normalisation
@@ -121,24 +166,59 @@ class PolicyGradient:
         self.drop_equal_groups = drop_equal_groups
         self.epochs, self.minibatches = epochs, minibatches
         self.max_length = max_length
-        self.kl_coef, self.kl_loss_coef = kl_coef, kl_loss_coef
+        self.kl_loss_coef = kl_loss_coef
         self.entropy_coef = entropy_coef
         self.nll_mix = nll_mix
         self.micro_batches = micro_batches
-        self.optimizer = optimizer(model.parameters())
-        self.updates = 0
+        self.optimizer = optimizer([*model.parameters(), *critic.attach(model)])
+        self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 
     def collect(self, batch: Batch) -> Rollout:
         self.model.eval()
         parts = [self._episodes(batch, self.decoding, self.samples_per_source, SAMPLED)]
+        if self.critic.continuations:
+            parts.append(self._continuations(parts[0]))
+        if self.add_reference:
+            parts.append(self._added(batch))
         if "companion" in self.needs:
             parts.append(self._episodes(batch, self.greedy, 1, GREEDY))
         return concatenate(parts)
 
     def _episodes(self, batch: Batch, decoding: Decoding, times: int, role: int) -> Rollout:
         draws = streams.generator(self.seed, "rollout", batch.step)
-        samples = generate(self.model, batch.source, batch.source_mask, decoding, times, self.eos_id, draws)
-        return rollout_of(batch, samples, role)
+        forced = batch.targets, self._prefix(batch.target_mask)
+        rows = [each.repeat_interleave(times, 0) for each in forced]
+        given = (rows[0], rows[1]) if bool(forced[1].any()) else None
+        samples = generate(self.model, batch.source, batch.source_mask, decoding, times, self.eos_id, draws, given)
+        return _chosen(rollout_of(batch, samples, role), rows[1])
+
+    def _prefix(self, target_mask: Tensor) -> Tensor:
+        """[B, R]: the tokens of the demonstrations that episodes begin with, all but the last `forced_prefix` ones."""
+        kept = (target_mask.sum(-1, keepdim=True) - self.forced_prefix(self.rollouts)).clamp(min=0)
+        return target_mask & (torch.arange(target_mask.shape[1], device=target_mask.device) < kept)
+
+    def _continuations(self, sampled: Rollout) -> Rollout:
+        """Episodes that begin as the sampled ones did, up to the states whose value is asked, and go on anew."""
+        rows, lengths = self.critic.states(sampled.mask & sampled.chosen)
+        times = self.critic.continuations
+        rows, lengths = rows.repeat_interleave(times), lengths.repeat_interleave(times)
+        begun = sampled.rows(rows)
+        forced = torch.arange(begun.actions.shape[1], device=rows.device) < lengths.unsqueeze(-1)
+        draws = streams.generator(self.seed, "continuation", sampled.step)
+        samples = generate(
+            self.model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced)
+        )
+        said = {f.name: getattr(samples, f.name) for f in fields(samples)}
+        role = torch.full_like(begun.role, CONTINUATION)
+        return _chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **said), forced)
+
+    @torch.no_grad()
+    def _added(self, batch: Batch) -> Rollout:
+        """The demonstrations, as if the policy had said them."""
+        said = recite(batch, self.eos_id)
+        logits = self.model(said.source, said.source_mask, said.actions).logits
+        logprobs = logprobs_of(logits, said.actions, self.decoding, None)
+        return replace(said, logprobs=logprobs.masked_fill(~said.mask, 0.0))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         self.model.eval()  # dropout would make the scored distribution another one than the sampled
@@ -147,6 +227,9 @@ class PolicyGradient:
             self._step(part) for epoch in range(self.epochs) for part in self._parts(weighted, rollout.step, epoch)
         ]
         metrics["sampling/logp_difference/max"] = steps[0].pop("sampling/logp_difference/max")  # before any step
+        if self.reference is not None:
+            _move(self.reference, self.model, self.follow(self.rollouts))
+        self.rollouts += 1
         return metrics | {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
 
     def _parts(self, weighted: Weighted, step: int, epoch: int) -> Iterator[Weighted]:
@@ -161,13 +244,14 @@ class PolicyGradient:
 
     def _step(self, weighted: Weighted) -> dict[str, float]:
         tokens = weighted.usable.sum().clamp(min=1)
-        demonstrated = weighted.episodes.target_mask[weighted.recited].sum().clamp(min=1)
+        demonstrated = _recited(weighted).sum().clamp(min=1)
         differences: list[float] = []
         precisions: set[torch.dtype] = set()
 
         def loss(rows: Weighted) -> tuple[Tensor, dict[str, Tensor]]:
             seen, mask = rows.episodes, rows.usable
-            logits = self.model(seen.source, seen.source_mask, seen.actions).logits
+            output = self.model(seen.source, seen.source_mask, seen.actions)
+            logits = output.logits
             logprobs = logprobs_of(logits, seen.actions, self.decoding, seen.support)
             objective, stopped = _asked(
                 self.surrogate,
@@ -194,8 +278,13 @@ class PolicyGradient:
                 apart = self._divergence(seen, logits)
                 total = total + self.kl_loss_coef * masked_sum(rows.weights * apart, mask)
                 terms["kl"] = masked_sum(apart.detach(), mask) / tokens
+            if isinstance(self.critic, ValueHead):
+                values = self.critic.values(output.hidden)
+                error = masked_sum(value_error(values, rows.values, rows.targets, self.critic.clip), mask) / tokens
+                total = total + self.critic.coef * error
+                terms["loss/value"] = error.detach()
             if self.nll_mix > 0:
-                nll = self._demonstration_loss(seen.rows(rows.recited)) / demonstrated
+                nll = self._demonstration_loss(rows) / demonstrated
                 total = total + self.nll_mix * nll
                 terms["loss/nll"] = nll.detach()
             return total, terms
@@ -221,48 +310,86 @@ class PolicyGradient:
             reference_logits=other,
         )
 
-    def _demonstration_loss(self, rows: Rollout) -> Tensor:
-        """Sum over the tokens of the demonstrations of `rows`."""
-        if len(rows) == 0:
-            return rows.logprobs.sum()
+    def _demonstration_loss(self, weighted: Weighted) -> Tensor:
+        """Sum over the tokens of the demonstrations that count."""
+        counted = _recited(weighted)
+        rows = weighted.episodes.rows(weighted.recited)
+        if not bool(counted.any()):
+            return rows.logprobs.sum() * 0.0
         logits = self.model(rows.source, rows.source_mask, rows.targets).logits
-        return masked_sum(negative_log_likelihood(logits, rows.targets, 0.0), rows.target_mask)
+        return masked_sum(negative_log_likelihood(logits, rows.targets, 0.0), counted)
 
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
-        """Returns to go of every episode, less the baseline, scaled: on the whole rollout before it is split."""
-        episodes = rollout.rows((rollout.role == SAMPLED).nonzero().squeeze(-1))
-        assert episodes.rewards is not None
-        rewards, metrics = episodes.rewards, {}
-        if self.kl_coef > 0:
-            divergence = k1(*self._plain_logprobs(episodes))
-            metrics["kl"] = float(masked_mean(divergence, episodes.mask))
-            rewards = rewards - self.kl_coef * divergence
-        shape = (-1, self.samples_per_source, episodes.actions.shape[1])
-        known = {
-            "returns": held_to_go(rewards, episodes.mask).view(shape),
-            "valid": episodes.valid.view(shape[:2]),
-        }
-        known["scores"] = known["returns"][..., 0]
+        """Returns of every episode, less the baseline, scaled: on the whole rollout before it is split."""
+        index = self._compared(rollout)
+        metrics: dict[str, float] = {}
+        episodes = rollout.rows(index)
+        rewards = self._rewards(episodes, metrics)
+        values, fresh = (each[index] for each in self._values(rollout))
+        returns = _asked(self.returns, rewards=rewards, mask=episodes.mask, values=values, fresh=fresh)
+        times = self.samples_per_source + self.add_reference
+        shape = (-1, times, returns.shape[1])
+        known = {"returns": returns.view(shape), "values": values.view(shape)}
+        known["valid"] = episodes.valid.view(-1, times)
+        known["scores"] = reward_to_go(rewards, episodes.mask).view(shape)[..., 0]
+        kept = known["valid"]
+        if self.deduplicate:
+            kept = kept & first_of_their_kind(episodes.actions.view(shape), episodes.mask.view(shape))
         if self.drop_equal_groups:
-            kept = known["valid"] & ~equal_groups(known["scores"], known["valid"]).unsqueeze(-1)
-            episodes, known["valid"] = replace(episodes, valid=kept.flatten()), kept
+            kept = kept & ~equal_groups(known["scores"], kept).unsqueeze(-1)
+        episodes, known["valid"] = replace(episodes, valid=kept.flatten()), kept
         if "companion" in self.needs:
             greedy = rollout.rows((rollout.role == GREEDY).nonzero().squeeze(-1))
             assert greedy.rewards is not None
             known["companion"] = held_to_go(greedy.rewards, greedy.mask)
-        known["mask"] = (episodes.mask & episodes.valid.unsqueeze(-1)).view(shape)
-        known["likelihoods"] = masked_rows(episodes.logprobs, episodes.mask).view(shape[:2])
+        known["mask"] = (_learned(episodes) & episodes.valid.unsqueeze(-1)).view(shape)
+        known["likelihoods"] = masked_rows(episodes.logprobs, episodes.mask).view(known["valid"].shape)
         known["advantages"] = known["returns"] - _asked(self.baseline, **known)
-        metrics["baseline/variance_reduction"] = 1 - _spread(known["advantages"], known["mask"]) / max(
-            _spread(known["returns"], known["mask"]), 1e-12
+        metrics["baseline/variance_reduction"] = explained_variance(
+            known["returns"] - known["advantages"], known["returns"], known["mask"]
         )
+        if not isinstance(self.critic, NoCritic):
+            metrics["value/explained_variance"] = explained_variance(known["values"], known["returns"], known["mask"])
         if hasattr(self.baseline, "observe"):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
         advantages = _asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
-        recited = torch.arange(len(episodes), device=rewards.device) % self.samples_per_source == 0
-        return Weighted(episodes, advantages, torch.zeros_like(advantages), recited), metrics
+        recited = torch.arange(len(episodes), device=rewards.device) % times == 0
+        forced = math.isfinite(self.forced_prefix(self.rollouts))
+        counted = self._prefix(episodes.target_mask) if forced else episodes.target_mask
+        unweighted = torch.zeros_like(advantages)
+        return Weighted(episodes, advantages, unweighted, values, returns, recited, counted.sum(-1)), metrics
+
+    def _compared(self, rollout: Rollout) -> Tensor:
+        """Rows of the sampled episodes, each source's together and followed by its reference where that is added."""
+        index = ((rollout.role == SAMPLED) | (rollout.role == DEMONSTRATION)).nonzero().squeeze(-1)
+        return index[rollout.group[index].argsort(stable=True)]
+
+    def _rewards(self, episodes: Rollout, metrics: dict[str, float]) -> Tensor:
+        """What was paid, less the costs of divergence and of length. [B, T]."""
+        assert episodes.rewards is not None
+        rewards, learned = episodes.rewards, _learned(episodes)
+        if self.kl.coefficient > 0:
+            divergence = k1(*self._plain_logprobs(episodes)).masked_fill(~learned, 0.0)
+            rewards = rewards - self.kl.coefficient * divergence
+            metrics |= {"kl": float(masked_mean(divergence, learned)), "kl_coef": self.kl.coefficient}
+            self.kl.observe(float(divergence.sum() / len(episodes)))
+        if self.overlong_share > 0:
+            penalty = overlong_penalty(episodes.mask, self.max_length, self.overlong_share).to(rewards.dtype)
+            rewards = rewards.scatter_add(1, episodes.mask.sum(-1, keepdim=True) - 1, penalty.unsqueeze(-1))
+            metrics["overlong_penalty"] = float(penalty.mean())
+        return rewards
+
+    def _values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """V [B, T] of every state, and where it was measured there."""
+        if isinstance(self.critic, Continuations):
+            return self.critic.measured(rollout)
+        measured = torch.ones_like(rollout.mask)
+        if isinstance(self.critic, ValueHead):
+            hidden = self.model(rollout.source, rollout.source_mask, rollout.actions).hidden
+            return self.critic.values(hidden).to(rollout.logprobs.dtype), measured
+        return torch.zeros_like(rollout.logprobs), measured
 
     def _plain_logprobs(self, episodes: Rollout) -> tuple[Tensor, Tensor]:
         """Of the sampled tokens under the plain softmax of the policy and of the reference."""
@@ -285,27 +412,46 @@ class PolicyGradient:
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"updates": self.updates}
+        state: dict[str, Any] = {"updates": self.updates, "rollouts": self.rollouts}
+        state |= {f"kl.{name}": value for name, value in self.kl.state_dict().items()}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
-        if hasattr(self.baseline, "state_dict"):
-            state |= {f"baseline.{name}": value for name, value in self.baseline.state_dict().items()}
+        for name, part in (("baseline", self.baseline), ("critic", self.critic)):
+            if hasattr(part, "state_dict"):
+                state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         if self.reference is not None:
             state |= {f"reference.{name}": value for name, value in self.reference.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
+        self.updates, self.rollouts = state["updates"], state["rollouts"]
+        self.kl.load_state_dict(within(state, "kl."))
         self.optimizer.load_state_dict(within(state, "optimizer."))
-        if hasattr(self.baseline, "load_state_dict"):
-            self.baseline.load_state_dict(within(state, "baseline."))
+        for name, part in (("baseline", self.baseline), ("critic", self.critic)):
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(within(state, f"{name}."))
         if self.reference is not None:
             self.reference.load_state_dict(within(state, "reference."))
 
 
-def _spread(values: Tensor, mask: Tensor) -> float:
-    """Variance over the real tokens."""
-    known = values[mask].double()
-    return float(known.var(correction=0)) if len(known) else 0.0
+def _chosen(rollout: Rollout, forced: Tensor) -> Rollout:
+    """Without the tokens [B, P] that were forced on the policy."""
+    width = rollout.actions.shape[1]
+    given = nn.functional.pad(forced[:, :width], (0, max(0, width - forced.shape[1])))
+    return replace(rollout, chosen=rollout.chosen & ~given)
+
+
+def _recited(weighted: Weighted) -> Tensor:
+    """[N, R]: tokens of the demonstrations that the NLL counts."""
+    mask = weighted.episodes.target_mask[weighted.recited]
+    return mask & (torch.arange(mask.shape[1], device=mask.device) < weighted.prefix[weighted.recited].unsqueeze(-1))
+
+
+@torch.no_grad()
+def _move(reference: nn.Module, model: nn.Module, share: float) -> None:
+    """`share` of the way to the model."""
+    if share > 0:
+        for kept, learned in zip(reference.parameters(), model.parameters(), strict=True):
+            kept.lerp_(learned, share)
 
 
 def _needs(part: Callable[..., Any]) -> set[str]:

@@ -1,9 +1,10 @@
 """Baselines without memory: what is taken from the returns of N sources with K samples each.
 
 A baseline names what it needs: `returns` [N, K, T] (returns to go; past the end of an episode that of its last token),
-`valid` [N, K] and `companion` [N, T], those of the greedy episode of each source; asking for `companion` is what makes
-an algorithm decode one. It gives back something that broadcasts to [N, K, T]. `no_baseline`, `greedy` and
-`leave_one_out` do not read the episode they are taken from, so they do not bias the gradient (Williams 1992).
+`valid` [N, K], `values` [N, K, T] of the critic and `companion` [N, T], the returns of the greedy episode of each
+source; asking for `companion` is what makes an algorithm decode one. It gives back something that broadcasts to
+[N, K, T]. `no_baseline`, `greedy`, `leave_one_out` and `state_value` do not read the token whose advantage they are
+taken for, so they do not bias the gradient (Williams 1992).
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """b_t = mean over all valid samples of the batch, itself among them: (B - 1) / B of the gradient. -> [1, 1, T]."""
     counted = returns * valid.unsqueeze(-1)
     return counted.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
+
+
+def state_value(values: Tensor) -> Tensor:
+    """b_t = V(s_t), of the critic. [N, K, T]. It knows the tokens before t only, so it does not bias the gradient."""
+    return values
 
 
 def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -18,3 +19,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of each row over its real tokens: [B, T] -> [B]."""
     return values.masked_fill(~mask, 0.0).sum(-1)
+
+
+def first_of_their_kind(actions: Tensor, mask: Tensor) -> Tensor:
+    """False for a sequence that is the same as an earlier one of its source: [N, K, T] -> [N, K]."""
+    real = actions.masked_fill(~mask, -1)
+    same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1)  # [N, K, K]
+    return ~(same & torch.ones_like(same[0]).tril(-1)).any(-1)

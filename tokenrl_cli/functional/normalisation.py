@@ -45,7 +45,8 @@ def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoo
     share = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)
     known = scores.masked_fill(~valid, 0.0)
     gain = alpha * share * (known - (share * known).sum(1, keepdim=True))
-    return (valid.sum(1, keepdim=True) * gain).unsqueeze(-1).expand_as(advantages)
+    mean = valid.sum() / valid.any(1).sum().clamp(min=1)  # samples a source: every source weighs the same
+    return (mean * gain).unsqueeze(-1).expand_as(advantages)
 
 
 def _deviation(scores: Tensor, valid: Tensor, over: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Targets and errors of token-level Q-learning. gamma = 1."""
+"""Targets and errors of learned values. gamma = 1."""
 
 from __future__ import annotations
 
@@ -24,3 +24,20 @@ def last_steps(mask: Tensor) -> Tensor:
     """True at the last real token of each row of mask [B, T]."""
     following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
     return mask & ~following
+
+
+def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
+    """(V - G)^2 / 2 [B, T], or that of V held within `clip` of what it was when the episode was sampled, where that is
+    the larger (PPO's reference code; 0: off)."""
+    error = (values - targets).square()
+    if clip > 0:
+        held = before + (values - before).clamp(-clip, clip)
+        error = torch.maximum(error, (held - targets).square())
+    return error / 2
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - Var(G - V) / Var(G) over real tokens: 1 is perfect, 0 no better than their mean, below 0 worse."""
+    known = returns[mask].double()
+    spread = float(known.var(correction=0)) if len(known) else 0.0
+    return 1 - float((known - values[mask].double()).var(correction=0)) / spread if spread > 1e-12 else 0.0
