@@ -1,4 +1,7 @@
-"""A world small enough to list: 3 tokens (EOS is 0), at most 3 steps, 15 texts, in float64. Real objects, no mocks."""
+"""Worlds small enough to list, in float64. Real objects, no mocks.
+
+The recorded one has 3 tokens (EOS is 0), at most 3 steps, 15 texts; `another()` has 4 tokens and 40 texts.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +23,16 @@ WORLD = json.loads((Path(__file__).parent / "oracle_world.json").read_text())
 EOS, LENGTH = WORLD["EOS"], WORLD["L"]
 SEQUENCES: list[list[int]] = WORLD["sequences"]
 STATES = {tuple(prefix): i for i, prefix in enumerate(WORLD["states"])}
-LETTERS = {1: "a", 2: "b"}
+LETTERS = {1: "a", 2: "b", 3: "c"}
 
 
 class Letters:
     """Token 1 is "a", token 2 is "b"."""
 
-    size, eos_id, unknown_id = 3, EOS, None
+    eos_id, unknown_id = EOS, None
+
+    def __init__(self, size: int = 3) -> None:
+        self.size = size
 
     def train(self, texts: Iterable[str]) -> None: ...
 
@@ -38,6 +45,40 @@ class Letters:
     def save(self, directory: Path) -> None: ...
 
     def load(self, directory: Path) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """Everything that can be said, and the tables of a policy, a reference and another policy that acted."""
+
+    size: int
+    states: dict[tuple[int, ...], int]
+    sequences: list[list[int]]
+    rewards: Tensor  # of the sequences
+    policy: Any
+    reference: Any
+    behaviour: Any
+
+    @property
+    def table(self) -> dict[str, float]:
+        """The reward of each text."""
+        return {Letters().decode(s): float(r) for s, r in zip(self.sequences, self.rewards, strict=True)}
+
+
+RECORDED = World(
+    WORLD["V"], STATES, SEQUENCES, torch.tensor(WORLD["rewards"], dtype=torch.float64),
+    WORLD["policy_logits"], WORLD["reference_logits"], WORLD["behaviour_logits"],
+)  # fmt: skip
+
+
+def another(size: int = 4) -> World:
+    """Other tables, drawn once, over more tokens."""
+    prefixes = [()] + [prefix for length in (1, 2) for prefix in itertools.product(range(1, size), repeat=length)]
+    said = [(*prefix, EOS) for prefix in prefixes] + list(itertools.product(range(1, size), repeat=LENGTH))
+    draw = torch.Generator().manual_seed(5)
+    logits = [torch.randn(len(prefixes), size, generator=draw, dtype=torch.float64).tolist() for _ in range(3)]
+    rewards = torch.rand(len(said), generator=draw, dtype=torch.float64) * 2
+    return World(size, {p: i for i, p in enumerate(prefixes)}, [list(s) for s in sorted(said)], rewards, *logits)
 
 
 REWARDS = {Letters().decode(s): r for s, r in zip(SEQUENCES, WORLD["rewards"], strict=True)}
@@ -67,18 +108,24 @@ class TabularState:
 class TabularPolicy(nn.Module):
     """One row of logits a state. hidden is the one-hot of the state, so a linear head on it is a table."""
 
-    def __init__(self, logits: Sequence[Sequence[float]]) -> None:
+    def __init__(self, logits: Sequence[Sequence[float]], world: World = RECORDED) -> None:
         super().__init__()
-        self.width = len(STATES) + 1
+        self.world = world
+        self.width = len(world.states) + 1
         self.table = nn.Parameter(torch.tensor(logits, dtype=torch.float64))
 
     def _output(self, states: Tensor) -> ModelOutput:
-        hidden = torch.eye(len(STATES) + 1, dtype=torch.float64)[states]  # the last state is "past the end"
-        return ModelOutput(hidden, lambda h: h[..., : len(STATES)] @ self.table)
+        hidden = torch.eye(len(self.world.states) + 1, dtype=torch.float64)[states]  # the last state is "past the end"
+        return ModelOutput(hidden, lambda h: h[..., : len(self.world.states)] @ self.table)
 
     def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
         index = [
-            [STATES.get(tuple(row[:t]), len(STATES)) if EOS not in row[:t] else len(STATES) for t in range(len(row))]
+            [
+                self.world.states.get(tuple(row[:t]), len(self.world.states))
+                if EOS not in row[:t]
+                else len(self.world.states)
+                for t in range(len(row))
+            ]
             for row in actions.tolist()
         ]
         return self._output(torch.tensor(index))
@@ -89,7 +136,10 @@ class TabularPolicy(nn.Module):
     def step(self, state: TabularState, previous: Tensor | None) -> tuple[ModelOutput, TabularState]:
         if previous is not None:
             state = TabularState([p + (a,) for p, a in zip(state.prefixes, previous.tolist(), strict=True)])
-        index = [[STATES.get(prefix, len(STATES)) if EOS not in prefix else len(STATES)] for prefix in state.prefixes]
+        index = [
+            [self.world.states.get(prefix, len(self.world.states)) if EOS not in prefix else len(self.world.states)]
+            for prefix in state.prefixes
+        ]
         return self._output(torch.tensor(index)), state
 
 
@@ -135,12 +185,12 @@ def samples_of(sequences: Sequence[Sequence[int]], policy: TabularPolicy) -> Sam
 
 
 def probabilities(policy: TabularPolicy) -> Tensor:
-    """Of the 15 sequences, [15], differentiable."""
+    """Of every sequence of its world, differentiable."""
     logprobs = policy.table.log_softmax(-1)
     return torch.stack(
         [
-            sum(logprobs[STATES[tuple(sequence[:t])], sequence[t]] for t in range(len(sequence)))  # type: ignore[misc]
-            for sequence in SEQUENCES
+            sum(logprobs[policy.world.states[tuple(sequence[:t])], sequence[t]] for t in range(len(sequence)))  # type: ignore[misc]
+            for sequence in policy.world.sequences
         ]
     ).exp()
 
@@ -151,9 +201,9 @@ def exact_gradient(policy: TabularPolicy, rewards: Tensor) -> Tensor:
     return gradient
 
 
-def draws(times: int) -> Iterable[tuple[tuple[int, ...], int]]:
+def draws(times: int, of: int = len(SEQUENCES)) -> Iterable[tuple[tuple[int, ...], int]]:
     """Every multiset of `times` sequences, as indices, with the number of orders it can be drawn in."""
-    for chosen in itertools.combinations_with_replacement(range(len(SEQUENCES)), times):
+    for chosen in itertools.combinations_with_replacement(range(of), times):
         yield chosen, len(set(itertools.permutations(chosen)))
 
 

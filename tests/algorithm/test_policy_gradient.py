@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.world import (
+    RECORDED,
     REWARDS,
-    SEQUENCES,
     WORLD,
     Capture,
     Letters,
@@ -44,8 +44,9 @@ def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: obj
         add_reference=False, deduplicate=False, overlong_share=0.0, returns=held_to_go, kl_target=0.0, kl_rate=0.1,
         reference=schedules.frozen,
     )  # fmt: skip
-    policy = TabularPolicy(WORLD["policy_logits"])
-    return PolicyGradient(policy, TOKENIZER, 3, 0, **(values | changes))  # type: ignore[arg-type]
+    world = changes.pop("world", RECORDED)
+    policy = TabularPolicy(world.policy, world)  # type: ignore[attr-defined, arg-type]
+    return PolicyGradient(policy, Letters(world.size), 3, 0, **(values | changes))  # type: ignore[attr-defined, arg-type]
 
 
 def gradient_of(algorithm: PolicyGradient, sequences: list[list[int]], credit: Credit) -> Tensor:
@@ -55,7 +56,7 @@ def gradient_of(algorithm: PolicyGradient, sequences: list[list[int]], credit: C
     if "companion" in algorithm.needs:
         said = generate(algorithm.model, batch.source, batch.source_mask, algorithm.greedy, 1, 0, torch.Generator())
         rollout = concatenate([rollout, rollout_of(batch, said, GREEDY)])
-    rollout, _ = judge(rollout, batch, TOKENIZER, REWARD, credit)
+    rollout, _ = judge(rollout, batch, TOKENIZER, TableReward(algorithm.model.world.table), credit)
     algorithm.update(rollout)
     return -algorithm.optimizer.gradient  # type: ignore[attr-defined]
 
@@ -63,9 +64,10 @@ def gradient_of(algorithm: PolicyGradient, sequences: list[list[int]], credit: C
 def expected_gradient(algorithm: PolicyGradient, samples: int, credit: Credit) -> Tensor:
     chances = probabilities(algorithm.model).detach()
     total = torch.zeros_like(algorithm.model.table)
-    for chosen, orders in draws(samples):
+    sequences = algorithm.model.world.sequences
+    for chosen, orders in draws(samples, len(sequences)):
         weight = orders * chances[list(chosen)].prod()
-        total += weight * gradient_of(algorithm, [SEQUENCES[i] for i in chosen], credit)
+        total += weight * gradient_of(algorithm, [sequences[i] for i in chosen], credit)
     return total.detach()
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tests.algorithm.test_policy_gradient import REWARD, TOKENIZER, algorithm_with, expected_gradient, gradient_of
-from tests.running import tokenrl
 from tests.world import (
     LENGTH,
     SEQUENCES,
@@ -203,31 +202,6 @@ def test_advantages_of_a_group_sum_to_nothing(baseline: Callable[..., Tensor]) -
     assert centred.sum(1).abs().max() < 1e-14
     mean = returns - advantages.group_mean(returns, valid)
     assert torch.allclose(returns - advantages.leave_one_out(returns, valid), mean * 4 / 3)
-
-
-@pytest.mark.parametrize(
-    "preset", ["reinforce", "reinforce_pp", "rloo", "scst", "remax", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "mrt"]
-)
-def test_every_preset_trains_and_its_first_ratio_is_1(preset: str, tmp_path: Any) -> None:
-    from tests.running import lines, train
-
-    chosen = [f"algorithm={preset}", "algorithm.epochs=2", "algorithm.minibatches=2", "credit=delta"]
-    assert train(tmp_path / "run", *chosen) == 0
-    logged = [
-        line["metrics"] for line in lines(tmp_path / "run") if line["split"] == "train" and line["stage"] == "train"
-    ]
-    assert all(metrics["sampling/logp_difference/max"] < 1e-4 for metrics in logged)
-    assert all(metrics["approx_kl"] >= 0 for metrics in logged)
-
-
-def test_a_run_of_several_epochs_resumes_to_the_same_bits(tmp_path: Any) -> None:
-    from tests.running import train, weights
-
-    chosen = ["algorithm=grpo", "algorithm.epochs=2", "algorithm.minibatches=3"]
-    assert train(tmp_path / "whole", *chosen) == 0
-    assert train(tmp_path / "part", *chosen, "trainer.steps=3") == 0
-    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
-    assert weights(tmp_path / "whole") == weights(tmp_path / "part")
 
 
 def test_every_logged_number_is_recomputed_from_the_batch() -> None:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import within
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.sampling import recite
+from tokenrl_cli.sampling import Decoding, generate, recite
 
 
 class Mle:
     """loss = -(1 / tokens) sum_t log pi(y_t | x, y_<t) over the demonstrations y, optionally label-smoothed.
 
     The mean is over all tokens of the optimiser step, EOS included. Dropout is on.
+
+    With scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) each token of the history y_<t is, with a probability
+    that grows over the stage, one that the policy samples after the history so far, while y_t stays the target: no
+    gradient flows through the choice, and the loss is of no distribution's likelihood any more. EOS is never sampled
+    into a history, as nothing follows it.
     """
 
     needs_rewards = False
@@ -27,20 +36,37 @@ class Mle:
         self,
         model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
+        seed: int,
         label_smoothing: float,
+        scheduled_sampling: Callable[[int], float],
         micro_batches: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise UserError("algorithm.label_smoothing", f"must be in [0, 1), got {label_smoothing}")
         self.model = model
-        self.eos_id = tokenizer.eos_id
+        self.eos_id, self.seed = tokenizer.eos_id, seed
+        self.scheduled_sampling = scheduled_sampling
         self.label_smoothing = label_smoothing
         self.micro_batches = micro_batches
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        return recite(batch, self.eos_id)
+        recited = recite(batch, self.eos_id)
+        share = self.scheduled_sampling(self.optimizer.steps)
+        return self._said_over(recited, share) if share > 0 else recited
+
+    def _said_over(self, recited: Rollout, share: float) -> Rollout:
+        """The histories with a share of tokens as the policy says them; the last token of each stays."""
+        self.model.eval()
+        draws = streams.generator(self.seed, "scheduled sampling", recited.step)
+        limit = recited.actions.shape[1]
+        kept = torch.rand(recited.mask.shape, generator=draws).to(recited.mask.device) >= share
+        kept |= ~recited.mask | last_steps(recited.mask)
+        decoding = Decoding(limit, 1.0, 0, 1.0, 0.0, [self.eos_id], 1, 0.0)
+        forced = (recited.actions, kept)
+        said = generate(self.model, recited.source, recited.source_mask, decoding, 1, self.eos_id, draws, forced)
+        return replace(recited, actions=nn.functional.pad(said.actions, (0, limit - said.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         self.model.train()
@@ -48,7 +74,8 @@ class Mle:
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
             logits = self.model(rows.source, rows.source_mask, rows.actions).logits
-            nll = masked_sum(negative_log_likelihood(logits, rows.actions, self.label_smoothing), rows.mask) / tokens
+            nll = negative_log_likelihood(logits, rows.targets, self.label_smoothing)
+            nll = masked_sum(nll, rows.mask) / tokens
             return nll, {"loss/nll": nll.detach()}
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)

@@ -350,7 +350,8 @@ class PolicyGradient:
             known["returns"] - known["advantages"], known["returns"], known["mask"]
         )
         if not isinstance(self.critic, NoCritic):
-            metrics["value/explained_variance"] = explained_variance(known["values"], known["returns"], known["mask"])
+            paid = reward_to_go(rewards, episodes.mask).view(shape)
+            metrics["value/explained_variance"] = explained_variance(known["values"], paid, known["mask"])
         if hasattr(self.baseline, "observe"):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)

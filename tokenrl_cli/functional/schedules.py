@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def all_tokens(step: int) -> float:
     """Every token is the policy's."""
@@ -29,3 +31,21 @@ def moving_average(step: int, rate: float) -> float:
 def periodic(step: int, every: int) -> float:
     """The reference becomes the policy after every `every` steps."""
     return float((step + 1) % every == 0)
+
+
+def never(step: int) -> float:
+    """No token of the history is the policy's."""
+    return 0.0
+
+
+def linear(step: int, final: float, over: int) -> float:
+    """A share that grows from 0 in a straight line to `final` at step `over`."""
+    return final * min(1.0, step / over)
+
+
+def inverse_sigmoid(step: int, k: float) -> float:
+    """1 - k / (k + exp(step / k)): slow, fast, slow; half of the tokens near step k log k.
+
+    Bengio et al. 2015 (arXiv:1506.03099), section 2.4.
+    """
+    return 1.0 - k / (k + math.exp(min(step / k, 700.0)))

@@ -38,6 +38,23 @@ def sequence_ratio(
     return _clipped(ratio, advantages, clip_low, clip_high)
 
 
+def per_decision(
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, limit: float
+) -> tuple[Tensor, Tensor]:
+    """log pi(a_u) sum_{t >= u} rho_1 ... rho_t (A_t - A_{t+1}): what each token was paid, weighted by how much likelier
+    the episode up to it is now, at most `limit` (0: none).
+
+    Per-decision importance sampling, Precup, Sutton & Singh 2000: without a limit, with returns to go and without a
+    baseline or scale the expected gradient is exact for episodes of any policy that could have said them. Weights of
+    the token alone, as in `clipped_ratio`, are not, and these vary the more the longer an episode is.
+    """
+    ratios = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0).cumsum(-1).exp().detach()
+    bounded = ratios.clamp(max=limit) if limit > 0 else ratios
+    following = torch.cat([advantages[:, 1:], torch.zeros_like(advantages[:, :1])], 1)
+    paid = (bounded * (advantages - following)).masked_fill(~mask, 0.0)
+    return paid.flip(-1).cumsum(-1).flip(-1) * logprobs, torch.zeros_like(mask)
+
+
 def detached_clip(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
