@@ -1,6 +1,7 @@
 """Worlds small enough to list, in float64. Real objects, no mocks.
 
-The recorded one has 3 tokens (EOS is 0), at most 3 steps, 15 texts; `another()` has 4 tokens and 40 texts.
+The recorded one has 3 tokens (EOS is 0), at most 3 steps and 15 texts; `another()` has 4 tokens, at most 2 steps and
+13 texts.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ RECORDED = World(
 )  # fmt: skip
 
 
-def another(size: int = 4) -> World:
+def another(size: int = 4, length: int = 2) -> World:
     """Other tables, drawn once, over more tokens."""
-    prefixes = [()] + [prefix for length in (1, 2) for prefix in itertools.product(range(1, size), repeat=length)]
-    said = [(*prefix, EOS) for prefix in prefixes] + list(itertools.product(range(1, size), repeat=LENGTH))
+    prefixes = [prefix for t in range(length) for prefix in itertools.product(range(1, size), repeat=t)]
+    said = [(*prefix, EOS) for prefix in prefixes] + list(itertools.product(range(1, size), repeat=length))
     draw = torch.Generator().manual_seed(5)
     logits = [torch.randn(len(prefixes), size, generator=draw, dtype=torch.float64).tolist() for _ in range(3)]
     rewards = torch.rand(len(said), generator=draw, dtype=torch.float64) * 2
@@ -149,6 +150,7 @@ class Capture:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self.gradient: Tensor | None = None
+        self.steps = 0
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:

@@ -51,4 +51,4 @@ def overlong_penalty(mask: Tensor, max_length: int, share: float) -> Tensor:
     DAPO (arXiv:2503.14476), equation 13, with its buffer as a share of the limit (there 4,096 of 20,480 tokens).
     """
     buffer = share * max_length
-    return ((max_length - buffer - mask.sum(-1)) / buffer).clamp(-1.0, 0.0)
+    return ((max_length - buffer - mask.sum(-1).double()) / buffer).clamp(-1.0, 0.0)
