@@ -24,8 +24,10 @@ def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
         return
     stopped = (folder / "checkpoints").is_dir()
     words = [f"resume={folder}"] if stopped else [*overrides, f"hydra.run.dir={folder}"]
-    output = subprocess.DEVNULL if quiet else None
-    subprocess.run([sys.executable, "-m", "tokenrl_cli", "train", *words], check=True, stdout=output)
+    command = [sys.executable, "-m", "tokenrl_cli", "train", *words]
+    done = subprocess.run(command, capture_output=quiet, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr or ''}")
 
 
 def evaluated(folder: Path, decode: str = "greedy", link: str = "last") -> Evaluation:
