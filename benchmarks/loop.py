@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,13 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli import optim
-from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
-from tokenrl_cli.functional.advantages import leave_one_out
-from tokenrl_cli.functional.aggregation import sequence_sum
-from tokenrl_cli.functional.kl import k2
-from tokenrl_cli.functional.normalisation import unscaled
-from tokenrl_cli.functional.surrogates import score_function
+sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
+
+from tests.presets import preset
 from tokenrl_cli.interfaces import Batch, Rollout
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
@@ -133,14 +130,9 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def measure(model: nn.Module, repeats: int) -> dict[str, Any]:
     given, rewards = batch(), torch.rand(SOURCES * SAMPLES, generator=torch.Generator().manual_seed(1))
-    make = partial(optim.adam, lr=1e-6, betas=[0.9, 0.999], eps=1e-8, clip_norm=1.0, schedule=lambda step: 1.0)
     tokens: Any = Tokens()
-    ours = PolicyGradient(
-        model, tokens, LENGTH, 0, samples_per_source=SAMPLES, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0,
-        baseline=leave_one_out, normalisation=unscaled, surrogate=score_function, aggregation=sequence_sum,
-        divergence=k2, drop_equal_groups=False, epochs=1, minibatches=1, kl_coef=0.0, kl_loss_coef=0.0,
-        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=make,
-    )  # fmt: skip
+    lr = ["algorithm.optimizer.lr=1e-6", "algorithm.optimizer.clip_norm=1.0"]
+    ours = preset("rloo", model, tokens, LENGTH, f"algorithm.samples_per_source={SAMPLES}", *lr)
     optimizer = torch.optim.Adam(model.parameters(), 1e-6)
     speeds: dict[str, list[float]] = {name: [] for pair in PAIRS.values() for name in pair}
     for turn in range(-1, repeats):  # the first is the warm-up

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.credit.toy import EOS, Merges, every_text, rollout_from, to_go
+from tests.presets import preset
 from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
-from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Batch, Part, Texts, UserError
 from tokenrl_cli.sampling import rollout_of
 from tokenrl_cli.scoring import judge, texts_of
@@ -193,17 +192,12 @@ def test_an_invalid_row_does_not_move_the_policy() -> None:
     gradients = []
     for sequences in ([[1, 2, EOS], [1, EOS]], [[1, 2, EOS], [1, EOS], [2, EOS]]):
         policy = TabularPolicy(WORLD["policy_logits"])
-        algorithm = PolicyGradient(
-            policy, Letters(), 3, 0, samples_per_source=1, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0,
-            baseline=advantages.no_baseline, kl_coef=0.0, entropy_coef=0.0, nll_mix=0.0, micro_batches=1,
-            optimizer=Capture, kl_loss_coef=0.0, drop_equal_groups=False, epochs=1, minibatches=1,
-            normalisation=normalisation.unscaled, surrogate=surrogates.score_function,
-            aggregation=aggregation.sequence_sum, divergence=kl.k2,
-        )  # fmt: skip
+        algorithm = preset("reinforce", policy, Letters(), 3, "algorithm/baseline=none")
+        algorithm.optimizer = Capture(policy.parameters())
         batch = batch_of(len(sequences))
         rollout = rollout_of(batch, samples_of(sequences, policy), SAMPLED)
         algorithm.update(judge(rollout, batch, Letters(), Told(is_not("b", math.nan)), Terminal())[0])
-        gradients.append(algorithm.optimizer.gradient)  # type: ignore[attr-defined]
+        gradients.append(algorithm.optimizer.gradient)
     assert torch.equal(*gradients) and gradients[0].abs().max() > 0.01
 
 
