@@ -1,0 +1,131 @@
+"""GOLD: off-policy learning from demonstrations, where the policy learns most from what it could have said itself."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.functional.demonstrations import ahead
+from tokenrl_cli.functional.likelihood import negative_log_likelihood
+from tokenrl_cli.functional.masking import masked_mean, masked_sum
+from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.sampling import recite
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Demonstrations and what each of their tokens weighs."""
+
+    episodes: Rollout
+    weights: Tensor  # [B, T]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def rows(self, index: slice) -> Weighted:
+        return Weighted(self.episodes.rows(index), self.weights[index])
+
+
+class Gold:
+    """loss = -(1 / tokens) sum_t max(u, p~(y_t | s_t)) max(c, Q_t - b) log pi(y_t | s_t) over demonstrations y.
+
+    Pang & He 2021 (arXiv:2009.07839), algorithm 1. p~ is a copy of the policy, made anew every `sync_every` updates: an
+    importance weight of the token alone, at least `floor`. Q_t = r_t + ... + r_{t + suffix} of what `value` makes of
+    the tokens' probability under the frozen warm start, less `lower_bound`, at least `least`. There are no samples and
+    no reward, so neither is read. The likelihood of demonstrations falls while quality rises: judge by a metric.
+
+    Differs: the weights come from teacher-forced passes without dropout; the loss is a mean over tokens.
+    """
+
+    needs_rewards = False
+
+    def __init__(
+        self,
+        model: Any,  # a Model that is an nn.Module
+        tokenizer: Tokenizer,
+        value: Callable[[Tensor], Tensor],
+        suffix: int,
+        lower_bound: float,
+        least: float,
+        floor: float,
+        sync_every: int,
+        micro_batches: int,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    ) -> None:
+        for name, holds, wanted in (
+            ("suffix", suffix >= 0, "0 or more"),
+            ("least", least >= 0, "0 or more"),
+            ("floor", 0 <= floor <= 1, "in [0, 1]"),
+            ("sync_every", sync_every >= 1, "at least 1"),
+            ("micro_batches", micro_batches >= 1, "at least 1"),
+        ):
+            if not holds:
+                raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
+        self.model, self.eos_id = model, tokenizer.eos_id
+        self.frozen, self.lagged = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
+        self.value, self.suffix, self.lower_bound, self.least = value, suffix, lower_bound, least
+        self.floor, self.sync_every, self.micro_batches = floor, sync_every, micro_batches
+        self.optimizer = optimizer(model.parameters())
+        self.updates = 0
+
+    def collect(self, batch: Batch) -> Rollout:
+        return recite(batch, self.eos_id)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        weighted, metrics = self._weigh(rollout)
+        self.model.train()
+        tokens = rollout.mask.sum()
+
+        def loss(rows: Weighted) -> tuple[Tensor, dict[str, Tensor]]:
+            said = rows.episodes
+            logits = self.model(said.source, said.source_mask, said.actions).logits
+            nll = negative_log_likelihood(logits, said.actions, 0.0)
+            total = masked_sum(rows.weights * nll, said.mask) / tokens
+            return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), said.mask) / tokens}
+
+        metrics |= gradient_step(self.optimizer, weighted, loss, self.micro_batches)
+        self.updates += 1
+        if self.updates % self.sync_every == 0:
+            self.lagged.load_state_dict(self.model.state_dict())
+        return metrics
+
+    @torch.no_grad()
+    def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
+        lagged, known = (
+            -negative_log_likelihood(
+                model(rollout.source, rollout.source_mask, rollout.actions).logits, rollout.actions, 0.0
+            )
+            for model in (self.lagged, self.frozen)
+        )
+        importance = lagged.exp().clamp(min=self.floor)
+        worth = (ahead(self.value(known), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
+        metrics = {
+            "importance/mean": float(masked_mean(importance, rollout.mask)),
+            "importance/floored": float(masked_mean((importance <= self.floor).double(), rollout.mask)),
+            "q/mean": float(masked_mean(worth, rollout.mask)),
+        }
+        return Weighted(rollout, importance * worth), metrics
+
+    def policy(self) -> Model:
+        policy: Model = self.model
+        return policy
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"updates": self.updates}
+        state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
+        for name, model in (("frozen", self.frozen), ("lagged", self.lagged)):
+            state |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.optimizer.load_state_dict(within(state, "optimizer."))
+        self.frozen.load_state_dict(within(state, "frozen."))
+        self.lagged.load_state_dict(within(state, "lagged."))

@@ -1,0 +1,62 @@
+"""Reward augmented maximum likelihood: cross-entropy on demonstrations that are damaged as much as a reward allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli import streams
+from tokenrl_cli.algorithm.mle import Mle
+from tokenrl_cli.functional.demonstrations import replaced_share
+from tokenrl_cli.functional.schedules import never
+from tokenrl_cli.functional.value import last_steps
+from tokenrl_cli.interfaces import Batch, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Optimizer
+
+
+class Raml(Mle):
+    """loss = -E_{y' ~ q(. | y)} log pi(y' | x), a mean over tokens, q proportional to exp(R(y', y) / tau).
+
+    Norouzi et al. 2016 (arXiv:1609.00150), equation 7: it has the optimum of RL with an entropy bonus of tau, without
+    a sample of the policy. R = -(1 + log n) times the tokens replaced, n the other tokens there are
+    (`functional.demonstrations.replaced_share`); the last token, EOS, stays, and unknown tokens are never put in.
+
+    Differs: of the paper's edits only substitutions, so q is exact and no reward of the run is read.
+    """
+
+    def __init__(
+        self,
+        model: Any,  # a Model that is an nn.Module
+        tokenizer: Tokenizer,
+        seed: int,
+        tau: float,
+        label_smoothing: float,
+        micro_batches: int,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    ) -> None:
+        if tau <= 0:
+            raise UserError("algorithm.tau", f"must be above 0, got {tau}")
+        super().__init__(model, tokenizer, seed, label_smoothing, never, micro_batches, optimizer)
+        self.allowed = [i for i in range(tokenizer.size) if i not in (tokenizer.eos_id, tokenizer.unknown_id)]
+        if len(self.allowed) < 2:
+            raise UserError("algorithm", f"raml replaces tokens by others, and there are {len(self.allowed)}")
+        self.share = replaced_share(len(self.allowed) - 1, tau)
+
+    def collect(self, batch: Batch) -> Rollout:
+        recited = super().collect(batch)
+        said = self._damaged(recited)
+        return replace(recited, actions=said, targets=said)
+
+    def _damaged(self, recited: Rollout) -> Tensor:
+        draws = streams.generator(self.seed, "raml", recited.step)
+        shape, device = recited.actions.shape, recited.actions.device
+        bad = (torch.rand(shape, generator=draws) < self.share).to(device) & recited.mask & ~last_steps(recited.mask)
+        other = torch.randint(len(self.allowed) - 1, shape, generator=draws).to(device)
+        allowed = torch.tensor(self.allowed, device=device)
+        place = torch.searchsorted(allowed, recited.actions).clamp(max=len(allowed) - 1)
+        itself = allowed[place] == recited.actions
+        return torch.where(bad, allowed[other + (itself & (other >= place))], recited.actions)
