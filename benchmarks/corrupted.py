@@ -45,9 +45,14 @@ ARMS: dict[str, tuple[int, list[str], tuple[float, float] | None]] = {  # steps,
     "a2c": (150, ALONE, REWARDED),
     "ppo": (250, ALONE, REWARDED),
     "vine": (300, ALONE, REWARDED),
-    "raml": (500, [], (0.5594, 0.5994)),  # .5794: kept .7 * (1 - p) + repaired .3 * p / 5, p = .1884 of five other symbols
+    "raml": (
+        500,
+        [],
+        (0.5594, 0.5994),
+    ),  # .5794: kept .7 * (1 - p) + repaired .3 * p / 5, p = .1884 of five other symbols
     "gold": (300, [], None),
     "gold_s": (300, [], None),
+    "actor_critic": (400, ["credit=delta", FOUR], REWARDED),
     "mixer": (200, [FOUR], None),
     "ocd": (150, [], None),
 }

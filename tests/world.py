@@ -150,7 +150,7 @@ class Capture:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self.gradient: Tensor | None = None
-        self.steps = 0
+        self.steps, self.lr = 0, 1.0
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:

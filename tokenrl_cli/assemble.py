@@ -110,13 +110,18 @@ def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
 
 
 def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:
-    """The algorithm of a stage, around `model`; reference and target networks are copied from it here."""
+    """The algorithm of a stage, around `model`; reference and target networks are copied from it here.
+
+    A model of the algorithm's own, a critic, reads references where the policy reads sources.
+    """
+    torch.manual_seed(streams.derive(task.seed, "algorithm"))
     return build(
         config[STAGES[stage]],
         Algorithm,
         trust,
         model=model,
         tokenizer=task.tokenizer,
+        source_tokenizer=task.tokenizer,
         max_length=task.decoding.max_length,
         device=task.device,
         seed=task.seed,

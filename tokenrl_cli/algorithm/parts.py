@@ -149,6 +149,14 @@ class AdaptiveKl:
         self.coefficient = state["coefficient"]
 
 
+@torch.no_grad()
+def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
+    """The weights of `kept` go `share` of the way to those of `learned`: Polyak averaging."""
+    if share > 0:
+        for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
+            ours.lerp_(theirs, share)
+
+
 def within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The entries of a flat state whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

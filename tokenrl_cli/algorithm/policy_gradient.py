@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, within
+from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, move, within
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import k1
@@ -228,7 +228,7 @@ class PolicyGradient:
         ]
         metrics["sampling/logp_difference/max"] = steps[0].pop("sampling/logp_difference/max")  # before any step
         if self.reference is not None:
-            _move(self.reference, self.model, self.follow(self.rollouts))
+            move(self.reference, self.model, self.follow(self.rollouts))
         self.rollouts += 1
         return metrics | {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
 
@@ -445,14 +445,6 @@ def _recited(weighted: Weighted) -> Tensor:
     """[N, R]: tokens of the demonstrations that the NLL counts."""
     mask = weighted.episodes.target_mask[weighted.recited]
     return mask & (torch.arange(mask.shape[1], device=mask.device) < weighted.prefix[weighted.recited].unsqueeze(-1))
-
-
-@torch.no_grad()
-def _move(reference: nn.Module, model: nn.Module, share: float) -> None:
-    """`share` of the way to the model."""
-    if share > 0:
-        for kept, learned in zip(reference.parameters(), model.parameters(), strict=True):
-            kept.lerp_(learned, share)
 
 
 def _needs(part: Callable[..., Any]) -> set[str]:

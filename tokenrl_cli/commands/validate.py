@@ -59,7 +59,7 @@ def construct(config: dict[str, Any]) -> None:
     build(config["credit"], Credit, trust, **facts)
     model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
     for name in ("warm_start", "algorithm"):
-        build(config[name], Algorithm, trust, model=model, **facts)
+        build(config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts)
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
