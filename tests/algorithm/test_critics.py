@@ -51,7 +51,7 @@ def values_of(world: World, credit: Any) -> Tensor:
 def with_critic(values: Tensor | None, gae_lambda: float, samples: int = 1, **changes: Any) -> PolicyGradient:
     """A value head that says `values` of the states; zeros for None."""
     parts = {
-        "critic": ValueHead(0.5, 0.0),
+        "critic": ValueHead(0.5, 0.0, 1.0),
         "baseline": advantages.state_value,
         "returns": partial(lambda_returns, gae_lambda=gae_lambda),
     }
@@ -224,13 +224,13 @@ def test_the_critic_learns_the_returns_and_the_policy_does_not_learn_from_it(cli
     for values in (values_of(RECORDED, Terminal()), values_of(RECORDED, Terminal()) + 0.1):
         total: Any = 0
         for chance, said in zip(chances, RECORDED.sequences, strict=True):
-            algorithm = with_critic(values, 1.0, critic=ValueHead(1.0, clip))
+            algorithm = with_critic(values, 1.0, critic=ValueHead(1.0, clip, 1.0))
             gradient_of(algorithm, [said], Terminal())
             head = next(algorithm.critic.head.parameters())
             total = total + chance * len(said) * (0 if head.grad is None else head.grad)
         totals.append(total)
     assert totals[0].abs().max() < 1e-12 < 1e-3 < totals[1].abs().max()
-    with_value, without = (with_critic(None, 1.0, critic=ValueHead(coef, clip)) for coef in (1.0, 0.0))
+    with_value, without = (with_critic(None, 1.0, critic=ValueHead(coef, clip, 1.0)) for coef in (1.0, 0.0))
     said = [RECORDED.sequences[5]]
     assert torch.equal(gradient_of(with_value, said, Terminal()), gradient_of(without, said, Terminal()))
 
@@ -306,7 +306,8 @@ def test_parts_that_do_not_go_together_are_named(changes: dict[str, Any], where:
 
 
 @pytest.mark.parametrize(
-    ("part", "values"), [(ValueHead, (-1.0, 0.0)), (Continuations, (0, 1)), (Continuations, (1, 0))]
+    ("part", "values"),
+    [(ValueHead, (-1.0, 0.0, 1.0)), (ValueHead, (1.0, 0.0, 0.0)), (Continuations, (0, 1)), (Continuations, (1, 0))],
 )
 def test_values_out_of_range_are_named(part: Any, values: tuple[Any, ...]) -> None:
     with pytest.raises(UserError, match="algorithm.critic"):

@@ -55,18 +55,21 @@ class NoCritic:
 
 
 class ValueHead:
-    """V(s_t) = w h_t + b on the policy's hidden states, which it does not train; it starts at zero.
+    """V(s_t) = scale (w h_t + b) on the policy's hidden states, which it does not train; it starts at zero.
 
-    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`.
+    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`. A
+    step of Adam is as long whatever the gradient, so `scale` is how much faster V moves than a logit would.
     """
 
     continuations = 0
 
-    def __init__(self, coef: float, clip: float) -> None:
+    def __init__(self, coef: float, clip: float, scale: float) -> None:
         for name, value in (("coef", coef), ("clip", clip)):
             if value < 0:
                 raise UserError(f"algorithm.critic.{name}", f"must be 0 or more, got {value}")
-        self.coef, self.clip = coef, clip
+        if scale <= 0:
+            raise UserError("algorithm.critic.scale", f"must be above 0, got {scale}")
+        self.coef, self.clip, self.scale = coef, clip, scale
 
     def attach(self, model: Any) -> list[nn.Parameter]:
         """Makes the head for this model; what is to be optimised with it."""
@@ -78,7 +81,7 @@ class ValueHead:
 
     def values(self, hidden: Tensor) -> Tensor:
         """[B, T, D] -> [B, T]."""
-        return precise(self.head(hidden.detach()).squeeze(-1))
+        return self.scale * precise(self.head(hidden.detach()).squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.head.state_dict())
