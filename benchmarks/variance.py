@@ -45,7 +45,7 @@ class Kept:
     """Keeps the gradient of the policy and changes nothing; a value head may learn."""
 
     def __init__(self, policy: list[Tensor], head: list[Tensor]) -> None:
-        self.policy, self.inner = policy, torch.optim.Adam(head, 0.03) if head else None
+        self.policy, self.inner = policy, torch.optim.Adam(head, 0.003) if head else None
         self.gradient = torch.zeros(0)
 
     def zero_grad(self) -> None:

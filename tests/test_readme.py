@@ -52,6 +52,20 @@ def test_the_examples_run(command: list[str], tmp_path: Path, monkeypatch: pytes
     assert json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["format"] == 1
 
 
+def test_every_algorithm_is_in_the_table_and_is_described() -> None:
+    section = README.split("\n## Algorithms\n")[1].split("\n## ")[0]
+    described = {
+        name for line in section.splitlines() if line.startswith("* **") for name in _named(line.split("(")[0])
+    }
+    tabled = {name for line in section.splitlines() if line.startswith("| `") for name in _named(line.split(" | ")[0])}
+    known = set(options(roots(None), "algorithm"))
+    assert known - described == {"dqn"} and known - tabled == {"dqn"}
+
+
+def _named(text: str) -> list[str]:
+    return re.findall(r"`(\w+)`", text)
+
+
 def test_the_table_of_rewards_has_all_of_them_and_every_command_composes() -> None:
     rows = re.findall(r"^\| (`.+?) \| .+ \| `(tokenrl .+)` \|$", REWARDS, re.MULTILINE)
     named = {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)}

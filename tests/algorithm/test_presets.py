@@ -14,6 +14,7 @@ from tests.presets import GRADIENTS, preset
 from tests.running import lines, tokenrl, train, weights
 from tests.world import RECORDED, Capture, Letters, TableReward, TabularPolicy, batch_of
 from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.interfaces import Credit, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
 from tokenrl_cli.scoring import judge
@@ -135,6 +136,32 @@ def test_what_comes_after_the_end_counts_for_nothing(name: str) -> None:
     for other_logged, other in zip(logged[1:], found[1:], strict=True):
         assert other_logged == pytest.approx(logged[0], abs=1e-12)
         assert max(float((a - b).abs().max()) for a, b in zip(found[0], other, strict=True)) < 1e-12
+
+
+class Ambiguous(Letters):
+    """Both letters are written "a": decoding and encoding again would not give the tokens back."""
+
+    def decode(self, ids: Any) -> str:
+        return super().decode(ids).replace("b", "a")
+
+
+def test_trained_tokens_are_the_sampled_ones_whatever_their_text() -> None:
+    """Trap 15."""
+    algorithm, batch = around("rloo", gru()), batch_of(6)
+    rollout = algorithm.collect(batch)
+    table = TableReward({"a" * length: float(length) for length in range(4)})
+    judged, _ = judge(rollout, batch, Ambiguous(), table, Terminal())
+    assert torch.equal(judged.actions, rollout.actions) and (judged.actions == 2).any()
+    network = gru()
+    one = torch.ones(len(rollout), 1, dtype=torch.int64)
+    logits = network(one, one.bool(), rollout.actions).logits.log_softmax(-1)
+    taken = logits.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+    lengths = (rollout.mask & (rollout.actions != 0)).sum(-1).double().view(-1, 4)
+    gains = (lengths - (lengths.sum(1, keepdim=True) - lengths) / 3).flatten().unsqueeze(-1)
+    loss = -(gains * taken).masked_fill(~rollout.mask, 0.0).sum() / len(rollout)
+    algorithm.update(judged)
+    for ours, theirs in zip(gradients(algorithm), torch.autograd.grad(loss, list(network.parameters())), strict=True):
+        assert (ours - theirs).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
