@@ -152,7 +152,7 @@ def test_trained_tokens_are_the_sampled_ones_whatever_their_text() -> None:
     table = TableReward({"a" * length: float(length) for length in range(4)})
     judged, _ = judge(rollout, batch, Ambiguous(), table, Terminal())
     assert torch.equal(judged.actions, rollout.actions) and (judged.actions == 2).any()
-    network = gru()
+    network = gru().eval()
     one = torch.ones(len(rollout), 1, dtype=torch.int64)
     logits = network(one, one.bool(), rollout.actions).logits.log_softmax(-1)
     taken = logits.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
