@@ -159,15 +159,16 @@ class Evaluation:
 
 
 class ModelOutput:
-    """hidden [B, T, D], and logits [B, T, V] computed when first asked for: log-probabilities up to a constant."""
+    """hidden [B, T, D], and logits [B, T, V] = project(hidden), computed when first asked for: log-probabilities up to a
+    constant."""
 
     def __init__(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> None:
         self.hidden = hidden
-        self._project = project
+        self.project = project
 
     @cached_property
     def logits(self) -> Tensor:
-        return self._project(self.hidden)
+        return self.project(self.hidden)
 
 
 class State(Protocol):

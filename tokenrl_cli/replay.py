@@ -2,71 +2,148 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import Rollout
+from tokenrl_cli.interfaces import Rollout, UserError
 
-WIDE = frozenset(
-    ["source", "source_mask", "targets", "target_mask", "reference_ids", "reference_mask", "actions", "mask", "chosen"]
-    + ["logprobs", "rewards"]
-)  # fields with a second dimension that episodes differ in
+RINGS = {  # what has one value a token, by the mask that says how many tokens there are
+    "source_mask": ["source"],
+    "target_mask": ["targets"],
+    "reference_mask": ["reference_ids"],
+    "mask": ["actions", "chosen", "logprobs", "rewards"],
+}
+FACTS = ["group", "role", "ended"]  # what has one value an episode
 
 
 class Replay:
-    """The last `capacity` judged, valid episodes, oldest overwritten first; widths grow to the widest episode."""
+    """The last judged, valid episodes: as many as `capacity` tokens of texts, and of sources and references, have room.
+
+    Memory is taken once, when the first episodes come: rings of `capacity` tokens that new episodes go on in, ragged,
+    over the oldest; `bytes` says how much. Episodes are numbered in the order they came.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.kept: dict[str, Tensor] = {}  # by field of Rollout, on the CPU, rows in order of their slot
-        self.added = 0  # episodes ever
+        self.rings: dict[str, Tensor] = {}  # by field of Rollout: [capacity, ...], on the CPU
+        self.written = torch.zeros(len(RINGS), dtype=torch.int64)  # tokens ever, by ring
+        self.table: dict[str, Tensor] = {}  # start, length [capacity, rings], facts and priority [capacity]
+        self.first = self.added = 0  # number of the oldest episode still whole; episodes ever
 
     def __len__(self) -> int:
-        return min(self.added, self.capacity)
+        return self.added - self.first
+
+    @property
+    def tokens(self) -> int:
+        """Of the texts that are kept."""
+        return int(self.table["length"][self._live(), -1].sum()) if len(self) else 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(each.nbytes for each in (*self.rings.values(), *self.table.values()))
+
+    def age(self, step: int) -> float:
+        """Mean number of steps since the kept episodes came."""
+        return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
         """Takes in the valid rows. A stored support is dropped: Q-learning does not ask how likely an action was."""
-        good = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
-        for row in range(0, len(good), self.capacity):
-            self._put(good.rows(slice(row, row + self.capacity)))
+        rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
+        lengths = torch.stack([getattr(rows, name).sum(-1) for name in RINGS], -1)
+        behind = lengths.flip(0).cumsum(0).flip(0).amax(-1)  # tokens from this row on
+        lost = int((behind > self.capacity).sum())  # a rollout may be larger than the replay
+        rows, lengths = rows.rows(slice(lost, None)), lengths[lost:]
+        if len(rows) == 0:
+            if lost:
+                needed = f"must hold the longest episode and its source, got {self.capacity}"
+                raise UserError("algorithm.data.capacity", needed)
+            return
+        if not self.rings:
+            self._allocate(rows)
+        starts = self.written + lengths.cumsum(0) - lengths
+        for ring, (mask, names) in enumerate(RINGS.items()):
+            real = getattr(rows, mask)
+            place = (self.written[ring] + torch.arange(int(lengths[:, ring].sum()))) % self.capacity
+            for name in names:
+                self.rings[name][place] = getattr(rows, name)[real].to(self.rings[name].dtype)
+        self.written = self.written + lengths.sum(0)
+        slots = (self.added + torch.arange(len(rows))) % self.capacity
+        known = {"start": starts, "length": lengths} | {name: getattr(rows, name) for name in FACTS}
+        known["priority"] = self.table["priority"].amax().clamp(min=1e-12).expand(len(rows))  # tried at least once
+        for name, values in known.items():
+            self.table[name][slots] = values
+        self.added += len(rows)
+        self.first = max(self.first, self.added - self.capacity)
+        whole = (self.table["start"][self._live()] >= self.written - self.capacity).all(-1)
+        self.first += int((~whole).sum())
+        self.table["priority"][(self.first - 1 - torch.arange(int((~whole).sum()))) % self.capacity] = 0.0
 
-    def _put(self, rollout: Rollout) -> None:
-        slots = (self.added + torch.arange(len(rollout))) % self.capacity
-        for name in (f.name for f in fields(Rollout) if f.name not in ("step", "support")):
-            new = getattr(rollout, name)
-            kept = self.kept.get(name, new[:0])
-            width = max(kept.shape[1], new.shape[1]) if name in WIDE else None
-            kept, new = _wide(kept, width), _wide(new, width)
-            missing = int(slots.max()) + 1 - len(kept)
-            if missing > 0:
-                kept = torch.cat([kept, kept.new_zeros(missing, *kept.shape[1:])])
-            kept[slots] = new
-            self.kept[name] = kept
-        self.added += len(rollout)
+    def _allocate(self, rows: Rollout) -> None:
+        for name in (name for names in RINGS.values() for name in names):
+            values = getattr(rows, name)
+            self.rings[name] = values.new_zeros(self.capacity, *values.shape[2:])
+        shape = (self.capacity, len(RINGS))
+        self.table = {name: torch.zeros(shape, dtype=torch.int64) for name in ("start", "length")}
+        self.table |= {name: getattr(rows, name).new_zeros(self.capacity) for name in FACTS}
+        self.table["priority"] = torch.zeros(self.capacity, dtype=torch.float64)
+        self.table["priority"][0] = 1.0
 
-    def sample(self, count: int, generator: torch.Generator, like: Rollout) -> Rollout:
-        """`count` episodes drawn with replacement, on the device of `like`, no wider than they need to be."""
-        index = torch.randint(len(self), (count,), generator=generator)
-        drawn: dict[str, Any] = {name: values[index] for name, values in self.kept.items()}
-        for names in (("source", "source_mask"), ("targets", "target_mask"), ("reference_ids", "reference_mask"),
-                      ("actions", "mask", "chosen", "logprobs", "rewards")):  # fmt: skip
-            width = max(1, int(drawn[names[1]].sum(1).max()))
-            drawn |= {name: drawn[name][:, :width] for name in names}
-        return replace(like, support=None, **drawn).to(like.actions.device)
+    def _live(self) -> Tensor:
+        """Slots of the episodes that are kept, oldest first."""
+        return torch.arange(self.first, self.added) % self.capacity
+
+    def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Numbers of `count` episodes, drawn with replacement with probability ~ priority ** exponent (0: uniformly),
+        and those probabilities. Schaul et al. 2016 (arXiv:1511.05952, equation 1)."""
+        if exponent == 0:
+            index = torch.randint(len(self), (count,), generator=generator)
+            return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
+        weights = self.table["priority"][self._live()] ** exponent
+        share = weights / weights.sum()
+        cumulated = share.cumsum(0)
+        points = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
+        index = torch.searchsorted(cumulated, points, right=True).clamp(max=len(self) - 1)
+        return self.first + index, share[index]
+
+    def prioritise(self, numbers: Tensor, priorities: Tensor) -> None:
+        """Sets what `draw` goes by, above 0; of episodes that are gone nothing is set."""
+        kept = numbers >= self.first
+        self.table["priority"][numbers[kept] % self.capacity] = priorities[kept].double().cpu().clamp(min=1e-12)
+
+    def mates(self, numbers: Tensor) -> Tensor:
+        """Numbers of all kept episodes of the groups that these belong to, whole groups one after the other."""
+        live = self._live()
+        groups = self.table["group"][live]
+        found = [(groups == group).nonzero().squeeze(-1) for group in self.table["group"][numbers % self.capacity]]
+        return self.first + torch.cat(found)
+
+    def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
+        """Those episodes, on the device of `like`, no wider than they need to be."""
+        slots = numbers % self.capacity
+        found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
+        for ring, (mask, names) in enumerate(RINGS.items()):
+            start, length = self.table["start"][slots, ring], self.table["length"][slots, ring]
+            column = torch.arange(max(1, int(length.max())))
+            real = column < length.unsqueeze(-1)
+            place = (start.unsqueeze(-1) + column) % self.capacity
+            found[mask] = real
+            for name in names:
+                values = self.rings[name][place]
+                found[name] = values.masked_fill(~real.view(*real.shape, *[1] * (values.dim() - 2)), 0)
+        found["parent"], found["valid"] = torch.arange(len(slots)), torch.ones(len(slots), dtype=torch.bool)
+        return replace(like, support=None, **found).to(like.actions.device)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"added": self.added} | {f"kept.{name}": value for name, value in self.kept.items()}
+        state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
+        state |= {f"rings.{name}": value for name, value in self.rings.items()}
+        return state | {f"table.{name}": value for name, value in self.table.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.added = state["added"]
-        self.kept = {name.removeprefix("kept."): v for name, v in state.items() if name.startswith("kept.")}
-
-
-def _wide(value: Tensor, width: int | None) -> Tensor:
-    """Zeros behind, up to `width` columns."""
-    if width is None or value.shape[1] == width:
-        return value
-    return torch.cat([value, value.new_zeros(len(value), width - value.shape[1], *value.shape[2:])], 1)
+        self.first, self.added, self.written = state["first"], state["added"], state["written"].clone()
+        for kind, kept in (("rings", self.rings), ("table", self.table)):
+            prefix = f"{kind}."
+            kept.clear()
+            kept |= {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}

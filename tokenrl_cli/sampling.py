@@ -225,8 +225,7 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rows of several rollouts of one batch, padded to the longest. Continuations go on from rows of the first."""
-    length = max(rollout.actions.shape[1] for rollout in rollouts)
+    """Rows of several rollouts, each field padded to its longest. Continuations go on from rows of the first."""
     offset, parts = 0, []
     for rollout in rollouts:
         own = torch.where(rollout.role == CONTINUATION, 0, offset)
@@ -238,12 +237,13 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
         present = [value for value in values if value is not None]
         if not present:
             return None
-        if name in ("actions", "mask", "chosen", "logprobs", "support", "rewards"):
+        if present[0].dim() > 1:
             width = present[0].shape[2:]  # only sampled rows have a support; a companion's is never read
             values = [
-                part.actions.new_zeros(*part.actions.shape, *width) if value is None else value
+                present[0].new_zeros(*part.actions.shape, *width) if value is None else value
                 for part, value in zip(parts, values, strict=True)
             ]
+            length = max(value.shape[1] for value in values)
             values = [_padded(value, length) for value in values]
         return torch.cat(values)
 

@@ -2,17 +2,80 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
-def max_value(q: Tensor, chooser: Tensor) -> Tensor:
-    """V(s) = Q(s, argmax_a chooser(s, a)). [..., V], [..., V] -> [...].
+def maximum(target: Tensor) -> Tensor:
+    """V(s) = max_a min_h Q_h(s, a) of the target network. [H, ..., V] -> [...].
 
-    chooser = q gives Q-learning's maximum (Mnih et al. 2015); the online network as chooser of the target network's
-    values gives double Q-learning (van Hasselt et al. 2016, arXiv:1509.06461, equation 4).
+    One head: Q-learning's maximum (Mnih et al. 2015). Of two, the lower counts: the clipped double estimate of
+    Fujimoto et al. 2018 (arXiv:1802.09477, equation 10), for a maximum over noise is too high.
     """
-    return q.gather(-1, chooser.argmax(-1, keepdim=True)).squeeze(-1)
+    return target.amin(0).amax(-1)
+
+
+def double(target: Tensor, online: Tensor) -> Tensor:
+    """V(s) = Q_target(s, argmax_a Q_online(s, a)): one network chooses the token, another one values it.
+
+    van Hasselt et al. 2016 (arXiv:1509.06461, equation 4). Of several heads the lowest counts, in both.
+    [H, ..., V], [H, ..., V] -> [...].
+    """
+    chosen = online.amin(0).argmax(-1, keepdim=True)
+    return target.amin(0).gather(-1, chosen).squeeze(-1)
+
+
+def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
+    """V(s) = tau log sum_a prior(a) exp(Q(s, a) / tau), where `prior` [..., V] holds logarithms; 0 counts every token
+    once, so that V has the entropy in it. [..., V] -> [...]. Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
+    """
+    return temperature * (q / temperature + prior).logsumexp(-1)
+
+
+def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
+    """y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; past the last real token V of where the episode stopped.
+
+    values [B, T + 1] of every state and of the one after the last column; that after an episode's last token counts
+    only where it was not `ended` [B]. rewards, mask [B, T] -> [B, T] without gradient. An infinite horizon gives
+    Monte-Carlo returns.
+    """
+    lengths = mask.sum(-1, keepdim=True)
+    open_end = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
+    values = values.masked_fill(~open_end, 0.0)
+    paid = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # before each state
+    start = torch.arange(mask.shape[1], device=mask.device)
+    stop = torch.minimum(start + min(horizon, mask.shape[1]), lengths)
+    target = paid.gather(1, stop) - paid[:, :-1] + values.gather(1, stop)
+    return target.masked_fill(~mask, 0.0).detach()
+
+
+def conservative(q: Tensor, chosen: Tensor) -> Tensor:
+    """log sum_a exp Q(s, a) - Q(s, a_t), which pushes down what the data did not do. [..., V], [...] -> [...].
+
+    CQL(H), Kumar et al. 2020 (arXiv:2006.04779, equation 4).
+    """
+    return q.logsumexp(-1) - chosen
+
+
+def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor:
+    """|e - 1[y < V]| (y - V)^2: at e = 1/2 half a squared error, towards 1 the best that was seen. [B, T] -> [B, T].
+
+    Kostrikov et al. 2022 (arXiv:2110.06169, equation 5), ILQL (arXiv:2206.11871, section 4.2).
+    """
+    above = targets - values
+    return torch.where(above < 0, 1 - expectile, expectile) * above.square()
+
+
+def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
+    """exp(beta A), at most `largest`, and where that held it. Any shape; finite for any finite A.
+
+    Peng et al. 2019 (arXiv:1910.00177, section 3), with their clip.
+    """
+    exponent = beta * advantages
+    highest = math.log(largest)
+    return exponent.clamp(max=highest).exp(), exponent > highest
 
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminal: Tensor) -> Tensor:

@@ -1,0 +1,137 @@
+"""How values become a policy, and how a policy explores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import Model, ModelOutput, State, UserError
+
+Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]
+
+
+def frozen_copy(module: Any) -> Any:
+    """A copy that never learns."""
+    return copy.deepcopy(module).requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Both:
+    """The states of two models that read the same episodes, or of one and None."""
+
+    first: State
+    second: State | None
+
+    def reorder(self, index: Tensor) -> Both:
+        return Both(self.first.reorder(index), self.second and self.second.reorder(index))
+
+    def repeat(self, times: int) -> Both:
+        return Both(self.first.repeat(times), self.second and self.second.repeat(times))
+
+
+class Composed:
+    """A Model whose logits `join` makes of a model's output, and of that of another one where there is one.
+
+    `values`, where given, makes Q [..., V] of the same: then `best` says what the policy expects of a source.
+    """
+
+    def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
+        self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
+
+    def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        first, second = (each and each(source, source_mask, actions) for each in (self.first, self.second))
+        return ModelOutput(first.hidden, lambda _: self.join(first, second))
+
+    def start(self, source: Tensor, source_mask: Tensor) -> Both:
+        return Both(self.first.start(source, source_mask), self.second and self.second.start(source, source_mask))
+
+    def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
+        first, second, following = self._step(state, previous)
+        return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
+
+    def _step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, Any, Both]:
+        first, left = self.first.step(state.first, previous)
+        second, right = self.second.step(state.second, previous) if self.second else (None, None)
+        return first, second, Both(left, right)
+
+    def best(self, source: Tensor, source_mask: Tensor) -> Tensor:
+        """max_a Q(s_0, a) [N]."""
+        assert self.values is not None
+        first, second, _ = self._step(self.start(source, source_mask), None)
+        return self.values(first, second)[:, 0].amax(-1)
+
+
+def greedy(q: Tensor) -> Tensor:
+    """Logits of the policy that always takes the best token: 0 for it, -inf for all others. [..., V] -> [..., V]."""
+    return torch.full_like(q, -torch.inf).scatter(-1, q.argmax(-1, keepdim=True), 0.0)
+
+
+def mixed(first: Model, second: Model, share: float) -> Composed:
+    """Acts by `second` with probability `share` at every token, else by `first`."""
+
+    def join(one: ModelOutput, other: ModelOutput) -> Tensor:
+        mine, others = precise(one.logits).softmax(-1), precise(other.logits).softmax(-1)
+        return ((1 - share) * mine + share * others).log()
+
+    return Composed(first, second, join)
+
+
+class WarmStart:
+    """With probability epsilon at every token the warm start, as it was, acts instead; epsilon falls in a straight line
+    over the first `steps` steps of the stage. Uniform tokens out of thousands would find nothing."""
+
+    def __init__(self, model: Any, start: float, end: float, steps: int) -> None:
+        for name, share in (("start", start), ("end", end)):
+            if not 0 <= share <= 1:
+                raise UserError(f"algorithm.exploration.{name}", f"must be in [0, 1], got {share}")
+        if steps < 1:
+            raise UserError("algorithm.exploration.steps", f"must be at least 1, got {steps}")
+        self.first, self.last, self.steps = start, end, steps
+        self.model = frozen_copy(model)
+
+    def epsilon(self, step: int) -> float:
+        return self.first + (self.last - self.first) * min(1.0, step / self.steps)
+
+    def acting(self, policy: Composed, step: int) -> Any:
+        return mixed(policy, self.model, self.epsilon(step))
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {"epsilon": self.epsilon(step)}
+
+
+class Boltzmann:
+    """Acts by softmax(Q / temperature), whatever the policy makes of Q."""
+
+    model = None
+
+    def __init__(self, temperature: float) -> None:
+        if temperature <= 0:
+            raise UserError("algorithm.exploration.temperature", f"must be above 0, got {temperature}")
+        self.temperature = temperature
+
+    def acting(self, policy: Composed, step: int) -> Any:
+        values = policy.values
+        if values is None:
+            raise UserError("algorithm/exploration=boltzmann", "needs Q-values, which this algorithm has not")
+        return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {}
+
+
+class Itself:
+    """The policy acts as it is."""
+
+    model = None
+
+    def acting(self, policy: Any, step: int) -> Any:
+        return policy
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {}

@@ -1,0 +1,149 @@
+"""What an algorithm that learns values learns from: fresh, kept and demonstrated episodes, in stated shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenrl_cli import streams
+from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, UserError
+from tokenrl_cli.replay import Replay
+from tokenrl_cli.sampling import concatenate
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Episodes to learn from, and what each weighs for having been drawn more often than others."""
+
+    episodes: Rollout
+    weights: Tensor  # [B], at most 1
+    numbers: Tensor  # [B], in the replay; -1 where it did not come from there
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def rows(self, index: Any) -> Drawn:
+        return Drawn(self.episodes.rows(index), self.weights[index], self.numbers[index])
+
+
+class Experience:
+    """Minibatches of `minibatch_size` episodes, `updates` of them a step.
+
+    The share `fresh` is what the policy has just said, the share `demonstrated` the demonstrations of this step's
+    sources, the rest comes from a replay of `capacity` tokens. With `demonstrated` = 1 nothing is ever sampled: offline
+    learning. Replayed episodes are drawn by |error| ** `priority` (0: uniformly) and weigh (N P) ** -`correction`, over
+    the largest of the minibatch (Schaul et al. 2016, arXiv:1511.05952, section 3.4).
+    """
+
+    def __init__(
+        self,
+        minibatch_size: int,
+        updates: int,
+        fresh: float,
+        demonstrated: float,
+        capacity: int,
+        priority: float,
+        correction: float,
+    ) -> None:
+        for name, holds, wanted in (
+            ("minibatch_size", minibatch_size >= 1, "at least 1"),
+            ("updates", updates >= 1, "at least 1"),
+            ("fresh", 0 <= fresh <= 1, "in [0, 1]"),
+            ("demonstrated", 0 <= demonstrated <= 1 - fresh + 1e-9, "in [0, 1], and with fresh at most 1"),
+            ("capacity", capacity >= 1, "at least 1 token"),
+            ("priority", priority >= 0, "0 (uniform) or more"),
+            ("correction", 0 <= correction <= 1, "in [0, 1]"),
+        ):
+            if not holds:
+                raise UserError(f"algorithm.data.{name}", f"must be {wanted}, got {locals()[name]}")
+        self.minibatch_size, self.updates = minibatch_size, updates
+        self.fresh, self.demonstrated = fresh, demonstrated
+        self.replayed = max(0.0, 1 - fresh - demonstrated)
+        if self.replayed < 1e-9:
+            self.replayed = 0.0
+        self.priority, self.correction = priority, correction
+        self.replay = Replay(capacity)
+
+    @property
+    def samples(self) -> bool:
+        """Whether the policy must act at all."""
+        return self.fresh > 0 or self.replayed > 0
+
+    @property
+    def on_policy(self) -> bool:
+        return self.fresh == 1
+
+    def minibatches(self, rollout: Rollout, seed: int, mates: int) -> Iterator[Drawn]:
+        """Of a judged rollout and what is kept. With `mates` above 1, the samples of a source, so many, come together."""
+        sampled, shown = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
+        if self.replayed and len(sampled):
+            self.replay.add(sampled)
+        for number in range(self.updates):
+            draws = streams.generator(seed, f"minibatch/{number}", rollout.step)
+            parts = [
+                self._some(sampled, round(self.minibatch_size * self.fresh), draws, mates),
+                self._some(shown, round(self.minibatch_size * self.demonstrated), draws, mates),
+                self._again(round(self.minibatch_size * self.replayed), draws, mates, rollout),
+            ]
+            kept = [part for part in parts if part is not None]
+            if kept:
+                yield _together(kept)
+
+    def _some(self, rows: Rollout, count: int, draws: torch.Generator, mates: int) -> Drawn | None:
+        """`count` rows, or all where there are no more, in random order."""
+        if count == 0 or len(rows) == 0:
+            return None
+        if count < len(rows):
+            key = rows.group if mates > 1 else torch.arange(len(rows), device=rows.group.device)
+            named, of = key.unique(return_inverse=True)
+            place = torch.randperm(len(named), generator=draws).to(of.device)[of]
+            order = place.argsort(stable=True)
+            end = count if mates == 1 else int((place[order] <= place[order][count - 1]).sum())
+            rows = rows.rows(order[:end])
+        return Drawn(rows, torch.ones(len(rows), device=rows.group.device), torch.full((len(rows),), -1))
+
+    def _again(self, count: int, draws: torch.Generator, mates: int, like: Rollout) -> Drawn | None:
+        if count == 0 or len(self.replay) == 0:
+            return None
+        if mates > 1:
+            numbers = self.replay.mates(self.replay.draw(max(1, count // mates), draws)[0])
+            weights = torch.ones(len(numbers))
+        else:
+            numbers, share = self.replay.draw(count, draws, self.priority)
+            weights = (len(self.replay) * share) ** -self.correction
+            weights = (weights / weights.max()).float()
+        return Drawn(self.replay.episodes(numbers, like), weights.to(like.actions.device), numbers)
+
+    def observe(self, drawn: Drawn, errors: Tensor) -> None:
+        """How wrong the episodes of a minibatch were, [B]: what was more so is drawn more often."""
+        known = drawn.numbers >= 0
+        if self.priority > 0 and bool(known.any()):
+            self.replay.prioritise(drawn.numbers[known], errors.cpu()[known])
+
+    def metrics(self, step: int) -> dict[str, float]:
+        if not self.replayed:
+            return {}
+        kept = self.replay
+        return {"replay/size": len(kept), "replay/age": kept.age(step), "replay/tokens": kept.tokens,
+                "replay/mb": kept.bytes / 2**20}  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.replay.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.replay.load_state_dict(state)
+
+
+def _usable(rollout: Rollout, role: int) -> Rollout:
+    return rollout.rows(((rollout.role == role) & rollout.valid).nonzero().squeeze(-1))
+
+
+def _together(parts: list[Drawn]) -> Drawn:
+    if len(parts) == 1:
+        return parts[0]
+    episodes = concatenate([replace(part.episodes, support=None) for part in parts])
+    return Drawn(episodes, torch.cat([part.weights for part in parts]), torch.cat([part.numbers for part in parts]))
