@@ -129,6 +129,7 @@ def evaluate(
     sampled: list[Texts] = []
     lengths: list[int] = []
     ended: list[bool] = []
+    expected: list[float] = []
     sums: defaultdict[str, float] = defaultdict(float)
     with task.numerics():
         for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
@@ -139,6 +140,8 @@ def evaluate(
             lengths += rollout.mask.sum(-1).tolist()
             ended += rollout.ended.tolist()
             other = episodes(policy, batch, task, plain, draws)
+            if getattr(policy, "values", None):
+                expected += policy.best(batch.source, batch.source_mask).tolist()  # type: ignore[attr-defined]
             sampled.append(texts_of(other, batch, task.tokenizer))
             logits = policy(other.source, other.source_mask, other.actions).logits
             for name, each in concentration(logits).items():
@@ -163,6 +166,8 @@ def evaluate(
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }
+    if expected:
+        metrics["q/overestimation"] = float(np.nanmean(np.array(expected)[np.argsort(order, kind="stable")] - scores))
     return Evaluation(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -158,6 +160,16 @@ def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             ours.lerp_(theirs, share)
+
+
+def asked(part: Callable[..., Any], **known: Any) -> Any:
+    """Calls `part` with what it asks for by name, and no more."""
+    return part(**{name: value for name, value in known.items() if name in needs(part)})
+
+
+def needs(part: Callable[..., Any]) -> set[str]:
+    """The facts that a part asks for: its parameters, less those that are bound already."""
+    return set(inspect.signature(part).parameters)
 
 
 def within(state: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ parameters what it reads, or, where it remembers something, a small class of par
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, move, within
+from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, asked, move, needs, within
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import k1
@@ -124,8 +123,8 @@ class PolicyGradient:
         micro_batches: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        needs = _needs(baseline)
-        fewest = 2 if "valid" in needs else 1  # who reads that compares the samples of a source
+        self.needs = needs(baseline)
+        fewest = 2 if "valid" in self.needs else 1  # who reads that compares the samples of a source
         for name, holds, wanted in (
             ("samples_per_source", samples_per_source >= fewest, f"at least {fewest} with this baseline"),
             ("temperature", temperature > 0, "above 0: a greedy policy has no gradient"),
@@ -138,8 +137,7 @@ class PolicyGradient:
         ):
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
-        asked = needs | _needs(returns)
-        if isinstance(critic, NoCritic) and "values" in asked:
+        if isinstance(critic, NoCritic) and "values" in self.needs | needs(returns):
             raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
         self.model = model
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
@@ -158,7 +156,6 @@ class PolicyGradient:
         self.add_reference, self.deduplicate, self.overlong_share = add_reference, deduplicate, overlong_share
         self.returns, self.critic = returns, critic
         self.baseline = baseline
-        self.needs = needs
         self.normalisation = normalisation
         self.surrogate = surrogate
         self.aggregation = aggregation
@@ -239,7 +236,7 @@ class PolicyGradient:
             order = torch.randperm(len(weighted), generator=streams.generator(self.seed, f"epoch/{epoch}", step))
         for index in order.to(weighted.advantages.device).chunk(self.minibatches):
             part = weighted if len(index) == len(weighted) and self.minibatches == 1 else weighted.rows(index)
-            weights = _asked(self.aggregation, mask=part.usable, max_length=self.max_length)
+            weights = asked(self.aggregation, mask=part.usable, max_length=self.max_length)
             yield replace(part, weights=weights.to(part.advantages.dtype))
 
     def _step(self, weighted: Weighted) -> dict[str, float]:
@@ -253,7 +250,7 @@ class PolicyGradient:
             output = self.model(seen.source, seen.source_mask, seen.actions)
             logits = output.logits
             logprobs = logprobs_of(logits, seen.actions, self.decoding, seen.support)
-            objective, stopped = _asked(
+            objective, stopped = asked(
                 self.surrogate,
                 logprobs=logprobs,
                 sampled_logprobs=seen.logprobs,
@@ -302,7 +299,7 @@ class PolicyGradient:
         logprobs, reference_logprobs = (
             -negative_log_likelihood(each, episodes.actions, 0.0) for each in (logits, other)
         )
-        return _asked(
+        return asked(
             self.divergence,
             logprobs=logprobs,
             reference_logprobs=reference_logprobs,
@@ -327,7 +324,7 @@ class PolicyGradient:
         episodes = rollout.rows(index)
         rewards = self._rewards(episodes, metrics)
         values, fresh = (each[index] for each in self._values(rollout))
-        returns = _asked(self.returns, rewards=rewards, mask=episodes.mask, values=values, fresh=fresh)
+        returns = asked(self.returns, rewards=rewards, mask=episodes.mask, values=values, fresh=fresh)
         times = self.samples_per_source + self.add_reference
         shape = (-1, times, returns.shape[1])
         known = {"returns": returns.view(shape), "values": values.view(shape)}
@@ -345,7 +342,7 @@ class PolicyGradient:
             known["companion"] = held_to_go(greedy.rewards, greedy.mask)
         known["mask"] = (_learned(episodes) & episodes.valid.unsqueeze(-1)).view(shape)
         known["likelihoods"] = masked_rows(episodes.logprobs, episodes.mask).view(known["valid"].shape)
-        known["advantages"] = known["returns"] - _asked(self.baseline, **known)
+        known["advantages"] = known["returns"] - asked(self.baseline, **known)
         metrics["baseline/variance_reduction"] = explained_variance(
             known["returns"] - known["advantages"], known["returns"], known["mask"]
         )
@@ -355,7 +352,7 @@ class PolicyGradient:
         if hasattr(self.baseline, "observe"):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
-        advantages = _asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
+        advantages = asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
         recited = torch.arange(len(episodes), device=rewards.device) % times == 0
         forced = math.isfinite(self.forced_prefix(self.rollouts))
         counted = self._prefix(episodes.target_mask) if forced else episodes.target_mask
@@ -445,12 +442,3 @@ def _recited(weighted: Weighted) -> Tensor:
     """[N, R]: tokens of the demonstrations that the NLL counts."""
     mask = weighted.episodes.target_mask[weighted.recited]
     return mask & (torch.arange(mask.shape[1], device=mask.device) < weighted.prefix[weighted.recited].unsqueeze(-1))
-
-
-def _needs(part: Callable[..., Any]) -> set[str]:
-    """The facts that a part asks for: its parameters, less those that are bound already."""
-    return set(inspect.signature(part).parameters)
-
-
-def _asked(part: Callable[..., Any], **known: Any) -> Any:
-    return part(**{name: value for name, value in known.items() if name in _needs(part)})

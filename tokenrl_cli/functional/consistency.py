@@ -1,8 +1,8 @@
 """Path consistency: what holds between a soft policy and its values along every stretch of an episode. gamma = 1.
 
 Of the policy that maximises E[sum r - tau KL(pi || prior)], V(s_i) - V(s_j) = sum_{i <= t < j} r_t - tau l_t for every
-stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t). Nachum et al. 2017 (arXiv:1702.08892),
-with a prior 2018 (arXiv:1707.01891).
+stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t). Nachum et al. 2017
+(arXiv:1702.08892), with a prior 2018 (arXiv:1707.01891).
 """
 
 from __future__ import annotations
@@ -18,36 +18,43 @@ def closed(values: Tensor, mask: Tensor, over: Tensor) -> Tensor:
     return values.masked_fill(~(before | ~over.unsqueeze(-1)), 0.0)
 
 
-def residuals(
-    values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, span: float, temperature: float
-) -> Tensor:
-    """C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} r_k - tau l_k, u = t + `span` or the end of the episode if that is
-    sooner. values [B, T + 1] are `closed`; rewards, divergences l, mask [B, T] -> [B, T], 0 where masked.
+def path(
+    values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, temperature: float, span: int | None
+) -> tuple[Tensor, Tensor]:
+    """C^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} r_k - tau l_k, where u = t + `span` (None: no limit) or the
+    end of the episode if that is sooner. PCL's full gradient: through V at both ends and through every l.
+
+    values [B, T + 1] are `closed`; rewards, divergences l, mask [B, T] -> [B, T] each, 0 where masked.
     """
     paid = (rewards - temperature * divergences).masked_fill(~mask, 0.0)
     before = torch.nn.functional.pad(paid.cumsum(-1), (1, 0))
     lengths = mask.sum(-1, keepdim=True)
     start = torch.arange(mask.shape[1], device=mask.device)
-    stop = torch.minimum(start + min(span, mask.shape[1]), lengths)
+    stop = torch.minimum(start + (mask.shape[1] if span is None else span), lengths)
     along = before.gather(1, stop) - before[:, :-1]
-    return (values.gather(1, stop) - values[:, :-1] + along).masked_fill(~mask, 0.0)
+    residual = (values.gather(1, stop) - values[:, :-1] + along).masked_fill(~mask, 0.0)
+    return residual.square() / 2, residual
 
 
-def one_token_residuals(
+def one_token(
     values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, temperature: float
-) -> Tensor:
-    """The `residuals` up to the end of the episode, of which the policy learns by its own token alone: what follows,
-    and the values, are held. OREO, Wang et al. 2024 (arXiv:2412.16145, equation 9). [B, T]."""
-    whole = residuals(values.detach(), rewards, divergences.detach(), mask, float("inf"), temperature)
-    own = temperature * (divergences - divergences.detach()).masked_fill(~mask, 0.0)
-    return whole - own
-
-
-def log_partition(scores: Tensor, divergences: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """tau log Z of each source as its samples estimate it, without gradient: the mean of R - tau log(pi / prior).
-
-    Trajectory balance with the VarGrad estimate, TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
-    scores, divergences of whole texts, valid [N, K] -> [N, 1].
+) -> tuple[Tensor, Tensor]:
+    """The same to the end of the episode, where the policy learns by its own token alone and V beside it: what follows
+    is held in the one half, the policy in the other. OREO, Wang et al. 2024 (arXiv:2412.16145, equations 8 and 9).
     """
-    found = (scores - temperature * divergences).masked_fill(~valid, 0.0)
-    return (found.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True).clamp(min=1)).detach()
+    of_values, residual = path(values, rewards, divergences.detach(), mask, temperature, None)
+    own = temperature * (divergences - divergences.detach())  # 0, with a gradient
+    of_policy = (residual.detach() - own).masked_fill(~mask, 0.0).square() / 2
+    return of_values + of_policy, residual
+
+
+def log_partition(scores: Tensor, divergences: Tensor, group: Tensor, temperature: float) -> Tensor:
+    """tau log Z of the source of each episode, as the episodes of that source estimate it: their mean R - tau log(pi /
+    prior), without gradient. [B] each, `group` any number that tells sources apart -> [B].
+
+    Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
+    """
+    found = (scores - temperature * divergences).detach()
+    _, of = group.unique(return_inverse=True)
+    total = torch.zeros_like(found).index_add(0, of, found)
+    return (total / torch.bincount(of).clamp(min=1))[of]
