@@ -28,6 +28,8 @@ IMITATION = ["trainer.warm_start_steps=800", "warm_start.optimizer.schedule.hori
 REWARDED = (0.95, 1.0)
 SHOWN = (0.68, 0.72)  # 1 - 0.3
 ALONE = ["algorithm.kl_coef=0", "algorithm.kl_loss_coef=0"]
+RAML = (0.5594, 0.5994)  # .5794: kept .7 (1 - p), repaired .3 p / 5, where p = .1884 goes to five other symbols
+SCHEDULE = "optimizer/schedule@algorithm.optimizer.schedule"
 FOUR = "algorithm.samples_per_source=4"
 ARMS: dict[str, tuple[int, list[str], tuple[float, float] | None]] = {  # steps, overrides, where it must land
     "mle": (300, [], SHOWN),
@@ -44,12 +46,8 @@ ARMS: dict[str, tuple[int, list[str], tuple[float, float] | None]] = {  # steps,
     "cispo": (150, ALONE, REWARDED),
     "a2c": (150, ALONE, REWARDED),
     "ppo": (250, ALONE, REWARDED),
-    "vine": (300, ALONE, REWARDED),
-    "raml": (
-        500,
-        [],
-        (0.5594, 0.5994),
-    ),  # .5794: kept .7 * (1 - p) + repaired .3 * p / 5, p = .1884 of five other symbols
+    "vine": (600, ALONE, REWARDED),
+    "raml": (800, [f"{SCHEDULE}=cosine", "algorithm.optimizer.schedule.horizon=800"], RAML),
     "gold": (300, [], None),
     "gold_s": (300, [], None),
     "actor_critic": (400, ["credit=delta", FOUR], REWARDED),
