@@ -130,7 +130,7 @@ class PathConsistency(ValueBased):
                 "q/mean": known,
             }  # fmt: skip
             metrics = {name: masked_sum(value.detach(), start) / starts for name, value in logged.items()}
-            metrics["kl"] = masked_sum(divergences.detach(), mask) / drawn.episodes.mask.sum()
+            metrics["log_ratio"] = masked_sum(divergences.detach(), mask) / drawn.episodes.mask.sum()
             return Lesson(loss, residual.detach().masked_fill(~start, 0.0), known, metrics)
 
         return teach

@@ -55,6 +55,6 @@ def log_partition(scores: Tensor, divergences: Tensor, group: Tensor, temperatur
     Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
     """
     found = (scores - temperature * divergences).detach()
-    _, of = group.unique(return_inverse=True)
-    total = torch.zeros_like(found).index_add(0, of, found)
-    return (total / torch.bincount(of).clamp(min=1))[of]
+    groups, of = group.unique(return_inverse=True)
+    total = found.new_zeros(len(groups)).index_add(0, of, found)
+    return (total / torch.bincount(of))[of]
