@@ -1,0 +1,147 @@
+"""Values in worlds small enough to list: what they are, by induction from the end, and what an algorithm makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.presets import preset
+from tests.world import EOS, RECORDED, Letters, TableReward, TabularPolicy, World, batch_of, samples_of
+from tokenrl_cli.algorithm.experience import Drawn
+from tokenrl_cli.algorithm.parts import move
+from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.interfaces import SAMPLED, Rollout
+from tokenrl_cli.sampling import rollout_of
+from tokenrl_cli.scoring import judge
+
+CREDITS = {"terminal": Terminal(), "delta": Delta()}
+
+
+def longest(world: World) -> int:
+    return max(map(len, world.sequences))
+
+
+def around(name: str, *overrides: str, world: World = RECORDED) -> Any:
+    """The preset on the world's table of a policy."""
+    words = [word if word.startswith("algorithm") else f"algorithm.{word}" for word in overrides]
+    return preset(name, TabularPolicy(world.policy, world), Letters(world.size), longest(world), *words)
+
+
+def every_text(credit: str = "terminal", world: World = RECORDED, step: int = 0) -> Rollout:
+    """All that can be said, once, judged; in the order of `world.sequences`."""
+    samples = samples_of(world.sequences, TabularPolicy(world.policy, world))
+    batch = batch_of(1, step)
+    rewards = TableReward(world.table)
+    return judge(rollout_of(batch, samples, SAMPLED), batch, Letters(world.size), rewards, CREDITS[credit])[0]
+
+
+def drawn(rollout: Rollout, weights: Tensor | None = None) -> Drawn:
+    """A minibatch in which each episode counts as often as its weight says."""
+    weights = torch.ones(len(rollout), dtype=torch.float64) if weights is None else weights
+    return Drawn(rollout, weights, torch.full((len(rollout),), -1))
+
+
+def chances(logits: Any, world: World = RECORDED) -> Tensor:
+    """Of every text, by a table of logits."""
+    logprobs = torch.as_tensor(logits, dtype=torch.float64).log_softmax(-1)
+    said = [[logprobs[world.states[tuple(s[:t])], s[t]] for t in range(len(s))] for s in world.sequences]
+    return torch.stack([torch.stack(each).sum() for each in said]).exp()
+
+
+def induction(credit: str, backup: Callable[[Tensor, int], Tensor], world: World = RECORDED) -> Tensor:
+    """Q(s, a) [S, V] from the end of every text, where a state is worth `backup(Q(s, .), s)`."""
+    q = torch.zeros(len(world.states), world.size, dtype=torch.float64)
+    letters = Letters(world.size)
+    for prefix, state in sorted(world.states.items(), key=lambda item: -len(item[0])):
+        for action in range(world.size):
+            after = (*prefix, action)
+            over = action == EOS or len(after) == longest(world)
+            text = world.table[letters.decode(after)]
+            paid = text - world.table[letters.decode(prefix)] if credit == "delta" else text * over
+            following = 0.0 if over else backup(q[world.states[after]], world.states[after])
+            q[state, action] = paid + following
+    return q
+
+
+def hard(credit: str, world: World = RECORDED) -> Tensor:
+    return induction(credit, lambda q, _: q.max(), world)
+
+
+def expected(credit: str, logits: Any, world: World = RECORDED) -> Tensor:
+    """Q of the policy with these logits."""
+    shares = torch.as_tensor(logits, dtype=torch.float64).softmax(-1)
+    return induction(credit, lambda q, state: (shares[state] * q).sum(), world)
+
+
+def soft(credit: str, temperature: float, prior: Tensor, world: World = RECORDED) -> tuple[Tensor, Tensor]:
+    """Q [S, V] and log of the policy [S, V] that maximises E[sum r - temperature log(pi / prior)]; prior: logarithms."""
+
+    def backup(q: Tensor, state: int) -> Tensor:
+        return temperature * (q / temperature + prior[state]).logsumexp(-1)
+
+    q = induction(credit, backup, world)
+    return q, (q / temperature + prior).log_softmax(-1)
+
+
+def logits_of(policy: Any, world: World = RECORDED) -> Tensor:
+    """What a policy says of every state: [S, V]."""
+    one = torch.ones(len(world.states), 1, dtype=torch.int64)
+    width = longest(world)
+    said = torch.tensor([[*prefix, *[0] * width][:width] for prefix in world.states])
+    at = torch.tensor([len(prefix) for prefix in world.states])
+    with torch.no_grad():
+        found: Tensor = policy(one, one.bool(), said).logits[torch.arange(len(at)), at]
+    return found
+
+
+def q_of(algorithm: Any, world: World = RECORDED) -> Tensor:
+    """The lowest head's Q of every state: [S, V]."""
+    hidden = torch.eye(len(world.states) + 1, dtype=torch.float64)[: len(world.states)]
+    with torch.no_grad():
+        found: Tensor = algorithm.learned.heads["q"](hidden, lambda h: h[..., :-1] @ algorithm.model.table).amin(0)
+    return found
+
+
+def v_of(algorithm: Any, world: World = RECORDED) -> Tensor:
+    hidden = torch.eye(len(world.states) + 1, dtype=torch.float64)[: len(world.states)]
+    with torch.no_grad():
+        found: Tensor = algorithm.learned.heads["v"](hidden)
+    return found
+
+
+def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> float:
+    """Minimises the loss of a minibatch, then moves the target, `rounds` times; the loss that is left."""
+    left = torch.zeros(())
+    for _ in range(rounds):
+        descent = torch.optim.LBFGS(
+            algorithm.learned.learning(), max_iter=2000, tolerance_grad=1e-13, tolerance_change=1e-16,
+            history_size=50, line_search_fn="strong_wolfe",
+        )  # fmt: skip
+
+        def closure(descent: Any = descent) -> Tensor:
+            descent.zero_grad()
+            loss: Tensor = algorithm.lesson(minibatch)(minibatch).loss
+            loss.backward()
+            return loss
+
+        left = descent.step(closure)
+        if algorithm.target is not None:
+            move(algorithm.target, algorithm.learned, 1.0)
+    return float(left)
+
+
+def descend(algorithm: Any, minibatch: Drawn, steps: int, lr: float) -> None:
+    """Adam with a rate that falls to a millionth: for losses whose gradient is no function's, with the target's pace."""
+    descent = torch.optim.Adam(algorithm.learned.learning(), lr, betas=(0.9, 0.99))
+    falling = torch.optim.lr_scheduler.ExponentialLR(descent, 1e-6 ** (1 / steps))
+    for step in range(steps):
+        descent.zero_grad()
+        algorithm.lesson(minibatch)(minibatch).loss.backward()
+        descent.step()
+        falling.step()
+        if algorithm.target is not None:
+            move(algorithm.target, algorithm.learned, algorithm.follow(step))
