@@ -101,9 +101,10 @@ def logits_of(policy: Any, world: World = RECORDED) -> Tensor:
 def q_of(algorithm: Any, world: World = RECORDED) -> Tensor:
     """The lowest head's Q of every state: [S, V]."""
     hidden = torch.eye(len(world.states) + 1, dtype=torch.float64)[: len(world.states)]
+    scale = getattr(algorithm, "temperature", 1.0)
     with torch.no_grad():
-        found: Tensor = algorithm.learned.heads["q"](hidden, lambda h: h[..., :-1] @ algorithm.model.table).amin(0)
-    return found
+        q: Tensor = algorithm.learned.heads["q"](hidden, lambda h: scale * h[..., :-1] @ algorithm.model.table)
+    return q.amin(0)
 
 
 def v_of(algorithm: Any, world: World = RECORDED) -> Tensor:
