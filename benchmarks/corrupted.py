@@ -53,6 +53,17 @@ ARMS: dict[str, tuple[int, list[str], tuple[float, float] | None]] = {  # steps,
     "actor_critic": (400, ["credit=delta", FOUR], REWARDED),
     "mixer": (200, [FOUR], None),
     "ocd": (150, [], None),
+    "dqn": (150, ["credit=delta", "algorithm.exploration.steps=60"], REWARDED),
+    "double_dqn": (150, ["credit=delta", "algorithm.exploration.steps=60"], REWARDED),
+    "dueling_dqn": (150, ["credit=delta", "algorithm.exploration.steps=60"], REWARDED),
+    "mc_q": (150, ["credit=delta"], REWARDED),
+    "cql": (150, ["credit=delta"], None),
+    "soft_q": (150, ["credit=delta"], REWARDED),
+    "pcl": (150, [], REWARDED),
+    "oreo": (150, [], None),
+    "tba": (150, [], REWARDED),
+    "shiq": (150, [], None),
+    "ilql": (150, ["credit=delta"], None),
 }
 
 

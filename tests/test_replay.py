@@ -1,20 +1,35 @@
-"""Episodes come back as they went in."""
+"""Episodes come back as they went in, from memory that does not grow."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tests.world import SEQUENCES, WORLD, TabularPolicy, batch_of, samples_of
-from tokenrl_cli.interfaces import SAMPLED, Rollout
+from tokenrl_cli.interfaces import SAMPLED, Rollout, UserError
 from tokenrl_cli.replay import Replay
 from tokenrl_cli.sampling import rollout_of
 
 
-def episodes(sequences: list[list[int]], step: int) -> Rollout:
-    rollout = rollout_of(batch_of(1, step), samples_of(sequences, TabularPolicy(WORLD["policy_logits"])), SAMPLED)
+def episodes(sequences: list[list[int]], step: int, sources: int = 1) -> Rollout:
+    policy = TabularPolicy(WORLD["policy_logits"])
+    rollout = rollout_of(batch_of(sources, step), samples_of(sequences, policy), SAMPLED)
     return replace(rollout, rewards=torch.full(rollout.actions.shape, 0.5).masked_fill(~rollout.mask, 0.0))
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def texts(rollout: Rollout) -> list[tuple[int, ...]]:
+    lengths = rollout.mask.sum(1).tolist()
+    return [tuple(row[:n]) for row, n in zip(rollout.actions.tolist(), lengths, strict=True)]
+
+
+def everything(replay: Replay) -> Rollout:
+    return replay.episodes(torch.arange(replay.first, replay.added), episodes([[0]], 9))
 
 
 def test_rows_return_whole_trimmed_and_with_rewards_that_are_no_integers() -> None:
@@ -22,36 +37,98 @@ def test_rows_return_whole_trimmed_and_with_rewards_that_are_no_integers() -> No
     replay = Replay(10)
     replay.add(episodes([[1, 0], [2, 0]], 0))
     replay.add(episodes([[1, 2, 0]], 1))
-    drawn = replay.sample(50, torch.Generator().manual_seed(0), episodes([[0]], 2))
-    texts = {tuple(row[:n]) for row, n in zip(drawn.actions.tolist(), drawn.mask.sum(1).tolist(), strict=True)}
-    assert texts == {(1, 0), (2, 0), (1, 2, 0)} and drawn.step == 2
-    assert drawn.rewards is not None and set(drawn.rewards[drawn.mask].tolist()) == {0.5}
+    kept = everything(replay)
+    assert texts(kept) == [(1, 0), (2, 0), (1, 2, 0)] and kept.step == 9
+    assert kept.rewards is not None and set(kept.rewards[kept.mask].tolist()) == {0.5}
+    assert kept.logprobs[kept.mask].tolist() == pytest.approx(
+        torch.cat([e.logprobs[e.mask] for e in (episodes([[1, 0], [2, 0]], 0), episodes([[1, 2, 0]], 1))]).tolist()
+    )
+    short = replay.episodes(torch.tensor([0, 1]), episodes([[0]], 2))
+    assert short.actions.shape == (2, 2)  # no wider than they need
 
 
-def test_the_oldest_episode_makes_room_and_invalid_ones_are_not_kept() -> None:
-    replay = Replay(3)
+def test_the_oldest_make_room_for_as_many_tokens_as_come_and_invalid_ones_are_not_kept() -> None:
+    replay = Replay(7)
     rollout = episodes([[1, 0]], 0)
     replay.add(replace(rollout, valid=torch.zeros_like(rollout.valid)))
-    assert len(replay) == 0
-    for number, sequence in enumerate(SEQUENCES[:5]):
+    assert len(replay) == 0 and replay.tokens == 0 and replay.age(5) == 0
+    for number, sequence in enumerate([[1, 0], [2, 0], [1, 1, 0], [1, 2, 0]]):
         replay.add(episodes([sequence], number))
-    assert len(replay) == 3 and sorted(replay.kept["group"].tolist()) == [2 << 32, 3 << 32, 4 << 32]
+        assert replay.tokens <= 7
+    assert texts(everything(replay)) == [(1, 1, 0), (1, 2, 0)] and replay.tokens == 6
+    assert replay.age(5) == 2.5
+
+
+def test_sources_and_references_need_room_too() -> None:
+    """Each "ab<eos>" demonstration is three tokens: of nine, three episodes fit, however short what was said."""
+    replay = Replay(9)
+    for number in range(5):
+        replay.add(episodes([[0]], number))
+    assert len(replay) == 3 and replay.tokens == 3
+    kept = everything(replay)
+    assert torch.equal(kept.targets[kept.target_mask], torch.tensor([1, 2, 0] * 3))
 
 
 def test_more_episodes_than_it_holds_leave_the_last_ones() -> None:
-    replay = Replay(4)
-    replay.add(episodes(SEQUENCES, 0))
-    assert len(replay) == 4
-    kept = {tuple(row) for row in replay.kept["actions"].tolist()}
-    assert {tuple(s) for s in SEQUENCES[-3:]} <= kept
+    replay = Replay(12)
+    replay.add(episodes(SEQUENCES, 0, len(SEQUENCES)))
+    assert texts(everything(replay)) == [tuple(s) for s in SEQUENCES[-len(replay) :]] and len(replay) == 4
+
+
+def test_an_episode_that_cannot_be_kept_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match="algorithm.data.capacity: must hold the longest episode"):
+        Replay(2).add(episodes([[1, 2, 0]], 0))
+
+
+def test_memory_is_taken_once() -> None:
+    replay, places = Replay(9), set()
+    for number in range(20):
+        replay.add(episodes([SEQUENCES[number % len(SEQUENCES)]], number))
+        places.add((replay.bytes, *(each.data_ptr() for each in (*replay.rings.values(), *replay.table.values()))))
+    assert len(places) == 1
+
+
+def test_priorities_are_drawn_by_and_what_is_gone_is_not_set() -> None:
+    replay = Replay(100)
+    replay.add(episodes([[1, 0], [2, 0], [1, 1, 0]], 0))
+    replay.prioritise(torch.tensor([0, 1, 2]), torch.tensor([1.0, 3.0, 0.0]))
+    numbers, share = replay.draw(4000, draws(), 1.0)
+    often = torch.bincount(numbers, minlength=3).double() / 4000
+    assert torch.allclose(often, torch.tensor([0.25, 0.75, 0.0]).double(), atol=0.03)
+    assert torch.allclose(share[numbers == 1], torch.tensor(0.75).double())
+    numbers, share = replay.draw(4000, draws(), 2.0)
+    assert (numbers == 0).double().mean().item() == pytest.approx(0.1, abs=0.02)
+    numbers, share = replay.draw(4000, draws())
+    assert (numbers == 2).double().mean().item() == pytest.approx(1 / 3, abs=0.03) and set(share.tolist()) == {1 / 3}
+    small = Replay(4)
+    for number in range(3):
+        small.add(episodes([[1, 1, 0]], number))
+    before = small.table["priority"].clone()
+    small.prioritise(torch.tensor([0]), torch.tensor([50.0]))
+    assert torch.equal(small.table["priority"], before) and len(small) == 1
+
+
+def test_what_is_new_is_drawn_like_the_most_surprising() -> None:
+    replay = Replay(100)
+    replay.add(episodes([[1, 0], [2, 0]], 0))
+    replay.prioritise(torch.tensor([0, 1]), torch.tensor([1.0, 4.0]))
+    replay.add(episodes([[1, 1, 0]], 1))
+    _, share = replay.draw(1000, draws(), 1.0)
+    assert sorted(set(share.tolist())) == pytest.approx([1 / 9, 4 / 9])
+
+
+def test_the_samples_of_a_source_come_together() -> None:
+    replay = Replay(100)
+    replay.add(episodes([[1, 0], [2, 0], [1, 1, 0], [1, 2, 0]], 0, 2))
+    replay.add(episodes([[0], [2, 2, 0]], 1))
+    assert replay.mates(torch.tensor([3, 4])).tolist() == [2, 3, 4, 5]
 
 
 def test_a_replay_goes_through_its_state_unchanged() -> None:
-    replay, again = Replay(4), Replay(4)
-    replay.add(episodes(SEQUENCES[:6], 0))
-    again.load_state_dict(replay.state_dict())
+    replay, again = Replay(8), Replay(8)
+    replay.add(episodes(SEQUENCES[:6], 0, 6))
+    again.load_state_dict({k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in replay.state_dict().items()})
     for each in (replay, again):
         each.add(episodes(SEQUENCES[6:7], 1))
-    like, draws = episodes([[0]], 2), [torch.Generator().manual_seed(5) for _ in range(2)]
-    one, two = replay.sample(8, draws[0], like), again.sample(8, draws[1], like)
-    assert torch.equal(one.actions, two.actions) and torch.equal(one.mask, two.mask) and len(again) == 4
+    assert torch.equal(replay.draw(8, draws(5))[0], again.draw(8, draws(5))[0])
+    assert texts(everything(replay)) == texts(everything(again)) and replay.tokens == again.tokens > 0

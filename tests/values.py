@@ -114,9 +114,8 @@ def v_of(algorithm: Any, world: World = RECORDED) -> Tensor:
     return found
 
 
-def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> float:
-    """Minimises the loss of a minibatch, then moves the target, `rounds` times; the loss that is left."""
-    left = torch.zeros(())
+def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> None:
+    """Minimises the loss of a minibatch, then moves the target, `rounds` times."""
     for _ in range(rounds):
         descent = torch.optim.LBFGS(
             algorithm.learned.learning(), max_iter=2000, tolerance_grad=1e-13, tolerance_change=1e-16,
@@ -129,10 +128,9 @@ def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> float:
             loss.backward()
             return loss
 
-        left = descent.step(closure)
+        descent.step(closure)
         if algorithm.target is not None:
             move(algorithm.target, algorithm.learned, 1.0)
-    return float(left)
 
 
 def descend(algorithm: Any, minibatch: Drawn, steps: int, lr: float) -> None:

@@ -72,6 +72,28 @@ def greedy(q: Tensor) -> Tensor:
     return torch.full_like(q, -torch.inf).scatter(-1, q.argmax(-1, keepdim=True), 0.0)
 
 
+class Greedy:
+    """Takes the token with the highest Q. Of Q = 0 everywhere that is token 0, for ever: the warm start is forgotten."""
+
+    model = None
+
+    def logits(self, q: Tensor, before: ModelOutput | None) -> Tensor:
+        return greedy(q)
+
+
+class Tilted:
+    """Acts by prior(a | s) exp(beta Q(s, a)), where the prior is the policy at the switch: with Q = 0 it still is that."""
+
+    def __init__(self, model: Any, beta: float) -> None:
+        if beta < 0:
+            raise UserError("algorithm.acting.beta", f"must be 0 (the policy as it was) or more, got {beta}")
+        self.beta, self.model = beta, frozen_copy(model)
+
+    def logits(self, q: Tensor, before: ModelOutput | None) -> Tensor:
+        assert before is not None
+        return precise(before.logits).log_softmax(-1) + self.beta * q
+
+
 def mixed(first: Model, second: Model, share: float) -> Composed:
     """Acts by `second` with probability `share` at every token, else by `first`."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.acting import Composed, Itself, greedy
+from tokenrl_cli.algorithm.acting import Composed, Greedy, Itself, Tilted
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.parts import asked, needs
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased
@@ -29,7 +29,8 @@ class Dqn(ValueBased):
     itself, that of the policies that acted, and nothing is bootstrapped.
 
     Differs from Mnih et al. 2015 (arXiv:1312.5602) where text does: the head is a new one that starts at zero, because
-    the logits of a likelihood model are no values, so the policy at the switch says token 0 for ever.
+    the logits of a likelihood model are no values. So what is greedy on it says token 0 for ever at the switch;
+    `acting` may tilt the policy as it was by Q instead.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Dqn(ValueBased):
         seed: int,
         samples_per_source: int,
         head: nn.Module,
+        acting: Greedy | Tilted,
         backup: Callable[..., Tensor],
         horizon: int | None,
         conservatism: float,
@@ -62,6 +64,7 @@ class Dqn(ValueBased):
             )
         if conservatism < 0:
             raise UserError("algorithm.conservatism", f"must be 0 (off) or more, got {conservatism}")
+        self.acting = acting
         self.backup, self.horizon, self.conservatism = backup, math.inf if horizon is None else horizon, conservatism
         self.bootstrap_truncated = bootstrap_truncated
         super().__init__(
@@ -129,8 +132,15 @@ class Dqn(ValueBased):
         return values, chosen[:, :-1]
 
     def policy(self) -> Composed:
-        def values(output: ModelOutput, other: None) -> Tensor:
+        def values(output: ModelOutput, before: ModelOutput | None) -> Tensor:
             q: Tensor = self.learned.heads["q"](output.hidden, output.project)
             return q.amin(0)
 
-        return Composed(self.model, None, lambda output, other: greedy(values(output, other)), values)
+        def logits(output: ModelOutput, before: ModelOutput | None) -> Tensor:
+            return self.acting.logits(values(output, before), before)
+
+        return Composed(self.model, self.acting.model, logits, values)
+
+    def _parts(self) -> dict[str, Any]:
+        kept = {} if self.acting.model is None else {"policy.acting": self.acting.model}
+        return super()._parts() | kept
