@@ -6,7 +6,8 @@ Every arm starts from the same warm start (chosen on validation) and gets the sa
 tokens. Controls: `mle` goes on with cross-entropy; `constant` is REINFORCE whose reward is always 1. Reported is the
 last checkpoint on the test set, greedy, beam and sampled, each against `mle`: the mean paired difference over the seeds
 with a 95 % interval that resamples seeds and then sentences (with one seed: sentences alone). Runs that have their
-results are not run again. Writes benchmarks/results/study.json. Data: where TOKENRL_DATA is.
+results are not run again. Writes benchmarks/results/study.json, where arms that are not asked for stay. Data: where
+TOKENRL_DATA is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 from tokenrl_cli.report.results import RESAMPLES, SEED
 
-RECIPES = {"e2e_nlg": ("e2e_lstm_rloo", 700_000), "tatoeba_en_de": ("tatoeba_lstm_rloo", 500_000)}  # tokens an arm
+RECIPES = {  # tokens an arm
+    "e2e_nlg": ("e2e_lstm_rloo", 700_000),
+    "tatoeba_en_de": ("tatoeba_lstm_rloo", 500_000),
+    "g2p_cmudict": ("g2p_gru_rloo", 700_000),
+}
 ARMS = {
     "mle": ["algorithm=mle", "~algorithm.samples_per_source"],
     "constant": ["algorithm=reinforce", "algorithm/baseline=none", "reward=constant"],
@@ -32,8 +37,17 @@ ARMS = {
     "grpo": ["algorithm=grpo"],
     "ppo": ["algorithm=ppo", "algorithm.epochs=2"],
     "mrt": ["algorithm=mrt"],
+    "soft_q": ["algorithm=soft_q", "credit=delta", "algorithm.optimizer.lr=1e-3"],
+    "pcl": ["algorithm=pcl", "algorithm.optimizer.lr=5e-4"],
+    "mc_q": ["algorithm=mc_q", "credit=delta", "algorithm.optimizer.lr=1e-3"],
+    "ilql": ["algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=3e-4"],
+    "double_dqn": [
+        *("algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=1e-3"),
+        *("algorithm/acting=tilted", "algorithm/exploration=none"),
+    ],
+    "double_dqn_greedy": ["algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=1e-3"],
 }
-METRICS = ("bleu", "chrf")
+METRICS = {"g2p_cmudict": ("per", "exact_match")}  # the objective and another; else BLEU and chrF
 
 
 def warm_start(out: Path, dataset: str, seed: int) -> None:
@@ -59,14 +73,16 @@ def row(out: Path, dataset: str, name: str, seeds: list[int], controls: dict[str
     found: dict[str, Any] = {"seeds": seeds}
     if name != "warm_start":
         ended = [json.loads((folder(out, dataset, name, seed) / "results.json").read_text()) for seed in seeds]
-        found["wall_time_s"] = [result["wall_time_s"] for result in ended]
+        for each in ("wall_time_s", "peak_memory_mb"):
+            found[each] = [result[each] for result in ended]
     link = "warm_start" if name == "warm_start" else "last"
     for decode in DECODINGS:
         said = [evaluated(folder(out, dataset, name, seed), decode, link) for seed in seeds]
         controls.setdefault(decode, said)  # the control comes first
-        names = (*METRICS, "entropy", "completions/mean_length")
+        metrics = METRICS.get(dataset, ("bleu", "chrf"))
+        names = (*metrics, "reward", "entropy", "completions/mean_length")
         found[decode] = {each: sum(one.metrics[each] for one in said) / len(said) for each in names}
-        for metric in METRICS:
+        for metric in metrics:
             pairs = [(a.corpus[metric], b.corpus[metric]) for a, b in zip(said, controls[decode], strict=False)]
             found[decode][f"{metric}_difference"] = vars(hierarchical_bootstrap(pairs, RESAMPLES, SEED))
     return found
@@ -87,16 +103,20 @@ def _control_first(name: str) -> tuple[bool, str]:
     return name != "mle", name
 
 
-def table(rows: dict[str, Any]) -> str:
-    lines = [f"{'':12}" + "".join(f"{f'BLEU {decode} (against mle)':>34}" for decode in DECODINGS) + "   wall s"]
+def table(dataset: str, rows: dict[str, Any]) -> str:
+    metric = METRICS.get(dataset, ("bleu",))[0]
+    heads = "".join(f"{f'{metric} {decode} (against mle)':>34} reward" for decode in DECODINGS)
+    lines = [f"{'':18}{heads}   wall s   peak MB"]
     for name, found in rows.items():
-        cells = [f"{name:12}"]
+        cells = [f"{name:18}"]
         for decode in DECODINGS:
-            apart = found[decode]["bleu_difference"]
-            interval = f"{apart['mean']:+.2f} [{apart['low']:+.2f}, {apart['high']:+.2f}]"
-            cells.append(f"{found[decode]['bleu']:10.2f} {interval:>23}")
-        wall = found.get("wall_time_s", [])
-        cells.append(f"{sum(wall) / len(wall):9.0f}" if wall else "")
+            apart = found[decode][f"{metric}_difference"]
+            interval = f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+            reward = found[decode].get("reward")
+            cells.append(f"{found[decode][metric]:8.3f} {interval:>25} {'' if reward is None else f'{reward:.3f}':>6}")
+        for each, wide in (("wall_time_s", 9), ("peak_memory_mb", 10)):
+            known = found.get(each, [])
+            cells.append(f"{sum(known) / len(known):{wide}.0f}" if known else "")
         lines.append("".join(cells))
     return "\n".join(lines)
 
@@ -112,9 +132,10 @@ def main() -> None:
     path = Path(__file__).parent / "results" / "study.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     for dataset in given.datasets:
-        results[dataset] = study(given.out, dataset, given.arms, given.seeds, given.jobs)
+        rows = study(given.out, dataset, given.arms, given.seeds, given.jobs)
+        results[dataset] = results.get(dataset, {}) | rows
         path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-        print(f"{dataset}, {len(given.seeds)} seed(s)\n{table(results[dataset])}\n", flush=True)
+        print(f"{dataset}, {len(given.seeds)} seed(s)\n{table(dataset, rows)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from tests.values import (
     every_text,
     expected,
     hard,
-    induction,
     logits_of,
     longest,
     q_of,

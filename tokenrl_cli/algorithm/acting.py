@@ -139,8 +139,7 @@ class Boltzmann:
 
     def acting(self, policy: Composed, step: int) -> Any:
         values = policy.values
-        if values is None:
-            raise UserError("algorithm/exploration=boltzmann", "needs Q-values, which this algorithm has not")
+        assert values is not None
         return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)
 
     def metrics(self, step: int) -> dict[str, float]:

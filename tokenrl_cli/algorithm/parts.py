@@ -14,6 +14,16 @@ from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, Rollout, UserError
 
 
+def checked(name: str, follow: Callable[[int], float]) -> Callable[[int], float]:
+    """A schedule that copies networks follow, refused where it could never be one."""
+    given = getattr(follow, "keywords", {})
+    if given.get("every", 1) < 1:
+        raise UserError(f"algorithm.{name}.every", f"must be at least 1, got {given['every']}")
+    if not 0 <= given.get("rate", 0) <= 1:
+        raise UserError(f"algorithm.{name}.rate", f"must be in [0, 1], got {given['rate']}")
+    return follow
+
+
 class MovingAverage:
     """b = exponential moving average of whole-sequence returns, corrected for its start (Kingma & Ba 2015, section 3).
 

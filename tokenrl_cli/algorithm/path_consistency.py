@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.algorithm.acting import Boltzmann
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Level
 from tokenrl_cli.algorithm.parts import asked
@@ -95,6 +96,9 @@ class PathConsistency(ValueBased):
         if state_value.mates and every_state:
             problem = "group_mean tells what a source is worth, nothing of the states inside a text"
             raise UserError("algorithm/state_value", problem, "every_state: false, or state_value: head")
+        if isinstance(exploration, Boltzmann):
+            problem = "acts by Q-values, and this algorithm has none"
+            raise UserError("algorithm/exploration=boltzmann", problem, "algorithm/exploration=none")
         if state_value.mates and samples_per_source < 2:
             raise UserError("algorithm.samples_per_source", f"must be at least 2 to compare, got {samples_per_source}")
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state

@@ -17,7 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, NoCritic, ValueHead, asked, move, needs, within
+from tokenrl_cli.algorithm.parts import (
+    AdaptiveKl,
+    Continuations,
+    NoCritic,
+    ValueHead,
+    asked,
+    checked,
+    move,
+    needs,
+    within,
+)
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import k1
@@ -143,7 +153,7 @@ class PolicyGradient:
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
         self.reference = copy.deepcopy(model).requires_grad_(False).eval() if compared else None
-        self.follow = reference
+        self.follow = checked("reference", reference)
         self.eos_id = tokenizer.eos_id
         self.seed = seed
         self.samples_per_source = samples_per_source

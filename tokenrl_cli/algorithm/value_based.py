@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.acting import frozen_copy
 from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.parts import move, within
+from tokenrl_cli.algorithm.parts import checked, move, within
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step
@@ -83,7 +83,8 @@ class ValueBased:
                 raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
         self.model = model.eval()
         self.learned = Learned(model, heads, train_trunk)
-        self.follow, self.target = target, None if target is None else frozen_copy(self.learned)
+        self.follow = target if target is None else checked("target", target)
+        self.target = None if target is None else frozen_copy(self.learned)
         self.size, self.eos_id, self.seed = tokenizer.size, tokenizer.eos_id, seed
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
         self.samples_per_source, self.micro_batches = samples_per_source, micro_batches

@@ -1,0 +1,346 @@
+"""What holds for every preset that learns values, as its YAML composes it, around a GRU."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.algorithm.test_presets import gru, padded
+from tests.presets import GRADIENTS, PRESETS, preset, targets
+from tests.running import TINY, lines, train
+from tests.values import around as tabular
+from tests.values import drawn, every_text
+from tests.world import RECORDED, SEQUENCES, Letters, TableReward, batch_of, samples_of
+from tokenrl_cli import streams
+from tokenrl_cli.algorithm.acting import Composed
+from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.interfaces import SAMPLED, Credit, Rollout, UserError
+from tokenrl_cli.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.scoring import judge
+
+CLASSES = ("Dqn", "SoftQ", "PathConsistency", "Ilql")
+VALUES = [name for name in PRESETS if targets(name).rsplit(".", 1)[-1] in CLASSES]
+GREEDY = ["dqn", "double_dqn", "dueling_dqn", "cql"]  # begin anew
+TARGETS = [*GREEDY, "soft_q", "ilql"]
+VARIANTS = {  # preset and parts that change how it begins
+    **{name: name for name in VALUES if name not in GREEDY},
+    "logits": "soft_q algorithm/prior=uniform algorithm/head=logits",
+    "dueling": "soft_q algorithm/head=dueling",
+    "tied": "pcl algorithm/state_value=tied",
+    "tied, no prior": "pcl algorithm/state_value=tied algorithm/prior=uniform",
+    "tilted": "double_dqn algorithm/acting=tilted",
+}
+
+
+def around(words: str, *overrides: str, model: Any = None) -> Any:
+    name, *rest = words.split()
+    chosen = [word if word.startswith("algorithm") else f"algorithm.{word}" for word in (*rest, *overrides)]
+    torch.manual_seed(11)
+    return preset(name, model or gru(), Letters(), 3, *chosen)
+
+
+def judged(policy: Any, sources: int = 4, samples: int = 3) -> Rollout:
+    """Episodes that a policy said, and what each token earned."""
+    batch = batch_of(sources)
+    decoding, draws = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0), streams.generator(0, "rollout", 0)
+    said = generate(policy, batch.source, batch.source_mask, decoding, samples, 0, draws)
+    return judge(rollout_of(batch, said, SAMPLED), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
+
+
+def disturb(algorithm: Any) -> Any:
+    """Heads that have learned something, and a target network that has not yet."""
+    for number, parameter in enumerate(algorithm.learned.heads.parameters()):
+        draw = torch.Generator().manual_seed(number)
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
+    return algorithm
+
+
+def gradients(algorithm: Any, rows: Any, parts: int = 1) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Of a minibatch taught in so many parts."""
+    algorithm.optimizer.zero_grad()
+    teach = algorithm.lesson(rows)
+    metrics: dict[str, Tensor] = {}
+    for index in torch.arange(len(rows)).tensor_split(parts):
+        taught = teach(rows.rows(index))
+        taught.loss.backward()
+        for name, value in taught.metrics.items():
+            metrics[name] = metrics.get(name, torch.zeros(())) + value.detach()
+    learning = algorithm.learned.learning()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learning], metrics
+
+
+def same(one: Any, other: Any, tolerance: float = 1e-12) -> bool:
+    close = max(float((a - b).abs().max()) for a, b in zip(one[0], other[0], strict=True)) < tolerance
+    return close and {k: float(v) for k, v in one[1].items()} == pytest.approx(
+        {k: float(v) for k, v in other[1].items()}, abs=tolerance
+    )
+
+
+def test_no_preset_is_forgotten() -> None:
+    assert set(PRESETS) - set(GRADIENTS) - set(VALUES) == {"actor_critic", "gold", "gold_s", "mle", "ocd", "raml"}
+
+
+@pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
+def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) -> None:
+    """O28, O29, traps 2 to 4, 9, 22 and 30: nor does what padding says, or would be paid."""
+    algorithm = disturb(around(words, "samples_per_source=3"))
+    rows = drawn(judged(algorithm.model), torch.rand(12, generator=torch.Generator().manual_seed(5)).double() + 0.5)
+    assert not bool(rows.episodes.mask.all())
+    whole = gradients(algorithm, rows)
+    assert max(float(g.abs().max()) for g in whole[0]) > 1e-6
+    assert same(whole, gradients(algorithm, rows, 4)) and same(whole, gradients(algorithm, rows, 3))
+    for junk in (1, 2):
+        assert same(whole, gradients(algorithm, replace(rows, episodes=padded(rows.episodes, junk))))
+    assert same(whole, gradients(algorithm, rows.rows(torch.arange(11, -1, -1))))
+
+
+@pytest.mark.parametrize("words", VARIANTS.values(), ids=VARIANTS)
+def test_at_the_switch_it_is_the_warm_start(words: str) -> None:
+    """In every state, and on the way through `step`, too."""
+    model = gru()
+    algorithm, batch = around(words, "samples_per_source=2", model=model), batch_of(5)
+    policy = algorithm.policy()
+    said = torch.tensor([[1, 2, 0], [2, 2, 1], [1, 1, 2], [0, 0, 0], [2, 0, 0]])
+    warm = model(batch.source, batch.source_mask, said).logits.log_softmax(-1)
+    assert (policy(batch.source, batch.source_mask, said).logits.log_softmax(-1) - warm).abs().max() < 1e-12
+    state, previous = policy.start(batch.source, batch.source_mask), None
+    for t in range(3):
+        output, state = policy.step(state, previous)
+        assert (output.logits[:, 0].log_softmax(-1) - warm[:, t]).abs().max() < 1e-12
+        previous = said[:, t]
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_what_is_greedy_on_a_new_head_begins_anew(name: str) -> None:
+    """And says so in its docstring."""
+    batch = batch_of(2)
+    said = around(name).policy()(batch.source, batch.source_mask, batch.targets).logits
+    assert (said.argmax(-1) == 0).all()
+
+
+@pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
+def test_acting_step_by_step_is_reading_the_whole(words: str) -> None:
+    algorithm, batch = disturb(around(words, "samples_per_source=2")), batch_of(5)
+    said = torch.tensor([[1, 2, 0], [2, 2, 1], [1, 1, 2], [0, 0, 0], [2, 0, 0]])
+    policy = algorithm.exploration.acting(algorithm.policy(), 0)
+    whole = policy(batch.source, batch.source_mask, said).logits.softmax(-1)
+    state, previous = policy.start(batch.source, batch.source_mask), None
+    for t in range(3):
+        output, state = policy.step(state, previous)
+        assert (output.logits[:, 0].softmax(-1) - whole[:, t]).abs().max() < 1e-12
+        previous = said[:, t]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_target_is_a_copy_that_never_learns_by_gradient(name: str) -> None:
+    """Trap 29: no alias, no gradient, not in the optimiser."""
+    algorithm = disturb(around(name))
+    frozen = list(algorithm.target.parameters())
+    learning = {id(p) for group in algorithm.optimizer.inner.param_groups for p in group["params"]}
+    assert {id(p) for p in algorithm.learned.parameters()} == learning
+    places = {p.data_ptr() for p in algorithm.learned.parameters()}
+    assert all(not p.requires_grad and id(p) not in learning and p.data_ptr() not in places for p in frozen)
+    gradients(algorithm, drawn(judged(algorithm.model)))
+    assert all(p.grad is None for p in frozen)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("dqn", ["target.every=3"]), ("soft_q", ["target.rate=0.1"]), ("ilql", ["target.rate=0.1"])]
+)
+def test_the_clock_of_the_target_goes_on_where_it_was(name: str, words: list[str]) -> None:
+    """Trap 29: saved in the middle of a wait, it still comes at the third update, and gives the same bits."""
+    once = ["algorithm/data=on_policy", "data.updates=1", "data.minibatch_size=12", *words]
+    algorithm = disturb(around(name, *once))
+    rollout = judged(algorithm.model)
+    algorithm.update(rollout)
+    algorithm.update(rollout)
+    state = copy.deepcopy(algorithm.state_dict() | {"model": algorithm.model.state_dict()})
+    again = around(name, *once)
+    again.model.load_state_dict(state.pop("model"))
+    again.load_state_dict(state)
+    assert again.updates == 2
+    for parameter, other in zip(again.learned.parameters(), again.target.parameters(), strict=True):
+        assert parameter.data_ptr() != other.data_ptr()
+    before = [p.clone() for p in algorithm.target.parameters()]
+    for each in (algorithm, again):
+        each.update(rollout)
+    pairs = zip(algorithm.target.parameters(), again.target.parameters(), algorithm.learned.parameters(), strict=True)
+    for one, other, online in pairs:
+        assert torch.equal(one, other)
+        assert name != "dqn" or torch.equal(one, online)
+    assert any(not torch.equal(a, b) for a, b in zip(before, algorithm.target.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("words", [*TARGETS, "pcl", "shiq", "oreo"])
+def test_an_episode_cut_at_the_limit_ends_or_goes_on_as_asked(words: str) -> None:
+    """Trap 7: of episodes that were over nothing changes; of those that were cut the end is worth what V says."""
+    found = {}
+    for goes_on in (False, True):
+        algorithm = tabular(words, f"bootstrap_truncated={str(goes_on).lower()}")
+        for learned in (algorithm.learned, algorithm.target or algorithm.learned):
+            for name, parameter in learned.heads.named_parameters():
+                if name.endswith("bias"):  # of V, or of every Q
+                    parameter.data.fill_(2.0)
+        found[goes_on] = algorithm.lesson(drawn(every_text()))(drawn(every_text()))
+    rollout = every_text()
+    changed = (found[True].errors - found[False].errors).abs() > 1e-9
+    cut = ~rollout.ended.unsqueeze(-1) & rollout.mask
+    assert not changed[rollout.ended].any()
+    last = cut & (rollout.mask.cumsum(-1) == rollout.mask.sum(-1, keepdim=True))
+    assert changed[last].all() and 0 < int(last.sum()) < len(rollout)
+
+
+@pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
+def test_a_reward_of_a_half_goes_through_everything(credit: Credit) -> None:
+    """Trap 24: collected, judged, kept, drawn again and learned from, it is still a half."""
+    algorithm, batch = tabular("mc_q", "samples_per_source=5", "data.minibatch_size=40"), batch_of(8)
+    rollout = algorithm.collect(batch)
+    table = TableReward(dict.fromkeys(RECORDED.table, 0.5) | {"": 0.0})
+    rollout = judge(rollout, batch, Letters(), table, credit)[0]
+    said = rollout.rows((rollout.mask.sum(-1) > 1).nonzero().squeeze(-1))
+    taught = algorithm.data
+    taught.replay.add(said)
+    again = taught.replay.episodes(torch.arange(len(said)), said)
+    lesson = algorithm.lesson(drawn(again))(drawn(again))
+    assert lesson.errors[:, 0].tolist() == [0.5] * len(said)  # Q is 0, the return is a half
+
+
+def test_enormous_advantages_are_finite_and_counted() -> None:
+    """Trap 32."""
+    algorithm = tabular("ilql", "advantage_beta=10.0", "advantage_limit=20.0")
+    for parameter in algorithm.target.heads["q"].parameters():
+        if parameter.shape[-1] == 3 and parameter.dim() == 2:
+            parameter.data.fill_(1e3)
+    rows = drawn(every_text())
+    taught = algorithm.lesson(rows)(rows)
+    taught.loss.backward()
+    assert taught.loss.isfinite() and taught.metrics["adv/clipped"] == 1 and taught.metrics["adv/mean"] == 1000
+    assert all(p.grad.isfinite().all() for p in algorithm.learned.learning() if p.grad is not None)
+
+
+def test_logged_scalars_are_those_of_the_minibatch() -> None:
+    algorithm = disturb(tabular("dqn"))
+    rows = drawn(every_text("delta"))
+    taught, mask = algorithm.lesson(rows)(rows), rows.episodes.mask
+    hidden = algorithm.model(rows.episodes.source, rows.episodes.source_mask, rows.episodes.actions).hidden
+    q = algorithm.learned.heads["q"](hidden, None)[0]
+    delayed = algorithm.target.heads["q"](hidden, None)[0]
+    chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))
+    assert taught.metrics["q/mean"].item() == pytest.approx(chosen[mask].mean().item())
+    assert taught.metrics["v/mean"].item() == pytest.approx(delayed.amax(-1)[mask].mean().item())
+    assert taught.metrics["target_gap"].item() == pytest.approx((chosen - before)[mask].abs().mean().item())
+    assert taught.metrics["td_error"].item() == pytest.approx(taught.errors[mask].abs().mean().item())
+    assert taught.metrics["loss/td"].item() == pytest.approx(taught.errors[mask].square().mean().item() / 2)
+
+
+def test_exploration_goes_from_the_warm_start_to_the_best_value() -> None:
+    algorithm, batch = disturb(around("dqn", "exploration.steps=10")), batch_of(2)
+    read = (batch.source, batch.source_mask, batch.targets)
+    warm, best = (each(*read).logits.softmax(-1) for each in (algorithm.model, algorithm.policy()))
+    for step, epsilon in ((0, 1.0), (5, 0.55), (10, 0.1), (99, 0.1)):
+        acting = algorithm.exploration.acting(algorithm.policy(), step)(*read).logits.exp()
+        assert torch.allclose(acting, epsilon * warm + (1 - epsilon) * best)
+        assert algorithm.exploration.metrics(step) == {"epsilon": pytest.approx(epsilon)}
+    for parameter in algorithm.model.parameters():
+        parameter.data += 1
+    again = algorithm.exploration.acting(algorithm.policy(), 0)(*read).logits.exp()
+    assert torch.allclose(again, warm)  # as it was, frozen
+
+
+def test_boltzmann_acts_by_the_values() -> None:
+    algorithm, batch = (
+        disturb(around("dqn", "algorithm/exploration=boltzmann", "exploration.temperature=0.3")),
+        batch_of(2),
+    )
+    read = (batch.source, batch.source_mask, batch.targets)
+    acting = algorithm.exploration.acting(algorithm.policy(), 0)(*read).logits.softmax(-1)
+    hidden = algorithm.model(*read).hidden
+    assert torch.allclose(acting, (algorithm.learned.heads["q"](hidden, None)[0] / 0.3).softmax(-1))
+
+
+def test_what_a_policy_expects_is_its_highest_value() -> None:
+    algorithm, batch = disturb(around("ilql")), batch_of(3)
+    policy = algorithm.policy()
+    assert isinstance(policy, Composed)
+    hidden = algorithm.model(batch.source, batch.source_mask, batch.targets).hidden[:, 0]
+    q = algorithm.learned.heads["q"](hidden, None).amin(0)
+    assert torch.allclose(policy.best(batch.source, batch.source_mask), q.amax(-1))
+
+
+REFUSED = {
+    "horizon": ("dqn horizon=2", r"algorithm.horizon=2: .*another policy chose"),
+    "horizon on replay": ("dqn horizon=2 algorithm/exploration=none", "another policy chose"),
+    "horizon of nothing": ("dqn horizon=0", "algorithm.horizon: must be at least 1"),
+    "share": ("soft_q data.fresh=0.9 data.demonstrated=0.2", "algorithm.data.demonstrated: must be"),
+    "capacity": ("dqn data.capacity=0", "algorithm.data.capacity: must be at least 1 token"),
+    "epsilon": ("dqn exploration.end=1.5", r"algorithm.exploration.end: must be in \[0, 1\]"),
+    "twins": ("dqn head.count=2", "algorithm.head.layer: must be"),
+    "temperature": ("soft_q temperature=0", "algorithm.temperature: must be above 0"),
+    "expectile": ("ilql expectile=1", "algorithm.expectile: must be above 0 and below 1"),
+    "inside": ("tba every_state=true", "state_value: group_mean tells what a source is worth"),
+    "alone": ("tba samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
+    "beta": ("mc_q acting.beta=-1", "algorithm.acting.beta: must be 0"),
+    "conservatism": ("cql conservatism=-1", "algorithm.conservatism: must be 0"),
+    "no values": ("pcl algorithm/exploration=boltzmann", "boltzmann: acts by Q-values, and this algorithm has none"),
+    "rate": ("ilql target.rate=2", r"algorithm.target.rate: must be in \[0, 1\]"),
+    "wait": ("dqn target.every=0", "algorithm.target.every: must be"),
+}
+
+
+@pytest.mark.parametrize(("words", "problem"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_refused_by_name(words: str, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        around(words)
+
+
+def test_its_own_episodes_may_be_summed_over_two_steps() -> None:
+    around("dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_preset_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
+    small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]
+    chosen = [f"algorithm={name}", "model=transformer", "credit=delta", "algorithm.bootstrap_truncated=true"]
+    assert train(tmp_path / "run", *small, *chosen, tiny=False) == 0
+    logged = [line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train"]
+    assert any("q/mean" in metrics for metrics in logged)
+
+
+def test_prioritised_rows_weigh_what_was_taken_back() -> None:
+    """(N P) ** -1 over the largest, where all of it is."""
+    algorithm = around("double_dqn", "algorithm/data=prioritised", "data.correction=1", "data.priority=1")
+    kept = judged(algorithm.model)
+    algorithm.data.replay.add(kept)
+    priorities = torch.arange(1.0, len(kept) + 1)
+    algorithm.data.replay.prioritise(torch.arange(len(kept)), priorities)
+    found = algorithm.data._again(200, torch.Generator().manual_seed(0), 1, kept)
+    share = priorities / priorities.sum()
+    expected = 1 / (len(kept) * share[found.numbers])
+    assert torch.allclose(found.weights, expected / expected.max())
+
+
+def test_shares_of_a_minibatch_are_as_asked() -> None:
+    algorithm = around("soft_q", "data.minibatch_size=20", "data.fresh=0.5", "data.demonstrated=0.25", "data.updates=1")
+    batch = batch_of(12)
+    rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
+    found = next(iter(algorithm.data.minibatches(rollout, 0, 1)))
+    roles = torch.bincount(found.episodes.role, minlength=3)
+    assert roles[SAMPLED] == 15 and len(found) == 20 and int((found.numbers >= 0).sum()) == 5
+
+
+def test_unusable_episodes_teach_nothing() -> None:
+    algorithm = around("dqn")
+    batch = batch_of(len(SEQUENCES))
+    rollout = rollout_of(batch, samples_of(SEQUENCES, tabular("dqn").model), SAMPLED)
+    rollout = replace(rollout, rewards=torch.zeros(rollout.actions.shape), valid=torch.zeros_like(rollout.valid))
+    before = copy.deepcopy(algorithm.model.state_dict())
+    logged = algorithm.update(rollout)
+    assert logged["replay/size"] == 0 and "td_error" not in logged
+    assert all(torch.equal(value, before[name]) for name, value in algorithm.model.state_dict().items())
