@@ -21,7 +21,7 @@ HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
     ("", "interfaces", "build", "typecheck", "streams", "recipes"),
-    ("functional", "metrics", "grammar", "lexicon", "ceiling"),
+    ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
     ("sampling", "beam", "replay", "scoring", "optim", "batching", "encoding"),
     GROUPS,
     ("checkpoint", "report"),

@@ -1,4 +1,4 @@
-"""Values in worlds small enough to list: what they are, by induction from the end, and what an algorithm makes of them."""
+"""Values in worlds small enough to list: what they are, by induction from the end, and what is made of them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def expected(credit: str, logits: Any, world: World = RECORDED) -> Tensor:
 
 
 def soft(credit: str, temperature: float, prior: Tensor, world: World = RECORDED) -> tuple[Tensor, Tensor]:
-    """Q [S, V] and log of the policy [S, V] that maximises E[sum r - temperature log(pi / prior)]; prior: logarithms."""
+    """Q [S, V] and log of the policy [S, V] that maximises E[sum r - temperature log(pi / prior)]; prior in logs."""
 
     def backup(q: Tensor, state: int) -> Tensor:
         return temperature * (q / temperature + prior[state]).logsumexp(-1)
@@ -134,7 +134,7 @@ def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> None:
 
 
 def descend(algorithm: Any, minibatch: Drawn, steps: int, lr: float) -> None:
-    """Adam with a rate that falls to a millionth: for losses whose gradient is no function's, with the target's pace."""
+    """Adam, its rate falling to a millionth: for losses whose gradient is no function's; the target at its pace."""
     descent = torch.optim.Adam(algorithm.learned.learning(), lr, betas=(0.9, 0.99))
     falling = torch.optim.lr_scheduler.ExponentialLR(descent, 1e-6 ** (1 / steps))
     for step in range(steps):

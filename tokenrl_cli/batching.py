@@ -36,7 +36,11 @@ class _Chapter:
 
 
 class Batching:
-    """The batches of a split. What it keeps between calls is a memo of the current chapter, no state."""
+    """The batches of a split, of texts alike in length or drawn at random.
+
+    What it keeps between calls is a memo of the current chapter, no state. Alike in length they are fast, and a mean
+    over the tokens of each weighs a token of a short text more than one of a long text.
+    """
 
     def __init__(
         self,
@@ -47,10 +51,12 @@ class Batching:
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
+        alike_lengths: bool = True,
     ) -> None:
         if batch_size < 1:
             raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
         self.dataset, self.split, self.batch_size, self.seed = dataset, split, batch_size, seed
+        self.alike_lengths = alike_lengths
         self.source_tokenizer, self.tokenizer, self.max_length = source_tokenizer, tokenizer, max_length
         self.drop = dataset.overlong == "drop"
         self.batches_per_chapter = POOL
@@ -133,8 +139,10 @@ class Batching:
             encoded, example, order = self._encode(fresh), fresh.__getitem__, np.arange(slots)
         rows = encoded.rows[order]
         pairs = encoded.choose(rows, draws)
-        lengths = np.stack([encoded.sources.lengths[rows], encoded.targets.lengths[pairs]])
-        places = _by_length(lengths, self.batch_size, draws)
+        places = np.arange(slots).reshape(-1, self.batch_size)
+        if self.alike_lengths:
+            lengths = np.stack([encoded.sources.lengths[rows], encoded.targets.lengths[pairs]])
+            places = _by_length(lengths, self.batch_size, draws)
         return _Chapter(number, encoded, example, rows[places], pairs[places])
 
     def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:

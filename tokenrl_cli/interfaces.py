@@ -159,7 +159,7 @@ class Evaluation:
 
 
 class ModelOutput:
-    """hidden [B, T, D], and logits [B, T, V] = project(hidden) when first asked for: log-probabilities up to a constant."""
+    """hidden [B, T, D]; logits [B, T, V] = project(hidden) when first asked for: log-probabilities up to a constant."""
 
     def __init__(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> None:
         self.hidden = hidden

@@ -36,6 +36,7 @@ class Trainer:
     warm_start_patience: int
     batch_size: int
     warm_start_batch_size: int
+    alike_lengths: bool
     max_tokens: int
     eval_every: int
     checkpoint_every: int

@@ -182,7 +182,7 @@ def test_monte_carlo_values_are_those_of_who_acted(credit: str, world: World) ->
 
 @small
 def test_summing_rewards_another_policy_earned_is_biased(world: World) -> None:
-    """O23, n = 2: why a horizon above 1 is refused off-policy. Told here that the episodes are its own, they are not."""
+    """O23, n = 2: why that is refused off-policy. Here it is told that the episodes are its own; they are not."""
     words = ["horizon=2", "algorithm/data=on_policy", "algorithm/exploration=none"]
     algorithm = around("dqn", *words, world=world)
     solve(algorithm, drawn(every_text("delta", world), weights(world, "mixed")), 3 * longest(world))
@@ -290,7 +290,7 @@ def implicit(expectile: float, world: World) -> Any:
 def test_the_expectile_goes_from_what_was_done_to_the_best_of_it(world: World) -> None:
     """O24: exactly the behaviour's value at 1/2; higher with every expectile; never above the best.
 
-    O25: near the best no advantage is above 0 and all are nearly alike, so the same beta may make a worse policy of them.
+    O25: near the best no advantage is above 0, all are nearly alike, and the same beta may make a worse policy of them.
     """
     start, found, earned = world.states[()], [], []
     for expectile in (0.5, 0.7, 0.9, 0.99):

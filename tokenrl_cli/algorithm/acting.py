@@ -73,7 +73,7 @@ def greedy(q: Tensor) -> Tensor:
 
 
 class Greedy:
-    """Takes the token with the highest Q. Of Q = 0 everywhere that is token 0, for ever: the warm start is forgotten."""
+    """Takes the token with the highest Q. Where Q is 0 everywhere that is token 0: the warm start is forgotten."""
 
     model = None
 
@@ -82,7 +82,7 @@ class Greedy:
 
 
 class Tilted:
-    """Acts by prior(a | s) exp(beta Q(s, a)), where the prior is the policy at the switch: with Q = 0 it still is that."""
+    """Acts by prior(a | s) exp(beta Q(s, a)). The prior is the policy at the switch; with Q = 0 it still is that."""
 
     def __init__(self, model: Any, beta: float) -> None:
         if beta < 0:

@@ -78,7 +78,7 @@ class Experience:
         return self.fresh == 1
 
     def minibatches(self, rollout: Rollout, seed: int, mates: int) -> Iterator[Drawn]:
-        """Of a judged rollout and what is kept. The samples of a source come together where `mates`, so many, is over 1."""
+        """Of a judged rollout and what is kept. With `mates` above 1 that many samples of a source come together."""
         sampled, shown = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
             self.replay.add(sampled)

@@ -25,9 +25,9 @@ class Ilql(ValueBased):
               + conservatism sum_h (log sum_a exp Q_h - Q_h(s_t, a_t))  -  behaviour_coef w_t log pi_b(a_t | s_t)
 
     Snell et al. 2023 (arXiv:2206.11871): Q' a delayed copy, L_e the expectile error, w_t = exp(advantage_beta (Q' -
-    V)), at most `advantage_limit` (beta 0: plain cloning). It acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), where
-    pi_b is the model's own softmax: beta is for decoding alone, and no two expectiles want the same. At the switch Q is
-    0, and the policy is the warm start.
+    V)), at most `advantage_limit` (beta 0: plain cloning). It acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))),
+    where pi_b is the model's own softmax: beta is for decoding alone, and no two expectiles want the same. At the
+    switch Q is 0, and the policy is the warm start.
 
     Differs: gamma is 1, for .99 is a penalty of length; one trunk, three kinds of heads (the paper had three models).
     """

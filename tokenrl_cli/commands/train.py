@@ -98,7 +98,8 @@ class Training:
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assemble.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
-        batching = Batching(task.dataset, "train", size, task.source_tokenizer, task.tokenizer, limit, task.seed)
+        tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
+        batching = Batching(task.dataset, "train", size, *tokenizers, limit, task.seed, alike)
         for finding in batching.findings():
             self.recorder.note(finding)
         return Stage(name, algorithm, batching, start, start + steps)

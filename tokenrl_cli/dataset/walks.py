@@ -1,0 +1,54 @@
+"""Ways to a goal, to be put together from walks that went nowhere in particular."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Literal
+
+from tokenrl_cli import streams, walks
+from tokenrl_cli.dataset.files import check_limits
+from tokenrl_cli.interfaces import Example, UserError
+
+
+class Walks:
+    """The source is a node of a fixed random graph, the demonstration a random walk from there, at most `limit` steps.
+
+    Imitation earns what the walks earned; the shortest way, which is the reference, is in them only in pieces. (The
+    task with which Chen et al. 2021, arXiv:2106.01345, section 5.2, and ILQL begin.) Column `graph` holds what the
+    reward `walk` reads. Example i is a pure function of (corpus_seed, split, i).
+    """
+
+    def __init__(
+        self,
+        nodes: int,
+        degree: int,
+        limit: int,
+        corpus_seed: int,
+        train_size: int,
+        val_size: int,
+        test_size: int,
+        max_source_length: int,
+        overlong: Literal["truncate", "drop"],
+    ) -> None:
+        check_limits(max_source_length, overlong)
+        if nodes < 3:
+            raise UserError("dataset.nodes", f"must be at least 3, got {nodes}")
+        if not 1 <= degree < nodes:
+            raise UserError("dataset.degree", f"must be from 1 to dataset.nodes - 1, got {degree}")
+        for name, value in (("limit", limit), ("train_size", train_size), ("val_size", val_size)):
+            if value < 1:
+                raise UserError(f"dataset.{name}", f"must be at least 1, got {value}")
+        if test_size < 1:
+            raise UserError("dataset.test_size", f"must be at least 1, got {test_size}")
+        self.max_source_length, self.overlong, self.corpus_seed = max_source_length, overlong, corpus_seed
+        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+        self.graph = walks.draw(nodes, degree, limit, Random(streams.derive(corpus_seed, "walks/graph", 0)))
+
+    def size(self, split: str) -> int | None:
+        return self.sizes[split]
+
+    def example(self, split: str, index: int) -> Example:
+        draws = Random(streams.derive(self.corpus_seed, f"walks/{split}", index))
+        start = draws.choice([node for node in range(len(self.graph.edges)) if node != self.graph.goal])
+        shortest, walk = (" ".join(map(str, way)) for way in (self.graph.shortest(start), self.graph.wander(start, draws)))
+        return Example(f"{split}-{index}", str(start), [shortest], [walk], {"graph": self.graph.key()})

@@ -1,0 +1,57 @@
+"""What a walk towards a goal earns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.walks import Graph
+
+parsed = lru_cache(64)(Graph.parse)
+
+
+class Walk:
+    """1 for a walk to the goal in one step, 1 / limit less for every other step.
+
+    0 for what ends elsewhere, is no walk, is too long, or goes on from the goal.
+    """
+
+    def __call__(self, texts: Texts) -> np.ndarray:
+        """[B], from 0 to 1."""
+        starts = _starts(texts)
+        scored = [graph.score(start, text) for (graph, start), text in zip(starts, texts.hypotheses, strict=True)]
+        return np.array(scored, dtype=np.float64)
+
+    def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1], of every prefix as a text."""
+        return _each(texts, prefixes, Graph.score)
+
+    def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
+        """[B, T + 1], exact, by breadth-first search."""
+        scores = _each(texts, prefixes, Graph.best)
+        scores[np.arange(len(prefixes)), [len(row) - 1 for row in prefixes]] = self(texts)
+        return scores
+
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """The mean over texts."""
+        return mean_score(self(texts), "walk|goal:1|further step:-1/limit|else:0")
+
+
+def _starts(texts: Texts) -> list[tuple[Graph, int]]:
+    if "graph" not in texts.columns:
+        problem = "needs the column 'graph', which the dataset does not have"
+        raise UserError("walk", problem, "choose dataset=walks, or leave walk out of reward and metrics")
+    return [(parsed(key), int(source)) for key, source in zip(texts.columns["graph"], texts.sources, strict=True)]
+
+
+def _each(
+    texts: Texts, prefixes: Sequence[Sequence[str]], how: Callable[[Graph, int, str], float]
+) -> np.ndarray:
+    scores = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
+    for row, said, (graph, start) in zip(scores, prefixes, _starts(texts), strict=True):
+        row[: len(said)] = [how(graph, start, text) for text in said]
+    return scores
