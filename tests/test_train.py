@@ -16,7 +16,10 @@ ALGORITHMS = {
     "reinforce": ["algorithm=reinforce", "algorithm.kl_coef=0.05", "credit=delta"],
     "rloo": ["algorithm=rloo", "algorithm.nll_mix=0.1", "algorithm.entropy_coef=0.01"],
     "scst": ["algorithm=scst", "credit=delta"],
-    "dqn": ["algorithm=dqn"],
+    "double_dqn": ["algorithm=double_dqn", "algorithm/data=prioritised", "algorithm.target.every=5"],
+    "soft_q": ["algorithm=soft_q", "credit=delta", "algorithm.data.capacity=300"],
+    "tba": ["algorithm=tba"],
+    "ilql": ["algorithm=ilql", "algorithm/data=mixed", "algorithm.advantage_beta=1"],
 }
 
 

@@ -32,7 +32,12 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "mixer": (80, ["algorithm=mixer", "algorithm.samples_per_source=4", "algorithm.forced_prefix.every=10"]),
     "ocd": (80, ["algorithm=ocd"]),
     "mrt": (80, ["algorithm=mrt"]),
-    "dqn": (120, ["algorithm=dqn", "credit=delta", "algorithm.epsilon_steps=60", "algorithm.optimizer.lr=1e-3"]),
+    **{
+        name: (100, [f"algorithm={name}", "credit=delta", "algorithm.exploration.steps=50"])
+        for name in ("dqn", "double_dqn")
+    },
+    **{name: (120, [f"algorithm={name}", "credit=delta"]) for name in ("mc_q", "soft_q", "cql", "ilql")},
+    **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "tba", "shiq", "oreo")},
 }
 
 
@@ -57,7 +62,7 @@ def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", CASES)
 def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: Path, tmp_path: Path) -> None:
-    """The optimum is 1.0; what is sampled (for dqn, said) is right more often than any demonstration was."""
+    """The optimum is 1.0; what is sampled (for what is greedy, said) is right more often than any demonstration was."""
     steps, words = CASES[algorithm]
     start = [f"init_from={imitated}", "trainer.warm_start_steps=0", f"trainer.steps={steps}"]
     assert train(tmp_path / "run", *TASK, "algorithm.optimizer.lr=2e-3", *start, *words, tiny=False) == 0

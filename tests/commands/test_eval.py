@@ -113,6 +113,6 @@ def test_what_does_not_go_together_is_refused_before_any_training(
 
 
 @pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
-@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "scst", "dqn"])
+@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "scst", "dqn", "soft_q", "pcl"])
 def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
     assert train(tmp_path / "run", f"algorithm={algorithm}", f"credit={credit}", "reward=per") == 0
