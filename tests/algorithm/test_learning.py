@@ -37,7 +37,8 @@ CASES: dict[str, tuple[int, list[str]]] = {
         for name in ("dqn", "double_dqn")
     },
     **{name: (120, [f"algorithm={name}", "credit=delta"]) for name in ("mc_q", "soft_q", "cql", "ilql")},
-    **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "tba", "shiq", "oreo")},
+    **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "shiq", "oreo")},
+    "tba": (200, ["algorithm=tba", "algorithm.optimizer.lr=1e-3"]),
 }
 
 

@@ -50,5 +50,7 @@ class Walks:
     def example(self, split: str, index: int) -> Example:
         draws = Random(streams.derive(self.corpus_seed, f"walks/{split}", index))
         start = draws.choice([node for node in range(len(self.graph.edges)) if node != self.graph.goal])
-        shortest, walk = (" ".join(map(str, way)) for way in (self.graph.shortest(start), self.graph.wander(start, draws)))
+        shortest, walk = (
+            " ".join(map(str, way)) for way in (self.graph.shortest(start), self.graph.wander(start, draws))
+        )
         return Example(f"{split}-{index}", str(start), [shortest], [walk], {"graph": self.graph.key()})

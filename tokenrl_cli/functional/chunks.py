@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-LARGEST = 2**23  # numbers of a piece: 32 MiB in float32
+LARGEST = 2**22  # numbers of a piece: 16 MiB in float32
 
 
 def in_pieces(how: Callable[..., tuple[Tensor, ...]], width: int, *columns: Tensor) -> tuple[Tensor, ...]:

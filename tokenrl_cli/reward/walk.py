@@ -48,9 +48,7 @@ def _starts(texts: Texts) -> list[tuple[Graph, int]]:
     return [(parsed(key), int(source)) for key, source in zip(texts.columns["graph"], texts.sources, strict=True)]
 
 
-def _each(
-    texts: Texts, prefixes: Sequence[Sequence[str]], how: Callable[[Graph, int, str], float]
-) -> np.ndarray:
+def _each(texts: Texts, prefixes: Sequence[Sequence[str]], how: Callable[[Graph, int, str], float]) -> np.ndarray:
     scores = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
     for row, said, (graph, start) in zip(scores, prefixes, _starts(texts), strict=True):
         row[: len(said)] = [how(graph, start, text) for text in said]

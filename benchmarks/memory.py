@@ -1,0 +1,150 @@
+"""How much memory does an update take where the vocabulary is large?
+
+    python benchmarks/memory.py [--presets soft_q rloo ...]
+
+A GRU with 32,000 tokens learns from 64 episodes of 32 tokens, one preset a process, on the CPU. What must exist is
+counted: weights, copies that follow or stay, moments of Adam and the replay, which stay, and gradients, which an update
+needs. `peak` is what the process held at most during the second update above what stayed; a tensor [B, T, V] is 250 MB
+in float32. Presets that learn values reduce over the vocabulary piece by piece: beyond gradients their peak must stay
+below one such tensor (exit status 1 if it does not). Cross-entropy and policy gradients are there to compare: the
+gradient of their logits is itself [B, T, V]. Writes benchmarks/results/memory.json. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
+
+from tests.presets import preset
+from tokenrl_cli.interfaces import SAMPLED, Batch, Rollout
+from tokenrl_cli.model.recurrent import Recurrent
+from tokenrl_cli.sampling import Samples, recite, rollout_of
+
+V, B, T = 32_000, 64, 32
+TENSOR = B * T * V * 4  # bytes
+VALUES = "dqn double_dqn dueling_dqn mc_q cql soft_q pcl oreo tba shiq ilql".split()
+VARIANTS = {"soft_q, logits": ["soft_q", "algorithm/head=logits", "algorithm/prior=uniform"],
+            "dqn, two heads": ["dqn", "algorithm/head=two"]}  # fmt: skip
+COMPARED = ["mle", "rloo"]
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed goes back
+
+
+class Words:
+    """Token i is the word i; 0 ends a text."""
+
+    size, eos_id, unknown_id = V, 0, None
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def batch_of(step: int) -> Batch:
+    draw = torch.Generator().manual_seed(step)
+    source, targets = (torch.randint(1, V, (B, T), generator=draw) for _ in range(2))
+    full, words = torch.ones(B, T, dtype=torch.bool), ["?"] * B
+    return Batch(step, source, full, targets, full, targets, full, words, [[word] for word in words], {})
+
+
+def episodes(batch: Batch, role: str) -> Rollout:
+    """Full ones, as if sampled, half a point each."""
+    logprobs = torch.full((B, T), -10.0)
+    ended = torch.zeros(B, dtype=torch.bool)
+    said = rollout_of(batch, Samples(batch.targets, batch.target_mask, logprobs, None, ended), SAMPLED)
+    rollout = said if role == "sampled" else recite(batch, 0)
+    rewards = torch.zeros(B, T, dtype=torch.float64)
+    rewards[:, -1] = 0.5
+    return replace(rollout, rewards=rewards)
+
+
+@torch.no_grad()
+def scored(algorithm: Any, rollout: Rollout) -> Rollout:
+    """As the policy itself would have said them: a policy gradient checks that."""
+    logprobs = algorithm.model.eval()(rollout.source, rollout.source_mask, rollout.actions).logits.log_softmax(-1)
+    return replace(rollout, logprobs=logprobs.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1))
+
+
+def size_of(modules: Iterable[Any]) -> int:
+    seen = {p.data_ptr(): p.nbytes for module in modules if isinstance(module, nn.Module) for p in module.parameters()}
+    return sum(seen.values())
+
+
+def status(name: str) -> int:
+    """Bytes, of /proc/self/status."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def measured(words: list[str]) -> dict[str, float]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    name, *parts = words
+    model = Recurrent(Words(), Words(), "gru", 64, 128, 1, 0.0, False)  # type: ignore[arg-type]
+    keys = [] if name == "mle" else ["algorithm.samples_per_source=1"]
+    keys = ["algorithm.samples_per_source=2"] if name in ("tba", "rloo") else keys
+    if name in VALUES:
+        keys += ["algorithm.data.minibatch_size=64", "algorithm.data.updates=1", "algorithm.data.capacity=50000"]
+    algorithm = preset(name, model, Words(), T, *keys, *parts)  # type: ignore[arg-type]
+    offline = getattr(getattr(algorithm, "data", None), "demonstrated", 0) == 1
+    role = "recited" if name == "mle" or offline else "sampled"
+    for step in range(2):
+        rollout = episodes(batch_of(step), role)
+        if name in ("tba", "rloo"):
+            rollout = replace(rollout, group=rollout.group // 2 * 2)
+        if name == "rloo":
+            rollout = scored(algorithm, rollout)
+        if step == 1:
+            for parameter in model.parameters():
+                parameter.grad = None
+            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+            before = status("VmRSS")
+        algorithm.update(rollout)
+    peak = status("VmHWM") - before
+    learned = getattr(algorithm, "learned", model)
+    learning = [p for group in algorithm.optimizer.inner.param_groups for p in group["params"]]
+    gradients = sum(p.nbytes for p in learning)
+    copies = size_of([getattr(algorithm, "target", None), getattr(getattr(algorithm, "prior", None), "model", None),
+                      getattr(getattr(algorithm, "acting", None), "model", None),
+                      getattr(getattr(algorithm, "exploration", None), "model", None)])  # fmt: skip
+    replay = algorithm.data.replay.bytes if name in VALUES else 0
+    found = {"weights": size_of([learned]), "copies": copies, "moments": 2 * gradients, "replay": replay,
+             "gradients": gradients, "peak": peak, "beyond": peak - gradients}  # fmt: skip
+    return {key: round(value / 1e6, 1) for key, value in found.items()}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    chosen = {name: [name] for name in (*COMPARED, *VALUES)} | VARIANTS
+    arguments.add_argument("--presets", nargs="+", default=list(chosen), choices=chosen)
+    arguments.add_argument("--here", action="store_true", help="measure one preset in this process")
+    given = arguments.parse_args()
+    if given.here:
+        print(json.dumps(measured(chosen[given.presets[0]])))
+        return
+    results, right = {}, True
+    for name in given.presets:
+        command = [sys.executable, __file__, "--here", "--presets", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | AT_ONCE)
+        results[name] = json.loads(done.stdout)
+        within = results[name]["beyond"] < TENSOR / 1e6
+        right = right and (within or name in COMPARED)
+        cells = "  ".join(f"{key} {value:7.1f}" for key, value in results[name].items())
+        print(f"{name:16}{cells}  {results[name]['beyond'] * 1e6 / TENSOR:5.2f} [B, T, V]", flush=True)
+    path = Path(__file__).parent / "results" / "memory.json"
+    path.write_text(json.dumps({"V": V, "B": B, "T": T, "MB": results}, indent=2) + "\n", "utf-8")
+    sys.exit(not right)
+
+
+if __name__ == "__main__":
+    main()
