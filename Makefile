@@ -38,6 +38,7 @@ check: lint test ## what CI runs
 prove: $(READY) ## slow proofs, over seeds, with recorded results
 	$(BIN)/python benchmarks/prove.py
 	$(BIN)/python benchmarks/corrupted.py
+	$(BIN)/python benchmarks/values.py
 
 lock: $(READY) ## pins what is installed now, torch excepted
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(torch|nvidia|cuda|triton)' > requirements.lock
