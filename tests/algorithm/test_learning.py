@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import train
+from tests.running import lines, train
 
 TASK = (
     "dataset=copy dataset.symbols=6 dataset.min_symbols=2 dataset.max_symbols=4 dataset.corruption=0.3 "
@@ -40,6 +40,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "shiq", "oreo")},
     "tba": (200, ["algorithm=tba", "algorithm.optimizer.lr=1e-3"]),
 }
+AS_IT_WAS = ("mc_q", "soft_q", "pcl", "oreo", "tba", "shiq", "ilql")  # at the switch they act as the warm start
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -68,4 +69,10 @@ def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: 
     start = [f"init_from={imitated}", "trainer.warm_start_steps=0", f"trainer.steps={steps}"]
     assert train(tmp_path / "run", *TASK, "algorithm.optimizer.lr=2e-3", *start, *words, tiny=False) == 0
     before, after = results(tmp_path / "run")["warm_start"], results(tmp_path / "run")["final"]
+    if algorithm in AS_IT_WAS:
+        warm, switched = (
+            line["metrics"] for line in lines(tmp_path / "run") if line["split"] == "val" and not line["step"]
+        )
+        assert switched["sampled_reward"] == pytest.approx(warm["sampled_reward"], abs=0.02)
+        assert switched["reward"] == pytest.approx(warm["reward"], abs=0.02)
     assert after["sampled_reward"] > 0.9 > before["sampled_reward"] + 0.05

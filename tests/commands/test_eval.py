@@ -11,7 +11,7 @@ from typing import Any
 import jiwer
 import pytest
 
-from tests.running import tokenrl, train
+from tests.running import TINY, tokenrl, train
 
 FILES = [
     "dataset=jsonl",
@@ -116,3 +116,23 @@ def test_what_does_not_go_together_is_refused_before_any_training(
 @pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "scst", "dqn", "soft_q", "pcl"])
 def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
     assert train(tmp_path / "run", f"algorithm={algorithm}", f"credit={credit}", "reward=per") == 0
+
+
+def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> None:
+    """beta is for decoding alone: one run, several policies."""
+    assert train(tmp_path / "run", "algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=1e-2") == 0
+    swept = ["--multirun", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    assert tokenrl("eval", *swept, f"ckpt={tmp_path / 'run'}", "decode.temperature=1", "algorithm.beta=0,4,100") == 0
+    found = {
+        folder.name: json.loads((folder / "results.json").read_text())["other"]["entropy"]
+        for folder in (tmp_path / "run" / "eval").iterdir()
+    }
+    assert set(found) == {"test-sample", "test-sample-beta=0", "test-sample-beta=100"}
+    assert found["test-sample-beta=100"] < found["test-sample"] < found["test-sample-beta=0"]
+
+
+def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path) -> None:
+    swept = ["--multirun", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra.job.num}"]
+    assert tokenrl("train", *swept, *TINY, "algorithm=rloo,soft_q,pcl,ilql") == 0
+    ended = [json.loads((tmp_path / str(job) / "results.json").read_text())["test"]["final"] for job in range(4)]
+    assert all("sampled_reward" in each for each in ended)

@@ -15,7 +15,10 @@ BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the co
 
 
 def run(config: DictConfig) -> float | None:
-    """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/."""
+    """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/.
+
+    What the command line changed of the algorithm is in the name, too: a sweep over `algorithm.beta` keeps all of it.
+    """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Eval
@@ -38,7 +41,8 @@ def run(config: DictConfig) -> float | None:
             policy, task, plain["split"], plain["examples"], plain["batch_size"], task.decoding, "eval", saved.step
         )
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
-        folder = out / f"{evaluation.split}-{evaluation.decode}"
+        parts = [evaluation.split, evaluation.decode, *changes(saved.config, whole)]
+        folder = out / "-".join(parts).replace("/", "_")
         results = write(folder, evaluation, str(saved.path), whole["decode"])
         shown.evaluation(evaluation, 5)
         for name, metric in results["metrics"].items():
@@ -59,6 +63,21 @@ def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> 
     if asked.get("algorithm") and STAGES[stage] == "algorithm":
         changed["algorithm"] = asked["algorithm"]
     return saved | changed
+
+
+def changes(saved: dict[str, Any], whole: dict[str, Any]) -> list[str]:
+    """KEY=VALUE of the algorithm, where the checkpoint has another value; nothing where it has another algorithm."""
+
+    def differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
+        found = []
+        for key, value in now.items():
+            if isinstance(value, dict):
+                found += differing(before.get(key) or {}, value, f"{prefix}{key}.")
+            elif before.get(key) != value:
+                found.append(f"{prefix}{key}={value}")
+        return found
+
+    return differing(saved["algorithm"], whole["algorithm"], "")
 
 
 def write(folder: Path, evaluation: Evaluation, ckpt: str, decode: dict[str, Any]) -> dict[str, Any]:
