@@ -39,7 +39,7 @@ OFFLINE = "algorithm/data=offline"
 ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what it starts from, steps, overrides
     "walks": {
         "ilql": ("imitation", 1500, ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]),
-        "soft_q": ("imitation", 2500, [OFFLINE]),
+        "soft_q": ("imitation", 1500, [OFFLINE, "algorithm/head=two"]),
         "pcl": ("imitation", 2500, [OFFLINE, "algorithm/state_value=tied"]),
         "mc_q": ("imitation", 1500, [OFFLINE]),
     },
