@@ -101,6 +101,17 @@ def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) ->
     assert same(whole, gradients(algorithm, rows.rows(torch.arange(11, -1, -1))))
 
 
+@pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
+def test_an_episode_counts_as_much_as_it_weighs(words: str) -> None:
+    """What priorities drew too often is taken back: the gradient is linear in the weights."""
+    algorithm = disturb(around(words, "samples_per_source=3"))
+    rollout, draw = judged(algorithm.model), torch.Generator().manual_seed(7)
+    one, other = (torch.rand(len(rollout), generator=draw, dtype=torch.float64) for _ in range(2))
+    parts = [gradients(algorithm, drawn(rollout, weights))[0] for weights in (one, other, one + other)]
+    assert max(float((a + b - c).abs().max()) for a, b, c in zip(*parts, strict=True)) < 1e-12
+    assert max(float((a - b).abs().max()) for a, b in zip(parts[0], parts[1], strict=True)) > 1e-6
+
+
 @pytest.mark.parametrize("words", VARIANTS.values(), ids=VARIANTS)
 def test_at_the_switch_it_is_the_warm_start(words: str) -> None:
     """In every state, and on the way through `step`, too."""
