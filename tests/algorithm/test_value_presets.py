@@ -236,6 +236,19 @@ def test_enormous_advantages_are_finite_and_counted() -> None:
     assert all(p.grad.isfinite().all() for p in algorithm.learned.learning() if p.grad is not None)
 
 
+def test_the_weights_of_cloning_teach_no_value() -> None:
+    """Advantages weigh the behaviour's loss, and carry no gradient to V or Q."""
+    found = []
+    for beta in (0.0, 1.0):
+        algorithm = disturb(tabular("ilql", f"advantage_beta={beta}"))
+        rows = drawn(every_text())
+        algorithm.lesson(rows)(rows).loss.backward()
+        found.append([p.grad.clone() for p in algorithm.learned.heads.parameters()])
+        found.append([algorithm.model.table.grad.clone()])
+    assert all(torch.equal(a, b) for a, b in zip(found[0], found[2], strict=True))
+    assert not torch.equal(found[1][0], found[3][0])
+
+
 def test_logged_scalars_are_those_of_the_minibatch() -> None:
     algorithm = disturb(tabular("dqn"))
     rows = drawn(every_text("delta"))
