@@ -5,7 +5,7 @@
 Every algorithm starts from the same imitation of a seed and gets the stated number of steps. Sampled token accuracy of
 2,000 test texts is compared with what theory says: presets that optimise the reward alone must reach 0.95, more
 imitation must stay at the 0.70 that it was shown, and what imitates something else must land where that lies. Runs that
-have their results are not run again. Writes benchmarks/results/corrupted.json; exit status 1 if one is elsewhere.
+have their results are not run again. Writes benchmarks/results/corrupted.json, where others stay; exit status 1 if one is elsewhere.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def main() -> None:
     arguments.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     arguments.add_argument("--out", type=Path, default=Path("outputs") / "corrupted")
     given = arguments.parse_args()
-    results, right = {}, True
+    path = Path(__file__).parent / "results" / "corrupted.json"
+    results = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    right = True
     with ThreadPoolExecutor(given.jobs) as pool:
         starts = list(pool.map(lambda seed: imitated(given.out, seed), given.seeds))
         before = [json.loads((start / "results.json").read_text())["test"]["final"] for start in starts]
@@ -104,7 +106,6 @@ def main() -> None:
             said = "  ".join(f"{each:.3f}" for each in found)
             where = "" if wanted is None else f"in [{wanted[0]}, {wanted[1]}]: {'yes' if verdict else 'NO'}"
             print(f"{name:14} {steps:4} steps  {said}  {where}", flush=True)
-    path = Path(__file__).parent / "results" / "corrupted.json"
     path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     sys.exit(0 if right else 1)
 
