@@ -5,7 +5,8 @@
 Every algorithm starts from the same imitation of a seed and gets the stated number of steps. Sampled token accuracy of
 2,000 test texts is compared with what theory says: presets that optimise the reward alone must reach 0.95, more
 imitation must stay at the 0.70 that it was shown, and what imitates something else must land where that lies. Runs that
-have their results are not run again. Writes benchmarks/results/corrupted.json, where others stay; exit status 1 if one is elsewhere.
+have their results are not run again. Writes benchmarks/results/corrupted.json, where others stay; exit status 1 if one
+is elsewhere.
 """
 
 from __future__ import annotations
