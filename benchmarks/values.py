@@ -36,12 +36,28 @@ TASKS = {
 }
 STARTS = {"imitation": {"walks": 2500, "reverse": 1200}, "cut_short": {"reverse": 70}}  # steps
 OFFLINE = "algorithm/data=offline"
+ILQL = ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]
+
+
+def falling(steps: int, rate: str) -> list[str]:
+    """A learning rate that falls to nothing."""
+    schedule = [
+        "optimizer/schedule@algorithm.optimizer.schedule=cosine",
+        f"algorithm.optimizer.schedule.horizon={steps}",
+    ]
+    return [*schedule, f"algorithm.optimizer.lr={rate}"]
+
+
 ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what it starts from, steps, overrides
     "walks": {
-        "ilql": ("imitation", 1500, ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]),
-        "soft_q": ("imitation", 1500, [OFFLINE, "algorithm/head=two"]),
-        "pcl": ("imitation", 2500, [OFFLINE, "algorithm/state_value=tied"]),
-        "mc_q": ("imitation", 1500, [OFFLINE]),
+        "soft_q": (
+            "imitation",
+            1500,
+            [OFFLINE, "algorithm/head=two", "algorithm.train_trunk=false", *falling(1500, "3e-3")],
+        ),
+        "ilql": ("imitation", 2500, [*falling(2500, "1e-3"), *ILQL]),
+        "pcl": ("imitation", 2500, [OFFLINE, "algorithm/state_value=tied", *falling(2500, "1e-3")]),
+        "mc_q": ("imitation", 1500, [OFFLINE, *falling(1500, "1e-3")]),
     },
     "reverse": {
         "soft_q": ("imitation", 200, ["credit=delta"]),
@@ -49,7 +65,7 @@ ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what 
         "double_dqn": ("cut_short", 400, ["credit=delta", "algorithm.exploration.steps=100"]),
     },
 }
-RATES = {"walks": "1e-3", "reverse": "2e-3"}
+RATE = "algorithm.optimizer.lr=2e-3"  # unless the arm has its own
 WANTED = {  # task -> arm: (what is asked for, at least)
     "walks": {name: ("reward", 0.9) for name in ("ilql", "soft_q", "pcl")},  # of the optimum
     "reverse": {"soft_q": ("sampled_reward", 0.95), "pcl": ("sampled_reward", 0.95), "double_dqn": ("reward", 0.95)},
@@ -67,7 +83,7 @@ def arm(out: Path, task: str, name: str, seed: int) -> dict[str, Any]:
     begin, steps, overrides = ARMS[task][name]
     folder = out / f"{task}-{name}-{seed}"
     lengths = [f"init_from={start(out, task, begin, seed)}", "trainer.warm_start_steps=0", f"trainer.steps={steps}"]
-    chosen = [f"algorithm={name}", f"algorithm.optimizer.lr={RATES[task]}", f"seed={seed}"]
+    chosen = [f"algorithm={name}", f"seed={seed}", *([] if any(".lr=" in word for word in overrides) else [RATE])]
     run(folder, *TASKS[task].split(), *COMMON, *lengths, *chosen, *overrides, quiet=True)
     return final(folder)
 
