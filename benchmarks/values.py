@@ -34,7 +34,7 @@ TASKS = {
     "dataset.val_size=32 dataset.test_size=2000 model.embedding=32 model.hidden=48 decode.max_length=6 "
     "reward=token_accuracy",
 }
-STARTS = {"imitation": {"walks": 2500, "reverse": 1200}, "cut_short": {"reverse": 70}}  # steps
+STARTS = {"imitation": {"walks": 2500, "reverse": 1200}, "cut_short": {"reverse": 50}}  # steps
 OFFLINE = "algorithm/data=offline"
 ILQL = ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]
 
