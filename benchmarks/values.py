@@ -38,6 +38,8 @@ STARTS = {"imitation": {"walks": 2500, "reverse": 1200}, "cut_short": {"reverse"
 OFFLINE = "algorithm/data=offline"
 ILQL = ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]
 
+PCL = [OFFLINE, "algorithm/state_value=tied", "algorithm.temperature=0.1"]
+
 
 def falling(steps: int, rate: str) -> list[str]:
     """A learning rate that falls to nothing."""
@@ -56,7 +58,7 @@ ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what 
             [OFFLINE, "algorithm/head=two", "algorithm.train_trunk=false", *falling(1500, "3e-3")],
         ),
         "ilql": ("imitation", 2500, [*falling(2500, "1e-3"), *ILQL]),
-        "pcl": ("imitation", 2500, [OFFLINE, "algorithm/state_value=tied", *falling(2500, "1e-3")]),
+        "pcl": ("imitation", 2000, [*PCL, *falling(2000, "2e-3")]),
         "mc_q": ("imitation", 1500, [OFFLINE, *falling(1500, "1e-3")]),
     },
     "reverse": {
