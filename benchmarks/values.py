@@ -38,6 +38,7 @@ STARTS = {"imitation": {"walks": 2500, "reverse": 1200}, "cut_short": {"reverse"
 OFFLINE = "algorithm/data=offline"
 ILQL = ["algorithm.conservatism=0.003", "algorithm.expectile=0.9", "algorithm.beta=32"]
 
+SOFT_Q = ["algorithm/head=two", "algorithm.temperature=0.1"]
 PCL = [OFFLINE, "algorithm/state_value=tied", "algorithm.temperature=0.1"]
 
 
@@ -52,11 +53,7 @@ def falling(steps: int, rate: str) -> list[str]:
 
 ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what it starts from, steps, overrides
     "walks": {
-        "soft_q": (
-            "imitation",
-            1500,
-            [OFFLINE, "algorithm/head=two", "algorithm.train_trunk=false", *falling(1500, "3e-3")],
-        ),
+        "soft_q": ("imitation", 1500, [OFFLINE, *SOFT_Q, *falling(1500, "1e-3")]),
         "ilql": ("imitation", 2500, [*falling(2500, "1e-3"), *ILQL]),
         "pcl": ("imitation", 2000, [*PCL, *falling(2000, "2e-3")]),
         "mc_q": ("imitation", 1500, [OFFLINE, *falling(1500, "1e-3")]),
