@@ -260,6 +260,7 @@ def test_logged_scalars_are_those_of_the_minibatch() -> None:
     chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))
     assert taught.metrics["q/mean"].item() == pytest.approx(chosen[mask].mean().item())
     assert taught.metrics["v/mean"].item() == pytest.approx(delayed.amax(-1)[mask].mean().item())
+    assert torch.equal(taught.ranges["q"], chosen[mask]) and torch.equal(taught.ranges["v"], delayed.amax(-1)[mask])
     assert taught.metrics["target_gap"].item() == pytest.approx((chosen - before)[mask].abs().mean().item())
     assert taught.metrics["td_error"].item() == pytest.approx(taught.errors[mask].abs().mean().item())
     assert taught.metrics["loss/td"].item() == pytest.approx(taught.errors[mask].square().mean().item() / 2)
@@ -300,8 +301,13 @@ def test_what_a_policy_expects_is_its_highest_value() -> None:
 
 
 REFUSED = {
-    "horizon": ("dqn horizon=2", r"algorithm.horizon=2: .*another policy chose"),
-    "horizon on replay": ("dqn horizon=2 algorithm/exploration=none", "another policy chose"),
+    "horizon": ("dqn horizon=2", r"algorithm.horizon=2: .*another policy than the best chose"),
+    "horizon on replay": ("dqn horizon=2 algorithm/exploration=none", "another policy than the best chose"),
+    "horizon of twice": ("dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy data.updates=2", "another"),
+    "horizon, tilted": (
+        "dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy algorithm/acting=tilted",
+        "another policy than the best chose",
+    ),
     "horizon of nothing": ("dqn horizon=0", "algorithm.horizon: must be at least 1"),
     "share": ("soft_q data.fresh=0.9 data.demonstrated=0.2", "algorithm.data.demonstrated: must be"),
     "capacity": ("dqn data.capacity=0", "algorithm.data.capacity: must be at least 1 token"),
@@ -310,6 +316,8 @@ REFUSED = {
     "temperature": ("soft_q temperature=0", "algorithm.temperature: must be above 0"),
     "expectile": ("ilql expectile=1", "algorithm.expectile: must be above 0 and below 1"),
     "inside": ("tba every_state=true", "state_value: group_mean tells what a source is worth"),
+    "shown alone": ("tba algorithm/data=offline", "algorithm.data.fresh=0: leaves demonstrations alone"),
+    "one by one": ("tba algorithm/data=prioritised", "algorithm.data.priority: draws episodes one by one"),
     "alone": ("tba samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
     "beta": ("mc_q acting.beta=-1", "algorithm.acting.beta: must be 0"),
     "conservatism": ("cql conservatism=-1", "algorithm.conservatism: must be 0"),
@@ -358,6 +366,19 @@ def test_shares_of_a_minibatch_are_as_asked() -> None:
     found = next(iter(algorithm.data.minibatches(rollout, 0, 1)))
     roles = torch.bincount(found.episodes.role, minlength=3)
     assert roles[SAMPLED] == 15 and len(found) == 20 and int((found.numbers >= 0).sum()) == 5
+
+
+def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() -> None:
+    """A demonstration alone would have nothing to be compared with, and teach nothing."""
+    algorithm, batch = around("tba", "samples_per_source=3", "data.minibatch_size=24", "data.updates=1"), batch_of(12)
+    rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
+    for step in range(3):
+        found = next(iter(algorithm.data.minibatches(replace(rollout, step=step), 0, algorithm.mates)))
+        fresh = found.episodes.rows(found.numbers < 0)
+        roles, groups = (getattr(fresh, name) for name in ("role", "group"))
+        shown = groups[roles != SAMPLED]
+        assert len(shown) == 4 and set(shown.tolist()) == set(groups[roles == SAMPLED].tolist())
+        assert torch.bincount(groups[roles == SAMPLED] & 0xFFFF).unique().tolist() == [0, 3]
 
 
 def test_unusable_episodes_teach_nothing() -> None:

@@ -55,12 +55,13 @@ class Dqn(ValueBased):
     ) -> None:
         if horizon is not None and horizon < 1:
             raise UserError("algorithm.horizon", f"must be at least 1, or null for the whole episode, got {horizon}")
-        if horizon is not None and horizon > 1 and not (data.on_policy and isinstance(exploration, Itself)):
+        own = data.on_policy and isinstance(exploration, Itself) and isinstance(acting, Greedy)
+        if horizon is not None and horizon > 1 and not own:
             raise UserError(
                 f"algorithm.horizon={horizon}",
-                "sums the rewards of tokens that another policy chose, and nothing corrects that: Q would be wrong",
+                "sums the rewards of tokens that another policy than the best chose, and nothing corrects that",
                 "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or "
-                "algorithm/data=on_policy algorithm/exploration=none",
+                "algorithm/data=on_policy algorithm/exploration=none algorithm/acting=greedy with data.updates=1",
             )
         if conservatism < 0:
             raise UserError("algorithm.conservatism", f"must be 0 (off) or more, got {conservatism}")
@@ -78,7 +79,7 @@ class Dqn(ValueBased):
         def teach(rows: Drawn) -> Lesson:
             episodes, weights = rows.episodes, self.weights(rows)
             output = self.learned.read(episodes)
-            values, gap = self._values(rows, output)
+            values, delayed = self._values(rows, output)
             assert episodes.rewards is not None
             ended = episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
             target = n_step_targets(episodes.rewards, values, ended, episodes.mask, self.horizon)
@@ -91,13 +92,15 @@ class Dqn(ValueBased):
                 "loss/td": masked_sum(td.detach(), episodes.mask) / tokens,
                 "td_error": masked_sum(error.abs(), episodes.mask) / tokens,
                 "q/mean": masked_sum(known, episodes.mask) / tokens,
-                "v/mean": masked_sum(values[:, :-1], episodes.mask) / tokens,
             }
+            ranges = {"q": known[episodes.mask]}
             if self.target is not None:
-                metrics["target_gap"] = masked_sum((known - gap).abs(), episodes.mask) / tokens
+                metrics["v/mean"] = masked_sum(values[:, :-1], episodes.mask) / tokens
+                metrics["target_gap"] = masked_sum((known - delayed).abs(), episodes.mask) / tokens
+                ranges["v"] = values[:, :-1][episodes.mask]
             if self.conservatism > 0:
                 metrics["loss/conservative"] = masked_sum(pushed.detach(), episodes.mask) / tokens
-            return Lesson(total, error, known, metrics)
+            return Lesson(total, error, metrics, ranges)
 
         return teach
 

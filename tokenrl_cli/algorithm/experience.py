@@ -75,18 +75,22 @@ class Experience:
 
     @property
     def on_policy(self) -> bool:
-        return self.fresh == 1
+        """Whether the policy that acted is the one that learns: after an update it is not."""
+        return self.fresh == 1 and self.updates == 1
 
     def minibatches(self, rollout: Rollout, seed: int, mates: int) -> Iterator[Drawn]:
-        """Of a judged rollout and what is kept. With `mates` above 1 that many samples of a source come together."""
+        """Of a judged rollout and what is kept. With `mates` above 1 that many samples of a source come together, and
+        demonstrations only with fresh samples of their source: alone they could be compared with nothing."""
         sampled, shown = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
             self.replay.add(sampled)
         for number in range(self.updates):
             draws = streams.generator(seed, f"minibatch/{number}", rollout.step)
+            fresh = self._some(sampled, round(self.minibatch_size * self.fresh), draws, mates)
+            beside = shown if mates == 1 else _of_same_sources(shown, fresh)
             parts = [
-                self._some(sampled, round(self.minibatch_size * self.fresh), draws, mates),
-                self._some(shown, round(self.minibatch_size * self.demonstrated), draws, mates),
+                fresh,
+                self._some(beside, round(self.minibatch_size * self.demonstrated), draws, mates),
                 self._again(round(self.minibatch_size * self.replayed), draws, mates, rollout),
             ]
             kept = [part for part in parts if part is not None]
@@ -140,6 +144,11 @@ class Experience:
 
 def _usable(rollout: Rollout, role: int) -> Rollout:
     return rollout.rows(((rollout.role == role) & rollout.valid).nonzero().squeeze(-1))
+
+
+def _of_same_sources(rows: Rollout, drawn: Drawn | None) -> Rollout:
+    groups = rows.group[:0] if drawn is None else drawn.episodes.group
+    return rows.rows(torch.isin(rows.group, groups).nonzero().squeeze(-1))
 
 
 def _together(parts: list[Drawn]) -> Drawn:

@@ -99,7 +99,8 @@ class Ilql(ValueBased):
                 "target_gap": (known - best).abs(), "adv/mean": advantages, "adv/clipped": held.to(values.dtype),
             }  # fmt: skip
             metrics = {name: masked_sum(value.detach(), mask) / tokens for name, value in logged.items()}
-            return Lesson(masked_sum(weights * each, mask) / tokens, error, known, metrics)
+            ranges = {"q": known[mask], "v": values.detach()[:, :-1][mask]}
+            return Lesson(masked_sum(weights * each, mask) / tokens, error, metrics, ranges)
 
         return teach
 

@@ -99,6 +99,12 @@ class PathConsistency(ValueBased):
         if isinstance(exploration, Boltzmann):
             problem = "acts by Q-values, and this algorithm has none"
             raise UserError("algorithm/exploration=boltzmann", problem, "algorithm/exploration=none")
+        if state_value.mates and data.priority > 0:
+            problem = "draws episodes one by one, and group_mean compares all samples of a source"
+            raise UserError("algorithm.data.priority", problem, "data.priority: 0, or state_value: head")
+        if state_value.mates and data.demonstrated > 0 and data.fresh == 0:
+            problem = "leaves demonstrations alone, and group_mean compares them with fresh samples of their source"
+            raise UserError("algorithm.data.fresh=0", problem, "data.fresh above 0, or state_value: head")
         if state_value.mates and samples_per_source < 2:
             raise UserError("algorithm.samples_per_source", f"must be at least 2 to compare, got {samples_per_source}")
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state
@@ -135,7 +141,8 @@ class PathConsistency(ValueBased):
             }  # fmt: skip
             metrics = {name: masked_sum(value.detach(), start) / starts for name, value in logged.items()}
             metrics["log_ratio"] = masked_sum(divergences.detach(), mask) / drawn.episodes.mask.sum()
-            return Lesson(loss, residual.detach().masked_fill(~start, 0.0), known, metrics)
+            ranges = {"q": known[start], "v": values.detach()[:, :-1][start]}
+            return Lesson(loss, residual.detach().masked_fill(~start, 0.0), metrics, ranges)
 
         return teach
 

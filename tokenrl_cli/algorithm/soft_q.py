@@ -83,7 +83,8 @@ class SoftQ(ValueBased):
                 "v/mean": masked_sum(values[:, :-1], episodes.mask) / tokens,
                 "target_gap": masked_sum((known - delayed).abs(), episodes.mask) / tokens,
             }
-            return Lesson(masked_sum(weights * td, episodes.mask) / tokens, error, known, metrics)
+            ranges = {"q": known[episodes.mask], "v": values[:, :-1][episodes.mask]}
+            return Lesson(masked_sum(weights * td, episodes.mask) / tokens, error, metrics, ranges)
 
         return teach
 

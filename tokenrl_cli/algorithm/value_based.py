@@ -50,8 +50,8 @@ class Lesson:
 
     loss: Tensor  # []
     errors: Tensor  # [B, T], of each token
-    q: Tensor  # [B, T], the value of what was chosen
     metrics: dict[str, Tensor]
+    ranges: dict[str, Tensor]  # numbers whose least and greatest are logged
 
 
 class ValueBased:
@@ -132,8 +132,10 @@ class ValueBased:
             self.data.observe(
                 drawn, masked_rows(torch.cat([each.errors for each in lessons]).abs(), mask) / mask.sum(-1)
             )
-            q = torch.cat([each.q for each in lessons])[mask]
-            steps.append(metrics | {"q/min": float(q.min()), "q/max": float(q.max())})
+            for name in lessons[0].ranges:
+                numbers = torch.cat([each.ranges[name] for each in lessons])
+                metrics |= {f"{name}/min": float(numbers.min()), f"{name}/max": float(numbers.max())}
+            steps.append(metrics)
             if self.follow is not None and self.target is not None:
                 move(self.target, self.learned, self.follow(self.updates))
             self.updates += 1
