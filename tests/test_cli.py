@@ -102,6 +102,11 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train --cgf job", "did you mean '--cfg'?"),
         ("train model=lsmt", "model=lsmt: there is no such option (did you mean 'lstm'?)"),
         ("train modle=gru", "modle: there is no such key or group (did you mean 'model'?)"),
+        (
+            "train algorithm=pcl algorithm/target=hard",
+            "algorithm/target: what was chosen for algorithm has no such part",
+        ),
+        ("train algorithm=oreo algorithm.consistency.span=1", "algorithm.consistency has no values"),
         ("train experiment=none_such", "experiment=none_such: there is no such option"),
         ("train algorithm/basline=none", "did you mean 'algorithm/baseline'?"),
         ("train algorithm/baseline=grredy", "did you mean 'greedy'?"),

@@ -70,12 +70,17 @@ def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
 
 
 def _unknown_key(key: str, siblings: list[str], roots: Sequence[Path]) -> UserError:
+    if "/" in key and key in groups(roots):
+        above = key.rpartition("/")[0]
+        remedy = f"tokenrl list {above} shows the parts of each; of a checkpoint only single values can be changed"
+        return UserError(key, f"what was chosen for {above} has no such part", remedy)
     parent, _, name = key.rpartition(".")
     if "/" in key or "@" in key or not parent:
         known = [*siblings, *groups(roots)]
         return UserError(key, f"there is no such key or group{hint(key, known)}", "tokenrl list shows the groups")
     close = hint(name, siblings).replace("did you mean '", f"did you mean '{parent}.")
-    listed = f"{parent} has: {', '.join(each for each in siblings if not each.startswith('_'))}" if siblings else ""
+    values = ", ".join(each for each in siblings if not each.startswith("_"))
+    listed = f"{parent} has: {values}" if values else f"{parent} has no values" if siblings else ""
     return UserError(key, f"there is no such key{close}", listed)
 
 

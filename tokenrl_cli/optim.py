@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -44,6 +44,7 @@ class Optimizer:
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
+        torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
         self.steps += 1
         return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
 
@@ -93,6 +94,12 @@ def gradient_step(
         for name, metric in metrics.items():
             totals[name] = totals[name] + metric if name in totals else metric
     return {name: float(total) for name, total in totals.items()} | optimizer.step()
+
+
+def over_steps(name: str, seen: Sequence[float]) -> float:
+    """What several steps logged under a name, as one: the mean, but the extreme of what is named /min or /max."""
+    pick: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
+    return pick.get(name.rpartition("/")[2], lambda every: sum(every) / len(every))(seen)
 
 
 def _check(lr: float, clip_norm: float) -> None:

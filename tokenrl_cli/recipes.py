@@ -60,6 +60,19 @@ def keys(file: Path) -> list[str]:
     return shown
 
 
+def parts(file: Path, group: str) -> list[str]:
+    """What the defaults of an option choose, as it is typed."""
+    inside = re.search(r"^defaults:\n((?:  - .*\n)*)", file.read_text("utf-8"), re.MULTILINE)
+    found = []
+    for entry in re.findall(r"- (?:override )?([^#\n]+)", inside[1] if inside else ""):
+        key, chosen, option = entry.strip().partition(": ")
+        if chosen:
+            found.append(f"{key[1:] if key.startswith('/') else f'{group}/{key}'}={option}")
+        elif key != "_self_":
+            found.append(f"as {group}={key}, with")
+    return found
+
+
 def choices(primary: Path) -> dict[str, str]:
     """The groups of a command's config as they are typed, each with the option it starts from."""
     inside = primary.read_text("utf-8").partition("defaults:\n")[2].partition("\n\n")[0]

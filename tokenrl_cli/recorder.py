@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenrl_cli import checkpoint
 from tokenrl_cli.interfaces import Evaluation, Model, Rollout, UserError
+from tokenrl_cli.optim import over_steps
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import Stage, Task, evaluate
@@ -259,10 +260,6 @@ class Recorder:
 
     def _log(self, stage: Stage, done: int) -> None:
         """One line for the steps since the last: means, but the extremes of what is named /min or /max."""
-        pick = {"min": min, "max": max}
-        values = {
-            name: pick.get(name.rpartition("/")[2], lambda seen: sum(seen) / len(seen))(seen)
-            for name, seen in self.window.items()
-        }
+        values = {name: over_steps(name, seen) for name, seen in self.window.items()}
         self.journal.metrics(done, stage.name, "train", None, self.elapsed, values)
         self.window.clear()

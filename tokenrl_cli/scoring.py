@@ -9,7 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import SAMPLED, Batch, Credit, Part, Reward, Rollout, Scored, Texts, Tokenizer, UserError
+from tokenrl_cli.interfaces import (
+    DEMONSTRATION,
+    SAMPLED,
+    Batch,
+    Credit,
+    Part,
+    Reward,
+    Rollout,
+    Scored,
+    Texts,
+    Tokenizer,
+    UserError,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,8 @@ def judge(
     """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
 
     A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
-    are of the part's own score, before a mixture scales it; `reward` is what is optimised.
+    are of the part's own score, before a mixture scales it; `reward` is what is optimised. Where nothing was sampled
+    there is neither; `demonstrations/reward` is what demonstrations earned.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -65,14 +78,20 @@ def judge(
         spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
         final = final.masked_fill(spoiled, torch.nan)
         total, score = total + rewards, score + final
-        known = own[sampled & ~final.isnan()]
-        metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else 0.0
-        metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
+        if bool(sampled.any()):
+            known = own[sampled & ~final.isnan()]
+            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else 0.0
+            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
         metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
         columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
     rewards = total.masked_fill(~(mask & valid.unsqueeze(-1)), 0.0)
-    metrics |= _summary(score, valid & sampled, sampled, rollout.group.cpu(), mask, ended)
+    metrics["rewards/invalid"] = float((~valid).sum())
+    if bool(sampled.any()):
+        metrics |= _summary(score, valid & sampled, sampled, rollout.group.cpu(), mask, ended)
+    shown = score[valid & (rollout.role == DEMONSTRATION).cpu()]
+    if len(shown):
+        metrics["demonstrations/reward"] = float(shown.mean())
     device = rollout.actions.device
     judged = replace(
         rollout, rewards=rewards.to(device, rollout.logprobs.dtype), valid=rollout.valid & valid.to(device)
@@ -214,7 +233,6 @@ def _summary(
         "reward": float(known.mean()) if len(known) else 0.0,
         "reward_std": float(known.std(correction=0)) if len(known) else 0.0,
         "frac_reward_zero_std": float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0,
-        "rewards/invalid": float((sampled & ~good).sum()),
         "completions/mean_length": float(mask[sampled].sum()) / max(int(sampled.sum()), 1),
         "completions/clipped_ratio": float((~ended[sampled]).sum()) / max(int(sampled.sum()), 1),
     }

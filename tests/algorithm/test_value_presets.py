@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.algorithm.test_presets import gru, padded
-from tests.presets import GRADIENTS, PRESETS, preset, targets
+from tests.presets import CONF, GRADIENTS, PRESETS, preset, targets
 from tests.running import TINY, lines, train
 from tests.values import around as tabular
 from tests.values import drawn, every_text
@@ -21,7 +22,8 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.interfaces import SAMPLED, Credit, Rollout, UserError
+from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Credit, Rollout, UserError
+from tokenrl_cli.optim import gradient_step
 from tokenrl_cli.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.scoring import judge
 
@@ -300,22 +302,50 @@ def test_what_a_policy_expects_is_its_highest_value() -> None:
     assert torch.allclose(policy.best(batch.source, batch.source_mask), q.amax(-1))
 
 
+ITSELF = "algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none algorithm/data=on_policy"
+OWN = f"dqn horizon=2 {ITSELF}"
 REFUSED = {
-    "horizon": ("dqn horizon=2", r"algorithm.horizon=2: .*another policy than the best chose"),
-    "horizon on replay": ("dqn horizon=2 algorithm/exploration=none", "another policy than the best chose"),
-    "horizon of twice": ("dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy data.updates=2", "another"),
-    "horizon, tilted": (
-        "dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy algorithm/acting=tilted",
-        "another policy than the best chose",
-    ),
+    "horizon": ("dqn horizon=2", r"algorithm.horizon=2: .*another policy than the valued one chose"),
+    "horizon on replay": (f"{OWN} algorithm/data=replay", "algorithm.horizon=2: .*another policy than the valued one"),
+    "horizon, explored": (f"{OWN} algorithm/exploration=warm_start", "another policy than the valued one"),
+    "horizon of twice": (f"{OWN} data.updates=2", "another policy than the valued one"),
+    "horizon, the best": (f"{OWN} algorithm/backup=maximum", "another policy than the valued one"),
     "horizon of nothing": ("dqn horizon=0", "algorithm.horizon: must be at least 1"),
+    "one way": ("dqn algorithm/exploration=none", "algorithm/exploration=none: the best token of a new head"),
+    "never acts": ("ilql algorithm/exploration=warm_start", "algorithm/exploration: says how the policy acts while"),
+    "no replay": (
+        "soft_q algorithm/data=on_policy data.priority=1",
+        "algorithm.data.priority: must be 0 where nothing",
+    ),
+    "no room": (
+        "dqn data.capacity=2",
+        r"algorithm.data.capacity: must hold a text of decode.max_length=3 tokens, got 2",
+    ),
+    "no episode": (
+        "soft_q data.minibatch_size=2",
+        "algorithm.data.minibatch_size: leaves no episode to a share of 0.25",
+    ),
+    "cut returns": ("mc_q bootstrap_truncated=true", "algorithm.bootstrap_truncated=true: needs the value of where"),
+    "cut group": ("tba bootstrap_truncated=true", "algorithm.bootstrap_truncated=true: asks what the state is worth"),
+    "logits as Q": ("dqn algorithm/head=logits", "algorithm/head=logits: log-probabilities are no values here"),
+    "logits tilted": ("ilql algorithm/head=logits", "algorithm/head=logits: log-probabilities are no values here"),
+    "logits twice": ("soft_q algorithm/head=logits", "algorithm/head=logits: makes a policy of the model's own logits"),
+    "logits frozen": (
+        "soft_q algorithm/head=logits algorithm/prior=uniform train_trunk=false",
+        "algorithm/head=logits: .*train_trunk=false would leave it as it is",
+    ),
+    "frozen behaviour": ("ilql train_trunk=false", "algorithm.behaviour_coef=1.0: the behaviour is the model itself"),
+    "no path": ("pcl consistency.span=0", "algorithm.consistency.span: must be at least 1, got 0"),
+    "short paths": ("tba consistency.span=1", "algorithm.every_state=false: leaves all tokens but the first to paths"),
+    "own tokens": ("oreo every_state=false", "algorithm.every_state=false: leaves all tokens but the first to paths"),
+    "speed": ("pcl state_value.scale=0", "algorithm.state_value.scale: must be above 0"),
     "share": ("soft_q data.fresh=0.9 data.demonstrated=0.2", "algorithm.data.demonstrated: must be"),
     "capacity": ("dqn data.capacity=0", "algorithm.data.capacity: must be at least 1 token"),
     "epsilon": ("dqn exploration.end=1.5", r"algorithm.exploration.end: must be in \[0, 1\]"),
     "twins": ("dqn head.count=2", "algorithm.head.layer: must be"),
     "temperature": ("soft_q temperature=0", "algorithm.temperature: must be above 0"),
     "expectile": ("ilql expectile=1", "algorithm.expectile: must be above 0 and below 1"),
-    "inside": ("tba every_state=true", "state_value: group_mean tells what a source is worth"),
+    "inside": ("tba every_state=true", "algorithm/state_value=group_mean: tells what a source is worth"),
     "shown alone": ("tba algorithm/data=offline", "algorithm.data.fresh=0: leaves demonstrations alone"),
     "one by one": ("tba algorithm/data=prioritised", "algorithm.data.priority: draws episodes one by one"),
     "alone": ("tba samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
@@ -334,16 +364,107 @@ def test_what_cannot_be_is_refused_by_name(words: str, problem: str) -> None:
 
 
 def test_its_own_episodes_may_be_summed_over_two_steps() -> None:
-    around("dqn horizon=2 algorithm/exploration=none algorithm/data=on_policy")
+    around(OWN)
+
+
+def test_values_train_no_trunk_where_they_are_told_not_to() -> None:
+    """Path consistency's V reads hidden states and leaves them alone; so does every head without the trunk."""
+    algorithm = disturb(around("pcl"))
+    rows = drawn(judged(algorithm.model))
+    hidden = algorithm.learned.read(rows.episodes).hidden
+    algorithm.state_value(hidden, torch.zeros(hidden.shape[:2]), torch.zeros(len(rows))).square().sum().backward()
+    assert all(p.grad is None for p in algorithm.model.parameters())
+    assert all(p.grad.abs().max() > 0 for p in algorithm.learned.heads.parameters())
+
+
+@pytest.mark.parametrize("words", ["dqn", "soft_q", "ilql behaviour_coef=0"])
+def test_without_the_trunk_only_heads_learn(words: str) -> None:
+    """The model keeps its bits, and no gradient is left on it to pile up."""
+    algorithm = disturb(around(words, "train_trunk=false", "data.updates=3"))
+    before = [copy.deepcopy(part.state_dict()) for part in (algorithm.model, algorithm.learned.heads)]
+    rollout = judged(algorithm.model)
+    algorithm.update(
+        replace(rollout, role=torch.full_like(rollout.role, DEMONSTRATION)) if "ilql" in words else rollout
+    )
+    after = [part.state_dict() for part in (algorithm.model, algorithm.learned.heads)]
+    assert all(torch.equal(value, before[0][name]) for name, value in after[0].items())
+    assert any(not torch.equal(value, before[1][name]) for name, value in after[1].items())
+    assert all(p.grad is None for p in algorithm.model.parameters())
+
+
+@pytest.mark.parametrize("every", ["true", "false"])
+def test_priorities_are_means_over_the_equations_of_an_episode(every: str) -> None:
+    """Long texts are not more surprising for having more tokens, nor less where only their start counts."""
+    words = ["algorithm/data=prioritised", "data.updates=1", f"every_state={every}", "data.priority=1"]
+    algorithm = disturb(around("pcl", *words))
+    rollout = judged(algorithm.model)
+    again = disturb(around("pcl", *words))
+    algorithm.update(rollout)
+    kept = again.data.replay
+    kept.add(rollout)
+    whole = drawn(kept.episodes(torch.arange(len(kept)), rollout))
+    errors = again.lesson(whole)(whole).errors.abs()
+    mean = errors[:, 0] if every == "false" else errors.sum(-1) / whole.episodes.mask.sum(-1)
+    found = algorithm.data.replay.table["priority"][: len(kept)]
+    seen = found != found.max()  # what was not drawn is as surprising as the most
+    assert int(seen.sum()) > 3 and torch.allclose(found[seen], mean[seen].detach())
+
+
+def test_what_is_logged_of_a_step_with_several_updates() -> None:
+    """Means, but the least and the greatest; epsilon is what was acted with."""
+    algorithm = disturb(around("dqn", "data.updates=1", "exploration.steps=4"))
+    batch, told = batch_of(4), []
+    for _ in range(2):
+        rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
+        told.append(algorithm.update(rollout)["epsilon"])
+    assert told == [1.0, pytest.approx(0.775)]
+    rollout = judged(algorithm.model)
+    twice = disturb(around("dqn", "data.updates=2"))
+    once = disturb(around("dqn", "data.updates=1"))
+    both, first = twice.update(rollout), once.update(rollout)
+    assert both["q/min"] <= first["q/min"] and both["q/max"] >= first["q/max"] and both["td_error"] != first["td_error"]
+
+
+@pytest.mark.parametrize("name", ["ilql", "soft_q"])
+def test_in_mixed_precision_an_update_reads_what_the_one_before_wrote(name: str) -> None:
+    """Autocast keeps copies of weights; a stale one would be learned from again."""
+    losses = []
+    for precision in (torch.float32, torch.bfloat16):
+        torch.manual_seed(11)
+        model = gru().float()
+        algorithm = preset(name, model, Letters(), 3, "algorithm/data=on_policy", "algorithm.optimizer.lr=0.05")
+        rows = drawn(judged(model), torch.ones(12))
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            taught = []
+            for _ in range(4):
+                teach = algorithm.lesson(rows)
+                gradient_step(algorithm.optimizer, rows, lambda part, teach=teach: (teach(part).loss, {}), 1)
+                taught.append(float(algorithm.lesson(rows)(rows).loss.detach()))
+        losses.append(taught)
+    assert losses[1] == pytest.approx(losses[0], rel=0.1) and len(set(losses[1])) == 4
+
+
+def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
+    """Offline there is no sample, and no reward of one; there is what demonstrations earned."""
+    assert train(tmp_path / "run", "algorithm=ilql", "credit=delta") == 0
+    logged = [
+        line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train" and line["split"] == "train"
+    ]
+    assert logged and all("reward" not in line and "completions/mean_length" not in line for line in logged)
+    assert all(line["demonstrations/reward"] > 0 for line in logged)
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_every_preset_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
     small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]
-    chosen = [f"algorithm={name}", "model=transformer", "credit=delta", "algorithm.bootstrap_truncated=true"]
+    goes_on = str(name not in ("mc_q", "tba")).lower()  # those know no value of where a text was cut
+    chosen = [f"algorithm={name}", "model=transformer", "credit=delta", f"algorithm.bootstrap_truncated={goes_on}"]
     assert train(tmp_path / "run", *small, *chosen, tiny=False) == 0
     logged = [line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train"]
     assert any("q/mean" in metrics for metrics in logged)
+    explained = set(re.findall(r"`([\w/]+)`", (CONF.parent / "README.md").read_text("utf-8")))
+    own = {key for line in lines(tmp_path / "run") for key in line["metrics"] if not key.startswith("rewards/")}
+    assert own <= explained, own - explained
 
 
 def test_prioritised_rows_weigh_what_was_taken_back() -> None:

@@ -131,8 +131,46 @@ def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> N
     assert found["test-sample-beta=100"] < found["test-sample"] < found["test-sample-beta=0"]
 
 
-def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path) -> None:
+def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, "algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=1e-2") == 0
+    kept = run / "checkpoints"
+    steps = {name: int((kept / name).resolve().name) for name in ("best", "last", "warm_start")}
+    for name in steps:
+        assert tokenrl("eval", f"ckpt={kept / name}") == 0
+    expected = {f"test-greedy-step={step}" for step in steps.values() if step != steps["best"]} | {"test-greedy"}
+    assert {folder.name for folder in (run / "eval").iterdir()} == expected and len(expected) > 1
+    capsys.readouterr()
+    assert tokenrl("eval", f"ckpt={kept / 'warm_start'}", "algorithm.beta=2") == 2
+    problem = "algorithm.beta=2: changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
+    assert problem in capsys.readouterr().err
+
+
+def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What acts by values is more than its model; a policy that is its model may be begun from."""
+    for name, status in (("soft_q", 2), ("pcl", 0)):
+        assert train(tmp_path / name, f"algorithm={name}") == 0
+        capsys.readouterr()
+        start = [f"init_from={tmp_path / name / 'checkpoints' / 'last'}", "trainer.warm_start_steps=0"]
+        assert train(tmp_path / f"{name} again", *start) == status
+        said = capsys.readouterr().err
+        assert status == 0 or "acts by values: its model alone is not the policy" in said
+    start = [f"init_from={tmp_path / 'soft_q' / 'checkpoints' / 'warm_start'}", "trainer.warm_start_steps=0"]
+    assert train(tmp_path / "from its warm start", *start) == 0
+
+
+def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     swept = ["--multirun", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra.job.num}"]
     assert tokenrl("train", *swept, *TINY, "algorithm=rloo,soft_q,pcl,ilql") == 0
     ended = [json.loads((tmp_path / str(job) / "results.json").read_text())["test"]["final"] for job in range(4)]
     assert all("sampled_reward" in each for each in ended)
+    table = capsys.readouterr().out.strip().splitlines()[-6:]
+    assert table[0].startswith("test, greedy") and table[5] == f"runs: {tmp_path}"
+    column = table[0].split().index("sampled_reward") - 1  # the first has two words
+    for name, line, each in zip(("rloo", "soft_q", "pcl", "ilql"), table[1:5], ended, strict=True):
+        cells = line.split()
+        assert cells[0] == f"algorithm={name}" and float(cells[column]) == pytest.approx(
+            each["sampled_reward"], abs=5e-4
+        )

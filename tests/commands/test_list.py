@@ -54,3 +54,13 @@ def test_listing_takes_no_library_but_pythons_own() -> None:
         "import sys; from tokenrl_cli.cli import status; status(['list', 'model']); sys.exit('yaml' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
+    assert tokenrl("list", "algorithm/dueling_dqn") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1:] == ["  as algorithm=double_dqn, with", "  algorithm/head=dueling"]
+    assert tokenrl("list", "algorithm/mc_q") == 0
+    assert "  algorithm/acting=tilted\n" in capsys.readouterr().out
+    assert tokenrl("list", "experiment/e2e_lstm_rloo") == 0
+    assert "\n  dataset=e2e_nlg\n" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from tokenrl_cli.functional.value import (
     advantage_weights,
     conservative,
     double,
+    expected,
     expectile_error,
     last_steps,
     maximum,
@@ -45,6 +46,13 @@ def test_double_values_what_the_other_network_chose() -> None:
     assert gradient(double(target, online), target).tolist() == [[[0, 0, 1]]]
     with pytest.raises(RuntimeError, match="not have been used"):
         gradient(double(target, online), online)
+
+
+def test_what_a_policy_expects_by_hand() -> None:
+    target = torch.tensor([[[1.0, 5.0, 3.0]], [[4.0, 2.0, 2.5]]], requires_grad=True)  # lower: 1, 2, 2.5
+    policy = torch.tensor([[0.5, 0.3, 0.2]])
+    assert expected(target, policy).tolist() == [pytest.approx(1.6)]
+    assert torch.allclose(gradient(expected(target, policy), target)[:, 0], torch.tensor([[0.5, 0, 0], [0, 0.3, 0.2]]))
 
 
 def test_with_identical_networks_double_q_learning_is_q_learning() -> None:
@@ -106,10 +114,15 @@ def test_conservative_by_hand() -> None:
 
 @pytest.mark.parametrize("expectile", [0.5, 0.9])
 def test_the_expectile_error_by_hand(expectile: float) -> None:
-    values, targets = torch.tensor([1.0, 1.0, 1.0], requires_grad=True), torch.tensor([3.0, 0.0, 1.0])
+    values, targets = (
+        torch.tensor([1.0, 1.0, 1.0], requires_grad=True),
+        torch.tensor([3.0, 0.0, 1.0], requires_grad=True),
+    )
     error = expectile_error(values, targets, expectile)
     assert torch.allclose(error, torch.tensor([expectile * 4, (1 - expectile) * 1, 0.0]))
     assert torch.allclose(gradient(error, values), torch.tensor([-4 * expectile, 2 * (1 - expectile), 0.0]))
+    with pytest.raises(RuntimeError, match="not have been used"):
+        gradient(expectile_error(values, targets, expectile), targets)
 
 
 def test_advantage_weights_stay_finite_and_say_where_they_were_held() -> None:
@@ -122,8 +135,12 @@ def test_advantage_weights_stay_finite_and_say_where_they_were_held() -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 0.2])
 def test_value_error_by_hand(clip: float) -> None:
-    values, before = torch.tensor([1.0, 1.0], requires_grad=True), torch.tensor([0.5, 0.9])
-    error = value_error(values, before, torch.tensor([2.0, 3.0]), clip)
+    values, before = torch.tensor([1.0, 1.0], requires_grad=True), torch.tensor([0.5, 0.9], requires_grad=True)
+    targets = torch.tensor([2.0, 3.0], requires_grad=True)
+    error = value_error(values, before, targets, clip)
     held = (0.7 - 2) ** 2 / 2 if clip else (1 - 2) ** 2 / 2  # .7: .5 moved by the clip
     assert torch.allclose(error, torch.tensor([held, 2.0]))
     assert torch.allclose(gradient(error, values), torch.tensor([0.0 if clip else -1.0, -2.0]))
+    for other in (before, targets):
+        with pytest.raises(RuntimeError, match="not have been used"):
+            gradient(value_error(values, before, targets, clip), other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenrl_cli.algorithm.parts import frozen_copy
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Model, ModelOutput, State, UserError
 
 Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]
-
-
-def frozen_copy(module: Any) -> Any:
-    """A copy that never learns."""
-    return copy.deepcopy(module).requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)

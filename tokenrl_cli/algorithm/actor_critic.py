@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import move, within
+from tokenrl_cli.algorithm.parts import frozen_copy, move, within
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
@@ -86,7 +85,7 @@ class ActorCritic:
         like = next(model.parameters())
         self.model = model
         self.critic = Critic(critic, tokenizer.size).to(like.device, like.dtype)
-        self.delayed_actor, self.delayed_critic = _frozen(model), _frozen(self.critic)
+        self.delayed_actor, self.delayed_critic = frozen_copy(model), frozen_copy(self.critic)
         self.eos_id, self.seed = tokenizer.eos_id, seed
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
         self.samples_per_source, self.target_rate, self.critic_steps = samples_per_source, target_rate, critic_steps
@@ -208,7 +207,3 @@ class Critic(nn.Module):
 
 def _usable(rollout: Rollout) -> Tensor:
     return rollout.mask & rollout.valid.unsqueeze(-1)
-
-
-def _frozen(module: Any) -> Any:
-    return copy.deepcopy(module).requires_grad_(False).eval()

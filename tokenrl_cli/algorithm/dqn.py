@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.acting import Composed, Greedy, Itself, Tilted
 from tokenrl_cli.algorithm.experience import Drawn, Experience
+from tokenrl_cli.algorithm.heads import own_values
 from tokenrl_cli.algorithm.parts import asked, needs
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased
 from tokenrl_cli.functional.chunks import in_pieces
@@ -23,7 +24,8 @@ from tokenrl_cli.optim import Optimizer
 class Dqn(ValueBased):
     """loss = mean_t sum_h (y_t - Q_h(s_t, a_t))^2 / 2 + conservatism (log sum_a exp Q_h(s_t, a) - Q_h(s_t, a_t))
 
-    y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, V by `backup` of the target network; gamma = 1. The last
+    y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, V by `backup` of the target network; gamma = 1. What is
+    learned is the best policy's Q (maximum, double), or that of the policy that acts (expected). The last
     token of an episode has no successor; with `bootstrap_truncated` one that was cut at the limit has (then use
     credit=delta: what is still owed is the rest of the score, not all of it again). Without a horizon y_t is the return
     itself, that of the policies that acted, and nothing is bootstrapped.
@@ -55,14 +57,24 @@ class Dqn(ValueBased):
     ) -> None:
         if horizon is not None and horizon < 1:
             raise UserError("algorithm.horizon", f"must be at least 1, or null for the whole episode, got {horizon}")
-        own = data.on_policy and isinstance(exploration, Itself) and isinstance(acting, Greedy)
+        own = data.on_policy and isinstance(exploration, Itself) and "policy" in needs(backup)
         if horizon is not None and horizon > 1 and not own:
             raise UserError(
                 f"algorithm.horizon={horizon}",
-                "sums the rewards of tokens that another policy than the best chose, and nothing corrects that",
-                "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or "
-                "algorithm/data=on_policy algorithm/exploration=none algorithm/acting=greedy with data.updates=1",
+                "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that",
+                "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy "
+                "that acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
+                "algorithm/data=on_policy",
             )
+        if bootstrap_truncated and horizon is None:
+            problem = "needs the value of where a text was cut, and returns of whole texts ask no network for one"
+            raise UserError("algorithm.bootstrap_truncated=true", problem, "algorithm.horizon=1")
+        if isinstance(acting, Greedy) and isinstance(exploration, Itself) and data.samples:
+            problem = "the best token of a new head is always the same one, so nothing else would ever be tried"
+            raise UserError(
+                "algorithm/exploration=none", problem, "warm_start or boltzmann, or algorithm/acting=tilted"
+            )
+        own_values(head)
         if conservatism < 0:
             raise UserError("algorithm.conservatism", f"must be 0 (off) or more, got {conservatism}")
         self.acting = acting
@@ -123,15 +135,22 @@ class Dqn(ValueBased):
         if self.target is None:
             nothing = torch.zeros(actions.shape, dtype=rows.episodes.logprobs.dtype, device=actions.device)
             return nothing, nothing[:, :-1]
-        target, delayed = self.target, self.target.read(rows.episodes)
-        online = self.learned.heads["q"] if "online" in needs(self.backup) else None
+        target, delayed, prior = self.target, self.target.read(rows.episodes), None
+        if "policy" in needs(self.backup) and self.acting.model is not None:
+            prior = self.acting.model(rows.episodes.source, rows.episodes.source_mask, actions)
 
-        def valued(hidden: Tensor, now: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        def valued(hidden: Tensor, now: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
             q = target.heads["q"](hidden, delayed.project)
-            values = asked(self.backup, target=q, online=online and online(now, output.project))
-            return values, q.amin(0).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+            known = {"target": q}
+            if needs(self.backup) & {"online", "policy"}:
+                known["online"] = self.learned.heads["q"](now, output.project)
+            if "policy" in needs(self.backup):
+                acted_by = prior and ModelOutput(before, prior.project)
+                known["policy"] = self.acting.logits(known["online"].amin(0), acted_by).softmax(-1)
+            return asked(self.backup, **known), q.amin(0).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
-        values, chosen = in_pieces(valued, self.size, delayed.hidden, output.hidden.detach(), actions)
+        read = (delayed.hidden, output.hidden.detach(), (prior or output).hidden.detach())
+        values, chosen = in_pieces(valued, self.size, *read, actions)
         return values, chosen[:, :-1]
 
     def policy(self) -> Composed:

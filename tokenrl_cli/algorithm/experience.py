@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -57,14 +58,19 @@ class Experience:
             ("capacity", capacity >= 1, "at least 1 token"),
             ("priority", priority >= 0, "0 (uniform) or more"),
             ("correction", 0 <= correction <= 1, "in [0, 1]"),
+            ("priority", priority == 0 or fresh + demonstrated < 1 - 1e-9, "0 where nothing is drawn from the replay"),
         ):
             if not holds:
                 raise UserError(f"algorithm.data.{name}", f"must be {wanted}, got {locals()[name]}")
         self.minibatch_size, self.updates = minibatch_size, updates
-        self.fresh, self.demonstrated = fresh, demonstrated
-        self.replayed = max(0.0, 1 - fresh - demonstrated)
-        if self.replayed < 1e-9:
-            self.replayed = 0.0
+        shares = [fresh, demonstrated, max(0.0, 1 - fresh - demonstrated)]
+        self.fresh, self.demonstrated, self.replayed = (share if share > 1e-9 else 0.0 for share in shares)
+        ends = [round(minibatch_size * share) for share in accumulate(shares)]
+        self.counts = [end - before for before, end in pairwise([0, *ends])]  # of fresh, demonstrated, replayed
+        for share, count in zip(shares, self.counts, strict=True):
+            if share > 1e-9 and count == 0:
+                problem = f"leaves no episode to a share of {share:g}, got {minibatch_size}"
+                raise UserError("algorithm.data.minibatch_size", problem, "make it larger, or the share 0")
         self.priority, self.correction = priority, correction
         self.replay = Replay(capacity)
 
@@ -84,14 +90,15 @@ class Experience:
         sampled, shown = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
             self.replay.add(sampled)
+        of_fresh, of_shown, of_kept = self.counts
         for number in range(self.updates):
             draws = streams.generator(seed, f"minibatch/{number}", rollout.step)
-            fresh = self._some(sampled, round(self.minibatch_size * self.fresh), draws, mates)
+            fresh = self._some(sampled, of_fresh, draws, mates)
             beside = shown if mates == 1 else _of_same_sources(shown, fresh)
             parts = [
                 fresh,
-                self._some(beside, round(self.minibatch_size * self.demonstrated), draws, mates),
-                self._again(round(self.minibatch_size * self.replayed), draws, mates, rollout),
+                self._some(beside, of_shown, draws, mates),
+                self._again(of_kept, draws, mates, rollout),
             ]
             kept = [part for part in parts if part is not None]
             if kept:

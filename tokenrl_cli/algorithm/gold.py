@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.algorithm.parts import frozen_copy, within
 from tokenrl_cli.functional.demonstrations import ahead
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
@@ -69,7 +68,7 @@ class Gold:
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         self.model, self.eos_id = model, tokenizer.eos_id
-        self.frozen, self.lagged = (copy.deepcopy(model).requires_grad_(False).eval() for _ in range(2))
+        self.frozen, self.lagged = (frozen_copy(model) for _ in range(2))
         self.value, self.suffix, self.lower_bound, self.least = value, suffix, lower_bound, least
         self.floor, self.sync_every, self.micro_batches = floor, sync_every, micro_batches
         self.optimizer = optimizer(model.parameters())

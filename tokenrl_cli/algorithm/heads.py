@@ -64,7 +64,7 @@ class Logits(nn.Module):
 
     def __init__(self, model: Any, scale: float) -> None:
         super().__init__()
-        self.level = Level(model, scale)
+        self.level = Level(model, scale, "head.scale")
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """[..., D] -> [1, ..., V]; `project` gives temperature * logits."""
@@ -72,18 +72,27 @@ class Logits(nn.Module):
 
 
 class Level(nn.Module):
-    """One number a state: scale (w h + b). Adam's steps are as long whatever the gradient, so `scale` is its speed."""
+    """One number a state: scale (w h + b). Adam's steps are as long whatever the gradient, so `scale` is its speed;
+    `key` is its name in the configuration."""
 
-    def __init__(self, model: Any, scale: float) -> None:
+    def __init__(self, model: Any, scale: float, key: str) -> None:
         super().__init__()
         if scale <= 0:
-            raise UserError("scale", f"must be above 0, got {scale}")
+            raise UserError(f"algorithm.{key}", f"must be above 0, got {scale}")
         like = next(model.parameters())
         self.scale, self.linear = scale, zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [...]."""
         return self.scale * precise(self.linear(hidden).squeeze(-1))
+
+
+def own_values(head: nn.Module) -> None:
+    """Refuses what is made for soft Q-learning."""
+    if isinstance(head, Logits):
+        problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
+        remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
+        raise UserError("algorithm/head=logits", problem, remedy)
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:

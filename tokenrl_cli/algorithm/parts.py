@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -162,6 +163,15 @@ class AdaptiveKl:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.coefficient = state["coefficient"]
+
+
+def frozen_copy(module: Any) -> Any:
+    """A copy that never learns."""
+    copied = copy.deepcopy(module).requires_grad_(False).eval()
+    for part in copied.modules():
+        if isinstance(part, nn.RNNBase):
+            part.flatten_parameters()  # a copy's lie apart, and cuDNN would gather them at every call
+    return copied
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Head:
     mates = False
 
     def __init__(self, model: Any, scale: float) -> None:
-        self.head: nn.Module | None = Level(model, scale)
+        self.head: nn.Module | None = Level(model, scale, "state_value.scale")
 
     def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
         assert self.head is not None
@@ -47,7 +47,7 @@ class Tied:
     mates = False
 
     def __init__(self, model: Any, scale: float) -> None:
-        self.head: nn.Module | None = Level(model, scale)
+        self.head: nn.Module | None = Level(model, scale, "state_value.scale")
 
     def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
         assert self.head is not None
@@ -93,20 +93,33 @@ class PathConsistency(ValueBased):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         above_zero(temperature=temperature)
-        if state_value.mates and every_state:
-            problem = "group_mean tells what a source is worth, nothing of the states inside a text"
-            raise UserError("algorithm/state_value", problem, "every_state: false, or state_value: head")
-        if isinstance(exploration, Boltzmann):
-            problem = "acts by Q-values, and this algorithm has none"
-            raise UserError("algorithm/exploration=boltzmann", problem, "algorithm/exploration=none")
-        if state_value.mates and data.priority > 0:
-            problem = "draws episodes one by one, and group_mean compares all samples of a source"
-            raise UserError("algorithm.data.priority", problem, "data.priority: 0, or state_value: head")
-        if state_value.mates and data.demonstrated > 0 and data.fresh == 0:
-            problem = "leaves demonstrations alone, and group_mean compares them with fresh samples of their source"
-            raise UserError("algorithm.data.fresh=0", problem, "data.fresh above 0, or state_value: head")
-        if state_value.mates and samples_per_source < 2:
-            raise UserError("algorithm.samples_per_source", f"must be at least 2 to compare, got {samples_per_source}")
+        bound = getattr(consistency, "keywords", {})
+        span, whole = bound.get("span"), "span" in bound and bound["span"] is None
+        head = "algorithm/state_value=head"
+        for wrong, where, problem, remedy in (
+            (span is not None and span < 1, "algorithm.consistency.span", f"must be at least 1, got {span}",
+             "null goes to the end"),
+            (not every_state and not whole, "algorithm.every_state=false",
+             "leaves all tokens but the first to paths, and only whole ones go through them all",
+             "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"),
+            (isinstance(exploration, Boltzmann), "algorithm/exploration=boltzmann",
+             "acts by Q-values, and this algorithm has none", "algorithm/exploration=none"),
+            (state_value.mates and every_state, "algorithm/state_value=group_mean",
+             "tells what a source is worth, nothing of the states inside a text",
+             f"algorithm.every_state=false, or {head}"),
+            (state_value.mates and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
+             "asks what the state is worth where a text was cut, and group_mean does not tell", head),
+            (state_value.mates and data.priority > 0, "algorithm.data.priority",
+             "draws episodes one by one, and group_mean compares all samples of a source",
+             f"algorithm.data.priority=0, or {head}"),
+            (state_value.mates and data.demonstrated > 0 and data.fresh == 0, "algorithm.data.fresh=0",
+             "leaves demonstrations alone, and group_mean compares them with fresh samples of their source",
+             f"algorithm.data.fresh=0.5, say, or {head}"),
+            (state_value.mates and samples_per_source < 2, "algorithm.samples_per_source",
+             f"must be at least 2 to compare, got {samples_per_source}", head),
+        ):  # fmt: skip
+            if wrong:
+                raise UserError(where, problem, remedy)
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state
         self.state_value, self.prior, self.bootstrap_truncated = state_value, prior, bootstrap_truncated
         self.mates = samples_per_source if state_value.mates else 1
@@ -117,13 +130,13 @@ class PathConsistency(ValueBased):
         )  # fmt: skip
 
     def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        starts = self._starts(drawn.episodes).sum()
+        starts = self.starts(drawn.episodes).sum()
         worth = self._worth(drawn.episodes)
         done = 0  # rows of the parts before
 
         def teach(rows: Drawn) -> Lesson:
             nonlocal done
-            episodes, mask, start = rows.episodes, rows.episodes.mask, self._starts(rows.episodes)
+            episodes, mask, start = rows.episodes, rows.episodes.mask, self.starts(rows.episodes)
             divergences, tied, hidden = self._read(episodes)
             values = self.state_value(hidden, tied, worth[done : done + len(rows)])
             done += len(rows)
@@ -146,7 +159,7 @@ class PathConsistency(ValueBased):
 
         return teach
 
-    def _starts(self, episodes: Rollout) -> Tensor:
+    def starts(self, episodes: Rollout) -> Tensor:
         first = torch.zeros_like(episodes.mask)
         first[:, 0] = True
         return episodes.mask if self.every_state else first
@@ -181,5 +194,9 @@ class PathConsistency(ValueBased):
         return policy
 
     def _parts(self) -> dict[str, Any]:
-        kept = {} if self.prior.model is None else {"prior": self.prior.model}
-        return super()._parts() | kept
+        """The policy is the model, and needs no head."""
+        parts = super()._parts()
+        parts["heads"] = parts.pop("policy.heads")
+        if self.prior.model is not None:
+            parts["prior"] = self.prior.model
+        return parts

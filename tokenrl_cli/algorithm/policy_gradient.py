@@ -7,7 +7,6 @@ parameters what it reads, or, where it remembers something, a small class of par
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -24,6 +23,7 @@ from tokenrl_cli.algorithm.parts import (
     ValueHead,
     asked,
     checked,
+    frozen_copy,
     move,
     needs,
     within,
@@ -46,7 +46,7 @@ from tokenrl_cli.interfaces import (
     Tokenizer,
     UserError,
 )
-from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 from tokenrl_cli.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
 
 # by how much the same log-probability may differ between one pass and step by step
@@ -152,7 +152,7 @@ class PolicyGradient:
         self.model = model
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
-        self.reference = copy.deepcopy(model).requires_grad_(False).eval() if compared else None
+        self.reference = frozen_copy(model) if compared else None
         self.follow = checked("reference", reference)
         self.eos_id = tokenizer.eos_id
         self.seed = seed
@@ -237,7 +237,7 @@ class PolicyGradient:
         if self.reference is not None:
             move(self.reference, self.model, self.follow(self.rollouts))
         self.rollouts += 1
-        return metrics | {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        return metrics | {name: over_steps(name, [step[name] for step in steps]) for name in steps[0]}
 
     def _parts(self, weighted: Weighted, step: int, epoch: int) -> Iterator[Weighted]:
         """The minibatches of an epoch, each with weights of its own; one is the whole rollout in its order."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.acting import frozen_copy
+from tokenrl_cli.algorithm.acting import Itself
 from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.parts import checked, move, within
+from tokenrl_cli.algorithm.parts import checked, frozen_copy, move, within
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
-from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 from tokenrl_cli.sampling import Decoding, concatenate, generate, recite, rollout_of
 
 
@@ -81,6 +81,12 @@ class ValueBased:
         for name, count in (("samples_per_source", samples_per_source), ("micro_batches", micro_batches)):
             if count < 1:
                 raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
+        if data.replayed and data.replay.capacity < max_length:
+            problem = f"must hold a text of decode.max_length={max_length} tokens, got {data.replay.capacity}"
+            raise UserError("algorithm.data.capacity", problem)
+        if not (data.samples or isinstance(exploration, Itself)):
+            problem = "says how the policy acts while it learns, and demonstrations alone never let it act"
+            raise UserError("algorithm/exploration", problem, "algorithm/exploration=none, or other algorithm/data")
         self.model = model.eval()
         self.learned = Learned(model, heads, train_trunk)
         self.follow = target if target is None else checked("target", target)
@@ -128,19 +134,18 @@ class ValueBased:
                 return taught.loss, taught.metrics
 
             metrics = gradient_step(self.optimizer, drawn, loss, self.micro_batches)
-            mask = drawn.episodes.mask
-            self.data.observe(
-                drawn, masked_rows(torch.cat([each.errors for each in lessons]).abs(), mask) / mask.sum(-1)
-            )
-            for name in lessons[0].ranges:
-                numbers = torch.cat([each.ranges[name] for each in lessons])
-                metrics |= {f"{name}/min": float(numbers.min()), f"{name}/max": float(numbers.max())}
-            steps.append(metrics)
+            at = self.starts(drawn.episodes)
+            self.data.observe(drawn, masked_rows(torch.cat([each.errors for each in lessons]).abs(), at) / at.sum(-1))
+            steps.append(metrics | _extremes(lessons))
             if self.follow is not None and self.target is not None:
                 move(self.target, self.learned, self.follow(self.updates))
             self.updates += 1
-        means = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
-        return means | self.exploration.metrics(self.collected) | self.data.metrics(rollout.step)
+        logged = {name: over_steps(name, [step[name] for step in steps]) for name in (steps[0] if steps else ())}
+        return logged | self.exploration.metrics(self.collected - 1) | self.data.metrics(rollout.step)
+
+    def starts(self, episodes: Rollout) -> Tensor:
+        """The tokens [B, T] that have an equation of their own."""
+        return episodes.mask
 
     def weights(self, drawn: Any) -> Tensor:
         """Of every token [B, T]."""
@@ -171,6 +176,14 @@ class ValueBased:
         for name, part in self._parts().items():
             if name.startswith("policy."):
                 part.load_state_dict(within(state, f"{name}."))
+
+
+def _extremes(lessons: list[Lesson]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name in lessons[0].ranges:
+        numbers = torch.cat([each.ranges[name] for each in lessons])
+        found |= {f"{name}/min": float(numbers.min()), f"{name}/max": float(numbers.max())}
+    return found
 
 
 def above_zero(**values: float) -> None:

@@ -18,6 +18,7 @@ def run(config: DictConfig) -> float | None:
     """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/.
 
     What the command line changed of the algorithm is in the name, too: a sweep over `algorithm.beta` keeps all of it.
+    So is the step of a checkpoint that is not the one that RUN stands for.
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
@@ -41,14 +42,17 @@ def run(config: DictConfig) -> float | None:
             policy, task, plain["split"], plain["examples"], plain["batch_size"], task.decoding, "eval", saved.step
         )
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
-        parts = [evaluation.split, evaluation.decode, *changes(saved.config, whole)]
+        parts = [evaluation.split, evaluation.decode, *differing(saved.config["algorithm"], whole["algorithm"])]
+        if saved.path != checkpoint.find(saved.path.parent, ("best", "last")):
+            parts.append(f"step={saved.step}")
         folder = out / "-".join(parts).replace("/", "_")
         results = write(folder, evaluation, str(saved.path), whole["decode"])
         shown.evaluation(evaluation, 5)
         for name, metric in results["metrics"].items():
             interval = f"[{metric['low']:.4g}, {metric['high']:.4g}]"
             shown.message(f"{name} {metric['value']:.4g}  95 % {interval}  {metric['signature']}")
-        shown.message(f"written to {folder}")
+        stage = saved.state["stage"].replace("_", " ")
+        shown.message(f"step {saved.step} ({stage}), written to {folder}")
     finally:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
@@ -58,26 +62,26 @@ def run(config: DictConfig) -> float | None:
 def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's config with the blocks of the command line in place of its own."""
     from tokenrl_cli.assemble import STAGES
+    from tokenrl_cli.interfaces import UserError
 
     changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
     if asked.get("algorithm") and STAGES[stage] == "algorithm":
         changed["algorithm"] = asked["algorithm"]
+    elif asked.get("algorithm") and (ignored := differing(saved["algorithm"], asked["algorithm"])):
+        problem = "changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
+        raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, ckpt=RUN/checkpoints/last")
     return saved | changed
 
 
-def changes(saved: dict[str, Any], whole: dict[str, Any]) -> list[str]:
-    """KEY=VALUE of the algorithm, where the checkpoint has another value; nothing where it has another algorithm."""
-
-    def differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> list[str]:
-        found = []
-        for key, value in now.items():
-            if isinstance(value, dict):
-                found += differing(before.get(key) or {}, value, f"{prefix}{key}.")
-            elif before.get(key) != value:
-                found.append(f"{prefix}{key}={value}")
-        return found
-
-    return differing(saved["algorithm"], whole["algorithm"], "")
+def differing(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """KEY=VALUE of the values that were others before."""
+    found = []
+    for key, value in now.items():
+        if isinstance(value, dict):
+            found += differing(before.get(key) or {}, value, f"{prefix}{key}.")
+        elif before.get(key) != value:
+            found.append(f"{prefix}{key}={value}")
+    return found
 
 
 def write(folder: Path, evaluation: Evaluation, ckpt: str, decode: dict[str, Any]) -> dict[str, Any]:

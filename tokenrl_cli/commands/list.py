@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import about, choices, conf_dir, groups, keys, options, roots
+from tokenrl_cli.recipes import about, choices, conf_dir, groups, keys, options, parts, roots
 
 FLAGS = """\
   -m                      sweep: every value of key=a,b,c, and every combination
@@ -33,7 +33,7 @@ def _group(group: str, places: list[Path]) -> str:
 
 
 def listed(group: str, places: list[Path]) -> str:
-    """Each option of a group with its keys, values and their comments."""
+    """Each option of a group with its parts, and its keys, values and their comments."""
     group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
     if group not in groups(places):
         asked = group or name
@@ -43,7 +43,8 @@ def listed(group: str, places: list[Path]) -> str:
         raise UserError(f"{group}/{name}", f"there is no such option{hint(name, chosen)}")
     shown = {name: chosen[name]} if name else chosen
     lines = [
-        [f"{group}={each}  # {about(file)}", *(f"  {line}" for line in keys(file))] for each, file in shown.items()
+        [f"{group}={each}  # {about(file)}", *(f"  {line}" for line in (*parts(file, group), *keys(file)))]
+        for each, file in shown.items()
     ]
     return "\n\n".join("\n".join(part) for part in lines)
 

@@ -1,12 +1,18 @@
-"""What a sweep says at once of a job that failed: Hydra runs the other jobs, and raises the first error at the end."""
+"""What a sweep says: at once of a job that failed (Hydra runs the others, and raises its error at the end), and at the
+end of all jobs side by side."""
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+
+from tokenrl_cli.report.tables import aligned, number
 
 
 class Failures(Callback):
@@ -14,3 +20,30 @@ class Failures(Callback):
         if job_return.status == JobStatus.FAILED:
             error = job_return._return_value  # its public name raises
             print(f"tokenrl: job {config.hydra.job.num} failed: {error}", file=sys.stderr, flush=True)
+
+
+class Summary(Callback):
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        """One line a job: what it was told, and what its last policy says of the test set."""
+        jobs = sorted(Path(config.hydra.sweep.dir).rglob("results.json"), key=lambda file: _number(file.parent.name))
+        if len(jobs) < 2:
+            return
+        told = [_overrides(file.parent) for file in jobs]
+        everywhere = set.intersection(*map(set, told))
+        ended = [json.loads(file.read_text("utf-8"))["test"]["final"] for file in jobs]
+        names = [name for name in ended[0] if not name.startswith(("policy/", "q/", "completions/"))]
+        table = [["test, greedy", *names]]
+        for words, found in zip(told, ended, strict=True):
+            apart = " ".join(word for word in words if word not in everywhere)
+            table.append([apart, *(number(found.get(name)) for name in names)])
+        print("", *aligned(table), f"runs: {config.hydra.sweep.dir}", sep="\n", flush=True)
+
+
+def _overrides(run: Path) -> list[str]:
+    file = run / ".hydra" / "overrides.yaml"
+    return [str(word) for word in OmegaConf.load(file)] if file.is_file() else [run.name]
+
+
+def _number(name: str) -> tuple[int, str]:
+    """Jobs in the order they ran: 2 before 10."""
+    return (int(name) if name.isdecimal() else -1, name)

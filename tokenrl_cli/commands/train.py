@@ -47,6 +47,7 @@ class Training:
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
+            alone(self.origin)
         assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
@@ -166,3 +167,16 @@ class Training:
         recorder.journal.results(summary)
         recorder.display.final(summary, str(self.directory))
         return objective
+
+
+def alone(origin: Checkpoint) -> None:
+    """Refuses to begin from the model of a checkpoint whose policy is more than that."""
+    from tokenrl_cli.interfaces import UserError
+
+    if any(name.startswith("policy.") for name in origin.algorithm) and origin.state["stage"] == "train":
+        before = origin.path.parent / "warm_start"
+        raise UserError(
+            f"init_from={origin.path}",
+            "is of an algorithm that acts by values: its model alone is not the policy that was learned",
+            f"begin from what it began from, init_from={before}, or go on with it: resume={origin.path.parents[1]}",
+        )

@@ -27,6 +27,14 @@ def double(target: Tensor, online: Tensor) -> Tensor:
     return target.amin(0).gather(-1, chosen).squeeze(-1)
 
 
+def expected(target: Tensor, policy: Tensor) -> Tensor:
+    """V(s) = sum_a pi(a | s) Q_target(s, a): what a policy expects of its own next token, `policy` [..., V].
+
+    Expected SARSA, van Seijen et al. 2009. Of several heads the lowest counts. [H, ..., V], [..., V] -> [...].
+    """
+    return (policy * target.amin(0)).sum(-1)
+
+
 def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
     """V(s) = tau log sum_a prior(a) exp(Q(s, a) / tau), where `prior` [..., V] holds logarithms; 0 counts every token
     once, so that V has the entropy in it. [..., V] -> [...]. Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
@@ -64,7 +72,7 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
     Kostrikov et al. 2022 (arXiv:2110.06169, equation 5), ILQL (arXiv:2206.11871, section 4.2).
     """
-    above = targets - values
+    above = targets.detach() - values
     return torch.where(above < 0, 1 - expectile, expectile) * above.square()
 
 
@@ -92,6 +100,7 @@ def last_steps(mask: Tensor) -> Tensor:
 def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
     """(V - G)^2 / 2 [B, T], or that of V held within `clip` of what it was when the episode was sampled, where that is
     the larger (PPO's reference code; 0: off)."""
+    before, targets = before.detach(), targets.detach()
     error = (values - targets).square()
     if clip > 0:
         held = before + (values - before).clamp(-clip, clip)

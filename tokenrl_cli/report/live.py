@@ -13,7 +13,13 @@ from rich.text import Text
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.tables import final_table, notes, number
 
-SHOWN = (("reward", "reward"), ("loss/nll", "nll"), ("loss/td", "td"), ("tokens_per_second", "tokens/s"))
+SHOWN = (
+    ("reward", "reward"),
+    ("loss/nll", "nll"),
+    ("loss/td", "td"),
+    ("loss/consistency", "consistency"),
+    ("tokens_per_second", "tokens/s"),
+)
 RL_WEIGHT = 5.0  # an RL step costs about this many of the warm start, until one was measured
 WIDE = 100  # columns from which an evaluation is drawn as a table
 LONGEST = 200  # characters of a sample shown
@@ -55,7 +61,7 @@ class Live:
             self.pace[stage] = 0.9 * self.pace.get(stage, took) + 0.1 * took
         self.last = (now, step)
         self.left[stage] = max(0, self.left.get(stage, 0) - 1)
-        shown = "  ".join(f"{short} {metrics[name]:,.3g}" for name, short in SHOWN[:3] if name in metrics)
+        shown = "  ".join(f"{short} {metrics[name]:,.3g}" for name, short in SHOWN[:-1] if name in metrics)
         if "tokens_per_second" in metrics:
             shown += f"  {metrics['tokens_per_second']:,.0f} tokens/s"
         if self.bar is not None:

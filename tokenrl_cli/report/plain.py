@@ -7,7 +7,7 @@ from typing import Any, TextIO
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.tables import aligned, final_table, notes
 
-SHOWN = ("reward", "loss/nll", "loss/td", "tokens_per_second")  # of a step
+SHOWN = ("reward", "loss/nll", "loss/td", "loss/consistency", "tokens_per_second")  # of a step
 LINES = 20  # progress lines of a run
 
 
