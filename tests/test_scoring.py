@@ -300,7 +300,7 @@ def test_scores_of_another_shape_are_named(scores: Any, credit: Any) -> None:
         judged([[1, 2, EOS], [2, EOS]], reward, credit)
 
 
-def test_a_rollout_without_sampled_rows_has_finite_metrics() -> None:
+def test_a_rollout_without_sampled_rows_says_what_its_demonstrations_earned() -> None:
     rollout = replace(rollout_from([[1, EOS]]), role=torch.tensor([DEMONSTRATION], dtype=torch.int8))
     metrics = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())[1].metrics
-    assert all(math.isfinite(value) for value in metrics.values()) and metrics["completions/clipped_ratio"] == 0
+    assert metrics == {"demonstrations/reward": 0.125, "rewards/invalid": 0.0}

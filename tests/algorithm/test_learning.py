@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.running import lines, train
+from tokenrl_cli.dataset.walks import Walks
 
 TASK = (
     "dataset=copy dataset.symbols=6 dataset.min_symbols=2 dataset.max_symbols=4 dataset.corruption=0.3 "
@@ -40,6 +41,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "shiq", "oreo")},
     "tba": (200, ["algorithm=tba", "algorithm.optimizer.lr=1e-3"]),
 }
+LEAST = dict.fromkeys(("soft_q", "pcl", "tba", "dqn", "double_dqn", "cql"), 0.95)
 AS_IT_WAS = ("mc_q", "soft_q", "pcl", "oreo", "tba", "shiq", "ilql")  # at the switch they act as the warm start
 
 
@@ -75,4 +77,53 @@ def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: 
         )
         assert switched["sampled_reward"] == pytest.approx(warm["sampled_reward"], abs=0.02)
         assert switched["reward"] == pytest.approx(warm["reward"], abs=0.02)
-    assert after["sampled_reward"] > 0.9 > before["sampled_reward"] + 0.05
+    assert after["sampled_reward"] > LEAST.get(algorithm, 0.9) > before["sampled_reward"] + 0.05
+
+
+def test_double_q_learning_goes_beyond_an_imitation_cut_short(tmp_path: Path) -> None:
+    """What is decoded, where imitation decodes a fifth wrong or more: `reverse`, 3 symbols of 10 corrupted."""
+    task = [*TASK, "dataset=reverse"]
+    schedule = "warm_start.optimizer.schedule.horizon=50"
+    assert train(tmp_path / "start", *task, "trainer.warm_start_steps=50", schedule, "trainer.steps=0", tiny=False) == 0
+    assert results(tmp_path / "start")["final"]["reward"] <= 0.8
+    start = [f"init_from={tmp_path / 'start'}", "trainer.warm_start_steps=0", "trainer.steps=300"]
+    words = ["algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=2e-3", "algorithm.exploration.steps=100"]
+    assert train(tmp_path / "run", *task, *start, *words, tiny=False) == 0
+    assert results(tmp_path / "run")["final"]["reward"] >= 0.95
+
+
+WALKS = (
+    "dataset=walks dataset.nodes=9 dataset.limit=6 dataset.train_size=2000 dataset.val_size=20 dataset.test_size=200 "
+    "model=gru model.embedding=16 model.hidden=64 decode.max_length=7 reward=walk trainer.alike_lengths=false "
+    "trainer.batch_size=64 trainer.warm_start_batch_size=64 trainer.eval_every=1000 trainer.checkpoint_every=1000 "
+    "trainer.gate=null trainer.device=cpu seed=3"
+).split()
+STITCHERS = {
+    "soft_q": "algorithm/data=offline algorithm/head=two algorithm.temperature=0.1 algorithm.optimizer.lr=2e-3",
+    "pcl": "algorithm/data=offline algorithm/state_value=tied algorithm.temperature=0.1 algorithm.optimizer.lr=3e-3",
+    "ilql": "algorithm.conservatism=0.001 algorithm.expectile=0.9 algorithm.beta=32 algorithm.behaviour_coef=0.1 "
+    "algorithm.optimizer.lr=4e-3",
+}
+
+
+@pytest.fixture(scope="module")
+def wandered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("wandered") / "run"
+    schedule = "warm_start.optimizer.schedule.horizon=400"
+    assert train(run, *WALKS, "trainer.warm_start_steps=400", schedule, "trainer.steps=0", tiny=False) == 0
+    return run
+
+
+@pytest.mark.parametrize("algorithm", STITCHERS)
+def test_offline_values_put_a_shortest_way_together(algorithm: str, wandered: Path, tmp_path: Path) -> None:
+    """Imitation earns what random walks earned; of the same walks, and no other, values find the shortest ways."""
+    data = Walks(9, 3, 6, 1, 2000, 20, 200, 4, "truncate")
+    shown, test = ([data.example(split, i) for i in range(data.sizes[split])] for split in ("train", "test"))
+    earned = sum(data.graph.score(int(each.source), each.demonstrations[0]) for each in shown) / len(shown)
+    best = sum(data.graph.best(int(each.source), "") for each in test) / len(test)
+    assert results(wandered)["final"]["sampled_reward"] <= earned + 0.1 < 0.9 * best
+    start = [f"init_from={wandered}", "trainer.warm_start_steps=0", "trainer.steps=400", f"algorithm={algorithm}"]
+    schedule = "optimizer/schedule@algorithm.optimizer.schedule=cosine algorithm.optimizer.schedule.horizon=400"
+    words = [*STITCHERS[algorithm].split(), *schedule.split()]
+    assert train(tmp_path / "run", *WALKS, *start, *words, tiny=False) == 0
+    assert results(tmp_path / "run")["final"]["reward"] >= 0.9 * best
