@@ -107,6 +107,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
             "algorithm/target: what was chosen for algorithm has no such part",
         ),
         ("train algorithm=oreo algorithm.consistency.span=1", "algorithm.consistency has no values"),
+        ("train optimizer/schedule=cosine", "optimizer/schedule@algorithm.optimizer.schedule=OPTION"),
         ("train experiment=none_such", "experiment=none_such: there is no such option"),
         ("train algorithm/basline=none", "did you mean 'algorithm/baseline'?"),
         ("train algorithm/baseline=grredy", "did you mean 'greedy'?"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import groups, options
+from tokenrl_cli.recipes import groups, options, typed
 
 THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
 
@@ -71,8 +71,10 @@ def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
 
 def _unknown_key(key: str, siblings: list[str], roots: Sequence[Path]) -> UserError:
     if "/" in key and key in groups(roots):
-        above = key.rpartition("/")[0]
-        remedy = f"tokenrl list {above} shows the parts of each; of a checkpoint only single values can be changed"
+        above, _, part = key.rpartition("/")
+        if (whole := typed(part, above)) != key:
+            return UserError(key, "is not told where it belongs", f"{whole}=OPTION")
+        remedy = f"tokenrl list {above} shows the parts of each; those of a checkpoint are fixed"
         return UserError(key, f"what was chosen for {above} has no such part", remedy)
     parent, _, name = key.rpartition(".")
     if "/" in key or "@" in key or not parent:

@@ -67,10 +67,29 @@ def parts(file: Path, group: str) -> list[str]:
     for entry in re.findall(r"- (?:override )?([^#\n]+)", inside[1] if inside else ""):
         key, chosen, option = entry.strip().partition(": ")
         if chosen:
-            found.append(f"{key[1:] if key.startswith('/') else f'{group}/{key}'}={option}")
+            found.append(f"{typed(key, group)}={option}")
         elif key != "_self_":
             found.append(f"as {group}={key}, with")
     return found
+
+
+def typed(key: str, group: str) -> str:
+    """A key of an option's defaults as the command line has it: with @ and a place where that is not its own name's."""
+    place = _place(group)
+    if not key.startswith("/"):  # a sub-group
+        return f"{group}/{key}" if place == group.replace("/", ".") else f"{group}/{key}@{place}.{key}"
+    name, at, inside = key[1:].partition("@")
+    package, _, rest = inside.partition(".")
+    if not at:
+        return name
+    return f"{name}@{rest}" if package == "_global_" else f"{name}@{place}.{inside}"
+
+
+def _place(group: str) -> str:
+    """Where the block of a group goes in the config of a run."""
+    starts = choices(conf_dir() / "train.yaml")
+    elsewhere = [start.partition("@")[2] for start in starts if start.startswith(f"{group}@")]
+    return elsewhere[0] if elsewhere and group not in starts else group.replace("/", ".")
 
 
 def choices(primary: Path) -> dict[str, str]:

@@ -112,6 +112,15 @@ def rehearse(task: Task) -> None:
 
 
 @torch.no_grad()
+def agree(policy: Model, model: Model, task: Task) -> bool:
+    """Whether two say the same of some demonstrations, token by token."""
+    _, batch = next(_batches(task, "val", 8, 8))
+    read = (batch.source, batch.source_mask, batch.targets)
+    one, other = (each(*read).logits.double().log_softmax(-1)[batch.target_mask] for each in (policy, model))
+    return bool((one.exp() - other.exp()).abs().max() < 1e-4)
+
+
+@torch.no_grad()
 def evaluate(
     policy: Model, task: Task, split: str, examples: int, batch_size: int, decoding: Decoding, stage: str, step: int
 ) -> Evaluation:

@@ -367,6 +367,11 @@ def test_its_own_episodes_may_be_summed_over_two_steps() -> None:
     around(OWN)
 
 
+def test_demonstrations_show_a_greedy_policy_other_tokens() -> None:
+    """Offline to online."""
+    around("cql algorithm/data=mixed")
+
+
 def test_values_train_no_trunk_where_they_are_told_not_to() -> None:
     """Path consistency's V reads hidden states and leaves them alone; so does every head without the trunk."""
     algorithm = disturb(around("pcl"))

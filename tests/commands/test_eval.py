@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +144,10 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
         assert tokenrl("eval", f"ckpt={kept / name}") == 0
     expected = {f"test-greedy-step={step}" for step in steps.values() if step != steps["best"]} | {"test-greedy"}
     assert {folder.name for folder in (run / "eval").iterdir()} == expected and len(expected) > 1
+    copied = tmp_path / "exported" / "mine"
+    shutil.copytree((kept / "last").resolve(), copied)
+    assert tokenrl("eval", f"ckpt={copied}", f"out={tmp_path / 'out'}") == 0
+    assert (tmp_path / "out" / "test-greedy" / "results.json").is_file()
     capsys.readouterr()
     assert tokenrl("eval", f"ckpt={kept / 'warm_start'}", "algorithm.beta=2") == 2
     problem = "algorithm.beta=2: changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
@@ -150,8 +156,10 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
 
 def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What acts by values is more than its model; a policy that is its model may be begun from."""
-    for name, status in (("soft_q", 2), ("pcl", 0)):
-        assert train(tmp_path / name, f"algorithm={name}") == 0
+    own = ["algorithm/head=logits", "algorithm/prior=uniform"]
+    for name, status, words in (("soft_q", 2, []), ("pcl", 0, []), ("its own logits", 0, own)):
+        chosen = ["algorithm=soft_q" if words else f"algorithm={name}", *words]
+        assert train(tmp_path / name, *chosen, "algorithm.optimizer.lr=1e-2") == 0
         capsys.readouterr()
         start = [f"init_from={tmp_path / name / 'checkpoints' / 'last'}", "trainer.warm_start_steps=0"]
         assert train(tmp_path / f"{name} again", *start) == status
@@ -163,6 +171,12 @@ def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.Capt
 
 def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     swept = ["--multirun", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra.job.num}"]
+    older = tmp_path / "older" / "checkpoints"  # a run that was there before, and an evaluation
+    older.mkdir(parents=True)
+    for folder in (older.parent, older.parent / "eval" / "test-greedy"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text("{}")
+    os.utime(older.parent / "results.json", (0, 0))
     assert tokenrl("train", *swept, *TINY, "algorithm=rloo,soft_q,pcl,ilql") == 0
     ended = [json.loads((tmp_path / str(job) / "results.json").read_text())["test"]["final"] for job in range(4)]
     assert all("sampled_reward" in each for each in ended)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 from tests.running import tokenrl
-from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, roots
+from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, parts, roots
 
 Capture = pytest.CaptureFixture[str]
 EVERY = [(group, name) for group in groups(roots(None)) for name in options(roots(None), group)]
@@ -64,3 +65,14 @@ def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
     assert "  algorithm/acting=tilted\n" in capsys.readouterr().out
     assert tokenrl("list", "experiment/e2e_lstm_rloo") == 0
     assert "\n  dataset=e2e_nlg\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [each for each in EVERY if parts(options(roots(None), each[0])[each[1]], each[0])]
+)
+def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
+    shown = [line for line in parts(options(roots(None), group)[name], group) if not line.startswith("as ")]
+    place = {"optimizer": "optimizer@algorithm.optimizer"}.get(group, group)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        chosen = compose("train", [f"{place}={name}"])
+        assert compose("train", [f"{place}={name}", *shown]) == chosen

@@ -69,7 +69,7 @@ class Dqn(ValueBased):
         if bootstrap_truncated and horizon is None:
             problem = "needs the value of where a text was cut, and returns of whole texts ask no network for one"
             raise UserError("algorithm.bootstrap_truncated=true", problem, "algorithm.horizon=1")
-        if isinstance(acting, Greedy) and isinstance(exploration, Itself) and data.samples:
+        if isinstance(acting, Greedy) and isinstance(exploration, Itself) and data.samples and not data.demonstrated:
             problem = "the best token of a new head is always the same one, so nothing else would ever be tried"
             raise UserError(
                 "algorithm/exploration=none", problem, "warm_start or boltzmann, or algorithm/acting=tilted"

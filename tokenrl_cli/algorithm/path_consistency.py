@@ -15,7 +15,7 @@ from tokenrl_cli.algorithm.parts import asked
 from tokenrl_cli.algorithm.priors import Reference, Uniform
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero
 from tokenrl_cli.functional.chunks import in_pieces
-from tokenrl_cli.functional.consistency import closed, log_partition
+from tokenrl_cli.functional.consistency import closed, log_partition, one_token
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Model, Rollout, Tokenizer, UserError
@@ -93,13 +93,13 @@ class PathConsistency(ValueBased):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         above_zero(temperature=temperature)
-        bound = getattr(consistency, "keywords", {})
-        span, whole = bound.get("span"), "span" in bound and bound["span"] is None
+        span = getattr(consistency, "keywords", {}).get("span")
+        short = span is not None or getattr(consistency, "func", consistency) is one_token
         head = "algorithm/state_value=head"
         for wrong, where, problem, remedy in (
             (span is not None and span < 1, "algorithm.consistency.span", f"must be at least 1, got {span}",
              "null goes to the end"),
-            (not every_state and not whole, "algorithm.every_state=false",
+            (not every_state and short, "algorithm.every_state=false",
              "leaves all tokens but the first to paths, and only whole ones go through them all",
              "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"),
             (isinstance(exploration, Boltzmann), "algorithm/exploration=boltzmann",

@@ -43,7 +43,7 @@ def run(config: DictConfig) -> float | None:
         )
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
         parts = [evaluation.split, evaluation.decode, *differing(saved.config["algorithm"], whole["algorithm"])]
-        if saved.path != checkpoint.find(saved.path.parent, ("best", "last")):
+        if meant(saved.path.parent) not in (None, saved.path):
             parts.append(f"step={saved.step}")
         folder = out / "-".join(parts).replace("/", "_")
         results = write(folder, evaluation, str(saved.path), whole["decode"])
@@ -57,6 +57,12 @@ def run(config: DictConfig) -> float | None:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
+
+
+def meant(folder: Path) -> Path | None:
+    """The checkpoint that a run stands for; None where there is no run around, but a copy of a checkpoint."""
+    links = [folder / name for name in ("best", "last") if (folder / name).exists()]
+    return links[0].resolve() if links else None
 
 
 def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What a sweep says: at once of a job that failed (Hydra runs the others, and raises its error at the end), and at the
-end of all jobs side by side."""
+"""What a sweep says: at once of a job that failed (Hydra runs the others, and raises its error at the end); in the end,
+where all went well, one table."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,29 @@ class Failures(Callback):
 
 
 class Summary(Callback):
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        self.began = time.time()
+
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """One line a job: what it was told, and what its last policy says of the test set."""
-        jobs = sorted(Path(config.hydra.sweep.dir).rglob("results.json"), key=lambda file: _number(file.parent.name))
-        if len(jobs) < 2:
+        files = [file for file in Path(config.hydra.sweep.dir).rglob("results.json") if self._is_job(file)]
+        if len(files) < 2:
             return
-        told = [_overrides(file.parent) for file in jobs]
+        jobs = sorted((file.parent for file in files), key=lambda run: _number(run.name))
+        told = [_overrides(run) for run in jobs]
         everywhere = set.intersection(*map(set, told))
-        ended = [json.loads(file.read_text("utf-8"))["test"]["final"] for file in jobs]
-        names = [name for name in ended[0] if not name.startswith(("policy/", "q/", "completions/"))]
+        ended = [json.loads((run / "results.json").read_text("utf-8"))["test"]["final"] for run in jobs]
+        found = dict.fromkeys(name for each in ended for name in each)
+        names = [name for name in found if not name.startswith(("policy/", "q/", "completions/"))]
         table = [["test, greedy", *names]]
-        for words, found in zip(told, ended, strict=True):
+        for words, each in zip(told, ended, strict=True):
             apart = " ".join(word for word in words if word not in everywhere)
-            table.append([apart, *(number(found.get(name)) for name in names)])
+            table.append([apart, *(number(each.get(name)) for name in names)])
         print("", *aligned(table), f"runs: {config.hydra.sweep.dir}", sep="\n", flush=True)
+
+    def _is_job(self, file: Path) -> bool:
+        """A run of this sweep: neither an older one beside it, nor an evaluation of one."""
+        return (file.parent / "checkpoints").is_dir() and file.stat().st_mtime >= self.began
 
 
 def _overrides(run: Path) -> list[str]:

@@ -47,7 +47,6 @@ class Training:
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
-            alone(self.origin)
         assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
@@ -56,7 +55,27 @@ class Training:
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)
+        if self.saved is None and self.origin is not None:
+            self._check_start(self.origin)
         self.recorder: Recorder = Recorder(run, config, self.trainer, self.task, self.model, Journal(run), display())
+
+    def _check_start(self, origin: Checkpoint) -> None:
+        """Refuses to begin from the model of a policy that is more than its model."""
+        from tokenrl_cli import assemble
+        from tokenrl_cli.interfaces import UserError
+        from tokenrl_cli.train import agree
+
+        if not any(name.startswith("policy.") for name in origin.algorithm):
+            return
+        policy = assemble.policy_of(origin, origin.config, self.trust, self.task)
+        if not agree(policy, self.model, self.task):
+            before = origin.path.parent / "warm_start"
+            remedy = f"begin from what it began from, init_from={before}" if before.exists() else ""
+            raise UserError(
+                f"init_from={origin.path}",
+                "acts by values: its model alone is not the policy that was learned",
+                remedy or "name a checkpoint of the warm start",
+            )
 
     def run(self) -> float | None:
         from tokenrl_cli.interfaces import UserError
@@ -167,16 +186,3 @@ class Training:
         recorder.journal.results(summary)
         recorder.display.final(summary, str(self.directory))
         return objective
-
-
-def alone(origin: Checkpoint) -> None:
-    """Refuses to begin from the model of a checkpoint whose policy is more than that."""
-    from tokenrl_cli.interfaces import UserError
-
-    if any(name.startswith("policy.") for name in origin.algorithm) and origin.state["stage"] == "train":
-        before = origin.path.parent / "warm_start"
-        raise UserError(
-            f"init_from={origin.path}",
-            "is of an algorithm that acts by values: its model alone is not the policy that was learned",
-            f"begin from what it began from, init_from={before}, or go on with it: resume={origin.path.parents[1]}",
-        )
