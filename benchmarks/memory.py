@@ -36,7 +36,9 @@ V, B, T = 32_000, 64, 32
 TENSOR = B * T * V * 4  # bytes
 VALUES = "dqn double_dqn dueling_dqn mc_q cql soft_q pcl oreo tba shiq ilql".split()
 VARIANTS = {"soft_q, logits": ["soft_q", "algorithm/head=logits", "algorithm/prior=uniform"],
-            "dqn, two heads": ["dqn", "algorithm/head=two"]}  # fmt: skip
+            "dqn, two heads": ["dqn", "algorithm/head=two"],
+            "dqn, expected": ["dqn", "algorithm/acting=tilted", "algorithm/backup=expected",
+                              "algorithm/exploration=none"]}  # fmt: skip
 COMPARED = ["mle", "rloo"]
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed goes back
 

@@ -13,7 +13,7 @@ from tokenrl_cli.algorithm.acting import Composed, Greedy, Itself, Tilted
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import own_values
 from tokenrl_cli.algorithm.parts import asked, needs
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.value import conservative, n_step_targets
@@ -25,10 +25,10 @@ class Dqn(ValueBased):
     """loss = mean_t sum_h (y_t - Q_h(s_t, a_t))^2 / 2 + conservatism (log sum_a exp Q_h(s_t, a) - Q_h(s_t, a_t))
 
     y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, V by `backup` of the target network; gamma = 1. What is
-    learned is the best policy's Q (maximum, double), or that of the policy that acts (expected). The last
-    token of an episode has no successor; with `bootstrap_truncated` one that was cut at the limit has (then use
-    credit=delta: what is still owed is the rest of the score, not all of it again). Without a horizon y_t is the return
-    itself, that of the policies that acted, and nothing is bootstrapped.
+    learned is the best policy's Q (maximum, double), or that of the policy that acts (expected). The last token of an
+    episode has no successor; with `bootstrap_truncated` one that was cut at the limit has (then use credit=delta: what
+    is still owed is the rest of the score, not all of it again). Without a horizon y_t is the return itself, that of
+    the policies that acted, and nothing is bootstrapped.
 
     Differs from Mnih et al. 2015 (arXiv:1312.5602) where text does: the head is a new one that starts at zero, because
     the logits of a likelihood model are no values. So what is greedy on it says token 0 for ever at the switch;
@@ -57,26 +57,25 @@ class Dqn(ValueBased):
     ) -> None:
         if horizon is not None and horizon < 1:
             raise UserError("algorithm.horizon", f"must be at least 1, or null for the whole episode, got {horizon}")
-        own = data.on_policy and isinstance(exploration, Itself) and "policy" in needs(backup)
-        if horizon is not None and horizon > 1 and not own:
-            raise UserError(
-                f"algorithm.horizon={horizon}",
-                "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that",
-                "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy "
-                "that acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
-                "algorithm/data=on_policy",
-            )
-        if bootstrap_truncated and horizon is None:
-            problem = "needs the value of where a text was cut, and returns of whole texts ask no network for one"
-            raise UserError("algorithm.bootstrap_truncated=true", problem, "algorithm.horizon=1")
-        if isinstance(acting, Greedy) and isinstance(exploration, Itself) and data.samples and not data.demonstrated:
-            problem = "the best token of a new head is always the same one, so nothing else would ever be tried"
-            raise UserError(
-                "algorithm/exploration=none", problem, "warm_start or boltzmann, or algorithm/acting=tilted"
-            )
-        own_values(head)
         if conservatism < 0:
             raise UserError("algorithm.conservatism", f"must be 0 (off) or more, got {conservatism}")
+        explores = not isinstance(exploration, Itself)
+        own = data.on_policy and not explores and "policy" in needs(backup)
+        refuse(
+            (horizon is not None and horizon > 1 and not own, f"algorithm.horizon={horizon}",
+             "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that",
+             "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy that "
+             "acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
+             "algorithm/data=on_policy"),
+            (horizon is None and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
+             "needs the value of where a text was cut, and returns of whole texts ask no network for one",
+             "algorithm.horizon=1"),
+            (isinstance(acting, Greedy) and data.samples and not (explores or data.demonstrated),
+             "algorithm/exploration=none",
+             "the best token of a new head is always the same one, so nothing else would ever be tried",
+             "warm_start or boltzmann, or algorithm/acting=tilted"),
+        )  # fmt: skip
+        own_values(head)
         self.acting = acting
         self.backup, self.horizon, self.conservatism = backup, math.inf if horizon is None else horizon, conservatism
         self.bootstrap_truncated = bootstrap_truncated

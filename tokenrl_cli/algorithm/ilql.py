@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Level, own_values
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
@@ -66,9 +66,11 @@ class Ilql(ValueBased):
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         own_values(head)
-        if behaviour_coef > 0 and not train_trunk:
-            problem = "the behaviour is the model itself, which train_trunk=false leaves as it is"
-            raise UserError(f"algorithm.behaviour_coef={behaviour_coef}", problem, "algorithm.behaviour_coef=0")
+        refuse(
+            (behaviour_coef > 0 and not train_trunk, f"algorithm.behaviour_coef={behaviour_coef}",
+             "the behaviour is the model itself, which train_trunk=false leaves as it is",
+             "algorithm.behaviour_coef=0"),
+        )  # fmt: skip
         self.beta, self.expectile, self.conservatism = beta, expectile, conservatism
         self.behaviour_coef, self.advantage_beta, self.limit = behaviour_coef, advantage_beta, advantage_limit
         self.bootstrap_truncated = bootstrap_truncated

@@ -13,12 +13,12 @@ from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Level
 from tokenrl_cli.algorithm.parts import asked
 from tokenrl_cli.algorithm.priors import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import closed, log_partition, one_token
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
 
 
@@ -96,7 +96,7 @@ class PathConsistency(ValueBased):
         span = getattr(consistency, "keywords", {}).get("span")
         short = span is not None or getattr(consistency, "func", consistency) is one_token
         head = "algorithm/state_value=head"
-        for wrong, where, problem, remedy in (
+        refuse(
             (span is not None and span < 1, "algorithm.consistency.span", f"must be at least 1, got {span}",
              "null goes to the end"),
             (not every_state and short, "algorithm.every_state=false",
@@ -117,9 +117,7 @@ class PathConsistency(ValueBased):
              f"algorithm.data.fresh=0.5, say, or {head}"),
             (state_value.mates and samples_per_source < 2, "algorithm.samples_per_source",
              f"must be at least 2 to compare, got {samples_per_source}", head),
-        ):  # fmt: skip
-            if wrong:
-                raise UserError(where, problem, remedy)
+        )  # fmt: skip
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state
         self.state_value, self.prior, self.bootstrap_truncated = state_value, prior, bootstrap_truncated
         self.mates = samples_per_source if state_value.mates else 1

@@ -12,12 +12,12 @@ from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Logits
 from tokenrl_cli.algorithm.priors import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import n_step_targets, soft_value
-from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
 
 
@@ -52,11 +52,12 @@ class SoftQ(ValueBased):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         above_zero(temperature=temperature)
-        if isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)):
-            problem = "makes a policy of the model's own logits: with a prior besides it would begin as a power of the "
-            problem += "warm start, and train_trunk=false would leave it as it is"
-            remedy = "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"
-            raise UserError("algorithm/head=logits", problem, remedy)
+        refuse(
+            (isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)), "algorithm/head=logits",
+             "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "
+             "start, and train_trunk=false would leave it as it is",
+             "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"),
+        )  # fmt: skip
         self.temperature, self.prior, self.bootstrap_truncated = temperature, prior, bootstrap_truncated
         super().__init__(
             model, {"q": head}, tokenizer, max_length, seed, samples_per_source, data, exploration, target, train_trunk,

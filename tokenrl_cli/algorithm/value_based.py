@@ -81,12 +81,14 @@ class ValueBased:
         for name, count in (("samples_per_source", samples_per_source), ("micro_batches", micro_batches)):
             if count < 1:
                 raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
-        if data.replayed and data.replay.capacity < max_length:
-            problem = f"must hold a text of decode.max_length={max_length} tokens, got {data.replay.capacity}"
-            raise UserError("algorithm.data.capacity", problem)
-        if not (data.samples or isinstance(exploration, Itself)):
-            problem = "says how the policy acts while it learns, and demonstrations alone never let it act"
-            raise UserError("algorithm/exploration", problem, "algorithm/exploration=none, or other algorithm/data")
+        room = data.replay.capacity
+        refuse(
+            (data.replayed > 0 and room < max_length, "algorithm.data.capacity",
+             f"must hold a text of decode.max_length={max_length} tokens, got {room}", "make it larger"),
+            (not (data.samples or isinstance(exploration, Itself)), "algorithm/exploration",
+             "says how the policy acts while it learns, and demonstrations alone never let it act",
+             "algorithm/exploration=none, or other algorithm/data"),
+        )  # fmt: skip
         self.model = model.eval()
         self.learned = Learned(model, heads, train_trunk)
         self.follow = target if target is None else checked("target", target)
@@ -184,6 +186,13 @@ def _extremes(lessons: list[Lesson]) -> dict[str, float]:
         numbers = torch.cat([each.ranges[name] for each in lessons])
         found |= {f"{name}/min": float(numbers.min()), f"{name}/max": float(numbers.max())}
     return found
+
+
+def refuse(*cases: tuple[bool, str, str, str]) -> None:
+    """Raises the first mistake that was made: (made, where, what is wrong with it, what to do instead)."""
+    for made, where, problem, remedy in cases:
+        if made:
+            raise UserError(where, problem, remedy)
 
 
 def above_zero(**values: float) -> None:
