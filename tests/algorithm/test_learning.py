@@ -39,7 +39,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     },
     **{name: (120, [f"algorithm={name}", "credit=delta"]) for name in ("mc_q", "soft_q", "cql", "ilql")},
     **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "shiq", "oreo")},
-    "tba": (200, ["algorithm=tba", "algorithm.optimizer.lr=1e-3"]),
+    "tba": (200, ["algorithm=tba"]),
 }
 LEAST = dict.fromkeys(("soft_q", "pcl", "tba", "dqn", "double_dqn", "cql"), 0.95)
 AS_IT_WAS = ("mc_q", "soft_q", "pcl", "oreo", "tba", "shiq", "ilql")  # at the switch they act as the warm start

@@ -496,7 +496,8 @@ def test_shares_of_a_minibatch_are_as_asked() -> None:
 
 def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() -> None:
     """A demonstration alone would have nothing to be compared with, and teach nothing."""
-    algorithm, batch = around("tba", "samples_per_source=3", "data.minibatch_size=24", "data.updates=1"), batch_of(12)
+    words = ["samples_per_source=3", "data.minibatch_size=24", "data.updates=1", "data.fresh=0.5"]
+    algorithm, batch = around("tba", *words, "data.demonstrated=0.25"), batch_of(12)
     rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
     for step in range(3):
         found = next(iter(algorithm.data.minibatches(replace(rollout, step=step), 0, algorithm.mates)))
