@@ -113,7 +113,10 @@ def rehearse(task: Task) -> None:
 
 @torch.no_grad()
 def agree(policy: Model, model: Model, task: Task) -> bool:
-    """Whether two say the same of some demonstrations, token by token."""
+    """Whether two say the same of some demonstrations, token by token, without dropout."""
+    for each in (policy, model):
+        if isinstance(each, torch.nn.Module):
+            each.eval()
     _, batch = next(_batches(task, "val", 8, 8))
     read = (batch.source, batch.source_mask, batch.targets)
     one, other = (each(*read).logits.double().log_softmax(-1)[batch.target_mask] for each in (policy, model))

@@ -50,12 +50,15 @@ def results(run: Path) -> dict[str, Any]:
     return read
 
 
+def imitation(run: Path, task: list[str], steps: int) -> Path:
+    lengths = [f"trainer.warm_start_steps={steps}", f"warm_start.optimizer.schedule.horizon={steps}", "trainer.steps=0"]
+    assert train(run, *task, *lengths, tiny=False) == 0
+    return run
+
+
 @pytest.fixture(scope="module")
 def imitated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("imitated") / "run"
-    schedule = "warm_start.optimizer.schedule.horizon=250"
-    assert train(run, *TASK, "trainer.warm_start_steps=250", schedule, "trainer.steps=0", tiny=False) == 0
-    return run
+    return imitation(tmp_path_factory.mktemp("imitated") / "run", TASK, 250)
 
 
 def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
@@ -83,10 +86,9 @@ def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: 
 def test_double_q_learning_goes_beyond_an_imitation_cut_short(tmp_path: Path) -> None:
     """What is decoded, where imitation decodes a fifth wrong or more: `reverse`, 3 symbols of 10 corrupted."""
     task = [*TASK, "dataset=reverse"]
-    schedule = "warm_start.optimizer.schedule.horizon=50"
-    assert train(tmp_path / "start", *task, "trainer.warm_start_steps=50", schedule, "trainer.steps=0", tiny=False) == 0
-    assert results(tmp_path / "start")["final"]["reward"] <= 0.8
-    start = [f"init_from={tmp_path / 'start'}", "trainer.warm_start_steps=0", "trainer.steps=300"]
+    begun = imitation(tmp_path / "start", task, 50)
+    assert results(begun)["final"]["reward"] <= 0.8
+    start = [f"init_from={begun}", "trainer.warm_start_steps=0", "trainer.steps=300"]
     words = ["algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=2e-3", "algorithm.exploration.steps=100"]
     assert train(tmp_path / "run", *task, *start, *words, tiny=False) == 0
     assert results(tmp_path / "run")["final"]["reward"] >= 0.95
@@ -108,10 +110,7 @@ STITCHERS = {
 
 @pytest.fixture(scope="module")
 def wandered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("wandered") / "run"
-    schedule = "warm_start.optimizer.schedule.horizon=400"
-    assert train(run, *WALKS, "trainer.warm_start_steps=400", schedule, "trainer.steps=0", tiny=False) == 0
-    return run
+    return imitation(tmp_path_factory.mktemp("wandered") / "run", WALKS, 400)
 
 
 @pytest.mark.parametrize("algorithm", STITCHERS)

@@ -363,13 +363,14 @@ def test_what_cannot_be_is_refused_by_name(words: str, problem: str) -> None:
         around(words)
 
 
-def test_its_own_episodes_may_be_summed_over_two_steps() -> None:
-    around(OWN)
-
-
-def test_demonstrations_show_a_greedy_policy_other_tokens() -> None:
-    """Offline to online."""
-    around("cql algorithm/data=mixed")
+@pytest.mark.parametrize("words", [OWN, "cql algorithm/data=mixed"], ids=["own", "offline to online"])
+def test_what_is_right_is_not_refused(words: str) -> None:
+    """Two steps of one's own episodes; greedy values that demonstrations show other tokens. Both learn from a batch."""
+    algorithm, batch = around(words), batch_of(12)
+    before = copy.deepcopy(algorithm.learned.heads.state_dict())
+    rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
+    assert algorithm.update(rollout)["td_error"] > 0
+    assert any(not torch.equal(value, before[name]) for name, value in algorithm.learned.heads.state_dict().items())
 
 
 def test_values_train_no_trunk_where_they_are_told_not_to() -> None:

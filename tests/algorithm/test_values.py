@@ -307,7 +307,7 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
         algorithm.model.table.grad = None
         algorithm.lesson(rollout)(rollout).loss.backward()
         left.append(float(algorithm.model.table.grad.abs().max()))
-    assert found[0] < 1e-12 and found[1] > 0.05 and max(left) < 1e-6
+    assert found[0] < 1e-12 and found[1] > 0.09 and max(left) < 1e-6
 
 
 @small
