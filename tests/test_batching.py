@@ -151,7 +151,7 @@ def test_what_is_over_a_limit_is_truncated_without_an_end_and_counted() -> None:
     assert cut > 0
     counts = data.counts()
     assert (counts["overlong_sources"], counts["overlong_targets"], counts["dropped_examples"]) == (50, 112, 0)
-    assert data.findings() == [
+    assert [each.text for each in data.findings()] == [
         "train: 50 of 100 sources are longer than dataset.max_source_length=5 tokens: truncated (dataset.overlong)",
         "train: 112 of 300 targets are longer than decode.max_length=6 tokens: truncated (dataset.overlong)",
     ]
@@ -162,7 +162,7 @@ def test_what_is_over_a_limit_is_dropped_and_counted() -> None:
     numbers = [n for step in range(data.batches_per_chapter) for n in data.batch(step).columns["number"]]
     assert set(numbers) == {i for i in range(100) if i * 7 % 10 < 5 and i * 3 % 8 < 5}
     assert all(data.tokenizer.eos_id in row for step in range(3) for row in data.batch(step).targets.tolist())
-    assert data.findings()[-1] == f"train: {100 - len(set(numbers))} of 100 examples are left out"
+    assert data.findings()[-1].text == f"train: {100 - len(set(numbers))} of 100 examples are left out"
 
 
 def test_an_example_stays_while_one_of_its_demonstrations_is_short_enough() -> None:
@@ -177,12 +177,12 @@ def test_unknown_tokens_are_counted() -> None:
     known.train(["x y"])
     data = Batching(dataset, "train", 2, known, known, 99, 1)
     assert data.counts()["unknown_source_tokens"] == 10 and data.counts()["unknown_target_tokens"] == 30
-    assert data.findings()[0] == "train: 10 of 55 source tokens (18.18%) are unknown to the tokenizer"
+    assert data.findings()[0].text == "train: 10 of 55 source tokens (18.18%) are unknown to the tokenizer"
 
 
 def test_an_unlimited_split_speaks_of_its_first_examples_and_never_repeats_a_pool() -> None:
     data = batching(Listed(None, max_source_length=5, overlong="drop"))
-    assert data.findings()[0].startswith("train (first 1,000 examples): 500 of 1,000 sources are longer than")
+    assert data.findings()[0].text.startswith("train (first 1,000 examples): 500 of 1,000 sources are longer than")
     assert not same(data.batch(0), data.batch(50))
     assert all(len(source.split()) <= 5 for step in range(100) for source in data.batch(step).sources)
 
@@ -280,4 +280,4 @@ def test_the_real_data_goes_through() -> None:
         whole = batch.targets[torch.arange(64), batch.target_mask.sum(-1) - 1] == tokenizer.eos_id
         for text, references, complete in zip(said, batch.references, whole.tolist(), strict=True):
             assert any(reference == text if complete else reference.startswith(text) for reference in references)
-    assert any("truncated" in finding for finding in data.findings())
+    assert any("truncated" in finding.text for finding in data.findings())

@@ -16,7 +16,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.encoding import Encoded, Ragged, source_ids
-from tokenrl_cli.interfaces import Batch, Dataset, Example, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
 
 POOL = 50  # batches whose examples are sorted by length together
 FRESH = 2**31  # indices of an unlimited split are drawn below this
@@ -92,8 +92,8 @@ class Batching:
             "unknown_target_tokens": encoded.unknown["target"],
         }
 
-    def findings(self) -> list[str]:
-        """The counts that a user should hear of, in words."""
+    def findings(self) -> list[Finding]:
+        """The counts that a user should hear of, in words: what is cut, left out, or unknown to a tokenizer."""
         n = self.counts()
         name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
         source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
@@ -102,14 +102,17 @@ class Batching:
             if n[f"overlong_{side}s"]:
                 fate = "dropped" if self.drop else "truncated"
                 share = f"{n[f'overlong_{side}s']:,} of {n[f'{side}s']:,} {side}s"
-                found.append(f"{name}: {share} are longer than {key} tokens: {fate} (dataset.overlong)")
+                text = f"{name}: {share} are longer than {key} tokens: {fate} (dataset.overlong)"
+                found.append(Finding(f"overlong_{side}s", "note", 0, text, key.partition("=")[0]))
         if n["dropped_examples"]:
-            found.append(f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out")
+            text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
+            found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
             unknown, total = n[f"unknown_{side}_tokens"], n[f"{side}_tokens"]
             if unknown:
                 share = f"{unknown:,} of {total:,} {side} tokens ({unknown / total:.2%})"
-                found.append(f"{name}: {share} are unknown to the tokenizer")
+                text = f"{name}: {share} are unknown to the tokenizer"
+                found.append(Finding(f"unknown_{side}_tokens", "note", 0, text, "tokenizer"))
         return found
 
     def _example(self, index: int) -> Example:

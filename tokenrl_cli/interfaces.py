@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # commands that only read YAML import this file, and must start without torch and numpy
     import numpy as np
@@ -31,6 +31,21 @@ class UserError(Exception):
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
         super().__init__(f"{where}: {problem}" + (f"\n  {remedy}" if remedy else ""))
         self.where, self.problem, self.remedy = where, problem, remedy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a run that its user should know: shown at once, and kept in checkpoints and results.json.
+
+    A "note" states a fact, a "warning" says that the numbers do not mean what they seem to, a "stop" ends the run. A
+    healthy run has no warning.
+    """
+
+    rule: str  # a short name for the kind of finding, the same in every run
+    severity: Literal["note", "warning", "stop"]
+    step: int  # of the run, when it was found
+    text: str  # one sentence for the user, with what to do
+    key: str | None  # the setting to change, as it is typed; None where no single setting is to blame
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenrl_cli import checkpoint
-from tokenrl_cli.interfaces import Evaluation, Model, Rollout, UserError
+from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import over_steps
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
@@ -104,7 +104,7 @@ class Recorder:
         self.tokens = 0  # sampled and recited
         self.window: dict[str, list[float]] = defaultdict(list)  # of the step metrics not logged yet
         self.spent = {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}  # of the RL stage
-        self.findings: list[str] = []
+        self.findings: list[Finding] = []
         self.before = 0.0  # seconds of the parts of this run before this process
         self.began = time.monotonic()
         self.signal: int | None = None
@@ -197,11 +197,11 @@ class Recorder:
             return f"the {self.trainer.max_time:g} s of trainer.max_time are over"
         return None
 
-    def note(self, finding: str) -> None:
-        """Something the user should know: in results.json, and on the screen at once."""
-        if finding not in self.findings:
+    def note(self, finding: Finding) -> None:
+        """Keeps a finding for results.json and shows it at once; the same sentence is said once a run."""
+        if finding.text not in [each.text for each in self.findings]:
             self.findings.append(finding)
-            self.display.message(finding)
+            self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
         return {
@@ -215,7 +215,7 @@ class Recorder:
             "tokens": self.tokens,
             "window": dict(self.window),
             "spent": self.spent,
-            "findings": self.findings,
+            "findings": [asdict(finding) for finding in self.findings],
             "elapsed": self.elapsed,
             "journal": self.journal.position(),
         }
@@ -224,7 +224,8 @@ class Recorder:
         """Goes on from a checkpoint: forgets what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
-        self.tokens, self.findings, self.before = state["tokens"], state["findings"], state["elapsed"]
+        self.tokens, self.before = state["tokens"], state["elapsed"]
+        self.findings = [Finding(**finding) for finding in state["findings"]]
         self.window = defaultdict(list, state["window"])
         self.spent = state["spent"]
         self.journal.cut(state["journal"])

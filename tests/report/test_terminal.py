@@ -20,7 +20,7 @@ RESULTS: dict[str, Any] = {
     "wall_time_s": 92.4,
     "tokens_per_second": {"rollout": 21000.0, "update": None},
     "peak_memory_mb": 840,
-    "findings": ["the warm start is [weak]"],
+    "findings": [{"rule": "gate", "severity": "warning", "step": 3, "text": "the warm start is [weak]", "key": None}],
 }
 LONG = "ein [bold]sehr[/bold] langer Satz " * 20
 EVALUATION = Evaluation(100, "warm_start", "val", "greedy", METRICS, {}, [LONG], [["[x] y"]], ["[src]"], [0.5])
@@ -74,7 +74,7 @@ def test_the_table_says_what_was_gained_and_brackets_stay_text(width: int | None
         "tokenrl eval ckpt=outputs/run",
     ):
         assert piece in text
-    assert "finding: the warm start is [weak]" in " ".join(text.split())
+    assert "warning: the warm start is [weak]" in " ".join(text.split())
     assert "rollout 21,000 tokens/s" in text and "840 MB" in text
     if width is not None:
         assert "[bold]sehr[/bold]" in text and "[x] y" in text and "[src]" in text

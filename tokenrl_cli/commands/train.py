@@ -133,6 +133,7 @@ class Training:
     def _warm_start(self) -> None:
         """Imitation. Ends with the weights of its best evaluation, which `warm_start` names from then on."""
         from tokenrl_cli import checkpoint
+        from tokenrl_cli.interfaces import Finding
 
         stage = self._stage("warm_start", 0, self.trainer.warm_start_steps)
         done = 0
@@ -151,10 +152,11 @@ class Training:
         gate, value = self.trainer.gate, self.recorder.best["value"]
         sign = 1 if value == self.recorder.best["score"] else -1  # of an error rate
         if gate is not None and sign * value < sign * gate:
-            self.recorder.note(
+            text = (
                 f"the warm start reached {self.trainer.monitor} {value:.2f} on val, short of its gate of {gate:g}: "
                 "train it longer before believing what RL adds"
             )
+            self.recorder.note(Finding("gate", "warning", self.recorder.done, text, "trainer.warm_start_steps"))
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
@@ -171,11 +173,12 @@ class Training:
     def _finish(self, stage: Stage) -> float | None:
         """Warm start, final and best on test; what RL gained, with its interval; results.json and the table."""
         from tokenrl_cli import assemble, checkpoint
+        from tokenrl_cli.interfaces import Finding
         from tokenrl_cli.report.results import results
 
         recorder = self.recorder
         if over := recorder.over_budget():
-            recorder.note(f"stopped early: {over}")
+            recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))
         rows = {"final": recorder.evaluate(stage.algorithm.policy(), "test", "final", recorder.done)}
         for name in ("warm_start", "best"):
             saved = checkpoint.load(self.directory / "checkpoints" / name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import resource
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.interfaces import Evaluation
+from tokenrl_cli.interfaces import Evaluation, Finding
 from tokenrl_cli.metrics.significance import paired_bootstrap
 
 RESAMPLES, SEED = 1000, 12345  # sacrebleu's own defaults, so that the p-values are the same
@@ -18,7 +19,7 @@ def results(
     objective: float | None,
     wall_time: float,
     spent: dict[str, float],
-    findings: list[str],
+    findings: list[Finding],
 ) -> dict[str, Any]:
     """The summary of a run from its test evaluations "warm_start", "final" and "best".
 
@@ -38,7 +39,7 @@ def results(
             name: round(spent["tokens"] / spent[name], 1) if spent[name] else None for name in ("rollout", "update")
         },
         "peak_memory_mb": peak_memory_mb(),
-        "findings": findings,
+        "findings": [asdict(finding) for finding in findings],
     }
 
 

@@ -46,7 +46,7 @@ def notes(results: dict[str, Any], run: str) -> list[str]:
             ", ,", ","
         )
     ]
-    said += [f"finding: {finding}" for finding in results["findings"]]
+    said += [f"{finding['severity']}: {finding['text']}" for finding in results["findings"]]
     return [*said, f"run: {run}", f"tokenrl eval ckpt={run}", f"tokenrl generate ckpt={run}"]
 
 
