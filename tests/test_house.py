@@ -233,3 +233,14 @@ def test_every_option_of_a_sub_group_composes_and_checks(group: str, name: str) 
 @pytest.mark.parametrize("name", options(PLACES, "experiment"))
 def test_an_experiment_begins_with_its_command(name: str) -> None:
     assert about(conf_dir() / "experiment" / f"{name}.yaml").startswith(f"tokenrl train experiment={name}")
+
+
+def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
+    """There it is switched to evaluation mode; an algorithm itself may ask its own."""
+    asking = {
+        name_of(file)
+        for file in MODULES
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "policy"
+    }
+    assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.train"}

@@ -226,8 +226,18 @@ def test_a_row_that_one_part_cannot_judge_is_invalid() -> None:
 
 @pytest.mark.parametrize("needs_prefixes", [False, True])
 def test_a_credit_that_loses_reward_is_caught(needs_prefixes: bool) -> None:
-    with pytest.raises(AssertionError, match="the credit of test_scoring sums to"):
+    with pytest.raises(UserError, match="Lossy does not conserve the score: .* by test_scoring is"):
         judged([[1, EOS]], Told(lengths), Lossy(needs_prefixes))
+
+
+@pytest.mark.parametrize("given", ["one number a text", "no tensor"])
+def test_a_credit_gives_one_number_a_token(given: str) -> None:
+    class Odd(Terminal):
+        def __call__(self, scores: Any, mask: Any, ended: Any) -> Any:
+            return scores if given == "one number a text" else super().__call__(scores, mask, ended).tolist()
+
+    with pytest.raises(UserError, match="must be a tensor of rewards of shape"):
+        judged([[1, EOS]], Told(lengths), Odd())
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])

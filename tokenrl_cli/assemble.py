@@ -13,11 +13,22 @@ import torch
 from tokenrl_cli import checkpoint, streams
 from tokenrl_cli.batching import training_texts
 from tokenrl_cli.build import build
-from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Frozen, Model, Reward, Tokenizer, UserError
+from tokenrl_cli.interfaces import (
+    Algorithm,
+    Credit,
+    Dataset,
+    Frozen,
+    Model,
+    PolicyLoader,
+    Reward,
+    Tokenizer,
+    UserError,
+)
 from tokenrl_cli.sampling import Decoding
-from tokenrl_cli.train import Task
+from tokenrl_cli.train import Task, acting_policy
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+POLICY = "policy."  # names in an algorithm's state of what its policy needs besides the model
 STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
 
 Config = dict[str, Any]
@@ -115,7 +126,7 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, mode
     A model of the algorithm's own, a critic, reads references where the policy reads sources.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
-    return build(
+    algorithm: Algorithm = build(
         config[STAGES[stage]],
         Algorithm,
         trust,
@@ -126,6 +137,27 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, mode
         device=task.device,
         seed=task.seed,
     )
+    policy_state(algorithm, model)
+    return algorithm
+
+
+def policy_state(algorithm: Algorithm, model: Any) -> dict[str, Any]:
+    """What `policy()` needs besides the weights of `model`: the entries of the algorithm's state under "policy.".
+
+    Raises UserError where the policy could be saved but never be loaded again: evaluation would then silently show the
+    model without what was learned on top of it.
+    """
+    name = type(algorithm).__name__
+    state = {key: value for key, value in algorithm.state_dict().items() if key.startswith(POLICY)}
+    if state and not isinstance(algorithm, PolicyLoader):
+        problem = f"{name} saves {next(iter(state))!r} for its policy, and has no load_policy(state) to take it back"
+        raise UserError("algorithm", problem, "add that method: tokenrl_cli/interfaces.py, PolicyLoader")
+    shared = {id(each) for each in (*model.parameters(), *model.buffers())}
+    policy: Any = acting_policy(algorithm)
+    if not state and any(id(each) not in shared for each in (*policy.parameters(), *policy.buffers())):
+        problem = f"the policy of {name} has weights that are not the model's, and its state_dict() does not save them"
+        raise UserError("algorithm", problem, 'give them names that start with "policy.", and add load_policy(state)')
+    return state
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | Speech) -> Model:
@@ -133,9 +165,9 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
-    if hasattr(algorithm, "load_policy"):  # heads that policy() needs besides the model
-        algorithm.load_policy({k: v for k, v in saved.algorithm.items() if k.startswith("policy.")})
-    return algorithm.policy()
+    if isinstance(algorithm, PolicyLoader):
+        algorithm.load_policy({k: v for k, v in saved.algorithm.items() if k.startswith(POLICY)})
+    return acting_policy(algorithm)
 
 
 def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
@@ -147,8 +179,8 @@ def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Fro
         target, source = _tokenizers(config, trust, lambda **_: (), saved.tokenizer_dir)
         speech = Speech(source, target, build(config["decode"], Decoding, trust), device, config["seed"])
         policy = policy_of(saved, config, trust, speech)
-        if isinstance(policy, torch.nn.Module):
-            policy.eval().requires_grad_(False)
+        for each in policy.parameters():  # type: ignore[attr-defined]
+            each.requires_grad_(False)
         return Frozen(policy, source, target, config["dataset"]["max_source_length"], device)
 
     return frozen

@@ -211,6 +211,18 @@ class Model(Protocol):
         """One token on: `previous` [B] int64, None before the first. Output [B, 1, .]. The old state stays usable
         unless the model documents that it reuses the memory."""
 
+    def eval(self) -> Any:
+        """Switches dropout off, as torch.nn.Module does. Whoever acts or scores asks for the policy through
+        `train.acting_policy`, which does so."""
+
+
+@runtime_checkable
+class ValuedPolicy(Protocol):
+    """A Model that acts by values and can say what it expects; evaluation compares that with what is then earned."""
+
+    def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
+        """max_a Q(s_0, a) [N] of the sources [N, S]; None where this policy has no values."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -288,7 +300,10 @@ class Part:
 
 @runtime_checkable
 class Credit(Protocol):
-    """Spreads the score of a text over its tokens. May also have:
+    """Spreads the score of a text over its tokens, and neither adds to it nor loses any of it.
+
+    The rewards of a row sum to its score, or, with `needs_prefixes`, to the score of the whole text less that of the
+    empty one: checked of every batch, to 1e-9. May also have:
 
     potential: the method of the reward that scores prefixes, where that is not prefix_scores.
     """
@@ -314,7 +329,16 @@ class Algorithm(Protocol):
         """To act by: its logits are log-probabilities up to a constant."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Flat: tensors, numbers and strings. The optimiser's under "optimizer.", what policy() needs under "policy.";
-        the model's weights are not in it."""
+        """Flat: tensors, numbers and strings. The optimiser's under "optimizer."; what policy() needs besides the
+        model's weights, which are not in it, under "policy.": then the algorithm must be a `PolicyLoader`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class PolicyLoader(Protocol):
+    """An Algorithm whose policy is more than its model: it has heads or networks of its own."""
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Takes the entries of `state_dict()` whose names start with "policy.", and no others: afterwards `policy()`
+        acts as it did when they were saved. Evaluation needs no more of an algorithm than that."""

@@ -17,7 +17,7 @@ from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserErro
 from tokenrl_cli.optim import over_steps
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
-from tokenrl_cli.train import Stage, Task, evaluate
+from tokenrl_cli.train import Stage, Task, acting_policy, evaluate
 
 
 class Interrupted(Exception):
@@ -143,7 +143,7 @@ class Recorder:
 
     def judge(self, stage: Stage, done: int) -> bool:
         """Evaluates the stage's policy on val. True if it is the best so far."""
-        evaluation = self.evaluate(stage.algorithm.policy(), "val", stage.name, done)
+        evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         if self.trainer.monitor not in evaluation.metrics:
             raise UserError(
                 "trainer.monitor",

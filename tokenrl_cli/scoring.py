@@ -72,9 +72,8 @@ def judge(
         measured = torch.from_numpy(said.scores)
         _, own = _ends(measured, mask, credit.needs_prefixes)
         measured = _weighted(part, measured, own[sampled & ~own.isnan()], mask.shape)
-        rewards = credit(measured, mask, ended)
         start, final = _ends(measured, mask, credit.needs_prefixes)
-        _check_sum(rewards, mask, start, final, part.name)
+        rewards = _spread(credit, measured, mask, ended, start, final, part.name)
         spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
         final = final.masked_fill(spoiled, torch.nan)
         total, score = total + rewards, score + final
@@ -210,14 +209,25 @@ def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> Sc
     return Scored(said.scores[index], said.metrics, columns)
 
 
-def _check_sum(rewards: Tensor, mask: Tensor, start: Tensor, final: Tensor, name: str) -> None:
-    """Credit spreads a score; it neither makes nor loses any. To 1e-9, of the largest reward if that is above 1."""
+def _spread(
+    credit: Credit, measured: Tensor, mask: Tensor, ended: Tensor, start: Tensor, final: Tensor, name: str
+) -> Tensor:
+    """The rewards [B, T] that `credit` makes of what was measured, held to its contract: one number a token, and their
+    sum is final - start [B], to 1e-9 of the largest reward if that is above 1 (1e-5 in float32). Raises UserError."""
+    rewards = credit(measured, mask, ended)
+    kind = type(credit).__name__
+    if not isinstance(rewards, Tensor) or rewards.shape != mask.shape:
+        shape = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise UserError("credit", f"{kind} gave {shape}, must be a tensor of rewards of shape {list(mask.shape)}")
     real = rewards.masked_fill(~mask, 0.0)
     spread, largest = real.sum(-1), real.abs().amax(-1).clamp(min=1.0)
     wanted = torch.where(mask.any(-1), final - start, 0.0)
-    wrong = ((spread - wanted).abs() > 1e-9 * largest) & ~wanted.isnan()
+    tolerance = 1e-9 if rewards.dtype == torch.float64 else 1e-5
+    wrong = ((spread - wanted).abs() > tolerance * largest) & ~wanted.isnan()
     if bool(wrong.any()):
-        raise AssertionError(f"the credit of {name} sums to {spread[wrong][0]}, not to {wanted[wrong][0]}")
+        sums = f"the rewards of a text sum to {spread[wrong][0]:.6g}, its score by {name} is {wanted[wrong][0]:.6g}"
+        raise UserError("credit", f"{kind} does not conserve the score: {sums}", "what it pays must sum to the score")
+    return rewards
 
 
 def _summary(

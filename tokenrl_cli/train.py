@@ -30,6 +30,8 @@ from tokenrl_cli.interfaces import (
     Rollout,
     Texts,
     Tokenizer,
+    UserError,
+    ValuedPolicy,
 )
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
@@ -105,6 +107,20 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
             break
 
 
+def acting_policy(algorithm: Algorithm) -> Model:
+    """The policy that an algorithm acts by, in evaluation mode: the one place where anybody but it gets it from.
+
+    With dropout on, a policy would decode other texts at every call. An algorithm sets the mode that it learns in
+    before each update.
+    """
+    policy = algorithm.policy()
+    if not isinstance(policy, torch.nn.Module):
+        found = f"{type(algorithm).__name__}.policy() gave a {type(policy).__name__}, must be a torch.nn.Module"
+        raise UserError("algorithm", found, "otherwise nothing could switch its dropout off")
+    policy.eval()
+    return policy
+
+
 def rehearse(task: Task) -> None:
     """Judges some demonstrations, so that a reward and a credit that do not go together say so before any training."""
     _, batch = next(_batches(task, "val", 8, 8))  # so many that one sample's bad luck does not stop a run
@@ -115,8 +131,7 @@ def rehearse(task: Task) -> None:
 def agree(policy: Model, model: Model, task: Task) -> bool:
     """Whether two say the same of some demonstrations, token by token, without dropout."""
     for each in (policy, model):
-        if isinstance(each, torch.nn.Module):
-            each.eval()
+        each.eval()
     _, batch = next(_batches(task, "val", 8, 8))
     read = (batch.source, batch.source_mask, batch.targets)
     one, other = (each(*read).logits.double().log_softmax(-1)[batch.target_mask] for each in (policy, model))
@@ -131,10 +146,8 @@ def evaluate(
 
     Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy` (nats a token) and
     the concentration of one episode a source sampled from the policy itself; the rank that it gives the tokens of the
-    reference. Draws from streams of its own.
+    reference. Draws from streams of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
     """
-    if isinstance(policy, torch.nn.Module):
-        policy.eval()
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
     order: list[int] = []
     said: list[Texts] = []
@@ -152,8 +165,9 @@ def evaluate(
             lengths += rollout.mask.sum(-1).tolist()
             ended += rollout.ended.tolist()
             other = episodes(policy, batch, task, plain, draws)
-            if getattr(policy, "values", None):
-                expected += policy.best(batch.source, batch.source_mask).tolist()  # type: ignore[attr-defined]
+            if isinstance(policy, ValuedPolicy):
+                value = policy.start_value(batch.source, batch.source_mask)
+                expected += [] if value is None else value.tolist()
             sampled.append(texts_of(other, batch, task.tokenizer))
             logits = policy(other.source, other.source_mask, other.actions).logits
             for name, each in concentration(logits).items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.parts import frozen_copy
 from tokenrl_cli.functional.precision import precise
@@ -30,21 +30,25 @@ class Both:
         return Both(self.first.repeat(times), self.second and self.second.repeat(times))
 
 
-class Composed:
+class Composed(nn.Module):
     """A Model whose logits `join` makes of a model's output, and of that of another one where there is one.
 
-    `values`, where given, makes Q [..., V] of the same: then `best` says what the policy expects of a source.
+    `values`, where given, makes Q [..., V] of the same: then `start_value` says what the policy expects of a source.
+    Both models are submodules, so that evaluation mode reaches them.
     """
 
     def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
+        super().__init__()
         self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
 
-    def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        first, second = (each and each(source, source_mask, actions) for each in (self.first, self.second))
+    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        first = self.first(source, source_mask, actions)
+        second = None if self.second is None else self.second(source, source_mask, actions)
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
-        return Both(self.first.start(source, source_mask), self.second and self.second.start(source, source_mask))
+        second = None if self.second is None else self.second.start(source, source_mask)
+        return Both(self.first.start(source, source_mask), second)
 
     def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
         first, second, following = self._step(state, previous)
@@ -52,12 +56,13 @@ class Composed:
 
     def _step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, Any, Both]:
         first, left = self.first.step(state.first, previous)
-        second, right = self.second.step(state.second, previous) if self.second else (None, None)
+        second, right = (None, None) if self.second is None else self.second.step(state.second, previous)
         return first, second, Both(left, right)
 
-    def best(self, source: Tensor, source_mask: Tensor) -> Tensor:
-        """max_a Q(s_0, a) [N]."""
-        assert self.values is not None
+    def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
+        """max_a Q(s_0, a) [N]; None without values."""
+        if self.values is None:
+            return None
         first, second, _ = self._step(self.start(source, source_mask), None)
         return self.values(first, second)[:, 0].amax(-1)
 

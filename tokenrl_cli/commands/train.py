@@ -160,13 +160,15 @@ class Training:
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
+        from tokenrl_cli.train import acting_policy
+
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
         stage = self._stage("train", saved["stage_start"] if saved else done, self.trainer.steps)
         if saved:
             stage.algorithm.load_state_dict(self.saved.algorithm)  # type: ignore[union-attr]
         elif self.trainer.steps:
-            self.recorder.evaluate(stage.algorithm.policy(), "val", "train", done)
+            self.recorder.evaluate(acting_policy(stage.algorithm), "val", "train", done)
         self._run(stage, done)
         return stage
 
@@ -175,11 +177,12 @@ class Training:
         from tokenrl_cli import assemble, checkpoint
         from tokenrl_cli.interfaces import Finding
         from tokenrl_cli.report.results import results
+        from tokenrl_cli.train import acting_policy
 
         recorder = self.recorder
         if over := recorder.over_budget():
             recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))
-        rows = {"final": recorder.evaluate(stage.algorithm.policy(), "test", "final", recorder.done)}
+        rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}
         for name in ("warm_start", "best"):
             saved = checkpoint.load(self.directory / "checkpoints" / name)
             policy = assemble.policy_of(saved, self.config, self.trust, self.task)

@@ -1,0 +1,137 @@
+"""What an algorithm of a user's own owes evaluation: that its policy can be saved and loaded again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.running import TINY, tokenrl, train
+
+ALGORITHM = '''
+import torch
+
+from tokenrl_cli.algorithm.mle import Mle
+from tokenrl_cli.interfaces import ModelOutput
+
+
+class Tilt(torch.nn.Module):
+    """A model with a bias of its own on every token."""
+
+    def __init__(self, model, size):
+        super().__init__()
+        self.model, self.width = model, model.width
+        self.bias = torch.nn.Parameter(torch.zeros(size))
+
+    def output(self, output):
+        return ModelOutput(output.hidden, lambda _: output.logits + self.bias)
+
+    def forward(self, source, source_mask, actions):
+        return self.output(self.model(source, source_mask, actions))
+
+    def start(self, source, source_mask):
+        return self.model.start(source, source_mask)
+
+    def step(self, state, previous):
+        output, state = self.model.step(state, previous)
+        return self.output(output), state
+
+
+class Unsaved(Mle):
+    """Learns nothing; its policy says token 2 whatever the model thinks, after its first update."""
+
+    def __init__(
+        self, model, tokenizer, seed, label_smoothing: float, scheduled_sampling, micro_batches: int, optimizer
+    ):
+        super().__init__(model, tokenizer, seed, label_smoothing, scheduled_sampling, micro_batches, optimizer)
+        self.tilted = Tilt(model, tokenizer.size)
+
+    def update(self, rollout):
+        with torch.no_grad():
+            self.tilted.bias[2] = 100.0
+        return {}
+
+    def policy(self):
+        return self.tilted
+
+
+class Unloaded(Unsaved):
+    def state_dict(self):
+        return super().state_dict() | {"policy.bias": self.tilted.bias}
+
+
+class Whole(Unloaded):
+    def load_policy(self, state):
+        with torch.no_grad():
+            self.tilted.bias.copy_(state["policy.bias"])
+
+    def load_state_dict(self, state):
+        self.load_policy(state)
+'''
+YAML = """defaults:
+  - mle
+  - _self_
+_target_: my_policy.{}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the algorithms above as options."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    Path("my_policy.py").write_text(ALGORITHM, "utf-8")
+    Path("mine/algorithm").mkdir(parents=True)
+    for name in ("Unsaved", "Unloaded", "Whole"):
+        Path(f"mine/algorithm/{name.lower()}.yaml").write_text(f"# mine\n{YAML.format(name)}", "utf-8")
+    yield tmp_path
+    sys.modules.pop("my_policy", None)
+
+
+MINE = ["--config-dir", "mine", "imports=[my_policy]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("unsaved", "does not save them"), ("unloaded", "has no load_policy(state) to take it back")],
+)
+def test_a_policy_that_could_not_be_loaded_again_is_refused_by_name(
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    for command in ("validate", "train"):
+        assert tokenrl(command, *TINY, f"algorithm={name}", *MINE) == 2
+        error = capsys.readouterr().err
+        assert told in error and name.title() in error, error
+
+
+def test_eval_and_the_table_show_a_policy_of_the_users_own(home: Path) -> None:
+    assert train(home / "run", "algorithm=whole", *MINE) == 0
+    table = json.loads((home / "run" / "results.json").read_text("utf-8"))["test"]
+    assert table["final"] != table["warm_start"], "the policy is not its model any more"
+    assert tokenrl("eval", "ckpt=run/checkpoints/last", "imports=[my_policy]", "out=scored") == 0
+    folder = next(Path("scored").iterdir())
+    assert len(set((folder / "hypotheses.txt").read_text("utf-8").splitlines())) == 1
+    said = json.loads((folder / "results.json").read_text("utf-8"))
+    assert said["other"]["reward"] == table["final"]["reward"]
+
+
+def test_a_models_attributes_are_its_own_affair(home: Path) -> None:
+    """Whatever a model calls `values` or `best`, evaluation asks only what the contract names."""
+    Path("my_model.py").write_text(
+        "from tokenrl_cli.model.recurrent import Recurrent\n\n\nclass Mine(Recurrent):\n"
+        "    def __init__(self, tokenizer, source_tokenizer, cell: str, embedding: int, hidden: int, layers: int,\n"
+        "                 dropout: float, tied: bool) -> None:\n"
+        "        super().__init__(tokenizer, source_tokenizer, cell, embedding, hidden, layers, dropout, tied)\n"
+        "        self.values = [1, 2, 3]\n        self.best = 'yes'\n",
+        "utf-8",
+    )
+    Path("mine/model").mkdir()
+    Path("mine/model/mine.yaml").write_text(
+        "# mine\ndefaults:\n  - gru\n  - _self_\n_target_: my_model.Mine\n", "utf-8"
+    )
+    words = [each for each in TINY if each != "model=gru"]
+    given = ["model=mine", "--config-dir", "mine", "imports=[my_model]"]
+    assert train(home / "run", *words, *given, tiny=False) == 0
+    assert "q/overestimation" not in json.loads((home / "run" / "results.json").read_text("utf-8"))["test"]["final"]
