@@ -39,7 +39,13 @@ def saved(run: Path, step: int = 1, score: float | None = None) -> Path:
     tokenizer = Word(100, 1)
     tokenizer.train(["a b c"])
     path = checkpoint.save(
-        run, step, Tied(), algorithm, STATE | {"score": score}, {"seed": step}, {"target": tokenizer}
+        run,
+        step,
+        Tied(),
+        algorithm,
+        STATE | {"evaluated": score and {"score": score}},
+        {"seed": step},
+        {"target": tokenizer},
     )
     checkpoint.point(run, "last", path)
     return path
@@ -151,6 +157,17 @@ def test_what_could_run_code_or_is_of_another_time_is_refused(tmp_path: Path) ->
         checkpoint.load(path)
     sources = "".join(file.read_text("utf-8") for file in Path(checkpoint.__file__).parent.rglob("*.py"))
     assert "torch.load" not in sources and "import pickle" not in sources and "torch.save" not in sources
+
+
+def test_a_reference_of_a_model_with_tied_weights_is_saved_whole(tmp_path: Path) -> None:
+    """A moving reference keeps both names of the shared tensor, and reads both back."""
+    reference, other = Tied(), Tied()
+    state = {f"reference.{name}": value for name, value in reference.state_dict().items()}
+    path = checkpoint.save(tmp_path, 1, Tied(), state, STATE, {}, {"target": Word(100, 1)})
+    loaded = checkpoint.load(path).algorithm
+    assert set(loaded) == {"reference.embedding.weight", "reference.output.weight"}
+    other.load_state_dict({name.removeprefix("reference."): value for name, value in loaded.items()})
+    assert torch.equal(other.output.weight, reference.embedding.weight)
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

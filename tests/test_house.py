@@ -14,7 +14,8 @@ import yaml
 
 import tokenrl_cli
 from tokenrl_cli.build import PACKAGE, RUNTIME, check, is_block, locate
-from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, roots
+from tokenrl_cli.commands.list import listed
+from tokenrl_cli.recipes import BRINGS, about, brought, choices, conf_dir, groups, options, roots
 from tokenrl_cli.typecheck import parameters_of
 
 HOME = Path(tokenrl_cli.__file__).parent
@@ -235,12 +236,55 @@ def test_an_experiment_begins_with_its_command(name: str) -> None:
     assert about(conf_dir() / "experiment" / f"{name}.yaml").startswith(f"tokenrl train experiment={name}")
 
 
+# --------------------------------------------------------------------------- what a model or a data set brings along
+
+BROUGHT = [(group, name) for group in GROUPS for name in options(PLACES, f"{group}/{BRINGS}")]
+
+
+@pytest.mark.parametrize(("group", "name"), BROUGHT)
+def test_what_an_option_brings_is_in_the_config_and_in_the_list(group: str, name: str) -> None:
+    assert name in options(PLACES, group), "it belongs to an option of its group"
+    config = composed("train", f"{group}={name}")
+    for line in brought(PLACES, group, name):
+        key, _, rest = line.partition(": ")
+        value, comment = rest.split(" # ")
+        found: Any = config
+        for part in key.split("."):
+            found = found[part]
+        assert found == yaml.safe_load(value) and comment
+        assert f"  {line}" in listed(group, PLACES).splitlines()
+
+
+def test_what_is_brought_wins_over_the_primary_config_and_loses_to_the_rest(tmp_path: Path) -> None:
+    def rate(*words: str) -> tuple[float, str]:
+        optimizer = composed("train", *words)["warm_start"]["optimizer"]
+        return optimizer["lr"], optimizer["schedule"]["_target_"].rpartition(".")[2]
+
+    assert rate("model=transformer") == (2e-3, "inverse_sqrt")
+    assert rate("model=lstm") == (8e-3, "cosine")
+    assert rate("experiment=e2e_lstm_rloo") == (3e-3, "cosine")
+    assert rate("experiment=e2e_lstm_rloo", "model=transformer")[0] == 3e-3, "a recipe wins"
+    assert rate("model=transformer", "warm_start.optimizer.lr=1") == (1, "inverse_sqrt")
+    schedule = "optimizer/schedule@warm_start.optimizer.schedule=linear"
+    assert rate("model=transformer", schedule) == (2e-3, "linear"), "the command line wins"
+    critic = ["algorithm=actor_critic", "model@algorithm.critic=transformer"]
+    assert rate("model=gru", *critic) == rate("model=gru"), "only the policy's model brings anything"
+    (tmp_path / "model" / BRINGS).mkdir(parents=True)
+    (tmp_path / "model" / "mine.yaml").write_text("# mine\ndefaults:\n  - gru\n  - _self_\n")
+    (tmp_path / "model" / BRINGS / "mine.yaml").write_text("warm_start:\n  optimizer:\n    lr: 7 # mine\n")
+    assert rate("model=mine", f"hydra.searchpath=[file://{tmp_path}]") == (7, "cosine")
+    assert composed("train")["trainer"]["gate"] and composed("train", "dataset=copy")["trainer"]["gate"] is None
+
+
 def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
     """There it is switched to evaluation mode; an algorithm itself may ask its own."""
     asking = {
         name_of(file)
         for file in MODULES
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "policy"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "policy"
+        and not node.args
     }
     assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.train"}

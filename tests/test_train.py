@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.running import lines, tokenrl, train, weights
+from tests.running import TINY, lines, tokenrl, train, weights
+from tokenrl_cli import assemble, checkpoint
+from tokenrl_cli.continuation import refuse_changes
+from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recorder import Recorder
 
 ALGORITHMS = {
@@ -137,3 +143,144 @@ def test_a_warm_start_below_its_gate_is_a_finding(tmp_path: Path) -> None:
     assert train(tmp_path / "run", "trainer.gate=0.99") == 0
     findings = json.loads((tmp_path / "run" / "results.json").read_text())["findings"]
     assert any(finding["rule"] == "gate" and finding["severity"] == "warning" for finding in findings)
+
+
+# ----------------------------------------------------------------------------------- which checkpoint a run stands for
+
+
+def on_val(run: Path, stage: str) -> list[tuple[int, dict[str, Any]]]:
+    """Step and numbers of every evaluation of a stage on val, in their order."""
+    return [(r["step"], r["metrics"]) for r in lines(run) if r["split"] == "val" and r["stage"] == stage]
+
+
+def step_of(run: Path, name: str) -> int:
+    return int((run / "checkpoints" / name).resolve().name)
+
+
+LONGER = ["trainer.warm_start_steps=12", "trainer.eval_every=2", "trainer.keep_last=9"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pick"), [("nll", min), ("perplexity", min), ("policy/target_rank", min), ("reward", max)]
+)
+def test_the_warm_start_is_chosen_by_its_own_monitor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, pick: Any
+) -> None:
+    run = tmp_path / "run"
+    assert train(run, f"trainer.warm_start_monitor={name}", *LONGER) == 0
+    seen = on_val(run, "warm_start")
+    wanted = pick(metrics[name] for _, metrics in seen)
+    first = next(step for step, metrics in seen if metrics[name] == wanted)
+    assert step_of(run, "warm_start") == first
+    assert f"RL starts from step {first} of the warm start, the best {name} ({wanted:.4g})" in capsys.readouterr().err
+
+
+def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_path: Path) -> None:
+    numbers = []
+    for name, every in (("often", 1), ("seldom", 6)):
+        assert train(tmp_path / name, "trainer.warm_start_from=last", f"trainer.eval_every={every}") == 0
+        assert step_of(tmp_path / name, "warm_start") == 6
+        numbers.append([r for r in lines(tmp_path / name) if r["split"] == "train"])
+    assert numbers[0] == numbers[1] and numbers[0]
+
+
+@pytest.mark.parametrize(("name", "pick"), [("policy/target_rank", min), ("token_accuracy", max), ("nll", min)])
+def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: str, pick: Any) -> None:
+    run = tmp_path / "run"
+    assert train(run, f"trainer.monitor={name}", *LONGER, "algorithm.optimizer.lr=0.02") == 0
+    seen = [m[name] for step, m in on_val(run, "warm_start") if step == step_of(run, "warm_start")]
+    seen += [metrics[name] for _, metrics in on_val(run, "train")]
+    assert json.loads((run / "results.json").read_text())["objective"] == pick(seen)
+
+
+@pytest.mark.parametrize("name", ["entropy", "policy/mode_prob", "completions/mean_length", "bleuu", "loss/nll"])
+@pytest.mark.parametrize("key", ["monitor", "warm_start_monitor"])
+def test_a_number_that_knows_no_better_cannot_choose_and_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, key: str
+) -> None:
+    assert tokenrl("validate", *TINY, f"trainer.{key}={name}") == 2
+    assert f"trainer.{key}" in (said := capsys.readouterr().err) and "Traceback" not in said
+
+
+def test_patience_counts_evaluations_by_the_warm_starts_monitor(tmp_path: Path) -> None:
+    """A learning rate of nothing: nll is never better than the first time."""
+    run = tmp_path / "run"
+    stuck = ["warm_start.optimizer.lr=1e-12", "warm_start.optimizer.schedule.warmup_steps=0"]
+    assert (
+        train(run, *LONGER, *stuck, "trainer.warm_start_patience=2", "trainer.warm_start_monitor=token_accuracy") == 0
+    )
+    assert [step for step, _ in on_val(run, "warm_start")] == [2, 4, 6]
+
+
+def test_nll_is_the_mean_over_the_tokens_of_the_references(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(run) == 0
+    saved = checkpoint.load(checkpoint.find(run, ("last",)))
+    task = assemble.task_of(saved.config, [], torch.device("cpu"), torch.float32, 1, saved.tokenizer_dir)
+    policy = assemble.policy_of(saved, saved.config, [], task)
+    total = count = 0.0
+    for i in range(16):
+        example = task.dataset.example("test", i)
+        source = torch.tensor([task.source_tokenizer.encode(example.source)])
+        ids = torch.tensor([[*task.tokenizer.encode(example.references[0]), task.tokenizer.eos_id]])
+        logprobs = policy(source, torch.ones_like(source, dtype=torch.bool), ids).logits.detach().log_softmax(-1)
+        total -= float(logprobs[0, range(ids.shape[1]), ids[0]].sum())
+        count += ids.shape[1]
+    final = json.loads((run / "results.json").read_text())["test"]["final"]
+    assert final["nll"] == pytest.approx(total / count, rel=1e-5)
+    assert final["perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ values and a resume
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs: one whose last checkpoint is of the warm start, one that is in RL."""
+    home = tmp_path_factory.mktemp("stopped")
+    for name, steps in (("warm_start", 0), ("train", 6)):
+        assert train(home / name, f"trainer.steps={steps}", "algorithm/baseline=moving_average") == 0
+        (home / name / "results.json").unlink()
+    return home
+
+
+ACTS_NO_MORE = ["trainer.warm_start_steps=200", "warm_start.optimizer.lr=1e-4", "trainer.warm_start_batch_size=9"]
+ACTS_NO_MORE += ["trainer.gate=0.1", "trainer.warm_start_from=last", "warm_start.label_smoothing=0.2"]
+CHANGES_MEANING = ["trainer.monitor=sampled_reward", "trainer.warm_start_monitor=reward", "trainer.eval_examples=4"]
+CHANGES_MEANING += ["dataset.test_size=3", "dataset.symbols=4", "metrics.bleu.lowercase=true", "decode.max_length=5"]
+CHANGES_MEANING += ["decode.temperature=0.5", "seed=9", "model.tied=false", "init_from=there", "tokenizer.min_count=2"]
+
+
+@pytest.mark.parametrize("override", [*ACTS_NO_MORE, *CHANGES_MEANING])
+def test_what_can_act_no_more_is_refused_on_resume(
+    stopped: Path, capsys: pytest.CaptureFixture[str], override: str
+) -> None:
+    run = stopped / "train"
+    before = (run / "config.yaml").read_bytes()
+    assert tokenrl("train", f"resume={run}", override) == 2
+    said = capsys.readouterr().err
+    assert f"{override.partition('=')[0]}=" in said and "cannot be changed on resume" in said, said
+    assert (run / "config.yaml").read_bytes() == before and not (run / "results.json").exists()
+
+
+@pytest.mark.parametrize("override", ACTS_NO_MORE)
+def test_during_the_warm_start_its_values_may_change(stopped: Path, override: str) -> None:
+    saved = checkpoint.load(checkpoint.find(stopped / "warm_start", ("last",)))
+    key, _, value = override.partition("=")
+    changed = copy.deepcopy(saved.config)
+    *parents, last = key.split(".")
+    block = changed
+    for parent in parents:
+        block = block[parent]
+    block[last] = value
+    refuse_changes(saved.config, "warm_start", changed)
+    with pytest.raises(UserError, match="the warm start is over"):
+        refuse_changes(saved.config, "train", changed)
+
+
+def test_where_the_data_lie_may_change_on_resume() -> None:
+    before = {"data_root": "/old", "dataset": {"path": "/old/set"}, "algorithm": {"optimizer": {"lr": 1.0}}}
+    now = {"data_root": "new", "dataset": {"path": "new/set"}, "algorithm": {"optimizer": {"lr": 2.0}}}
+    refuse_changes(before, "train", now)
+    with pytest.raises(UserError, match=r"dataset.path=.*other"):
+        refuse_changes(before, "train", now | {"dataset": {"path": "new/other"}})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -64,9 +65,7 @@ def save(
         "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
     }
     for name, values in split.items():
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in values.items()}, part / f"{name}.safetensors"
-        )
+        save_file(_apart(values), part / f"{name}.safetensors")
     scalars = {key: value for key, value in algorithm.items() if key not in tensors}
     whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
@@ -148,8 +147,9 @@ def prune(run: Path, keep_last: int, keep_best: int) -> None:
     complete = _complete(folder)
     newest = complete[-keep_last:]
     named = {path.name for path in complete for link in folder.iterdir() if link.is_symlink() and _same(link, path)}
-    scores = {path: _json(path / "state.json")["run"].get("score") for path in complete}
-    ranked = sorted((path for path in complete if scores[path] is not None), key=lambda path: -scores[path])
+    evaluated = {path: _json(path / "state.json")["run"].get("evaluated") for path in complete}
+    scores = {path: found["score"] for path, found in evaluated.items() if found and not math.isnan(found["score"])}
+    ranked = sorted(scores, key=lambda path: -scores[path])
     for path in complete:
         if path in newest:
             continue
@@ -174,6 +174,18 @@ def slim(path: Path) -> None:
     path.rename(old)
     copy.rename(path)
     shutil.rmtree(old)
+
+
+def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, no two in one piece of memory, which the format refuses: copies of tied weights are written twice."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in values.items():
+        here = value.detach().cpu().contiguous()
+        place = here.untyped_storage().data_ptr()
+        found[key] = here.clone() if place in seen or here.untyped_storage().nbytes() > here.nbytes else here
+        seen.add(place)
+    return found
 
 
 def _untied(model: nn.Module) -> dict[str, Tensor]:

@@ -113,6 +113,51 @@ def _refuse_parts(arguments: Arguments, saved: dict[str, Any]) -> None:
             )
 
 
+BEGUN = "cannot be changed on resume"
+ANEW = "start a new run, from these weights with init_from=RUN"
+MEANING = "the best checkpoint and the objective so far were measured otherwise, and could not be compared"
+FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
+    "init_from": "the run began from its weights long ago",
+    "seed": "every draw of the run follows from it",
+    "tokenizer.": "the vocabulary was made when the run began",
+    "source_tokenizer.": "the vocabulary was made when the run began",
+    "model.": "the weights were learned with it",
+    "algorithm.data.capacity": "the replay has its size",
+    "dataset.": MEANING,
+    "reward.": MEANING,
+    "metrics.": MEANING,
+    "decode.": MEANING,
+    "trainer.monitor": MEANING,
+    "trainer.warm_start_monitor": MEANING,
+    "trainer.eval_examples": MEANING,
+}
+OVER = ("warm_start.", "trainer.warm_start_", "trainer.gate")  # act in the warm start or at its end alone
+FREE = ("dropout", "workers", "timeout", "on_error", "max_failed_fraction")  # last names of values that may change
+
+
+def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) -> None:
+    """Refuses values of a resumed run's `config` that can act no more, or that would give another meaning to what the
+    run has kept: the checkpoint's config would tell of something that never happened. Raises UserError."""
+    before, now = (dict(_leaves(_rerooted(each, str(each.get("data_root", ""))))) for each in (saved, config))
+    for key, value in now.items():
+        if key not in before or before[key] == value or key.rpartition(".")[2] in FREE:
+            continue
+        reasons = [reason for start, reason in FIXED_VALUES.items() if key == start or key.startswith(start)]
+        if stage != "warm_start" and key.startswith(OVER):
+            reasons = ["the warm start is over"]
+        if reasons:
+            raise UserError(f"{key}={value}", f"{BEGUN} (it was {before[key]}): {reasons[0]}", ANEW)
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a config that is no dictionary, under its whole key."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, value
+
+
 # ------------------------------------------------------------------------------------------------------------- ckpt=
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenrl_cli.interfaces import UserError
 
 HIDDEN = ("hydra",)  # groups of Hydra's own
+BRINGS = "brings"  # GROUP/brings/OPTION.yaml: what the option of that name sets elsewhere in a config
 
 
 def conf_dir() -> Path:
@@ -30,7 +31,9 @@ def roots(config_dir: str | None) -> list[Path]:
 def groups(places: Sequence[Path]) -> list[str]:
     """Every directory that holds options, sub-groups included: "model", "algorithm/baseline"."""
     found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
-    return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
+    return sorted(
+        name for name in found if name != "." and name.split("/")[0] not in HIDDEN and not name.endswith(f"/{BRINGS}")
+    )
 
 
 def options(places: Sequence[Path], group: str) -> dict[str, Path]:
@@ -70,6 +73,22 @@ def parts(file: Path, group: str) -> list[str]:
             found.append(f"{typed(key, group)}={option}")
         elif key != "_self_":
             found.append(f"as {group}={key}, with")
+    return found
+
+
+def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
+    """What an option sets elsewhere in the config, one line `key.of.the.config: value # comment` each."""
+    file = options(places, f"{group}/{BRINGS}").get(name)
+    path: list[str] = []
+    found = []
+    for line in file.read_text("utf-8").splitlines() if file else ():
+        inner = line.lstrip()
+        if not inner or inner.startswith("#"):
+            continue
+        key, _, value = inner.partition(":")
+        path = [*path[: (len(line) - len(inner)) // 2], key]
+        if value.strip():
+            found.append(f"{'.'.join(path)}:{value}")
     return found
 
 

@@ -6,18 +6,19 @@ import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenrl_cli import checkpoint
+from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import over_steps
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
-from tokenrl_cli.train import Stage, Task, acting_policy, evaluate
+from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
 
 
 class Interrupted(Exception):
@@ -44,6 +45,8 @@ class Trainer:
     log_every: int
     keep_last: int
     keep_best: int
+    warm_start_monitor: str
+    warm_start_from: Literal["best", "last"]
     monitor: str
     gate: float | None
     eval_examples: int
@@ -77,6 +80,17 @@ class Trainer:
                 "name an evaluation metric, e.g. trainer.monitor=bleu",
             )
 
+    def check_monitors(self, metrics: Iterable[str]) -> None:
+        """Whether what chooses checkpoints will be a number of every evaluation that knows better from worse: one of
+        the `metrics` of the config, or of `train.DIRECTIONS`. Raises UserError."""
+        known = sorted({*metrics, *DIRECTIONS})
+        for key in ("warm_start_monitor", "monitor"):
+            if (name := getattr(self, key)) not in known:
+                problem = "is no number of an evaluation that says which checkpoint is better"
+                raise UserError(
+                    f"trainer.{key}={name}", problem + hint(name, known), f"choose one of {', '.join(known)}"
+                )
+
     def _require(self, name: str, holds: bool, wanted: str) -> None:
         if not holds:
             raise UserError(f"trainer.{name}", f"must be {wanted}, got {getattr(self, name)}")
@@ -97,7 +111,8 @@ class Recorder:
     ) -> None:
         self.run, self.config, self.trainer, self.task, self.model = run, config, trainer, task, model
         self.journal, self.display = journal, display
-        self.best: dict[str, Any] | None = None  # value, score (more is better) and step of the best evaluation on val
+        self.best: dict[str, Any] | None = None  # of this stage, by its monitor: as `_measured` gives it
+        self.latest: dict[str, Any] | None = None  # the last evaluation on val, by trainer.monitor
         self.stale = 0  # evaluations since then
         self.done = 0  # steps of the run
         self.stopped: str | None = None  # why this stage ended early
@@ -133,7 +148,7 @@ class Recorder:
             improved = self.judge(stage, done)
         patience = self.trainer.warm_start_patience
         if stage.name == "warm_start" and patience and self.stale >= patience:
-            self.stopped = f"{self.trainer.monitor} has not improved in {patience} evaluations"
+            self.stopped = f"{self.trainer.warm_start_monitor} has not improved in {patience} evaluations"
         stop = last or bool(over) or self.stopped is not None
         if done % self.trainer.checkpoint_every == 0 or improved or stop or self.signal:
             self.save(stage, done, improved)
@@ -142,22 +157,34 @@ class Recorder:
         return not stop
 
     def judge(self, stage: Stage, done: int) -> bool:
-        """Evaluates the stage's policy on val. True if it is the best so far."""
+        """Evaluates the stage's policy on val. True if it is the best of the stage so far, by the stage's monitor."""
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
-        if self.trainer.monitor not in evaluation.metrics:
-            raise UserError(
-                "trainer.monitor",
-                f"no evaluation metric is called {self.trainer.monitor!r}",
-                f"choose one of {', '.join(sorted(evaluation.metrics))}",
-            )
-        value = evaluation.metrics[self.trainer.monitor]
-        known = evaluation.corpus.get(self.trainer.monitor)
-        sign = -1 if known is not None and known.lower_is_better else 1
-        if self.best is None or sign * value > self.best["score"] or math.isnan(self.best["value"]):
-            self.best, self.stale = {"value": value, "score": sign * value, "step": done}, 0
+        found = self.latest = self._measured(self.trainer.monitor, evaluation)
+        if stage.name == "warm_start":
+            found = self._measured(self.trainer.warm_start_monitor, evaluation)
+        if self.best is None or found["score"] > self.best["score"] or math.isnan(self.best["value"]):
+            self.best, self.stale = found, 0
             return True
         self.stale += 1
         return False
+
+    def _measured(self, monitor: str, evaluation: Evaluation) -> dict[str, Any]:
+        """What an evaluation says by a monitor: its value, a score of which more is better, the step, the reward."""
+        score = direction(monitor, evaluation) * evaluation.metrics[monitor]
+        value, reward = evaluation.metrics[monitor], evaluation.metrics["reward"]
+        return {"value": value, "score": score, "step": evaluation.step, "reward": reward}
+
+    def switch(self, start: dict[str, Any]) -> None:
+        """RL begins, from the evaluated checkpoint `start` of the warm start: what is kept of that stage's monitor ends
+        here, and the best of the run is so far what it starts from, by `trainer.monitor`."""
+        why = (
+            "the last one" if self.trainer.warm_start_from == "last" else f"the best {self.trainer.warm_start_monitor}"
+        )
+        if self.best is not None and self.best["step"] == start["step"]:
+            why += f" ({self.trainer.warm_start_monitor} {self.best['value']:.4g})"
+        if self.trainer.warm_start_steps and self.trainer.steps:
+            self.display.message(f"RL starts from step {start['step']} of the warm start, {why}")
+        self.best, self.stale, self.stopped = start, 0, None
 
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
         examples = self.trainer.eval_examples if split == "val" else 0
@@ -209,7 +236,7 @@ class Recorder:
             "step": done,
             "stage_start": stage.start,
             "best": self.best,
-            "score": self.best["score"] if self.best and self.best["step"] == done else None,
+            "evaluated": self.latest if self.latest and self.latest["step"] == done else None,
             "stale": self.stale,
             "stopped": self.stopped,
             "tokens": self.tokens,
@@ -224,6 +251,7 @@ class Recorder:
         """Goes on from a checkpoint: forgets what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
+        self.latest = state["evaluated"]
         self.tokens, self.before = state["tokens"], state["elapsed"]
         self.findings = [Finding(**finding) for finding in state["findings"]]
         self.window = defaultdict(list, state["window"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.batching import Batching, evaluation_batches
 from tokenrl_cli.beam import beam_search
 from tokenrl_cli.functional.entropy import concentration, ranks
+from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.interfaces import (
     SAMPLED,
@@ -36,6 +38,15 @@ from tokenrl_cli.interfaces import (
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.scoring import judge, scored, texts_of
+
+DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
+    "reward": 1,
+    "sampled_reward": 1,
+    "nll": -1,
+    "perplexity": -1,
+    "policy/target_rank": -1,
+}
+LARGEST_NLL = 700.0  # nats; exp of more is no float any more
 
 
 @dataclass(frozen=True)
@@ -145,8 +156,9 @@ def evaluate(
     """Decodes the first `examples` of a split (0: all) and scores what was said.
 
     Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy` (nats a token) and
-    the concentration of one episode a source sampled from the policy itself; the rank that it gives the tokens of the
-    reference. Draws from streams of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
+    the concentration of one episode a source sampled from the policy itself; of the first reference of each example
+    `nll` (nats a token, EOS included), `perplexity` = exp(nll), and the rank that the policy gives its tokens.
+    Draws from streams of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
     order: list[int] = []
@@ -175,6 +187,8 @@ def evaluate(
             sums["tokens"] += float(other.mask.sum())
             logits = policy(batch.source, batch.source_mask, batch.reference_ids).logits
             sums["ranks"] += float(masked_sum(ranks(logits, batch.reference_ids), batch.reference_mask))
+            nll = negative_log_likelihood(logits, batch.reference_ids, 0.0)
+            sums["nll"] += float(masked_sum(nll, batch.reference_mask))
             sums["references"] += float(batch.reference_mask.sum())
         whole = _joined(said, order)
         judged = scored(task.reward, whole)
@@ -182,7 +196,10 @@ def evaluate(
     scores = _per_text(judged.scores)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     metrics = {name: score.value for name, score in corpus.items()}
+    mean_nll = sums["nll"] / max(sums["references"], 1.0)
     metrics |= {
+        "nll": mean_nll,
+        "perplexity": math.exp(mean_nll) if mean_nll < LARGEST_NLL else math.inf,
         "reward": float(np.nanmean(scores)),
         "sampled_reward": float(np.nanmean(sampled_scores)),
         "entropy": sums["entropy"] / max(sums["tokens"], 1.0),
@@ -198,6 +215,20 @@ def evaluate(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,
     )  # fmt: skip
+
+
+def direction(name: str, evaluation: Evaluation) -> int:
+    """1 where more of a number of an evaluation is better, -1 where less is. Raises UserError where neither is known:
+    the worst checkpoint would be taken for the best."""
+    if name in evaluation.corpus:
+        return -1 if evaluation.corpus[name].lower_is_better else 1
+    known = ", ".join(sorted({*evaluation.corpus, *DIRECTIONS}))
+    if name not in evaluation.metrics:
+        raise UserError(f"trainer.monitor={name}", "no number of an evaluation is called so", f"choose one of {known}")
+    if name not in DIRECTIONS:
+        problem = "is reported, and neither more nor less of it is better: it cannot choose a checkpoint"
+        raise UserError(f"trainer.monitor={name}", problem, f"choose one of {known}")
+    return DIRECTIONS[name]
 
 
 def _batches(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:

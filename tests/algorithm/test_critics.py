@@ -244,6 +244,11 @@ def test_the_kl_coefficient_follows_its_target() -> None:
     for _ in range(200):
         kl.observe(0.0)
     assert 0 < kl.coefficient < 1e-6
+    again, other = AdaptiveKl(0.1, 2.0, 0.5), AdaptiveKl(0.3, 2.0, 0.5)
+    for each in (again, other):
+        each.load_state_dict(kl.state_dict())
+    assert again.coefficient == kl.coefficient != 0.1, "adaptation goes on"
+    assert other.coefficient == 0.3, "another coefficient was asked for since"
     constant = AdaptiveKl(0.1, 0.0, 0.5)
     constant.observe(100.0)
     assert constant.coefficient == 0.1

@@ -74,7 +74,7 @@ def expected_gradient(algorithm: PolicyGradient, samples: int, credit: Credit) -
 def remembered(value: float) -> MovingAverage:
     """A moving average that holds `value` and, for the enumeration, does not move."""
     baseline = MovingAverage(0.9)
-    baseline.load_state_dict({"average": value * (1 - 0.9), "batches": 1})
+    baseline.load_state_dict({"average": value * (1 - 0.9), "weight": 1 - 0.9})
     baseline.observe = lambda returns, valid: None  # type: ignore[method-assign]
     return baseline
 

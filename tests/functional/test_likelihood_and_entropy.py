@@ -40,3 +40,13 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 def test_k1_is_the_difference_of_log_probabilities() -> None:
     assert k1(torch.tensor([-1.0]), torch.tensor([-3.0])).item() == 2.0
+
+
+def test_label_smoothing_spreads_over_what_is_possible() -> None:
+    """A token that cannot be said (logit -inf) takes no share: by hand, of two tokens with probability 2/3 and 1/3."""
+    logits = torch.tensor([[[math.log(2), 0.0, -math.inf]]], dtype=torch.float64, requires_grad=True)
+    loss = negative_log_likelihood(logits, torch.tensor([[0]]), 0.1)
+    mean = (math.log(2 / 3) + math.log(1 / 3)) / 2
+    assert math.isclose(loss.item(), -0.9 * math.log(2 / 3) - 0.1 * mean)
+    loss.sum().backward()
+    assert logits.grad is not None and bool(logits.grad.isfinite().all())

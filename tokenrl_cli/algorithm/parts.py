@@ -36,26 +36,24 @@ class MovingAverage:
         if not 0 <= decay < 1:
             raise UserError("algorithm.baseline.decay", f"must be in [0, 1), got {decay}")
         self.decay = decay
-        self.average = 0.0  # of the returns so far, weighted to (1 - decay ** batches)
-        self.batches = 0
+        self.average = self.weight = 0.0  # sum of decay ** age times a batch's mean return, and of decay ** age
 
     def __call__(self, returns: Tensor) -> Tensor:
         """returns [N, K, T] only tell dtype and device -> []."""
-        weight = 1 - self.decay**self.batches
-        return returns.new_tensor(self.average / weight if self.batches else 0.0)
+        return returns.new_tensor(self.average / self.weight if self.weight else 0.0)
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
         """Takes in the returns at t = 0 of the valid samples: [N, K, T], [N, K]."""
         if bool(valid.any()):
             mean = float(returns[:, :, 0][valid].mean(dtype=torch.float64))
             self.average = self.decay * self.average + (1 - self.decay) * mean
-            self.batches += 1
+            self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average, "batches": self.batches}
+        return {"average": self.average, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average, self.batches = state["average"], state["batches"]
+        self.average, self.weight = state["average"], state["weight"]
 
 
 class NoCritic:
@@ -152,17 +150,20 @@ class AdaptiveKl:
         for name, value in (("kl_coef", coefficient), ("kl_target", target), ("kl_rate", rate)):
             if value < 0:
                 raise UserError(f"algorithm.{name}", f"must be 0 (off) or more, got {value}")
-        self.coefficient, self.target, self.rate = coefficient, target, rate
+        self.start = self.coefficient = coefficient
+        self.target, self.rate = target, rate
 
     def observe(self, divergence: float) -> None:
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"coefficient": self.coefficient}
+        return {"coefficient": self.coefficient, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.coefficient = state["coefficient"]
+        """Where the configured coefficient is another than it was, that counts: adaptation starts from it anew."""
+        if state["start"] == self.start:
+            self.coefficient = state["coefficient"]
 
 
 def frozen_copy(module: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import about, choices, conf_dir, groups, keys, options, parts, roots
+from tokenrl_cli.recipes import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 
 FLAGS = """\
   -m                      sweep: every value of key=a,b,c, and every combination
@@ -43,7 +43,10 @@ def listed(group: str, places: list[Path]) -> str:
         raise UserError(f"{group}/{name}", f"there is no such option{hint(name, chosen)}")
     shown = {name: chosen[name]} if name else chosen
     lines = [
-        [f"{group}={each}  # {about(file)}", *(f"  {line}" for line in (*parts(file, group), *keys(file)))]
+        [
+            f"{group}={each}  # {about(file)}",
+            *(f"  {line}" for line in (*parts(file, group), *brought(places, group, each), *keys(file))),
+        ]
         for each, file in shown.items()
     ]
     return "\n\n".join("\n".join(part) for part in lines)

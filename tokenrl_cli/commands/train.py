@@ -34,6 +34,7 @@ class Training:
         import torch
 
         from tokenrl_cli import assemble, checkpoint
+        from tokenrl_cli.continuation import refuse_changes
         from tokenrl_cli.recorder import Recorder, Trainer
         from tokenrl_cli.report.journal import Journal
         from tokenrl_cli.report.terminal import display
@@ -44,12 +45,14 @@ class Training:
         self.saved: Checkpoint | None = None
         if config["resume"]:
             self.saved = checkpoint.load(checkpoint.find(Path(config["resume"]), ("last",)))
+            refuse_changes(self.saved.config, self.saved.state["stage"], config)
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
         assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
+        self.trainer.check_monitors(config["metrics"])
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
         self.model = assemble.model_of(config, self.trust, self.task)
@@ -131,7 +134,8 @@ class Training:
             run_stage(stage, done, self.task, self.recorder)
 
     def _warm_start(self) -> None:
-        """Imitation. Ends with the weights of its best evaluation, which `warm_start` names from then on."""
+        """Imitation. Ends with the weights of its best or of its last evaluation, as `trainer.warm_start_from` says;
+        `warm_start` names that checkpoint from then on."""
         from tokenrl_cli import checkpoint
         from tokenrl_cli.interfaces import Finding
 
@@ -141,22 +145,22 @@ class Training:
             done = self.saved.state["step"]
             stage.algorithm.load_state_dict(self.saved.algorithm)
         self._run(stage, done)
-        if self.recorder.best is None:  # no step was taken: the first weights are the warm start
-            self.recorder.judge(stage, done)
-            self.recorder.save(stage, done, True)
-        best = checkpoint.load(self.directory / "checkpoints" / "best")
-        checkpoint.restore(self.model, best)
-        checkpoint.point(self.directory, "warm_start", best.path)
-        self.recorder.stopped = None
-        assert self.recorder.best is not None
-        gate, value = self.trainer.gate, self.recorder.best["value"]
-        sign = 1 if value == self.recorder.best["score"] else -1  # of an error rate
-        if gate is not None and sign * value < sign * gate:
+        recorder = self.recorder
+        if recorder.latest is None or recorder.latest["step"] != recorder.done:  # no step was taken
+            recorder.save(stage, recorder.done, recorder.judge(stage, recorder.done))
+        chosen = checkpoint.load(self.directory / "checkpoints" / self.trainer.warm_start_from)
+        checkpoint.restore(self.model, chosen)
+        for name in ("warm_start", "best"):
+            checkpoint.point(self.directory, name, chosen.path)
+        recorder.switch(chosen.state["evaluated"])
+        assert recorder.best is not None
+        gate, reward = self.trainer.gate, recorder.best["reward"]
+        if gate is not None and not reward >= gate:
             text = (
-                f"the warm start reached {self.trainer.monitor} {value:.2f} on val, short of its gate of {gate:g}: "
+                f"the warm start earns a reward of {reward:.3f} on val, short of its gate of {gate:g}: "
                 "train it longer before believing what RL adds"
             )
-            self.recorder.note(Finding("gate", "warning", self.recorder.done, text, "trainer.warm_start_steps"))
+            recorder.note(Finding("gate", "warning", recorder.done, text, "trainer.warm_start_steps"))
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""

@@ -46,6 +46,7 @@ def construct(config: dict[str, Any]) -> None:
 
     trust = config["imports"]
     trainer = Trainer(**config["trainer"])
+    trainer.check_monitors(config["metrics"])
     precision_of(trainer.precision)
     device = device_of(trainer.device)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}

@@ -10,10 +10,13 @@ from tokenrl_cli.functional.precision import precise
 def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """-(1 - e) log p(y) - e mean_a log p(a) under the plain softmax. [B, T, V], [B, T] -> [B, T], nats.
 
-    Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7.
+    Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7. The mean is over the tokens that are possible:
+    one with the logit -inf cannot be made likelier, and would make the loss infinite.
     """
     logprobs = precise(logits).log_softmax(-1)
     nll = -logprobs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     if label_smoothing == 0:
         return nll
-    return (1 - label_smoothing) * nll - label_smoothing * logprobs.mean(-1)
+    possible = ~logprobs.isneginf()
+    mean = logprobs.masked_fill(~possible, 0.0).sum(-1) / possible.sum(-1)
+    return (1 - label_smoothing) * nll - label_smoothing * mean
