@@ -259,11 +259,12 @@ class PolicyGradient:
         return metrics | {name: over_steps(name, [step[name] for step in steps]) for name in steps[0]}
 
     def _parts(self, weighted: Weighted, step: int, epoch: int) -> Iterator[Weighted]:
-        """The minibatches of an epoch, each with weights of its own; one is the whole rollout in its order."""
+        """The minibatches of an epoch, as equal as can be (never fewer, but where there are fewer rows), each with
+        weights of its own; one is the whole rollout in its order."""
         order = torch.arange(len(weighted))
         if self.minibatches > 1:
             order = torch.randperm(len(weighted), generator=streams.generator(self.seed, f"epoch/{epoch}", step))
-        for index in order.to(weighted.advantages.device).chunk(self.minibatches):
+        for index in order.to(weighted.advantages.device).tensor_split(min(self.minibatches, len(weighted))):
             part = weighted if len(index) == len(weighted) and self.minibatches == 1 else weighted.rows(index)
             weights = asked(self.aggregation, mask=part.usable, max_length=self.max_length)
             yield replace(part, weights=weights.to(part.advantages.dtype))
@@ -368,7 +369,7 @@ class PolicyGradient:
         known["scores"] = reward_to_go(rewards, episodes.mask).view(shape)[..., 0]
         kept = known["valid"]
         if self.deduplicate:
-            kept = kept & first_of_their_kind(episodes.actions.view(shape), episodes.mask.view(shape))
+            kept = kept & first_of_their_kind(episodes.actions.view(shape), episodes.mask.view(shape), kept)
         if self.drop_equal_groups:
             kept = kept & ~equal_groups(known["scores"], kept).unsqueeze(-1)
         episodes, known["valid"] = replace(episodes, valid=kept.flatten()), kept
