@@ -224,10 +224,12 @@ def test_the_reference_moves_after_the_update_and_to_the_policy_as_it_is_then() 
         return step(part)
 
     algorithm._step = watched  # type: ignore[method-assign]
+    with torch.no_grad():
+        algorithm.model.table += 1.0  # an update before this one: the reference is another
     algorithm.update(rewarded(algorithm, SAID))
     assert len(during) == 2 and all(torch.equal(each, before) for each in during)
     after = algorithm.model.table.detach()
-    assert (after - before).abs().max() > 1e-3
+    assert (after - 1 - before).abs().max() > 1e-3
     assert ((algorithm.reference.table - before) - 0.25 * (after - before)).abs().max() < 1e-12  # type: ignore[union-attr]
 
 
