@@ -293,3 +293,14 @@ def test_continuations_pay_for_divergence_and_length_as_samples_do() -> None:
     assert len(totals) > 5
     for (row, t), paid_for in totals.items():
         assert float(weighted.values[row, t]) == pytest.approx(sum(paid_for) / 3, abs=1e-12)
+
+
+def test_the_cut_of_a_rollout_stays_that_of_its_sampling_while_the_policy_moves() -> None:
+    """The policy turned upside down would leave other tokens, and the sampled ones would have no probability."""
+    algorithm = algorithm_of(RECORDED, "two_explored", kl_loss_coef=0.1)
+    rollout = rollout_by(algorithm, [[1, 0]])
+    with torch.no_grad():
+        algorithm.model.table.neg_()
+    algorithm.updates = 1  # a later step of the rollout
+    logged = algorithm.update(rollout)
+    assert 0 < logged["sampling/logp_difference/max"] < 5 and logged["kl"] > 0
