@@ -30,7 +30,7 @@ from tokenrl_cli.algorithm.parts import (
 )
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
-from tokenrl_cli.functional.kl import k1
+from tokenrl_cli.functional.kl import full, k1, k3
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import first_of_their_kind, masked_mean, masked_rows, masked_sum
 from tokenrl_cli.functional.returns import held_to_go, overlong_penalty, reward_to_go
@@ -47,7 +47,7 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
-from tokenrl_cli.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
+from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 
 # by how much the same log-probability may differ between one pass and step by step
 SAME = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -77,6 +77,11 @@ class Weighted:
         """[B, T]: tokens of valid episodes that the policy chose, or that a reference added to its choices."""
         return _learned(self.episodes) & self.episodes.valid.unsqueeze(-1)
 
+    @property
+    def sampled(self) -> Tensor:
+        """[B, T]: the usable tokens that the policy chose, without those of an added reference."""
+        return self.usable & self.episodes.chosen
+
 
 def _learned(episodes: Rollout) -> Tensor:
     added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
@@ -86,11 +91,19 @@ def _learned(episodes: Rollout) -> Tensor:
 class PolicyGradient:
     """loss = -sum_bt w_bt surrogate(pi(a_t | s_t), A_t) + beta sum_bt w_bt KL_bt - eta H + lambda NLL + c (V-G)^2 / 2.
 
-    A_t = scale(G_t - b_t), with G_t the returns of rewards less kl_coef times k1 to the reference, token by token.
+    pi is the distribution that tokens are sampled from (temperature, cut and epsilon included), and KL is always
+    KL(pi || ref), with ref the plain softmax of the reference model. A_t = scale(G_t - b_t), with G_t the returns of
+    rewards less kl_coef times k1, token by token.
     w are the weights of the aggregation over one optimiser step; H (entropy of the plain softmax), NLL (of the
     demonstrations) and the error of a critic V are means over their tokens. With returns to go, the surrogate
     `score_function`, the aggregation `sequence_sum`, no scale and a baseline that does not read the episode itself, the
-    expected gradient is that of the expected reward (Williams 1992). The model is in evaluation mode throughout.
+    expected gradient is that of the expected reward (Williams 1992), less kl_coef times that of the KL of whole
+    episodes. The model is in evaluation mode throughout.
+
+    KL_bt is the `divergence` of each token that the policy sampled. In the first optimiser step of a rollout those are
+    samples of pi, and the gradients are as functional/kl.py says. In later steps (epochs or minibatches above 1) they
+    are samples of the pi that the rollout began with: k2 and k3 are not corrected for that, so they become
+    approximations, while `full` remains the KL of each visited state. k1 in the reward is that of the time of sampling.
 
     With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
     they are all that the NLL counts.
@@ -149,6 +162,13 @@ class PolicyGradient:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         if isinstance(critic, NoCritic) and "values" in self.needs | needs(returns):
             raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
+        self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
+        if kl_loss_coef > 0 and self.decoding.cuts and getattr(divergence, "func", divergence) is k3:
+            problem = (
+                "weighs tokens by reference / policy, and its mean is a KL divergence only where the policy can say "
+                "every token; top_k or top_p leaves some out"
+            )
+            raise UserError("algorithm/divergence=k3", problem, "algorithm/divergence=k2 or full, or top_k=0 top_p=1")
         self.model = model
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
@@ -157,7 +177,6 @@ class PolicyGradient:
         self.eos_id = tokenizer.eos_id
         self.seed = seed
         self.samples_per_source = samples_per_source
-        self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
         self.greedy = replace(self.decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
         if add_reference and (self.decoding.cuts or epsilon > 0):
             problem = "the demonstration may be none of the texts that top_k, top_p and epsilon leave to choose from"
@@ -240,17 +259,19 @@ class PolicyGradient:
         return metrics | {name: over_steps(name, [step[name] for step in steps]) for name in steps[0]}
 
     def _parts(self, weighted: Weighted, step: int, epoch: int) -> Iterator[Weighted]:
-        """The minibatches of an epoch, each with weights of its own; one is the whole rollout in its order."""
+        """The minibatches of an epoch, as equal as can be (never fewer, but where there are fewer rows), each with
+        weights of its own; one is the whole rollout in its order."""
         order = torch.arange(len(weighted))
         if self.minibatches > 1:
             order = torch.randperm(len(weighted), generator=streams.generator(self.seed, f"epoch/{epoch}", step))
-        for index in order.to(weighted.advantages.device).chunk(self.minibatches):
+        for index in order.to(weighted.advantages.device).tensor_split(min(self.minibatches, len(weighted))):
             part = weighted if len(index) == len(weighted) and self.minibatches == 1 else weighted.rows(index)
             weights = asked(self.aggregation, mask=part.usable, max_length=self.max_length)
             yield replace(part, weights=weights.to(part.advantages.dtype))
 
     def _step(self, weighted: Weighted) -> dict[str, float]:
         tokens = weighted.usable.sum().clamp(min=1)
+        sampled = weighted.sampled.sum().clamp(min=1)
         demonstrated = _recited(weighted).sum().clamp(min=1)
         differences: list[float] = []
         precisions: set[torch.dtype] = set()
@@ -259,7 +280,8 @@ class PolicyGradient:
             seen, mask = rows.episodes, rows.usable
             output = self.model(seen.source, seen.source_mask, seen.actions)
             logits = output.logits
-            logprobs = logprobs_of(logits, seen.actions, self.decoding, seen.support)
+            of_every_token, _ = distribution(logits, self.decoding, seen.support)
+            logprobs = _taken(of_every_token, seen.actions).masked_fill(~mask, 0.0)
             objective, stopped = asked(
                 self.surrogate,
                 logprobs=logprobs,
@@ -282,9 +304,9 @@ class PolicyGradient:
                 "approx_kl": masked_sum(difference.exp() - 1 - difference, mask) / tokens,
             }
             if self.kl_loss_coef > 0:
-                apart = self._divergence(seen, logits)
-                total = total + self.kl_loss_coef * masked_sum(rows.weights * apart, mask)
-                terms["kl"] = masked_sum(apart.detach(), mask) / tokens
+                apart, exact = self._divergence(seen, of_every_token, logprobs)
+                total = total + self.kl_loss_coef * masked_sum(rows.weights * apart, rows.sampled)
+                terms["kl"] = masked_sum(exact, rows.sampled) / sampled
             if isinstance(self.critic, ValueHead):
                 values = self.critic.values(output.hidden)
                 error = masked_sum(value_error(values, rows.values, rows.targets, self.critic.clip), mask) / tokens
@@ -301,21 +323,24 @@ class PolicyGradient:
         self._check_first_pass(max(differences), SAME[precisions.pop()])
         return metrics
 
-    def _divergence(self, episodes: Rollout, logits: Tensor) -> Tensor:
-        """From the reference, [B, T], under plain softmaxes."""
+    def _divergence(self, episodes: Rollout, of_every_token: Tensor, logprobs: Tensor) -> tuple[Tensor, Tensor]:
+        """What the loss takes for KL(policy || reference) at each token, and that KL itself, to be logged: [B, T] each.
+
+        `of_every_token` [B, T, V] and `logprobs` [B, T] are those of the distribution that is sampled from.
+        """
         reference: Any = self.reference
         with torch.no_grad():
             other = reference(episodes.source, episodes.source_mask, episodes.actions).logits
-        logprobs, reference_logprobs = (
-            -negative_log_likelihood(each, episodes.actions, 0.0) for each in (logits, other)
-        )
-        return asked(
+            reference_logprobs = -negative_log_likelihood(other, episodes.actions, 0.0)
+            exact = full(of_every_token, other)
+        apart: Tensor = asked(
             self.divergence,
             logprobs=logprobs,
             reference_logprobs=reference_logprobs,
-            logits=logits,
+            logits=of_every_token,
             reference_logits=other,
         )
+        return apart, exact
 
     def _demonstration_loss(self, weighted: Weighted) -> Tensor:
         """Sum over the tokens of the demonstrations that count."""
@@ -329,10 +354,12 @@ class PolicyGradient:
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
         """Returns of every episode, less the baseline, scaled: on the whole rollout before it is split."""
-        index = self._compared(rollout)
         metrics: dict[str, float] = {}
+        rollout = self._charged(rollout, metrics)
+        index = self._compared(rollout)
         episodes = rollout.rows(index)
-        rewards = self._rewards(episodes, metrics)
+        rewards = episodes.rewards
+        assert rewards is not None
         values, fresh = (each[index] for each in self._values(rollout))
         returns = asked(self.returns, rewards=rewards, mask=episodes.mask, values=values, fresh=fresh)
         times = self.samples_per_source + self.add_reference
@@ -342,7 +369,7 @@ class PolicyGradient:
         known["scores"] = reward_to_go(rewards, episodes.mask).view(shape)[..., 0]
         kept = known["valid"]
         if self.deduplicate:
-            kept = kept & first_of_their_kind(episodes.actions.view(shape), episodes.mask.view(shape))
+            kept = kept & first_of_their_kind(episodes.actions.view(shape), episodes.mask.view(shape), kept)
         if self.drop_equal_groups:
             kept = kept & ~equal_groups(known["scores"], kept).unsqueeze(-1)
         episodes, known["valid"] = replace(episodes, valid=kept.flatten()), kept
@@ -374,20 +401,34 @@ class PolicyGradient:
         index = ((rollout.role == SAMPLED) | (rollout.role == DEMONSTRATION)).nonzero().squeeze(-1)
         return index[rollout.group[index].argsort(stable=True)]
 
-    def _rewards(self, episodes: Rollout, metrics: dict[str, float]) -> Tensor:
-        """What was paid, less the costs of divergence and of length. [B, T]."""
-        assert episodes.rewards is not None
-        rewards, learned = episodes.rewards, _learned(episodes)
+    def _charged(self, rollout: Rollout, metrics: dict[str, float]) -> Rollout:
+        """The rollout with rewards less the costs of divergence and of length; greedy companions pay neither.
+
+        Continuations pay as samples do: they tell what later states are worth, and the costs are part of that. What is
+        logged, and what `kl_target` is compared with, is of the samples alone.
+        """
+        assert rollout.rewards is not None
+        pays = rollout.role != GREEDY
+        rewards, own = rollout.rewards, rollout.role == SAMPLED
         if self.kl.coefficient > 0:
-            divergence = k1(*self._plain_logprobs(episodes)).masked_fill(~learned, 0.0)
-            rewards = rewards - self.kl.coefficient * divergence
-            metrics |= {"kl": float(masked_mean(divergence, learned)), "kl_coef": self.kl.coefficient}
-            self.kl.observe(float(divergence.sum() / len(episodes)))
+            apart = self._log_ratio(rollout).masked_fill(~pays.unsqueeze(-1), 0.0)
+            rewards = rewards - self.kl.coefficient * apart
+            said = rollout.mask & rollout.chosen & own.unsqueeze(-1)
+            metrics |= {"kl": float(masked_mean(apart, said)), "kl_coef": self.kl.coefficient}
+            self.kl.observe(float(masked_sum(apart, said) / own.sum().clamp(min=1)))
         if self.overlong_share > 0:
-            penalty = overlong_penalty(episodes.mask, self.max_length, self.overlong_share).to(rewards.dtype)
-            rewards = rewards.scatter_add(1, episodes.mask.sum(-1, keepdim=True) - 1, penalty.unsqueeze(-1))
-            metrics["overlong_penalty"] = float(penalty.mean())
-        return rewards
+            penalty = overlong_penalty(rollout.mask, self.max_length, self.overlong_share).to(rewards.dtype)
+            last = rollout.mask.sum(-1, keepdim=True) - 1
+            rewards = rewards.scatter_add(1, last, (penalty * pays).unsqueeze(-1))
+            metrics["overlong_penalty"] = float(masked_mean(penalty, own))
+        return replace(rollout, rewards=rewards)
+
+    def _log_ratio(self, rollout: Rollout) -> Tensor:
+        """k1 of every token that learns, [B, T]: its log-probability when it was sampled, less the reference's."""
+        reference: Any = self.reference
+        logits = reference(rollout.source, rollout.source_mask, rollout.actions).logits
+        reference_logprobs = -negative_log_likelihood(logits, rollout.actions, 0.0)
+        return k1(rollout.logprobs, reference_logprobs).masked_fill(~_learned(rollout), 0.0)
 
     def _values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """V [B, T] of every state, and where it was measured there."""
@@ -398,13 +439,6 @@ class PolicyGradient:
             hidden = self.model(rollout.source, rollout.source_mask, rollout.actions).hidden
             return self.critic.values(hidden).to(rollout.logprobs.dtype), measured
         return torch.zeros_like(rollout.logprobs), measured
-
-    def _plain_logprobs(self, episodes: Rollout) -> tuple[Tensor, Tensor]:
-        """Of the sampled tokens under the plain softmax of the policy and of the reference."""
-        models: tuple[Any, ...] = (self.model, self.reference)
-        logits = [model(episodes.source, episodes.source_mask, episodes.actions).logits for model in models]
-        policy, reference = (-negative_log_likelihood(each, episodes.actions, 0.0) for each in logits)
-        return policy, reference
 
     def _check_first_pass(self, difference: float, tolerance: float) -> None:
         """The scorer must see the distribution that was sampled from; else the gradient is that of another policy."""
@@ -439,6 +473,11 @@ class PolicyGradient:
                 part.load_state_dict(within(state, f"{name}."))
         if self.reference is not None:
             self.reference.load_state_dict(within(state, "reference."))
+
+
+def _taken(of_every_token: Tensor, actions: Tensor) -> Tensor:
+    """[B, T, V], [B, T] -> [B, T]."""
+    return of_every_token.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def _chosen(rollout: Rollout, forced: Tensor) -> Rollout:

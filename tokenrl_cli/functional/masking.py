@@ -21,8 +21,8 @@ def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 
-def first_of_their_kind(actions: Tensor, mask: Tensor) -> Tensor:
-    """False for a sequence that is the same as an earlier one of its source: [N, K, T] -> [N, K]."""
+def first_of_their_kind(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+    """False for a sequence that is the same as an earlier `valid` one of its source: [N, K, T], [N, K] -> [N, K]."""
     real = actions.masked_fill(~mask, -1)
-    same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1)  # [N, K, K]
+    same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K], with whom
     return ~(same & torch.ones_like(same[0]).tril(-1)).any(-1)
