@@ -169,19 +169,19 @@ class Recorder:
         return False
 
     def _measured(self, monitor: str, evaluation: Evaluation) -> dict[str, Any]:
-        """What an evaluation says by a monitor: its value, a score of which more is better, the step, the reward."""
-        score = direction(monitor, evaluation) * evaluation.metrics[monitor]
-        value, reward = evaluation.metrics[monitor], evaluation.metrics["reward"]
-        return {"value": value, "score": score, "step": evaluation.step, "reward": reward}
+        """What an evaluation says by a monitor: its value, whether more (1) or less (-1) of it is better, a score of
+        which more is better, the step, and the reward."""
+        better, value = direction(monitor, evaluation), evaluation.metrics[monitor]
+        found = {"value": value, "better": better, "score": better * value, "step": evaluation.step}
+        return found | {"reward": evaluation.metrics["reward"]}
 
     def switch(self, start: dict[str, Any]) -> None:
         """RL begins, from the evaluated checkpoint `start` of the warm start: what is kept of that stage's monitor ends
         here, and the best of the run is so far what it starts from, by `trainer.monitor`."""
-        why = (
-            "the last one" if self.trainer.warm_start_from == "last" else f"the best {self.trainer.warm_start_monitor}"
-        )
-        if self.best is not None and self.best["step"] == start["step"]:
-            why += f" ({self.trainer.warm_start_monitor} {self.best['value']:.4g})"
+        why = "its last"
+        if self.trainer.warm_start_from == "best" and self.best is not None:
+            end = "highest" if self.best["better"] > 0 else "lowest"
+            why = f"the {end} {self.trainer.warm_start_monitor} ({self.best['value']:.4g})"
         if self.trainer.warm_start_steps and self.trainer.steps:
             self.display.message(f"RL starts from step {start['step']} of the warm start, {why}")
         self.best, self.stale, self.stopped = start, 0, None

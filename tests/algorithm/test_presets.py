@@ -128,7 +128,7 @@ def test_what_comes_after_the_end_counts_for_nothing(name: str) -> None:
     for each in (rollout, padded(rollout, 1), padded(rollout, 2)):
         algorithm.updates = algorithm.rollouts = 0
         if hasattr(algorithm.baseline, "load_state_dict"):
-            algorithm.baseline.load_state_dict({"average": 0.0, "batches": 0})
+            algorithm.baseline.load_state_dict({"average": 0.0, "weight": 0.0})
         algorithm.kl.coefficient = 0.01
         algorithm.reference = algorithm.reference or algorithm.model
         logged.append(algorithm.update(each))
@@ -176,7 +176,7 @@ def test_the_order_of_the_sources_changes_no_gradient(name: str) -> None:
     turned = replace(rollout.rows(order), parent=place[rollout.parent[order]], group=rollout.group)
     algorithm.updates = algorithm.rollouts = 0
     if hasattr(algorithm.baseline, "load_state_dict"):
-        algorithm.baseline.load_state_dict({"average": 0.0, "batches": 0})
+        algorithm.baseline.load_state_dict({"average": 0.0, "weight": 0.0})
     algorithm.update(turned)
     assert max(float((a - b).abs().max()) for a, b in zip(before, gradients(algorithm), strict=True)) < 1e-12
 
