@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenrl_cli.copies import copied, own_texts
 from tokenrl_cli.interfaces import (
     DEMONSTRATION,
     SAMPLED,
     Batch,
+    CorpusScore,
     Credit,
     Part,
     Reward,
@@ -22,6 +25,7 @@ from tokenrl_cli.interfaces import (
     Tokenizer,
     UserError,
 )
+from tokenrl_cli.metrics.mean import mean_score
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def judge(
         measured = torch.from_numpy(said.scores)
         _, own = _ends(measured, mask, credit.needs_prefixes)
         measured = _weighted(part, measured, own[sampled & ~own.isnan()], mask.shape)
-        rewards = credit(measured, mask, ended)
+        rewards = credit(measured.clone(), mask.clone(), ended.clone())
         start, final = _ends(measured, mask, credit.needs_prefixes)
         _check_sum(rewards, mask, start, final, part.name)
         spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
@@ -106,10 +110,34 @@ def judge(
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:
-    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError."""
-    said = reward(texts)
+    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError.
+
+    The reward gets copies, and what it gives is copied: neither side sees what the other writes later.
+    """
+    said = reward(own_texts(texts))
     said = said if isinstance(said, Scored) else Scored(said, {}, {})
-    return replace(said, scores=_checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape]))
+    scores = _checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape])
+    return Scored(scores, dict(said.metrics), copied(said.columns))
+
+
+def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """[B] or [B, T] -> [B]: a reward of one number a token counts as its sum over the real tokens, NaN where one is."""
+    whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
+    return whole
+
+
+def mean_of(scores: np.ndarray) -> float:
+    """The mean of those that are not NaN; NaN, without a warning, where there is none."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
+    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
+    if hasattr(metric, "corpus"):
+        score: CorpusScore = metric.corpus(own_texts(texts))
+        return score
+    return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
 
 
 def name_of(reward: Reward) -> str:
@@ -147,7 +175,8 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     potential = getattr(credit, "potential", "prefix_scores")
     if hasattr(reward, potential):
         rows, width = texts.mask.shape
-        return Scored(_checked(reward, getattr(reward, potential)(texts, prefixes), [(rows, width + 1)]), {}, {})
+        said = getattr(reward, potential)(own_texts(texts), prefixes)
+        return Scored(_checked(reward, said, [(rows, width + 1)]), {}, {})
     if potential != "prefix_scores":
         raise UserError(
             "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
@@ -156,7 +185,7 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
 
 
 def _checked(reward: Reward, scores: np.ndarray, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = np.array(scores, dtype=np.float64)  # a copy: a reward may fill the same array again
     if scores.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise UserError("reward", f"{name_of(reward)} gave scores of shape {scores.shape}, must be {expected}")
@@ -170,7 +199,7 @@ def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
     rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
     in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
     if in_one_pass is not None:
-        return [in_one_pass(ids[:length]) for ids, length in rows]
+        return [list(in_one_pass(ids[:length])) for ids, length in rows]
     return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
 
 

@@ -21,7 +21,6 @@ from tokenrl_cli.interfaces import (
     SAMPLED,
     Algorithm,
     Batch,
-    CorpusScore,
     Credit,
     Dataset,
     Evaluation,
@@ -31,9 +30,8 @@ from tokenrl_cli.interfaces import (
     Texts,
     Tokenizer,
 )
-from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
-from tokenrl_cli.scoring import judge, scored, texts_of
+from tokenrl_cli.scoring import corpus_score, judge, mean_of, per_text, scored, texts_of
 
 
 @dataclass(frozen=True)
@@ -164,13 +162,14 @@ def evaluate(
             sums["references"] += float(batch.reference_mask.sum())
         whole = _joined(said, order)
         judged = scored(task.reward, whole)
-        sampled_scores = _per_text(scored(task.reward, _joined(sampled, order)).scores)
-    scores = _per_text(judged.scores)
+        again = _joined(sampled, order)
+        sampled_scores = per_text(scored(task.reward, again).scores, again.mask)
+    scores = per_text(judged.scores, whole.mask)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     metrics = {name: score.value for name, score in corpus.items()}
     metrics |= {
-        "reward": float(np.nanmean(scores)),
-        "sampled_reward": float(np.nanmean(sampled_scores)),
+        "reward": mean_of(scores),
+        "sampled_reward": mean_of(sampled_scores),
         "entropy": sums["entropy"] / max(sums["tokens"], 1.0),
         "policy/mode_prob": sums["mode_prob"] / max(sums["tokens"], 1.0),
         "policy/top10_mass": sums["top10_mass"] / max(sums["tokens"], 1.0),
@@ -179,7 +178,7 @@ def evaluate(
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }
     if expected:
-        metrics["q/overestimation"] = float(np.nanmean(np.array(expected)[np.argsort(order, kind="stable")] - scores))
+        metrics["q/overestimation"] = mean_of(np.array(expected)[np.argsort(order, kind="stable")] - scores)
     return Evaluation(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,
@@ -204,11 +203,6 @@ def episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws:
     return rollout_of(batch, samples, SAMPLED)
 
 
-def _per_text(scores: np.ndarray) -> np.ndarray:
-    """A reward of one number a token counts as its sum."""
-    return scores if scores.ndim == 1 else np.nansum(scores, -1)
-
-
 def _joined(parts: list[Texts], order: list[int]) -> Texts:
     """The texts of several batches, in the order of the split."""
     back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
@@ -229,11 +223,3 @@ def _stacked(parts: list[np.ndarray]) -> np.ndarray:
     """Rows of several widths, zeros behind the narrower ones."""
     width = max(part.shape[1] for part in parts)
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
-
-
-def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
-    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
-    if hasattr(metric, "corpus"):
-        score: CorpusScore = metric.corpus(texts)
-        return score
-    return mean_score(_per_text(scored(metric, texts).scores), f"mean of {type(metric).__name__}")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.build import hint, locate, trusted
+from tokenrl_cli.copies import copied
 from tokenrl_cli.interfaces import Scored, Texts, UserError
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
 
@@ -214,10 +215,10 @@ def _parameters(function: Callable[..., Any], where: str) -> dict[str, bool] | N
 
 def _all(texts: Texts) -> Arguments:
     return {
-        **texts.columns,
-        "hypotheses": texts.hypotheses,
-        "references": texts.references,
-        "sources": texts.sources,
+        **copied(texts.columns),
+        "hypotheses": list(texts.hypotheses),
+        "references": copied(texts.references),
+        "sources": list(texts.sources),
         "tokens": [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)],
         "ended": texts.ended.tolist(),
         "step": texts.step,
@@ -225,9 +226,9 @@ def _all(texts: Texts) -> Arguments:
 
 
 def _one(texts: Texts, row: int) -> Arguments:
-    references = texts.references[row]
+    references = copied(texts.references[row])
     return {
-        **{name: values[row] for name, values in texts.columns.items()},
+        **{name: copied(values[row]) for name, values in texts.columns.items()},
         "hypothesis": texts.hypotheses[row],
         "reference": references[0] if references else None,
         "references": references,
