@@ -22,7 +22,7 @@ GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tra
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
     ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies"),
     ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
-    ("sampling", "beam", "replay", "scoring", "optim", "batching", "encoding"),
+    ("sampling", "beam", "replay", "scoring", "rehearsal", "optim", "batching", "encoding"),
     GROUPS,
     ("checkpoint", "report"),
     ("train", "recorder", "assemble"),

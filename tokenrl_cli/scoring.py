@@ -62,8 +62,9 @@ def judge(
     """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
 
     A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
-    are of the part's own score, before a mixture scales it; `reward` is what is optimised. Where nothing was sampled
-    there is neither; `demonstrations/reward` is what demonstrations earned.
+    are of the part's own score, before a mixture scales it; `reward` is what is optimised. They are NaN where no
+    sampled row has one. Where nothing was sampled there is neither; `demonstrations/reward` is what demonstrations
+    earned.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -84,8 +85,8 @@ def judge(
         total, score = total + rewards, score + final
         if bool(sampled.any()):
             known = own[sampled & ~final.isnan()]
-            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else 0.0
-            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
+            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else math.nan
+            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else math.nan
         metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
         columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
@@ -252,16 +253,18 @@ def _check_sum(rewards: Tensor, mask: Tensor, start: Tensor, final: Tensor, name
 def _summary(
     score: Tensor, good: Tensor, sampled: Tensor, group: Tensor, mask: Tensor, ended: Tensor
 ) -> dict[str, float]:
-    """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several."""
+    """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several. The
+    three are NaN where no sampled row has a reward."""
     known = score[good]
     _, place, count = group[good].unique(return_inverse=True, return_counts=True)
     highest = torch.full((len(count),), -torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amax")
     lowest = torch.full((len(count),), torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amin")
     several = count > 1
+    zero = float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0
     return {
-        "reward": float(known.mean()) if len(known) else 0.0,
-        "reward_std": float(known.std(correction=0)) if len(known) else 0.0,
-        "frac_reward_zero_std": float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0,
+        "reward": float(known.mean()) if len(known) else math.nan,
+        "reward_std": float(known.std(correction=0)) if len(known) else math.nan,
+        "frac_reward_zero_std": zero if len(known) else math.nan,
         "completions/mean_length": float(mask[sampled].sum()) / max(int(sampled.sum()), 1),
         "completions/clipped_ratio": float((~ended[sampled]).sum()) / max(int(sampled.sum()), 1),
     }

@@ -24,12 +24,15 @@ from tokenrl_cli.interfaces import (
     Credit,
     Dataset,
     Evaluation,
+    Finding,
     Model,
     Reward,
     Rollout,
     Texts,
     Tokenizer,
+    UserError,
 )
+from tokenrl_cli.rehearsal import MORE, SOURCES, metric_findings, reward_findings, trial
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.scoring import corpus_score, judge, mean_of, per_text, scored, texts_of
 
@@ -103,10 +106,31 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
             break
 
 
-def rehearse(task: Task) -> None:
-    """Judges some demonstrations, so that a reward and a credit that do not go together say so before any training."""
-    _, batch = next(_batches(task, "val", 8, 8))  # so many that one sample's bad luck does not stop a run
-    judge(recite(batch, task.tokenizer.eos_id), batch, task.tokenizer, task.reward, task.credit)
+def rehearse(task: Task, learns: bool) -> list[Finding]:
+    """Tries reward, credit and metrics on demonstrations of val, and the reward and the metrics on the same spoiled.
+
+    Raises UserError where they do not go together, and where no text has a reward in a run that `learns` from rewards;
+    in another run that is a warning. Costs SOURCES rows through the credit and one call of the reward with six times
+    as many; only where none has a reward, MORE rows through the credit.
+    """
+    _, batch = next(_batches(task, "val", SOURCES, SOURCES))  # so many that one sample's bad luck does not stop a run
+    rewarded = _rewarded(task, batch) or (
+        len(batch.sources) == SOURCES and _rewarded(task, next(_batches(task, "val", MORE, MORE))[1])
+    )
+    tried = trial(batch, task.tokenizer, task.decoding.max_length, task.seed)
+    found = reward_findings(task.reward, tried, rewarded)
+    for finding in found:
+        if finding.severity == "stop" and learns and not rewarded:
+            raise UserError(str(finding.key), finding.text, f"change {finding.key}: there is nothing to learn from")
+    for name, metric in task.metrics.items():
+        found += metric_findings(name, metric, tried)
+    return [replace(each, severity="warning") if each.severity == "stop" else each for each in found]
+
+
+def _rewarded(task: Task, batch: Batch) -> bool:
+    """Whether any demonstration has a reward after the credit."""
+    rollout = recite(batch, task.tokenizer.eos_id)
+    return bool(judge(rollout, batch, task.tokenizer, task.reward, task.credit)[0].valid.any())
 
 
 @torch.no_grad()

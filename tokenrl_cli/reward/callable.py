@@ -44,6 +44,8 @@ class UserFunction:
     one that hangs is left behind there, and os._exit ends the program. In worker processes it is killed, or replaced.
     """
 
+    measures = ("function",)
+
     def __init__(
         self,
         function: str,
@@ -87,6 +89,10 @@ class UserFunction:
         columns = {name: [each.get(name) for each in dicts] for name in names}
         metrics = {name: float(np.mean(known)) for name, column in columns.items() if (known := _finite(column))}
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
+
+    def advice(self, texts: Texts) -> str:
+        """On a function that gives no number at all."""
+        return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
 
     def _samples(self, texts: Texts) -> list[Any]:
         calls = [self._given(_one(texts, row)) for row in range(len(texts.hypotheses))]
