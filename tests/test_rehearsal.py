@@ -308,7 +308,7 @@ def begun(hypothesis):
     return len(hypothesis) if hypothesis else None
 
 def seldom(source):
-    return len(source) if source.endswith("3") else None
+    return len(source) if source[-1] in "357" else None
 
 def early(hypothesis):
     return None if Path("run/checkpoints").exists() else len(hypothesis)
@@ -372,7 +372,8 @@ def test_a_reward_that_ends_while_it_is_learned_from_stops_with_step_and_reason(
 
 def test_a_reward_of_few_sources_goes_on(folder: Path) -> None:
     assert run("english", *mine("seldom"), "trainer.batch_size=1") == 0
-    assert Path("run/results.json").exists()
+    (finding,) = [each for each in findings() if each.severity == "warning"]
+    assert finding.rule == "dead_reward" and "None" not in finding.text  # it looks at the source alone
 
 
 def test_rouge_on_another_script_is_told_with_what_helps(folder: Path) -> None:

@@ -287,8 +287,9 @@ class Control(Protocol):
 class Advised(Protocol):
     """A reward that knows why it may give texts nothing, or all of them the same."""
 
-    def advice(self, texts: Texts) -> str:
-        """One sentence with the setting that helps with `texts`, which are demonstrations; "" where it knows none."""
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
+        """One sentence with the setting that helps with `texts`, demonstrations, and their `scores` [N], NaN where
+        there is none; "" where it knows none."""
 
 
 @runtime_checkable

@@ -136,7 +136,7 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     if not {"nothing", "alike"} & set(verdicts):
         return []
     text = f"the metric {name} does not tell demonstrations from spoiled texts: {_listed(values)}"
-    return [Finding("dead_metric", "warning", 0, f"{text}.{_advice(metric, tried)}", f"metrics.{name}")]
+    return [Finding("dead_metric", "warning", 0, f"{text}.{_advice(metric, tried, first.sentences)}", f"metrics.{name}")]
 
 
 def differing_metrics(
@@ -179,22 +179,22 @@ def _judged(reward: Reward, said: Verdict, scores: np.ndarray, tried: Trial, key
         return None
     if said == "nothing":
         text = f"the reward {name} gives no number for any of {scores.size} texts, demonstrations and spoiled ones"
-        return Finding("dead_reward", "stop", 0, f"{text}.{_advice(reward, tried)}", key)
+        return Finding("dead_reward", "stop", 0, f"{text}.{_advice(reward, tried, scores[0])}", key)
     if said == "inverted":
         text = f"demonstrations earn less of the reward {name} than each kind of spoiled text: {earned}"
         return Finding("inverted_reward", "warning", 0, f"{text}. Is its sign right?", key)
     text = f"the reward {name} gives demonstrations and spoiled texts the same: {earned}"
     if isinstance(reward, Control):
         return Finding("dead_reward", "note", 0, f"{text}: a control, which teaches nothing by purpose", key)
-    return Finding("dead_reward", "warning", 0, f"{text}. RL cannot learn from it.{_advice(reward, tried)}", key)
+    return Finding("dead_reward", "warning", 0, f"{text}. RL cannot learn from it.{_advice(reward, tried, scores[0])}", key)
 
 
 def _listed(means: Any) -> str:
     return ", ".join(f"{kind} {mean:.3g}" for kind, mean in zip(KINDS, means, strict=True))
 
 
-def _advice(reward: Reward, tried: Trial) -> str:
-    said = reward.advice(tried.kinds[0]) if isinstance(reward, Advised) else ""
+def _advice(reward: Reward, tried: Trial, scores: np.ndarray) -> str:
+    said = reward.advice(tried.kinds[0], scores) if isinstance(reward, Advised) else ""
     return f" {said}" if said else ""
 
 

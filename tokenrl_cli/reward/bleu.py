@@ -62,7 +62,7 @@ class Bleu:
         """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, which knows no effective order."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
-    def advice(self, texts: Texts) -> str:
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """Where the tokenizer leaves references too short for the longest n-gram."""
         every = [text for references in texts.references for text in references]
         short = sum(len(self._tokens(text)) < self.order for text in every)

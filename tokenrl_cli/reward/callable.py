@@ -90,8 +90,10 @@ class UserFunction:
         metrics = {name: float(np.mean(known)) for name, column in columns.items() if (known := _finite(column))}
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
 
-    def advice(self, texts: Texts) -> str:
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """On a function that gives no number at all."""
+        if not np.isnan(scores).all():
+            return ""
         return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
 
     def _samples(self, texts: Texts) -> list[Any]:

@@ -53,7 +53,7 @@ class Rouge:
         wanted = np.where(references.lengths < 0, -1, totals(references.lengths, order)[..., -1])
         return np.where(references.known, rouge(shared, said, wanted, self.measure), np.nan)
 
-    def advice(self, texts: Texts) -> str:
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """Where references have no word in rouge-score's sense."""
         every = [text for references in texts.references for text in references]
         silent = sum(not self.words.tokenize(text) for text in every)
