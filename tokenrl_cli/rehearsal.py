@@ -135,8 +135,9 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     verdicts.append(verdict(values[:, None], np.zeros((len(every), 1), dtype=bool)))
     if not {"nothing", "alike"} & set(verdicts):
         return []
-    text = f"the metric {name} does not tell demonstrations from spoiled texts: {_listed(values)}"
-    return [Finding("dead_metric", "warning", 0, f"{text}.{_advice(metric, tried, first.sentences)}", f"metrics.{name}")]
+    text = f"the metric {name} does not tell demonstrations from spoiled texts: {_listed(values)}."
+    text += _advice(metric, tried, first.sentences)
+    return [Finding("dead_metric", "warning", 0, text, f"metrics.{name}")]
 
 
 def differing_metrics(
@@ -186,7 +187,8 @@ def _judged(reward: Reward, said: Verdict, scores: np.ndarray, tried: Trial, key
     text = f"the reward {name} gives demonstrations and spoiled texts the same: {earned}"
     if isinstance(reward, Control):
         return Finding("dead_reward", "note", 0, f"{text}: a control, which teaches nothing by purpose", key)
-    return Finding("dead_reward", "warning", 0, f"{text}. RL cannot learn from it.{_advice(reward, tried, scores[0])}", key)
+    text += f". RL cannot learn from it.{_advice(reward, tried, scores[0])}"
+    return Finding("dead_reward", "warning", 0, text, key)
 
 
 def _listed(means: Any) -> str:
