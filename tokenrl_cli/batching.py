@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tokenrl_cli import streams
+from tokenrl_cli.copies import own_example
 from tokenrl_cli.encoding import Encoded, Ragged, source_ids
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
 
@@ -116,7 +117,7 @@ class Batching:
         return found
 
     def _example(self, index: int) -> Example:
-        return self.dataset.example(self.split, index)
+        return own_example(self.dataset.example(self.split, index))
 
     def _encode(self, examples: list[Example]) -> Encoded:
         limits = (self.dataset.max_source_length, self.max_length)
@@ -194,7 +195,7 @@ def evaluation_batches(
     count = examples if size is None else min(examples or size, size)
     if count < 1:
         raise UserError("dataset", f"the split {split!r} is empty")
-    items = [dataset.example(split, i) for i in range(count)]
+    items = [own_example(dataset.example(split, i)) for i in range(count)]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     order = np.argsort(encoded.sources.lengths, kind="stable")
     for start in range(0, count, batch_size):
@@ -221,7 +222,7 @@ def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[s
     words: set[str] = set()
     newest = 0
     for i in range(VOCABULARY_EXAMPLES if size is None else size):
-        example = dataset.example("train", i)
+        example = own_example(dataset.example("train", i))
         same = example.demonstrations == example.references
         texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
         yield from texts

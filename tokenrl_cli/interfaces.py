@@ -280,10 +280,35 @@ class Reward(Protocol):
     the score itself at the end of the row;
     corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
     parts: list[Part], a mixture: credit is applied to each part, then summed.
+
+    What it is given is its own: a copy, into which it may write. See also Control, Advised and Family.
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
         """[B] or [B, T] float64, NaN where the reward does not apply."""
+
+
+@runtime_checkable
+class Control(Protocol):
+    """A reward that says nothing of a text by purpose (a constant, noise): that it is dead is no mistake."""
+
+    control: bool
+
+
+@runtime_checkable
+class Advised(Protocol):
+    """A reward that knows why it may give texts nothing, or all of them the same."""
+
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
+        """One sentence with the setting that helps with `texts`, demonstrations, and their `scores` [N], NaN where
+        there is none; "" where it knows none."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A reward of which some settings choose another measure (ROUGE-1 or ROUGE-L), not another way to compute it."""
+
+    measures: tuple[str, ...]  # the names of those settings
 
 
 @dataclass(frozen=True)

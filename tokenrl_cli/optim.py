@@ -97,7 +97,11 @@ def gradient_step(
 
 
 def over_steps(name: str, seen: Sequence[float]) -> float:
-    """What several steps logged under a name, as one: the mean, but the extreme of what is named /min or /max."""
+    """What several steps logged under a name, as one: the mean, but the extreme of what is named /min or /max.
+
+    Steps in which it was NaN, as the mean of no number is, are left out; NaN where it was in all of them.
+    """
+    seen = [each for each in seen if not math.isnan(each)] or [math.nan]
     pick: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
     return pick.get(name.rpartition("/")[2], lambda every: sum(every) / len(every))(seen)
 

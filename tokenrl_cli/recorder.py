@@ -20,6 +20,8 @@ from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
 
+WITHOUT_REWARD = 10  # batches on end without a single reward after which a run stops
+
 
 class Interrupted(Exception):
     """A signal asked the run to stop, and everything is saved."""
@@ -117,6 +119,7 @@ class Recorder:
         self.done = 0  # steps of the run
         self.stopped: str | None = None  # why this stage ended early
         self.tokens = 0  # sampled and recited
+        self.unrewarded = 0  # steps of the RL stage, the last ones without a break, in which no row had a reward
         self.window: dict[str, list[float]] = defaultdict(list)  # of the step metrics not logged yet
         self.spent = {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}  # of the RL stage
         self.findings: list[Finding] = []
@@ -136,6 +139,7 @@ class Recorder:
         seconds: dict[str, float],
     ) -> bool:
         self.done = done
+        self._require_rewards(stage, done, rollout)
         tokens = int(rollout.mask.sum())
         self._count(stage, tokens, metrics, seconds)
         self.display.step(stage.name, done, metrics | {"tokens_per_second": tokens / max(sum(seconds.values()), 1e-9)})
@@ -240,6 +244,7 @@ class Recorder:
             "stale": self.stale,
             "stopped": self.stopped,
             "tokens": self.tokens,
+            "unrewarded": self.unrewarded,
             "window": dict(self.window),
             "spent": self.spent,
             "findings": [asdict(finding) for finding in self.findings],
@@ -253,6 +258,7 @@ class Recorder:
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
         self.latest = state["evaluated"]
         self.tokens, self.before = state["tokens"], state["elapsed"]
+        self.unrewarded = state["unrewarded"]
         self.findings = [Finding(**finding) for finding in state["findings"]]
         self.window = defaultdict(list, state["window"])
         self.spent = state["spent"]
@@ -274,6 +280,18 @@ class Recorder:
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)
+
+    def _require_rewards(self, stage: Stage, done: int, rollout: Rollout) -> None:
+        """Stops a run that learns from no reward at all: WITHOUT_REWARD batches on end, or a whole shorter stage. One
+        batch without is no reason: a reward may apply to few sources."""
+        nothing = rollout.rewards is not None and not bool(rollout.valid.any())
+        self.unrewarded = self.unrewarded + 1 if nothing else 0
+        if self.unrewarded >= min(WITHOUT_REWARD, stage.end - stage.start):
+            raise UserError(
+                f"step {done}",
+                f"no text of the last {self.unrewarded} batches has a reward: each is NaN, or None of a function",
+                f"mend the reward, then tokenrl train resume={self.run}",
+            )
 
     def _count(self, stage: Stage, tokens: int, metrics: dict[str, float], seconds: dict[str, float]) -> None:
         self.tokens += tokens

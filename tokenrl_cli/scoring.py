@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenrl_cli.copies import copied, own_texts
 from tokenrl_cli.interfaces import (
     DEMONSTRATION,
     SAMPLED,
     Batch,
+    CorpusScore,
     Credit,
     Part,
     Reward,
@@ -22,6 +25,7 @@ from tokenrl_cli.interfaces import (
     Tokenizer,
     UserError,
 )
+from tokenrl_cli.metrics.mean import mean_score
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ def judge(
     """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
 
     A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
-    are of the part's own score, before a mixture scales it; `reward` is what is optimised. Where nothing was sampled
-    there is neither; `demonstrations/reward` is what demonstrations earned.
+    are of the part's own score, before a mixture scales it; `reward` is what is optimised. They are NaN where no
+    sampled row has one. Where nothing was sampled there is neither; `demonstrations/reward` is what demonstrations
+    earned.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -79,8 +84,8 @@ def judge(
         total, score = total + rewards, score + final
         if bool(sampled.any()):
             known = own[sampled & ~final.isnan()]
-            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else 0.0
-            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else 0.0
+            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else math.nan
+            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else math.nan
         metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
         columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
@@ -105,10 +110,34 @@ def judge(
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:
-    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError."""
-    said = reward(texts)
+    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError.
+
+    The reward gets copies, and what it gives is copied: neither side sees what the other writes later.
+    """
+    said = reward(own_texts(texts))
     said = said if isinstance(said, Scored) else Scored(said, {}, {})
-    return replace(said, scores=_checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape]))
+    scores = _checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape])
+    return Scored(scores, dict(said.metrics), copied(said.columns))
+
+
+def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """[B] or [B, T] -> [B]: a reward of one number a token counts as its sum over the real tokens, NaN where one is."""
+    whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
+    return whole
+
+
+def mean_of(scores: np.ndarray) -> float:
+    """The mean of those that are not NaN; NaN, without a warning, where there is none."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
+    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
+    if hasattr(metric, "corpus"):
+        score: CorpusScore = metric.corpus(own_texts(texts))
+        return score
+    return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
 
 
 def name_of(reward: Reward) -> str:
@@ -146,7 +175,8 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     potential = getattr(credit, "potential", "prefix_scores")
     if hasattr(reward, potential):
         rows, width = texts.mask.shape
-        return Scored(_checked(reward, getattr(reward, potential)(texts, prefixes), [(rows, width + 1)]), {}, {})
+        said = getattr(reward, potential)(own_texts(texts), prefixes)
+        return Scored(_checked(reward, said, [(rows, width + 1)]), {}, {})
     if potential != "prefix_scores":
         raise UserError(
             "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
@@ -155,7 +185,7 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
 
 
 def _checked(reward: Reward, scores: np.ndarray, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = np.array(scores, dtype=np.float64)  # a copy: a reward may fill the same array again
     if scores.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise UserError("reward", f"{name_of(reward)} gave scores of shape {scores.shape}, must be {expected}")
@@ -169,7 +199,7 @@ def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
     rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
     in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
     if in_one_pass is not None:
-        return [in_one_pass(ids[:length]) for ids, length in rows]
+        return [list(in_one_pass(ids[:length])) for ids, length in rows]
     return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
 
 
@@ -214,7 +244,7 @@ def _spread(
 ) -> Tensor:
     """The rewards [B, T] that `credit` makes of what was measured, held to its contract: one number a token, and their
     sum is final - start [B], to 1e-9 of the largest reward if that is above 1 (1e-5 in float32). Raises UserError."""
-    rewards = credit(measured, mask, ended)
+    rewards = credit(measured.clone(), mask.clone(), ended.clone())  # a user's credit may write into what it gets
     kind = type(credit).__name__
     if not isinstance(rewards, Tensor) or rewards.shape != mask.shape:
         shape = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
@@ -233,16 +263,18 @@ def _spread(
 def _summary(
     score: Tensor, good: Tensor, sampled: Tensor, group: Tensor, mask: Tensor, ended: Tensor
 ) -> dict[str, float]:
-    """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several."""
+    """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several. The
+    three are NaN where no sampled row has a reward."""
     known = score[good]
     _, place, count = group[good].unique(return_inverse=True, return_counts=True)
     highest = torch.full((len(count),), -torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amax")
     lowest = torch.full((len(count),), torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amin")
     several = count > 1
+    zero = float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0
     return {
-        "reward": float(known.mean()) if len(known) else 0.0,
-        "reward_std": float(known.std(correction=0)) if len(known) else 0.0,
-        "frac_reward_zero_std": float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0,
+        "reward": float(known.mean()) if len(known) else math.nan,
+        "reward_std": float(known.std(correction=0)) if len(known) else math.nan,
+        "frac_reward_zero_std": zero if len(known) else math.nan,
         "completions/mean_length": float(mask[sampled].sum()) / max(int(sampled.sum()), 1),
         "completions/clipped_ratio": float((~ended[sampled]).sum()) / max(int(sampled.sum()), 1),
     }

@@ -23,10 +23,10 @@ from tokenrl_cli.interfaces import (
     SAMPLED,
     Algorithm,
     Batch,
-    CorpusScore,
     Credit,
     Dataset,
     Evaluation,
+    Finding,
     Model,
     Reward,
     Rollout,
@@ -35,9 +35,9 @@ from tokenrl_cli.interfaces import (
     UserError,
     ValuedPolicy,
 )
-from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.rehearsal import MORE, SOURCES, metric_findings, reward_findings, trial
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
-from tokenrl_cli.scoring import judge, scored, texts_of
+from tokenrl_cli.scoring import corpus_score, judge, mean_of, per_text, scored, texts_of
 
 DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
     "reward": 1,
@@ -132,10 +132,31 @@ def acting_policy(algorithm: Algorithm) -> Model:
     return policy
 
 
-def rehearse(task: Task) -> None:
-    """Judges some demonstrations, so that a reward and a credit that do not go together say so before any training."""
-    _, batch = next(_batches(task, "val", 8, 8))  # so many that one sample's bad luck does not stop a run
-    judge(recite(batch, task.tokenizer.eos_id), batch, task.tokenizer, task.reward, task.credit)
+def rehearse(task: Task, learns: bool) -> list[Finding]:
+    """Tries reward, credit and metrics on demonstrations of val, and the reward and the metrics on the same spoiled.
+
+    Raises UserError where they do not go together, and where no text has a reward in a run that `learns` from rewards;
+    in another run that is a warning. Costs SOURCES rows through the credit and one call of the reward with six times
+    as many; only where none has a reward, MORE rows through the credit.
+    """
+    _, batch = next(_batches(task, "val", SOURCES, SOURCES))  # so many that one sample's bad luck does not stop a run
+    rewarded = _rewarded(task, batch) or (
+        len(batch.sources) == SOURCES and _rewarded(task, next(_batches(task, "val", MORE, MORE))[1])
+    )
+    tried = trial(batch, task.tokenizer, task.decoding.max_length, task.seed)
+    found = reward_findings(task.reward, tried, rewarded)
+    for finding in found:
+        if finding.severity == "stop" and learns and not rewarded:
+            raise UserError(str(finding.key), finding.text, f"change {finding.key}: there is nothing to learn from")
+    for name, metric in task.metrics.items():
+        found += metric_findings(name, metric, tried)
+    return [replace(each, severity="warning") if each.severity == "stop" else each for each in found]
+
+
+def _rewarded(task: Task, batch: Batch) -> bool:
+    """Whether any demonstration has a reward after the credit."""
+    rollout = recite(batch, task.tokenizer.eos_id)
+    return bool(judge(rollout, batch, task.tokenizer, task.reward, task.credit)[0].valid.any())
 
 
 @torch.no_grad()
@@ -192,16 +213,17 @@ def evaluate(
             sums["references"] += float(batch.reference_mask.sum())
         whole = _joined(said, order)
         judged = scored(task.reward, whole)
-        sampled_scores = _per_text(scored(task.reward, _joined(sampled, order)).scores)
-    scores = _per_text(judged.scores)
+        again = _joined(sampled, order)
+        sampled_scores = per_text(scored(task.reward, again).scores, again.mask)
+    scores = per_text(judged.scores, whole.mask)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     metrics = {name: score.value for name, score in corpus.items()}
     mean_nll = sums["nll"] / max(sums["references"], 1.0)
     metrics |= {
         "nll": mean_nll,
         "perplexity": math.exp(mean_nll) if mean_nll < LARGEST_NLL else math.inf,
-        "reward": float(np.nanmean(scores)),
-        "sampled_reward": float(np.nanmean(sampled_scores)),
+        "reward": mean_of(scores),
+        "sampled_reward": mean_of(sampled_scores),
         "entropy": sums["entropy"] / max(sums["tokens"], 1.0),
         "policy/mode_prob": sums["mode_prob"] / max(sums["tokens"], 1.0),
         "policy/top10_mass": sums["top10_mass"] / max(sums["tokens"], 1.0),
@@ -210,7 +232,7 @@ def evaluate(
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }
     if expected:
-        metrics["q/overestimation"] = float(np.nanmean(np.array(expected)[np.argsort(order, kind="stable")] - scores))
+        metrics["q/overestimation"] = mean_of(np.array(expected)[np.argsort(order, kind="stable")] - scores)
     return Evaluation(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,
@@ -249,11 +271,6 @@ def episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws:
     return rollout_of(batch, samples, SAMPLED)
 
 
-def _per_text(scores: np.ndarray) -> np.ndarray:
-    """A reward of one number a token counts as its sum."""
-    return scores if scores.ndim == 1 else np.nansum(scores, -1)
-
-
 def _joined(parts: list[Texts], order: list[int]) -> Texts:
     """The texts of several batches, in the order of the split."""
     back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
@@ -274,11 +291,3 @@ def _stacked(parts: list[np.ndarray]) -> np.ndarray:
     """Rows of several widths, zeros behind the narrower ones."""
     width = max(part.shape[1] for part in parts)
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
-
-
-def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
-    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
-    if hasattr(metric, "corpus"):
-        score: CorpusScore = metric.corpus(texts)
-        return score
-    return mean_score(_per_text(scored(metric, texts).scores), f"mean of {type(metric).__name__}")

@@ -84,14 +84,18 @@ class Training:
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
+        from tokenrl_cli.rehearsal import differing_metrics
         from tokenrl_cli.train import rehearse
 
-        rehearse(self.task)
+        found = rehearse(self.task, self._learns_from_rewards())
         if self.saved is not None:
             self.recorder.resume(self.saved.state)
         (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
         stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
         self.recorder.display.start(str(self.directory), stages, self.saved.state["step"] if self.saved else 0)
+        blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
+        for finding in [*found, *differing_metrics(*blocks)]:
+            self.recorder.note(finding)
         try:
             with self.recorder.signals():
                 if self.saved is None or self.saved.state["stage"] == "warm_start":
@@ -111,6 +115,14 @@ class Training:
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
+
+    def _learns_from_rewards(self) -> bool:
+        """Whether a stage with steps has an algorithm that needs rewards."""
+        from tokenrl_cli.build import locate
+
+        steps = {"warm_start": self.trainer.warm_start_steps, "algorithm": self.trainer.steps}
+        kinds: list[Any] = [locate(self.config[key]["_target_"], self.trust) for key, count in steps.items() if count]
+        return any(getattr(kind, "needs_rewards", True) for kind in kinds)
 
     def _stage(self, name: str, start: int, steps: int) -> Stage:
         """A stage from its first step, or from where the checkpoint left it."""

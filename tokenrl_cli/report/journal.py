@@ -14,7 +14,8 @@ FILES = ("metrics.jsonl", "samples.jsonl")
 
 
 class Journal:
-    """Appends whole lines, each written at once. NaN and infinity become null: the files are plain JSON."""
+    """Appends whole lines, each written at once. NaN and infinity become null: the files are plain JSON. The
+    screen shows them as they are."""
 
     def __init__(self, run: Path) -> None:
         self.run = run

@@ -62,6 +62,18 @@ class Bleu:
         """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, which knows no effective order."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
+        """Where the tokenizer leaves references too short for the longest n-gram."""
+        every = [text for references in texts.references for text in references]
+        short = sum(len(self._tokens(text)) < self.order for text in every)
+        if not short:
+            return ""
+        tokenize = str(self.library.get_signature().info["tok"])
+        return (
+            f"tokenize={tokenize} makes fewer than {self.order} words of {short} of {len(every)} references, and "
+            "corpus BLEU is 0 without an n-gram so long: tokenize=zh or char where words have no spaces between them"
+        )
+
     def _tokens(self, text: str) -> list[str]:
         tokens: list[str] = self.library._preprocess_segment(text).split()
         return tokens

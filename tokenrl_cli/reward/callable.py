@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.build import hint, locate, trusted
+from tokenrl_cli.copies import copied
 from tokenrl_cli.interfaces import Scored, Texts, UserError
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
 
@@ -42,6 +43,8 @@ class UserFunction:
     With `workers` = 0 an async function runs for all samples at once, a plain one for one after another, in a thread;
     one that hangs is left behind there, and os._exit ends the program. In worker processes it is killed, or replaced.
     """
+
+    measures = ("function",)
 
     def __init__(
         self,
@@ -86,6 +89,12 @@ class UserFunction:
         columns = {name: [each.get(name) for each in dicts] for name in names}
         metrics = {name: float(np.mean(known)) for name, column in columns.items() if (known := _finite(column))}
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
+
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
+        """On a function that gives no number at all."""
+        if not np.isnan(scores).all():
+            return ""
+        return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
 
     def _samples(self, texts: Texts) -> list[Any]:
         calls = [self._given(_one(texts, row)) for row in range(len(texts.hypotheses))]
@@ -214,10 +223,10 @@ def _parameters(function: Callable[..., Any], where: str) -> dict[str, bool] | N
 
 def _all(texts: Texts) -> Arguments:
     return {
-        **texts.columns,
-        "hypotheses": texts.hypotheses,
-        "references": texts.references,
-        "sources": texts.sources,
+        **copied(texts.columns),
+        "hypotheses": list(texts.hypotheses),
+        "references": copied(texts.references),
+        "sources": list(texts.sources),
         "tokens": [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)],
         "ended": texts.ended.tolist(),
         "step": texts.step,
@@ -225,9 +234,9 @@ def _all(texts: Texts) -> Arguments:
 
 
 def _one(texts: Texts, row: int) -> Arguments:
-    references = texts.references[row]
+    references = copied(texts.references[row])
     return {
-        **{name: values[row] for name, values in texts.columns.items()},
+        **{name: copied(values[row]) for name, values in texts.columns.items()},
         "hypothesis": texts.hypotheses[row],
         "reference": references[0] if references else None,
         "references": references,

@@ -14,6 +14,8 @@ class Constant:
     samples makes the advantage 0, and without one every sampled text becomes likelier, or less likely below 0.
     Credit over prefixes pays nothing: no token changes the score."""
 
+    control = True
+
     def __init__(self, value: float) -> None:
         if not math.isfinite(value):
             raise UserError("reward.value", f"must be finite, got {value}")

@@ -27,6 +27,8 @@ class ErrorRate:
     divides. 0 for an empty text, and below 0, without limit, for one that goes on: length never pays.
     """
 
+    measures = ("unit",)
+
     def __init__(self, unit: Literal["words", "characters", "phones"]) -> None:
         self.unit, self.name = unit, NAMES[unit]
         readers: dict[str, Words | Characters] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.interfaces import Part, Reward, Scored, Texts, UserError
-from tokenrl_cli.scoring import scored
+from tokenrl_cli.scoring import per_text, scored
 
 
 class Mixture:
@@ -52,7 +52,7 @@ class Mixture:
         columns: dict[str, list[Any]] = {}
         for part in self.parts:
             said = scored(part.reward, texts)
-            whole = said.scores if said.scores.ndim == 1 else np.where(texts.mask, said.scores, 0.0).sum(-1)
+            whole = per_text(said.scores, texts.mask)
             total += part.weight * (part.scale * whole + part.shift)
             columns[part.name] = whole.tolist()
             columns |= {f"{part.name}/{name}": values for name, values in said.columns.items()}

@@ -24,6 +24,8 @@ class Rouge:
     n-grams is 0. `recall` is gamed by going on, `precision` by stopping early.
     """
 
+    measures = ("variant", "measure")
+
     def __init__(
         self,
         variant: Literal["rouge1", "rouge2", "rouge3", "rougeL"],
@@ -50,6 +52,17 @@ class Rouge:
         said = totals(growth.lengths, order)[..., -1]
         wanted = np.where(references.lengths < 0, -1, totals(references.lengths, order)[..., -1])
         return np.where(references.known, rouge(shared, said, wanted, self.measure), np.nan)
+
+    def advice(self, texts: Texts, scores: np.ndarray) -> str:
+        """Where references have no word in rouge-score's sense."""
+        every = [text for references in texts.references for text in references]
+        silent = sum(not self.words.tokenize(text) for text in every)
+        if not silent:
+            return ""
+        return (
+            f"rouge-score makes words of a-z and 0-9 alone, and {silent} of {len(every)} references have none: "
+            "reward=chrf reads any script, and so does reward=bleu (reward.tokenize=13a with spaces, zh, char)"
+        )
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """The mean over sentences, 0-1, rouge-score's own scale."""
