@@ -12,6 +12,7 @@ It leaves out numba and llvmlite, which are large and stand beside numpy on most
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -104,16 +105,18 @@ def plan(requirements: Iterable[str], folder: Path, present: Callable[[str], str
         text = todo.pop(0)
         asked = reader.Requirement(text)
         name = utils.canonicalize_name(asked.name)
-        if name in seen or name in UNUSED or not applies(asked):
+        if text in seen or name in UNUSED or not applies(asked):
             continue
-        seen.add(name)
+        seen.add(text)
         have = present(name)
-        if have is not None and (name in OWN or asked.specifier.contains(have, prereleases=True)):
+        if have is not None and name in OWN:
+            have = re.match(r"[\d.]*\d", have).group()  # type: ignore[union-attr]  # a vendor's 2.11.0a0 will do for 2.11
+        if have is not None and asked.specifier.contains(have, prereleases=True):
             continue
         wheel = None if name in OWN else find(folder, name, asked.specifier)
         if wheel is None:
             lent.missing.append(f"{name}{asked.specifier}")
-        else:
+        elif wheel not in lent.wheels:
             lent.wheels.append(wheel)
             todo += of_wheel(wheel)
     return lent
