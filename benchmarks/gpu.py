@@ -4,9 +4,9 @@
     PYTHON=python3 make prove-gpu     with that interpreter as it is; `make gpu-wheels` fetches what it may lack
 
 Every preset takes steps on the device in float32, and one of each class in bf16; what is sampled is what is scored, and
-the CPU scores the same; a run that was stopped goes on to the same bits; the demo; tokens a second and memory of a large
-LSTM and of a GPT-2 in size, beside `transformers` where that is installed. A check that fails hides no other: exit
-status 1 at the end. Below 6 minutes on one H100 (what has no time left counts as failed); writes
+the CPU scores the same; a run that was stopped goes on to the same bits; the demo; tokens a second and memory of a
+large LSTM and of a GPT-2 in size, beside `transformers` where that is installed. A check that fails hides no other:
+exit status 1 at the end. Below 6 minutes on one H100 (what has no time left counts as failed); writes
 benchmarks/results/gpu.json. Without a GPU a small version of everything runs on the CPU, in less than a minute, and
 nothing is written.
 """

@@ -10,8 +10,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.gpu import ON_CPU, Failure, Proof, difference, gap, line, prove, same_bits, summary, within
-from tests.running import train
-from tokenrl_cli.checkpoint import find
+from tokenrl_cli import checkpoint
 
 
 def proof(folder: Path, limit: float = 300.0) -> Proof:
@@ -68,13 +67,41 @@ def test_bits_are_compared_and_not_values() -> None:
     assert same_bits(torch.tensor(2), torch.tensor(2)) and not same_bits(torch.tensor(2), torch.tensor(3))
 
 
-def test_two_runs_that_learned_otherwise_differ(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        train(tmp_path / str(seed), f"seed={seed}", "trainer.warm_start_steps=1", "trainer.steps=1")
-    assert difference(tmp_path / "1", tmp_path / "1") == []
-    differing = difference(tmp_path / "1", tmp_path / "2")
-    assert "bias" in differing and any(name.startswith("optimizer.") for name in differing)
-    assert find(tmp_path / "1", ("last",)).name == "000002"
+def saved(folder: Path, weight: float, moment: float, average: float) -> Path:
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, weight)
+    torch.nn.init.constant_(model.bias, 0.0)
+    algorithm = {"optimizer.0.exp_avg": torch.tensor([moment]), "baseline.average": average}
+    checkpoint.point(folder, "last", checkpoint.save(folder, 3, model, algorithm, {}, {}, {}))
+    return folder
+
+
+def test_two_runs_differ_where_a_weight_a_moment_or_a_memory_does(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one", 1.0, 0.5, 0.25)
+    assert difference(one, saved(tmp_path / "same", 1.0, 0.5, 0.25)) == []
+    others = ((1.0 + 1e-7, 0.5, 0.25), (1.0, 0.5 + 1e-7, 0.25), (1.0, 0.5, 0.25 + 1e-16))
+    found = [difference(one, saved(tmp_path / f"{number}", *values)) for number, values in enumerate(others)]
+    assert found == [["weight"], ["optimizer.0.exp_avg"], ["baseline.average"]]
+
+
+def test_bits_that_differ_fail_and_an_operation_without_an_order_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def compared(proof: Proof, folder: Path, model: str, name: str) -> list[str]:
+        said.append(folder.name)
+        if folder.name == "strict" and name == "ppo":
+            raise Failure("RuntimeError: some_cuda does not have a deterministic implementation")
+        return ["weight"] if name == "dqn" else []
+
+    monkeypatch.setattr(gpu, "compared", compared)
+    made = proof(tmp_path)
+    for name in ("rloo", "ppo", "dqn"):
+        made.check(name, gpu.resume, "lstm", name)
+    assert said == ["strict", "strict", "lenient", "strict"] and made.failed == ["dqn"]
+    assert made.checks["rloo"]["deterministic"] == "all" and "some_cuda" in made.checks["ppo"]["deterministic"]
+    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 def test_the_models_are_as_large_as_is_said_and_the_time_as_short() -> None:
