@@ -354,10 +354,6 @@ def logprobs(proof: Proof, name: str, precision: torch.dtype) -> Numbers:
     """Token by token, all at once, and all at once on the CPU: a model says the same."""
     task, model = task_and_model(name, proof.device, precision)
     cpu = replace(task, device=torch.device("cpu"))
-    if precision == BF16 and name == "lstm" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        if proof.device.type == "cpu":
-            return {"skipped": "this CPU has no LSTM in bf16"}
-        cpu = replace(cpu, precision=FLOAT32)  # the best that it can be compared with
     batch, times = first_batch(task), 4
     decoding = replace(task.decoding, temperature=1.0, beam_size=1)
     with task.numerics():
