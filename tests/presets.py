@@ -28,14 +28,15 @@ GRADIENTS = [name for name in PRESETS if targets(name).endswith("PolicyGradient"
 
 
 @cache
-def _composed(overrides: tuple[str, ...]) -> Any:
+def composed(overrides: tuple[str, ...]) -> Any:
+    """The config of `tokenrl train OVERRIDES`."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", list(overrides))
 
 
 def preset(name: str, model: Any, tokenizer: Tokenizer, max_length: int, *overrides: str) -> Any:
     """The algorithm that `algorithm=NAME OVERRIDES` builds."""
-    config = _composed((f"algorithm={name}", *overrides))
+    config = composed((f"algorithm={name}", *overrides))
     block = OmegaConf.to_container(config.algorithm, resolve=True)
     known = {"model": model, "tokenizer": tokenizer, "max_length": max_length, "device": "cpu", "seed": 0}
     return build(block, Algorithm, [], **known)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tokenrl_cli import checkpoint, streams
+from tokenrl_cli.algorithm.parts import differentiable
 from tokenrl_cli.batching import training_texts
 from tokenrl_cli.build import build
 from tokenrl_cli.interfaces import (
@@ -46,7 +47,9 @@ class Speech:
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" takes a GPU where there is one."""
+    """ "auto" takes a GPU where there is one. There, too, float32 means float32: cuDNN's TF32, which is on unless it is
+    turned off, would let what is sampled and what is scored, and a run and its evaluation, disagree."""
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
@@ -117,7 +120,7 @@ def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
         source_tokenizer=task.source_tokenizer,
         max_length=task.decoding.max_length,
     )
-    return model.to(task.device)
+    return differentiable(model).to(task.device)
 
 
 def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import frozen_copy, move, within
+from tokenrl_cli.algorithm.parts import differentiable, frozen_copy, move, within
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
@@ -195,7 +195,7 @@ class Critic(nn.Module):
 
     def __init__(self, model: Any, size: int) -> None:
         super().__init__()
-        self.model, self.head = model, nn.Linear(model.width, size)
+        self.model, self.head = differentiable(model), nn.Linear(model.width, size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

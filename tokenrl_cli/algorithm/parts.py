@@ -175,6 +175,29 @@ def frozen_copy(module: Any) -> Any:
     return copied
 
 
+def differentiable(module: Any) -> Any:
+    """The module, whose recurrent layers of torch's (RNN, GRU, LSTM) let a gradient through in evaluation mode.
+
+    Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. A layer that
+    drops nothing computes the same in both modes, so for the length of a call it is one, in training mode.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            part.register_forward_pre_hook(_begin_call)
+            part.register_forward_hook(_end_call, always_call=True)
+    return module
+
+
+def _begin_call(layer: Any, inputs: Any) -> None:
+    if torch.is_grad_enabled() and not layer.training:
+        layer.dropout_elsewhere, layer.dropout, layer.training = layer.dropout, 0.0, True
+
+
+def _end_call(layer: Any, inputs: Any, output: Any) -> None:
+    if (dropout := layer.__dict__.pop("dropout_elsewhere", None)) is not None:
+        layer.dropout, layer.training = dropout, False
+
+
 @torch.no_grad()
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     """The weights of `kept` go `share` of the way to those of `learned`: Polyak averaging."""

@@ -31,15 +31,12 @@ class Training:
     """One run in one directory, from wherever it stands to its results."""
 
     def __init__(self, config: dict[str, Any], run: Path) -> None:
-        import torch
-
         from tokenrl_cli import assemble, checkpoint
         from tokenrl_cli.continuation import refuse_changes
         from tokenrl_cli.recorder import Recorder, Trainer
         from tokenrl_cli.report.journal import Journal
         from tokenrl_cli.report.terminal import display
 
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: sampler and scorer must agree
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.trainer = Trainer(**config["trainer"])
         self.saved: Checkpoint | None = None

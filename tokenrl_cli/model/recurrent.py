@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -107,8 +108,8 @@ class Recurrent(nn.Module):
         rows = torch.arange(len(source), device=source.device)
         read, memories = embedded, []
         for level, (ahead, back, bridge) in enumerate(zip(self.forwards, self.backwards, self.bridges, strict=True)):
-            left, _ = ahead(read)
-            right, _ = back(read[rows.unsqueeze(1), backwards])
+            left, _ = _run(ahead, read)
+            right, _ = _run(back, read[rows.unsqueeze(1), backwards])
             ends = torch.cat([left[rows, last], right[rows, last]], -1) * (lengths > 0).unsqueeze(-1)
             memory = torch.tanh(bridge(ends)).unsqueeze(0).contiguous()  # [1, B, parts * D]
             memories.append(tuple(part.contiguous() for part in memory.chunk(self.parts, -1)))
@@ -123,7 +124,8 @@ class Recurrent(nn.Module):
         memories: list[Memory] = []
         context = read[:, :0]
         for level, layer in enumerate(self.decoder):
-            read, memory = layer(read if level == 0 else torch.cat([read, context], -1), _packed(state.memories[level]))
+            inputs = read if level == 0 else torch.cat([read, context], -1)
+            read, memory = _run(layer, inputs, state.memories[level])
             memories.append(memory if isinstance(memory, tuple) else (memory,))
             if level == 0:
                 context = self._attend(read, state)
@@ -141,6 +143,20 @@ class Recurrent(nn.Module):
     def _project(self, hidden: Tensor) -> Tensor:
         weight = self.embedding.weight[:-1] if self.output is None else self.output.weight
         return nn.functional.linear(hidden, weight, self.bias)
+
+
+def _run(layer: nn.Module, read: Tensor, memory: Memory | None = None) -> Any:
+    """The layer's output and memory. In float32 on a CPU whose instructions have no LSTM in bf16: torch would raise."""
+    if read.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _cpu_has_bf16():
+        memory = None if memory is None else tuple(part.float() for part in memory)
+        with torch.autocast("cpu", enabled=False):
+            return layer(read.float(), None if memory is None else _packed(memory))
+    return layer(read, None if memory is None else _packed(memory))
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _packed(memory: Memory) -> Tensor | Memory:
