@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.running import TINY, tokenrl, train
 
@@ -135,3 +136,92 @@ def test_a_models_attributes_are_its_own_affair(home: Path) -> None:
     given = ["model=mine", "--config-dir", "mine", "imports=[my_model]"]
     assert train(home / "run", *words, *given, tiny=False) == 0
     assert "q/overestimation" not in json.loads((home / "run" / "results.json").read_text("utf-8"))["test"]["final"]
+
+
+CRITIC = '''
+import torch
+
+
+class Half:
+    """Says 0.5 of every state and learns one number."""
+
+    estimates, continuations, coef = True, 0, 1.0
+
+    def attach(self, model):
+        self.number = torch.nn.Parameter(torch.zeros(()))
+        return [self.number]
+
+    def states(self, mask):
+        raise NotImplementedError
+
+    def measure(self, rollout, model):
+        return torch.full_like(rollout.logprobs, 0.5), torch.ones_like(rollout.mask)
+
+    def loss(self, hidden, before, targets):
+        return (self.number - 3.0).square().expand_as(targets)
+
+    def state_dict(self):
+        return {"number": self.number}
+
+    def load_state_dict(self, state):
+        with torch.no_grad():
+            self.number.copy_(state["number"])
+
+
+class Part(Half):
+    """Has every method, and does not say what it is."""
+
+    estimates = property()
+
+    def __init__(self):
+        pass
+
+
+class Wrong(Half):
+    def measure(self, rollout, model):
+        return rollout.logprobs[:, :1], rollout.mask[:, :1]
+
+
+class Dumb:
+    continuations = 0
+
+    def attach(self, model):
+        return []
+'''
+
+
+@pytest.fixture
+def critics(home: Path) -> list[str]:
+    Path("my_critic.py").write_text(CRITIC, "utf-8")
+    Path("mine/algorithm/critic").mkdir()
+    for name in ("Half", "Part", "Wrong", "Dumb"):
+        Path(f"mine/algorithm/critic/{name.lower()}.yaml").write_text(f"_target_: my_critic.{name}\n", "utf-8")
+    return ["--config-dir", "mine", "imports=[my_critic]", "algorithm=a2c"]
+
+
+def test_a_critic_of_the_users_own_is_asked_and_learns(home: Path, critics: list[str]) -> None:
+    assert train(home / "run", *critics, "algorithm/critic=half", "algorithm.optimizer.lr=0.01") == 0
+    logged = [json.loads(line) for line in (home / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    errors = [each["metrics"]["loss/value"] for each in logged if each["split"] == "train" and each["stage"] == "train"]
+    assert 9.0 >= errors[0] > errors[-1] > 8.0, "its own loss, (0 - 3) ** 2 at first"
+    state = json.loads((home / "run/checkpoints/last/state.json").read_text("utf-8"))
+    assert "critic.number" not in state["algorithm"], "a tensor: it is with the others"
+    saved = load_file(home / "run/checkpoints/last/algorithm.safetensors")
+    assert float(saved["critic.number"]) > 0
+    sys.modules.pop("my_critic", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dumb", "is not a Critic: it has no"),
+        ("part", "it has no estimates"),
+        ("wrong", "measure gave a tensor of shape"),
+    ],
+)
+def test_a_critic_that_does_not_keep_its_contract_is_refused_by_name(
+    home: Path, critics: list[str], capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    assert train(home / "run", *critics, f"algorithm/critic={name}") == 2
+    assert told in (error := capsys.readouterr().err) and name.title() in error, error
+    sys.modules.pop("my_critic", None)

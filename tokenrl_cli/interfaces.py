@@ -340,6 +340,43 @@ class Credit(Protocol):
 
 
 @runtime_checkable
+class Stateful(Protocol):
+    """A part of an algorithm that remembers something: it is saved with the algorithm, and loaded on resume."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Flat: tensors, numbers and strings."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+@runtime_checkable
+class Critic(Stateful, Protocol):
+    """Estimates V(s_t), what the rest of an episode is worth from its state s_t on, for a policy gradient.
+
+    It is asked once a rollout (`measure`), for a baseline or for bootstrapped returns, and learns with the policy, in
+    the same optimiser steps (`attach`, `loss`).
+    """
+
+    estimates: bool  # False: it tells nothing, and a baseline or returns that need values are refused
+    continuations: int  # how many episodes are sampled anew from each state that `states` names; 0 none
+    coef: float  # weight of `loss`, a mean over tokens, beside the loss of the policy
+
+    def attach(self, model: Any) -> list[Any]:
+        """Makes what it needs for this Model; gives the parameters to be optimised with the policy's, [] without."""
+
+    def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """With `continuations`: rows and lengths, [M] each, of the prefixes to go on from; mask [B, T]."""
+
+    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+        """V [B, T] of every state of the rewarded rollout, and where [B, T] bool it was estimated anew: lambda returns
+        bootstrap only there. No gradient flows."""
+
+    def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        """The error of each state [B, T], from the policy's hidden states [B, T, D], V as `measure` gave it [B, T], and
+        the returns [B, T] that the advantages are made of; None where nothing is learned."""
+
+
+@runtime_checkable
 class Algorithm(Protocol):
     """Owns its memory (heads, optimiser, replay, targets, baselines); the loop only tells it what happened."""
 

@@ -155,7 +155,7 @@ def test_continuations_begin_as_the_episode_did_and_their_mean_return_is_the_val
     algorithm = with_critic(None, 0.0, 2, critic=Continuations(3, stride))
     batch = batch_of(4)
     rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())
-    values, fresh = algorithm.critic.measured(rollout)
+    values, fresh = algorithm.critic.measure(rollout, algorithm.model)
     assert rollout.rewards is not None
     measured = 0
     for row in (rollout.role == 0).nonzero().flatten().tolist():
@@ -181,7 +181,7 @@ def test_the_values_of_many_continuations_are_those_of_the_policy(credit: Any) -
     algorithm = with_critic(None, 0.0, 1, critic=Continuations(3000, 1))
     batch = batch_of(6)
     rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), credit)
-    values, _ = algorithm.critic.measured(rollout)
+    values, _ = algorithm.critic.measure(rollout, algorithm.model)
     wanted, error = values_of(RECORDED, credit), 4 / 3000**0.5  # rewards differ by less than 2
     for row in range(6):
         for t in range(int(rollout.mask[row].sum())):
@@ -195,10 +195,10 @@ def test_an_invalid_continuation_counts_for_nothing() -> None:
     rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())
     of_start = ((rollout.role == 3) & ((rollout.mask & ~rollout.chosen).sum(-1) == 0)).nonzero().flatten()
     rollout.valid[of_start[0]] = False
-    values, fresh = algorithm.critic.measured(rollout)
+    values, fresh = algorithm.critic.measure(rollout, algorithm.model)
     assert rollout.rewards is not None and float(values[0, 0]) == float(rollout.rewards[of_start[1]].sum())
     rollout.valid[of_start[1]] = False
-    assert not bool(algorithm.critic.measured(rollout)[1][0, 0])
+    assert not bool(algorithm.critic.measure(rollout, algorithm.model)[1][0, 0])
 
 
 def test_a_value_may_move_no_further_than_its_clip() -> None:

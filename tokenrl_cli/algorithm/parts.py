@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.functional.value import value_error
 from tokenrl_cli.interfaces import CONTINUATION, Rollout, UserError
 
 
@@ -57,12 +58,27 @@ class MovingAverage:
 
 
 class NoCritic:
-    """Nothing tells what a state is worth."""
+    """Nothing tells what a state is worth: V is 0."""
 
-    continuations = 0
+    estimates, continuations, coef = False, 0, 0.0
 
     def attach(self, model: Any) -> list[nn.Parameter]:
         return []
+
+    def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("no continuations are asked for")
+
+    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
+
+    def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class ValueHead:
@@ -72,7 +88,7 @@ class ValueHead:
     step of Adam is as long whatever the gradient, so `scale` is how much faster V moves than a logit would.
     """
 
-    continuations = 0
+    estimates, continuations = True, 0
 
     def __init__(self, coef: float, clip: float, scale: float) -> None:
         for name, value in (("coef", coef), ("clip", clip)):
@@ -94,6 +110,16 @@ class ValueHead:
         """[B, T, D] -> [B, T]."""
         return self.scale * precise(self.head(hidden.detach()).squeeze(-1))
 
+    def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("no continuations are asked for")
+
+    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+        hidden = model(rollout.source, rollout.source_mask, rollout.actions).hidden
+        return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
+
+    def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        return value_error(self.values(hidden), before, targets, self.clip)
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self.head.state_dict())
 
@@ -107,6 +133,8 @@ class Continuations:
     VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; its steps of a solution are `stride` tokens here.
     Unbiased, nothing to learn, and dear: tokens / stride * continuations further episodes for each.
     """
+
+    estimates, coef = True, 0.0
 
     def __init__(self, continuations: int, stride: int) -> None:
         for name, count in (("continuations", continuations), ("stride", stride)):
@@ -124,7 +152,7 @@ class Continuations:
         rows, lengths = wanted.nonzero(as_tuple=True)
         return rows, lengths
 
-    def measured(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
         """From the judged continuations in a rollout: V [B, T] of every state of it, and where it was measured.
 
         Between two measured states V is that of the earlier. A state without a valid continuation is not measured.
@@ -140,6 +168,15 @@ class Continuations:
         fresh = count > 0
         last = torch.where(fresh, torch.arange(shape[1], device=fresh.device), 0).cummax(-1).values
         return (total / count.clamp(min=1)).gather(1, last), fresh
+
+    def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class AdaptiveKl:

@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import (
     AdaptiveKl,
-    Continuations,
-    NoCritic,
-    ValueHead,
     asked,
     checked,
     frozen_copy,
@@ -34,15 +31,17 @@ from tokenrl_cli.functional.kl import full, k1, k3
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import first_of_their_kind, masked_mean, masked_rows, masked_sum
 from tokenrl_cli.functional.returns import held_to_go, overlong_penalty, reward_to_go
-from tokenrl_cli.functional.value import explained_variance, value_error
+from tokenrl_cli.functional.value import explained_variance
 from tokenrl_cli.interfaces import (
     CONTINUATION,
     DEMONSTRATION,
     GREEDY,
     SAMPLED,
     Batch,
+    Critic,
     Model,
     Rollout,
+    Stateful,
     Tokenizer,
     UserError,
 )
@@ -127,7 +126,7 @@ class PolicyGradient:
         deduplicate: bool,
         overlong_share: float,
         returns: Callable[..., Tensor],
-        critic: Any,  # NoCritic, ValueHead or Continuations
+        critic: Critic,
         baseline: Callable[..., Tensor],
         normalisation: Callable[..., Tensor],
         surrogate: Callable[..., tuple[Tensor, Tensor]],
@@ -160,7 +159,10 @@ class PolicyGradient:
         ):
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
-        if isinstance(critic, NoCritic) and "values" in self.needs | needs(returns):
+        if not isinstance(critic, Critic):
+            lacking = sorted(name for name in Critic.__annotations__ if not hasattr(critic, name))
+            raise UserError("algorithm.critic", f"{type(critic).__name__} is no Critic: it has no {', '.join(lacking)}")
+        if not critic.estimates and "values" in self.needs | needs(returns):
             raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
         if kl_loss_coef > 0 and self.decoding.cuts and getattr(divergence, "func", divergence) is k3:
@@ -307,9 +309,8 @@ class PolicyGradient:
                 apart, exact = self._divergence(seen, of_every_token, logprobs)
                 total = total + self.kl_loss_coef * masked_sum(rows.weights * apart, rows.sampled)
                 terms["kl"] = masked_sum(exact, rows.sampled) / sampled
-            if isinstance(self.critic, ValueHead):
-                values = self.critic.values(output.hidden)
-                error = masked_sum(value_error(values, rows.values, rows.targets, self.critic.clip), mask) / tokens
+            if (errors := self.critic.loss(output.hidden, rows.values, rows.targets)) is not None:
+                error = masked_sum(errors, mask) / tokens
                 total = total + self.critic.coef * error
                 terms["loss/value"] = error.detach()
             if self.nll_mix > 0:
@@ -383,7 +384,7 @@ class PolicyGradient:
         metrics["baseline/variance_reduction"] = explained_variance(
             known["returns"] - known["advantages"], known["returns"], known["mask"]
         )
-        if not isinstance(self.critic, NoCritic):
+        if self.critic.estimates:
             paid = reward_to_go(rewards, episodes.mask).view(shape)
             metrics["value/explained_variance"] = explained_variance(known["values"], paid, known["mask"])
         if hasattr(self.baseline, "observe"):
@@ -431,14 +432,13 @@ class PolicyGradient:
         return k1(rollout.logprobs, reference_logprobs).masked_fill(~_learned(rollout), 0.0)
 
     def _values(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """V [B, T] of every state, and where it was measured there."""
-        if isinstance(self.critic, Continuations):
-            return self.critic.measured(rollout)
-        measured = torch.ones_like(rollout.mask)
-        if isinstance(self.critic, ValueHead):
-            hidden = self.model(rollout.source, rollout.source_mask, rollout.actions).hidden
-            return self.critic.values(hidden).to(rollout.logprobs.dtype), measured
-        return torch.zeros_like(rollout.logprobs), measured
+        """V [B, T] of every state, and where it was estimated anew, as the critic has it. Raises UserError."""
+        values, fresh = self.critic.measure(rollout, self.model)
+        for found in (values, fresh):
+            if found.shape != rollout.mask.shape:
+                name, shapes = type(self.critic).__name__, f"{list(found.shape)}, must be {list(rollout.mask.shape)}"
+                raise UserError("algorithm.critic", f"{name}.measure gave a tensor of shape {shapes}")
+        return values.to(rollout.logprobs.dtype), fresh.bool()
 
     def _check_first_pass(self, difference: float, tolerance: float) -> None:
         """The scorer must see the distribution that was sampled from; else the gradient is that of another policy."""
@@ -458,7 +458,7 @@ class PolicyGradient:
         state |= {f"kl.{name}": value for name, value in self.kl.state_dict().items()}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
         for name, part in (("baseline", self.baseline), ("critic", self.critic)):
-            if hasattr(part, "state_dict"):
+            if isinstance(part, Stateful):
                 state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         if self.reference is not None:
             state |= {f"reference.{name}": value for name, value in self.reference.state_dict().items()}
@@ -469,7 +469,7 @@ class PolicyGradient:
         self.kl.load_state_dict(within(state, "kl."))
         self.optimizer.load_state_dict(within(state, "optimizer."))
         for name, part in (("baseline", self.baseline), ("critic", self.critic)):
-            if hasattr(part, "load_state_dict"):
+            if isinstance(part, Stateful):
                 part.load_state_dict(within(state, f"{name}."))
         if self.reference is not None:
             self.reference.load_state_dict(within(state, "reference."))
