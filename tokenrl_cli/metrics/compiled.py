@@ -44,7 +44,7 @@ def _watch() -> None:
     """Has numba report what it compiles. What it loads from its cache on disk it does not report."""
     from numba.core import event
 
-    class Notice(event.Listener):  # type: ignore[misc]
+    class Notice(event.Listener):
         """A timer that runs while loops of ours are compiled, those that they call included."""
 
         def __init__(self) -> None:
