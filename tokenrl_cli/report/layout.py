@@ -9,6 +9,7 @@ from collections.abc import Sequence
 NARROW, UNKNOWN, WIDE = 40, 80, 240  # columns laid out at least; where a terminal reports none; and at most
 GAP = 2  # spaces between two columns
 JOINERS = "\u200c\u200d"  # format characters that are part of words and of emoji
+EMOJI = "\ufe0f"  # makes an emoji of the character before it, which is wide then
 SMALLEST = 6  # cells that a column of text keeps, however narrow the screen is
 
 
@@ -26,7 +27,7 @@ def cells(text: str) -> int:
 
 def _cells(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
+        return int(character == EMOJI)
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 

@@ -129,6 +129,8 @@ class Live:
 
     def _print(self, lines: Sequence[str], bold: int | None = 0) -> None:
         """Whole lines, which the terminal wraps where they are longer than it; the `bold`-th is set off."""
+        if self.console.width < 1:  # COLUMNS=0: nothing at all would be printed
+            self.console.width = self.width
         for number, line in enumerate(lines):
             style = "bold" if bold is not None and number == bold else ""
             self.console.print(Text(line, style), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""One line an event, for a pipe or a file: no escapes, no wrapping. With a width, for a terminal too small for a bar."""
+"""One line an event, for a pipe or a file: no escapes, no wrapping. With a width, on a small terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Plain:
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         if step % max(1, self.total // LINES) == 0:
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in SHOWN if name in metrics)
-            self.message(f"{stage} {step:>{len(str(self.total))}}/{self.total}  {values}")
+            self.message(f"{named(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")
 
     def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
         between = split == "val" and stage != "eval"  # between two steps, and short
