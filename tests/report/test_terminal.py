@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tokenrl_cli.interfaces import Evaluation
@@ -168,7 +169,7 @@ def test_two_samples_stand_on_one_line_each_whatever_they_hold(width: int) -> No
         )
         live.evaluation(each, 2)
         lines = stream.getvalue().splitlines()
-        assert all(Console().measure(line).maximum <= width for line in lines) and "\x1b" not in stream.getvalue()
+        assert all(cell_len(line) <= width for line in lines) and "\x1b" not in stream.getvalue()
         at = next(i for i, line in enumerate(lines) if line.split() == ["source", "hypothesis", "reference", "score"])
         assert [line.split()[-1] for line in lines[at + 1 :]] == ["0.500", "0.250"]
         assert all(line.count("…") == 3 for line in lines[at + 1 :])
