@@ -153,13 +153,13 @@ def _hydra(arguments: Arguments) -> None:
     except Failed as failed:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(failed.error, places):
+        if mistake := explained(failed.error, places, command):
             raise mistake from None
         raise
     except Exception as error:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(error, places):
+        if mistake := explained(error, places, command):
             raise mistake from None
         raise
 
