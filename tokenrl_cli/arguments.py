@@ -93,8 +93,7 @@ def _check_flag(word: str, name: str, value: str) -> None:
         raise UserError(name, "is not supported: it reads a pickle, which can run code", "use resume=RUN")
     if name not in (*SWITCHES, *VALUED, "--info"):
         close = hint(name, [*SWITCHES, *VALUED, "--info"])
-        remedy = "" if close else "values are given as key=value, without dashes"
-        raise UserError(word, f"there is no such flag{close}", remedy)
+        raise UserError(word, f"there is no such flag{close}", "values are given as key=value, without dashes")
     if name in SWITCHES and value:
         raise UserError(word, f"{name} takes no value")
     for flag, options in (("--cfg", CFG), ("--info", INFO)):

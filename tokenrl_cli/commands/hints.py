@@ -19,7 +19,9 @@ SAME = {
     "clip_norm": "max_grad_norm gradient_clip_val grad_clip clip_grad_norm grad_clip_norm clip",
     "betas": "adam_betas",
     "eps": "adam_epsilon adam_eps",
-    "schedule": "lr_scheduler scheduler lr_schedule lr_scheduler_type warmup warmup_steps num_warmup_steps warmup_ratio",
+    "schedule": (
+        "lr_scheduler scheduler lr_schedule lr_scheduler_type warmup warmup_steps num_warmup_steps warmup_ratio"
+    ),
     "batch_size": "train_batch_size per_device_train_batch_size bsz eval_batch_size_per_device",
     "eval_every": "eval_steps eval_interval val_check_interval validate_every eval_freq evaluation_steps",
     "checkpoint_every": "save_steps save_interval save_every save_freq checkpoint_interval save_frequency",
@@ -30,7 +32,7 @@ SAME = {
     "device": "gpus gpu num_gpus ngpu devices accelerator cuda use_cuda no_cuda use_cpu cpu",
     "precision": "fp16 bf16 amp half mixed_precision dtype torch_dtype",
     "threads": "num_threads torch_threads omp_num_threads",
-    "samples_per_source": "num_samples n_samples num_generations num_return_sequences group_size rollouts_per_prompt",
+    "samples_per_source": ("num_samples n_samples num_generations num_return_sequences group_size rollouts_per_prompt"),
     "beam_size": "num_beams beam beams beam_width",
     "length_penalty": "lenpen length_norm alpha",
     "max_length": "max_len max_new_tokens max_tokens_per_sample max_seq_len max_seq_length max_target_length",
@@ -48,8 +50,14 @@ SAME = {
     "data_root": "data_dir data_path dataset_dir root datadir",
     "resume": "resume_from resume_from_checkpoint resume_path continue_from resume_training",
     "init_from": "pretrained from_pretrained init_checkpoint load_from load warmstart_from model_path",
-    "out": "output_dir out_dir output_directory save_dir save_path log_dir logdir run_name run_dir name exp_name run experiment_name results_dir workdir work_dir",  # fmt: skip
-    "ckpt": "resume resume_from resume_from_checkpoint init_from run model checkpoint checkpoint_path ckpt_path load_checkpoint model_path",
+    "out": (
+        "output_dir out_dir output_directory save_dir save_path log_dir logdir run_name run_dir name "
+        "exp_name run experiment_name results_dir workdir work_dir"
+    ),
+    "ckpt": (
+        "resume resume_from resume_from_checkpoint init_from run model checkpoint checkpoint_path "
+        "ckpt_path load_checkpoint model_path"
+    ),
     "input": "input_file source_file src infile",
     "output": "output_file outfile",
     "split": "eval_split subset",
