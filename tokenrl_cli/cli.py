@@ -81,9 +81,9 @@ def dispatch(arguments: Arguments) -> None:
         remedy = "tokenrl --help shows the commands"
         raise UserError(asked, f"there is no such command{hint(asked, COMMANDS)}", remedy)
     elif "--help" in arguments.flags:
-        from tokenrl_cli.commands.list import page
+        from tokenrl_cli.commands.list import fitted, page
 
-        print(page(command, COMMANDS[command], arguments))
+        print(fitted(page(command, COMMANDS[command], arguments)))
     elif command in PLAIN:
         _module(command).run(arguments)
     else:

@@ -83,7 +83,7 @@ def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
 def test_on_a_terminal_long_lines_hang_under_their_column(
     columns: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for words in (["list"], ["list", "algorithm"], ["list", "optimizer"]):
+    for words in (["list"], ["list", "algorithm"], ["list", "optimizer"], ["train", "--help"]):
         monkeypatch.undo()
         assert tokenrl(*words) == 0
         whole = capsys.readouterr().out
@@ -98,6 +98,7 @@ def test_on_a_terminal_long_lines_hang_under_their_column(
 
 
 def test_a_line_hangs_under_its_comment_or_its_second_column() -> None:
-    assert hung("  name      one two three", 19) == ["  name      one two", "            three"]
+    assert hung("  name      one two three four", 25) == ["  name      one two three", "            four"]
+    assert hung("  a_long_name_of_it  one two", 25) == ["  a_long_name_of_it  one", "    two"]
     assert hung("  lr: 1 # of the rate", 16) == ["  lr: 1 # of the", "          rate"]
     assert hung("  a b c", 80) == ["  a b c"]

@@ -29,7 +29,7 @@ def run(arguments: Arguments) -> None:
         print(fitted(listed(arguments.rest[0], places)))
     else:
         print(fitted("\n\n".join(_group(group, places) for group in groups(places))))
-        print("\ntokenrl list GROUP shows the keys of each option")
+        print(fitted("\ntokenrl list GROUP shows the keys of each option"))
 
 
 def fitted(text: str) -> str:
