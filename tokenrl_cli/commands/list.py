@@ -49,11 +49,13 @@ def hung(line: str, width: int) -> list[str]:
         return [line]
     start = re.match(r"( *\S.*?)( +# | {2,})(?=\S)", line)
     column = len(start[0]) if start else 0
-    hanging = column if start and column <= width // 2 else 4
-    first = line[: len(line) if start is None else column]
-    lines = wrapped("." * column + line[column:] if start else line, width, hanging)
-    lines[0] = first + lines[0][column:] if start else lines[0]
-    return lines
+    hanging = column if column <= width // 2 else 4
+    if start is None:
+        return wrapped(line, width, hanging)
+    if column + cells(line[column:].split()[0]) > width:
+        return [line[:column].rstrip(" #"), *wrapped(f"    # {line[column:]}", width, 6)]
+    first, *others = wrapped("." * column + line[column:], width, hanging)
+    return [line[:column] + first[column:], *others]
 
 
 def _group(group: str, places: list[Path]) -> str:
