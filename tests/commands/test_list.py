@@ -100,5 +100,5 @@ def test_on_a_terminal_long_lines_hang_under_their_column(
 def test_a_line_hangs_under_its_comment_or_its_second_column() -> None:
     assert hung("  name      one two three four", 25) == ["  name      one two three", "            four"]
     assert hung("  a_long_name_of_it  one two", 25) == ["  a_long_name_of_it  one", "    two"]
-    assert hung("  lr: 1 # of the rate x", 20) == ["  lr: 1 # of the rate", "          x"]
+    assert hung("  lr: 1 # of the rate x", 21) == ["  lr: 1 # of the rate", "          x"]
     assert hung("  a b c", 80) == ["  a b c"]

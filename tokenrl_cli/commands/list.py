@@ -53,7 +53,9 @@ def hung(line: str, width: int) -> list[str]:
     if start is None:
         return wrapped(line, width, hanging)
     if column + cells(line[column:].split()[0]) > width:
-        return [line[:column].rstrip(" #"), *wrapped(f"    # {line[column:]}", width, 6)]
+        head = line[:column].rstrip()
+        mark = "# " if head.endswith("#") else ""
+        return [head.removesuffix("#").rstrip(), *wrapped(f"    {mark}{line[column:]}", width, 4 + len(mark))]
     first, *others = wrapped("." * column + line[column:], width, hanging)
     return [line[:column] + first[column:], *others]
 
