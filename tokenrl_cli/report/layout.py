@@ -119,9 +119,14 @@ def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), 
     words = [max(map(cells, rows[0][i].split()), default=0) for i in range(count)]
     widths = [max(longest[i], words[i]) for i in range(count)]
     room = width - GAP * (count - 1) - sum(widths[i] for i in range(count) if i not in texts)
-    for rank, i in enumerate(sorted(texts, key=lambda i: widths[i])):  # short ones leave their share to the long
-        widths[i] = min(widths[i], max(SMALLEST, room // (len(texts) - rank)))
+    wanted = {i: widths[i] for i in texts}
+    for i in texts:  # the words of its header fit in any case
+        widths[i] = min(widths[i], max(SMALLEST, words[i]))
         room -= widths[i]
+    for rank, i in enumerate(sorted(texts, key=lambda i: wanted[i])):  # short ones leave their share to the long
+        more = max(0, min(wanted[i] - widths[i], room // (len(texts) - rank)))
+        widths[i] += more
+        room -= more
     if room < 0:
         return _blocks(rows, width, texts, ellipsis)
     for i in range(count):  # a header on one line where there is room
