@@ -186,3 +186,19 @@ def test_one_tokenizer_is_saved_once(tmp_path: Path) -> None:
     both = {"target": tokenizer, "source": tokenizer}
     path = checkpoint.save(tmp_path, 1, Tied(), {}, STATE, {}, both)
     assert [p.name for p in (path / "tokenizer").iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_checkpoint_can_be_read_by_those_who_can_read_the_files_beside_it(mask: int, tmp_path: Path) -> None:
+    """The library that writes tensors makes files for their owner alone, whatever the umask says."""
+    before = os.umask(mask)
+    try:
+        (tmp_path / "beside").write_text("x")
+        path = saved(tmp_path, 7)
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.rglob("*") if file.is_file()}
+        checkpoint.slim(path)
+        slim = {file.name: oct(file.stat().st_mode & 0o777) for file in path.rglob("*") if file.is_file()}
+    finally:
+        os.umask(before)
+    expected = oct((tmp_path / "beside").stat().st_mode & 0o777)
+    assert modes == dict.fromkeys(modes, expected) and slim == dict.fromkeys(modes, expected)

@@ -101,6 +101,50 @@ def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
         unused(str(elsewhere), ".hydra")
 
 
+def test_out_names_the_directory_of_a_run_and_a_run_in_it_is_not_overwritten(run: Path, capsys: Capture) -> None:
+    told = mistake(capsys, "train", *TINY, f"out='{run}'")
+    assert f"out={run}: holds an unfinished run" in told and f"tokenrl train resume={run}" in told
+    (run / "results.json").write_text("{}")
+    assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"out='{run}'")
+    assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
+
+
+def test_with_a_sweep_out_is_the_directory_of_the_sweep(elsewhere: Path, capsys: Capture) -> None:
+    (elsewhere / "sweep" / "1").mkdir(parents=True)
+    (elsewhere / "sweep" / "1" / "results.json").write_text("{}")
+    told = mistake(capsys, "train", "-m", *TINY, "out=sweep", "model.hidden=0,abc")
+    assert "sweep/1: holds a finished run" in told
+    assert (elsewhere / "sweep" / "0" / ".hydra").is_dir()
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["sweep"]
+
+
+def test_without_out_a_run_gets_a_directory_of_its_own(elsewhere: Path, capsys: Capture) -> None:
+    assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0")
+    assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "out=a/b")
+    assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "hydra.run.dir=c")
+    made = sorted(path.parent.relative_to(elsewhere).as_posix() for path in elsewhere.rglob(".hydra"))
+    assert made[:2] == ["a/b", "c"] and made[2].startswith("outputs/") and len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["out=other", "resume=run"], "cannot be given with resume: a run goes on in its own directory"),
+        (["out=other", "hydra.run.dir=here"], "names the directory that hydra.run.dir names, too"),
+        (
+            ["-m", "out=other", "hydra.sweep.dir=here", "seed=1,2"],
+            "directory that hydra.sweep.dir names, too",
+        ),
+        (["out=file"], "out=file: file is a file"),
+        (["out=file/run"], "out=file/run: file is a file"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(words: list[str], told: str, elsewhere: Path, capsys: Capture) -> None:
+    (elsewhere / "file").write_text("")
+    assert told in mistake(capsys, "train", *TINY, *words)
+    assert [path.name for path in elsewhere.iterdir()] == ["file"]
+
+
 # ---------------------------------------------------------------------------------------------------------- resume=
 
 
@@ -139,6 +183,7 @@ def test_a_resume_that_was_a_mistake_leaves_no_trace(run: Path, capsys: Capture)
         ("optimizer@algorithm.optimizer=sgd", "cannot be changed on resume"),
         ("experiment=x", "cannot be changed on resume"),
         ("hydra.run.dir=elsewhere", "cannot be changed on resume"),
+        ("out=elsewhere", "cannot be given with resume"),
         ("trainer.stpes=1", "did you mean 'trainer.steps'?"),
         ("modle=1", "did you mean 'model'?"),
         ("-m", "one run is resumed at a time"),

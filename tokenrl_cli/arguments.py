@@ -92,7 +92,8 @@ def _check_flag(word: str, name: str, value: str) -> None:
     if name == "--experimental-rerun":
         raise UserError(name, "is not supported: it reads a pickle, which can run code", "use resume=RUN")
     if name not in (*SWITCHES, *VALUED, "--info"):
-        raise UserError(word, f"there is no such flag{hint(name, [*SWITCHES, *VALUED, '--info'])}")
+        close = hint(name, [*SWITCHES, *VALUED, "--info"])
+        raise UserError(word, f"there is no such flag{close}", "values are given as key=value, without dashes")
     if name in SWITCHES and value:
         raise UserError(word, f"{name} takes no value")
     for flag, options in (("--cfg", CFG), ("--info", INFO)):

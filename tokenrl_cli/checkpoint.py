@@ -219,9 +219,11 @@ def _digest(path: Path) -> str:
 
 
 def _seal(part: Path) -> None:
-    """Makes every file durable, and writes the manifest last."""
+    """Makes every file readable by those who can read the others, and durable; writes the manifest last."""
     files = sorted(path for path in part.rglob("*") if path.is_file())
+    mode = (part / "state.json").stat().st_mode & 0o777  # what the umask gives; tensors are written for the owner alone
     for path in files:
+        path.chmod(mode)
         _sync(path)
     entries = {
         path.relative_to(part).as_posix(): {"sha256": _digest(path), "bytes": path.stat().st_size} for path in files

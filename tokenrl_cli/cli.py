@@ -81,9 +81,9 @@ def dispatch(arguments: Arguments) -> None:
         remedy = "tokenrl --help shows the commands"
         raise UserError(asked, f"there is no such command{hint(asked, COMMANDS)}", remedy)
     elif "--help" in arguments.flags:
-        from tokenrl_cli.commands.list import page
+        from tokenrl_cli.commands.list import fitted, page
 
-        print(page(command, COMMANDS[command], arguments))
+        print(fitted(page(command, COMMANDS[command], arguments)))
     elif command in PLAIN:
         _module(command).run(arguments)
     else:
@@ -110,8 +110,10 @@ def overview() -> str:
 
 
 def _run(arguments: Arguments) -> None:
-    from tokenrl_cli.continuation import forget, resumed
+    from tokenrl_cli.continuation import forget, one_directory, resumed
 
+    if arguments.command == "train":
+        one_directory(arguments)
     if arguments.command == "validate":
         _hydra(arguments.with_overrides("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console"))
     elif arguments.command == "train" and (again := resumed(arguments)) is not arguments:
@@ -151,13 +153,13 @@ def _hydra(arguments: Arguments) -> None:
     except Failed as failed:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(failed.error, places):
+        if mistake := explained(failed.error, places, command):
             raise mistake from None
         raise
     except Exception as error:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(error, places):
+        if mistake := explained(error, places, command):
             raise mistake from None
         raise
 
@@ -202,15 +204,22 @@ def _strict_search_path() -> Iterator[None]:
         yield
 
 
+def _named(out: str | None, otherwise: str) -> str:
+    """The directory of a run that is only shown."""
+    return out or otherwise
+
+
 def _register(arguments: Arguments) -> None:
     """What config files refer to by name: directories of runs, and the blocks of a checkpoint."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from tokenrl_cli.continuation import checkpoint_dir, checkpoint_nodes, fresh, unused
+    from tokenrl_cli.continuation import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
 
     shown = not arguments.runs  # then nothing is made on disk
     OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)
+    chosen = _named if shown else directory
+    OmegaConf.register_new_resolver("tokenrl.directory", chosen, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
     if arguments.command in SAVED:
         completing = "--shell-completion" in arguments.flags

@@ -15,19 +15,43 @@ from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import conf_dir
 
 TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
-FIXED = ("experiment", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
+FIXED = ("experiment", "out", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
 
 
 def unused(directory: str, subdirectory: str) -> str:
     """`subdirectory`, unless `directory` holds a run already: then Hydra must not write there."""
     run = Path(directory)
     if (run / "results.json").exists():
-        raise UserError(f"hydra.run.dir={directory}", "holds a finished run", "choose another directory")
+        raise UserError(f"out={directory}", "holds a finished run", "choose another directory")
     if any((run / name).exists() for name in TRACES):
         raise UserError(
-            f"hydra.run.dir={directory}", "holds an unfinished run", f"go on with it: tokenrl train resume={directory}"
+            f"out={directory}", "holds an unfinished run", f"go on with it: tokenrl train resume={directory}"
         )
     return subdirectory
+
+
+def directory(out: str | None, otherwise: str) -> str:
+    """The directory that `out=` names; without it a fresh one, made now."""
+    if not out:
+        return fresh(otherwise)
+    place = Path(out).expanduser()
+    if taken := next((each for each in (place, *place.parents) if each.exists() and not each.is_dir()), None):
+        raise UserError(f"out={out}", f"{taken} is a file", "choose another directory")
+    return str(place)
+
+
+def one_directory(arguments: Arguments) -> None:
+    """Refuses two names for the place of one run."""
+    out = arguments.value("out")
+    if out in (None, "", "null"):
+        return
+    if arguments.value("resume") not in (None, "", "null"):
+        raise UserError(
+            f"out={out}", "cannot be given with resume: a run goes on in its own directory", "leave out one of the two"
+        )
+    sweeps = "--multirun" in arguments.flags
+    if arguments.value(other := "hydra.sweep.dir" if sweeps else "hydra.run.dir") is not None:
+        raise UserError(f"out={out}", f"names the directory that {other} names, too", f"leave out {other}")
 
 
 def fresh(path: str) -> str:

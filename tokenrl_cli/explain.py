@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.build import hint
+from tokenrl_cli.commands.hints import meant, near
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import groups, options, typed
 
 THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
 
 
-def explained(error: BaseException, roots: Sequence[Path]) -> UserError | None:
+def explained(error: BaseException, roots: Sequence[Path], command: str) -> UserError | None:
     """The user's mistake behind an exception; None where it is no mistake of theirs. `roots` hold the options."""
     chain = list(_chain(error))
     for each in chain:
@@ -34,7 +35,7 @@ def explained(error: BaseException, roots: Sequence[Path]) -> UserError | None:
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", message):
         return UserError(f"+{match[1]}", "is there already", f"leave out the +: {match[1]}=VALUE")
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", message):
-        return _unknown_key(match[1], _parent(chain), roots)
+        return _unknown_key(match[1], _parent(chain), roots, command)
     if getattr(error, "override", None):
         return _unreadable(error)
     if match := re.match(r"Ambiguous value for argument '(.*)'", message):
@@ -51,13 +52,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _parent(chain: list[BaseException]) -> list[str]:
-    """The keys beside the one that was not found."""
+def _parent(chain: list[BaseException]) -> Any:
+    """The part of the config in which a key was not found; nothing where that is not known."""
     for each in chain:
         node = getattr(each, "parent_node", None)
         if node is not None and hasattr(node, "keys"):
-            return [str(key) for key in node if key != "hydra"]
-    return []
+            return node
+    return {}
 
 
 def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
@@ -69,17 +70,30 @@ def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
     return UserError(f"{group}={name}" if group else name, f"there is no such option{hint(name, known)}{place}", listed)
 
 
-def _unknown_key(key: str, siblings: list[str], roots: Sequence[Path]) -> UserError:
+def _unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:
     if "/" in key and key in groups(roots):
         above, _, part = key.rpartition("/")
         if (whole := typed(part, above)) != key:
             return UserError(key, "is not told where it belongs", f"{whole}=OPTION")
         remedy = f"tokenrl list {above} shows the parts of each; those of a checkpoint are fixed"
         return UserError(key, f"what was chosen for {above} has no such part", remedy)
+    siblings = [str(each) for each in node if each != "hydra"]
+    if "/" in key or "@" in key:
+        return UserError(
+            key, f"there is no such key or group{hint(key, groups(roots))}", "tokenrl list shows the groups"
+        )
     parent, _, name = key.rpartition(".")
-    if "/" in key or "@" in key or not parent:
-        known = [*siblings, *groups(roots)]
-        return UserError(key, f"there is no such key or group{hint(key, known)}", "tokenrl list shows the groups")
+    root = node._get_root() if hasattr(node, "_get_root") else node
+    elsewhere, remedy = meant(name, command, root)
+    at_root = not parent or root is node
+    if remedy or elsewhere:
+        return UserError(key, f"there is no such key{' or group' if at_root else ''}{elsewhere}", remedy)
+    if at_root:
+        first = key.partition(".")[0]
+        inner = [group for group in groups(roots) if group.rpartition("/")[2] == name]
+        close = f" (did you mean {inner[0]!r}?)" if inner else hint(first, [*siblings, *groups(roots)])
+        close = close or near(name, command, root)
+        return UserError(key, f"there is no such key or group{close}", "tokenrl list shows the groups")
     close = hint(name, siblings).replace("did you mean '", f"did you mean '{parent}.")
     values = ", ".join(each for each in siblings if not each.startswith("_"))
     listed = f"{parent} has: {values}" if values else f"{parent} has no values" if siblings else ""

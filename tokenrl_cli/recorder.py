@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,7 +194,8 @@ class Recorder:
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
         examples = self.trainer.eval_examples if split == "val" else 0
         size, decoding = self.trainer.eval_batch_size, self.task.decoding
-        evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step)
+        progress = partial(self.display.evaluating, stage, split, step)
+        evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)
         self.journal.metrics(step, stage, split, evaluation.decode, self.elapsed, evaluation.metrics)
         self.journal.samples(evaluation, self.trainer.samples)
         self.display.evaluation(evaluation, self.trainer.samples)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -172,9 +172,19 @@ def agree(policy: Model, model: Model, task: Task) -> bool:
 
 @torch.no_grad()
 def evaluate(
-    policy: Model, task: Task, split: str, examples: int, batch_size: int, decoding: Decoding, stage: str, step: int
+    policy: Model,
+    task: Task,
+    split: str,
+    examples: int,
+    batch_size: int,
+    decoding: Decoding,
+    stage: str,
+    step: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Decodes the first `examples` of a split (0: all) and scores what was said.
+
+    `progress` is told before each batch, and after the last, how many examples are decoded and how many there are.
 
     Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy` (nats a token) and
     the concentration of one episode a source sampled from the policy itself; of the first reference of each example
@@ -189,8 +199,11 @@ def evaluate(
     ended: list[bool] = []
     expected: list[float] = []
     sums: defaultdict[str, float] = defaultdict(float)
+    size = task.dataset.size(split)
+    total = examples if size is None else min(examples or size, size)
     with task.numerics():
         for number, (indices, batch) in enumerate(_batches(task, split, examples, batch_size)):
+            progress(len(order), total)
             draws = streams.generator(task.seed, f"evaluate/{split}", number)
             rollout = episodes(policy, batch, task, decoding, draws)
             order += indices
@@ -211,6 +224,7 @@ def evaluate(
             nll = negative_log_likelihood(logits, batch.reference_ids, 0.0)
             sums["nll"] += float(masked_sum(nll, batch.reference_mask))
             sums["references"] += float(batch.reference_mask.sum())
+        progress(len(order), total)
         whole = _joined(said, order)
         judged = scored(task.reward, whole)
         again = _joined(sampled, order)

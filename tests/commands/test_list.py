@@ -11,6 +11,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from tests.running import tokenrl
+from tokenrl_cli.commands.list import hung
 from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, parts, roots
 
 Capture = pytest.CaptureFixture[str]
@@ -76,3 +77,28 @@ def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         chosen = compose("train", [f"{place}={name}"])
         assert compose("train", [f"{place}={name}", *shown]) == chosen
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "40", "80", "120"])
+def test_on_a_terminal_long_lines_hang_under_their_column(
+    columns: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["list"], ["list", "algorithm"], ["list", "optimizer"], ["train", "--help"]):
+        monkeypatch.undo()
+        assert tokenrl(*words) == 0
+        whole = capsys.readouterr().out
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        assert tokenrl(*words) == 0
+        shown = capsys.readouterr().out
+        assert shown.split() == whole.split()
+        width = {"0": 80, "1": 40}.get(columns, int(columns))
+        for line in shown.splitlines():
+            assert len(line) <= width or len(line.split()) <= 2, line
+
+
+def test_a_line_hangs_under_its_comment_or_its_second_column() -> None:
+    assert hung("  name      one two three four", 25) == ["  name      one two three", "            four"]
+    assert hung("  a_long_name_of_it  one two", 25) == ["  a_long_name_of_it  one", "    two"]
+    assert hung("  lr: 1 # of the rate x", 21) == ["  lr: 1 # of the rate", "          x"]
+    assert hung("  a b c", 80) == ["  a b c"]

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PROGRAM = """
 import logging
 logging.basicConfig(format="%(message)s")
@@ -19,11 +17,20 @@ from tokenrl_cli.reward.rouge import Rouge
 print(Rouge("rougeL", "fmeasure", False)(texts([("a b", ["a c"])]))[0])
 """
 
+# the same where the notice waits for nothing, with a loop of somebody else's, which is not ours to speak of
+AT_ONCE = (
+    PROGRAM.replace("PATIENCE = 0.01", "PATIENCE = 0.0")
+    + """
+import numba
+print(numba.njit(lambda x: 2 * x)(4))
+"""
+)
 
-def start(**environment: str) -> subprocess.CompletedProcess[str]:
+
+def start(program: str = PROGRAM, **environment: str) -> subprocess.CompletedProcess[str]:
     home = Path(__file__).parents[2]
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=os.environ | environment, cwd=home, capture_output=True, text=True
+        [sys.executable, "-c", program], env=os.environ | environment, cwd=home, capture_output=True, text=True
     )
 
 
@@ -32,11 +39,13 @@ def test_the_first_use_says_that_it_compiles_once_and_a_later_one_loads(tmp_path
     assert (first.returncode, first.stdout) == (0, "0.5\n")
     assert first.stderr.count("compiling the loops of the metrics") == 1
     kept = sorted(path.name for path in tmp_path.rglob("*.nbc"))
-    assert kept and start(NUMBA_CACHE_DIR=str(tmp_path)).stdout == "0.5\n"
+    loaded = start(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert kept and (loaded.stdout, loaded.stderr) == ("0.5\n8\n", "")
     assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == kept
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs a place that nobody can write to")
-def test_where_nothing_can_be_written_it_compiles_every_time(tmp_path: Path) -> None:
-    done = start(NUMBA_CACHE_DIR="/dev/null/nowhere")
-    assert (done.returncode, done.stdout) == (0, "0.5\n"), done.stderr
+def test_where_nothing_can_be_written_it_compiles_every_time_and_says_so(tmp_path: Path) -> None:
+    nowhere = "import numba.core.caching as caching\ncaching.CompileResultCacheImpl._locator_classes = []\n"
+    done = start(nowhere + AT_ONCE)
+    assert (done.returncode, done.stdout) == (0, "0.5\n8\n"), done.stderr
+    assert done.stderr.count("compiling") == 1 and "at each start" in done.stderr and "once" not in done.stderr

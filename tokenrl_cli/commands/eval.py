@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +39,16 @@ def run(config: DictConfig) -> float | None:
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
-        evaluation = evaluate(
-            policy, task, plain["split"], plain["examples"], plain["batch_size"], task.decoding, "eval", saved.step
-        )
+        split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
+        progress = partial(shown.evaluating, "eval", split, saved.step)
+        evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
         parts = [evaluation.split, evaluation.decode, *differing(saved.config["algorithm"], whole["algorithm"])]
         if meant(saved.path.parent) not in (None, saved.path):
             parts.append(f"step={saved.step}")
         folder = out / "-".join(parts).replace("/", "_")
         results = write(folder, evaluation, str(saved.path), whole["decode"])
-        shown.evaluation(evaluation, 5)
+        shown.evaluation(evaluation, 2)
         for name, metric in results["metrics"].items():
             interval = f"[{metric['low']:.4g}, {metric['high']:.4g}]"
             shown.message(f"{name} {metric['value']:.4g}  95 % {interval}  {metric['signature']}")

@@ -23,6 +23,7 @@ class Train:
     trainer: Trainer
     metrics: dict[str, Reward]
     seed: int
+    out: str | None
     data_root: str
     init_from: str | None
     resume: str | None

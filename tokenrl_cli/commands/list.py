@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 from pathlib import Path
 
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import about, brought, choices, conf_dir, groups, keys, options, parts, roots
+from tokenrl_cli.report.layout import cells, columns_of, wrapped
 
 FLAGS = """\
   -m                      sweep: every value of key=a,b,c, and every combination
@@ -22,10 +26,38 @@ def run(arguments: Arguments) -> None:
     if len(arguments.rest) > 1:
         raise UserError("list", f"takes one group, got {' '.join(arguments.rest)}", "tokenrl list [GROUP]")
     if arguments.rest:
-        print(listed(arguments.rest[0], places))
+        print(fitted(listed(arguments.rest[0], places)))
     else:
-        print("\n\n".join(_group(group, places) for group in groups(places)))
-        print("\ntokenrl list GROUP shows the keys of each option")
+        print(fitted("\n\n".join(_group(group, places) for group in groups(places))))
+        print(fitted("\ntokenrl list GROUP shows the keys of each option"))
+
+
+def fitted(text: str) -> str:
+    """On a terminal: no line wider than it, what follows a long one under its last column. In a pipe: as it is."""
+    if not sys.stdout.isatty():
+        return text
+    width = columns_of(shutil.get_terminal_size((0, 0)).columns)
+    return "\n".join(part for line in text.split("\n") for part in hung(line, width))
+
+
+def hung(line: str, width: int) -> list[str]:
+    """A line in several, the later ones under its comment, or under its second column.
+
+    Where that column is so far to the right that little room is left below it, they are indented by four.
+    """
+    if cells(line) <= width:
+        return [line]
+    start = re.match(r"( *\S.*?)( +# | {2,})(?=\S)", line)
+    column = len(start[0]) if start else 0
+    hanging = column if column <= width // 2 else 4
+    if start is None:
+        return wrapped(line, width, hanging)
+    if column + cells(line[column:].split()[0]) > width:
+        head = line[:column].rstrip()
+        mark = "# " if head.endswith("#") else ""
+        return [head.removesuffix("#").rstrip(), *wrapped(f"    {mark}{line[column:]}", width, 4 + len(mark))]
+    first, *others = wrapped("." * column + line[column:], width, hanging)
+    return [line[:column] + first[column:], *others]
 
 
 def _group(group: str, places: list[Path]) -> str:

@@ -4,6 +4,7 @@ where all went well, one table."""
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from tokenrl_cli.report.tables import aligned, number
+from tokenrl_cli.report.layout import number
+from tokenrl_cli.report.tables import aligned
 
 
 class Failures(Callback):
@@ -41,7 +43,7 @@ class Summary(Callback):
         table = [["test, greedy", *names]]
         for words, each in zip(told, ended, strict=True):
             apart = " ".join(word for word in words if word not in everywhere)
-            table.append([apart, *(number(each.get(name)) for name in names)])
+            table.append([apart, *(_shown(each, name) for name in names)])
         print("", *aligned(table), f"runs: {config.hydra.sweep.dir}", sep="\n", flush=True)
 
     def _is_job(self, file: Path) -> bool:
@@ -52,6 +54,12 @@ class Summary(Callback):
 def _overrides(run: Path) -> list[str]:
     file = run / ".hydra" / "overrides.yaml"
     return [str(word) for word in OmegaConf.load(file)] if file.is_file() else [run.name]
+
+
+def _shown(metrics: dict[str, float | None], name: str) -> str:
+    """NaN is null in a file of results; what is not in it at all was not measured."""
+    value = metrics.get(name)
+    return number(math.nan if value is None and name in metrics else value)
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -78,6 +78,7 @@ class Training:
             )
 
     def run(self) -> float | None:
+        from tokenrl_cli.commands.facts import facts
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
@@ -89,7 +90,8 @@ class Training:
             self.recorder.resume(self.saved.state)
         (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
         stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
-        self.recorder.display.start(str(self.directory), stages, self.saved.state["step"] if self.saved else 0)
+        done = self.saved.state["step"] if self.saved else 0
+        self.recorder.display.start(str(self.directory), stages, done, facts(self.config, self.task, self.model))
         blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
         for finding in [*found, *differing_metrics(*blocks)]:
             self.recorder.note(finding)

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 Loop = Callable[..., Any]
-PATIENCE = 1.0  # seconds; loading from disk is faster, compiling is not
+PATIENCE = 1.0  # seconds of compiling after which it is said
 
 
 def loop(function: Loop) -> Any:
     """Machine code, for other loops to call."""
     import numba
 
+    _watch()
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no directory can be written: compile in every process
+        _kept_on_disk.clear()
         return numba.njit(nogil=True)(function)
 
 
@@ -28,19 +30,40 @@ def compiled(function: Loop) -> Loop:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        if fast.signatures:
-            return fast(*arguments)
-        notice = threading.Timer(PATIENCE, _tell)
-        notice.daemon = True
-        notice.start()
-        try:
-            return fast(*arguments)
-        finally:
-            notice.cancel()
+        return fast(*arguments)
 
     return call
 
 
+_kept_on_disk = threading.Event()
+_kept_on_disk.set()
+
+
+@functools.cache  # numba is told once
+def _watch() -> None:
+    """Has numba report what it compiles. What it loads from its cache on disk it does not report."""
+    from numba.core import event
+
+    class Notice(event.Listener):
+        """A timer that runs while loops of ours are compiled, those that they call included."""
+
+        def __init__(self) -> None:
+            self.timers: list[threading.Timer] = []
+
+        def on_start(self, event: Any) -> None:
+            timer = threading.Timer(PATIENCE, _tell)
+            timer.daemon = True
+            self.timers.append(timer)
+            if event.data["dispatcher"].py_func.__module__.startswith("tokenrl_cli."):
+                timer.start()
+
+        def on_end(self, event: Any) -> None:
+            self.timers.pop().cancel()
+
+    event.register("numba:compile", Notice())
+
+
 @functools.cache  # once is enough, however many loops there are
 def _tell() -> None:
-    logging.getLogger(__name__).warning("compiling the loops of the metrics: some seconds, once per installation")
+    often = "once per installation" if _kept_on_disk.is_set() else "at each start, for no directory can be written"
+    logging.getLogger(__name__).warning("compiling the loops of the metrics: some seconds, %s", often)

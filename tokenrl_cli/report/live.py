@@ -1,17 +1,21 @@
-"""Rich on a terminal: one bar over both stages, tables of evaluations and samples above it."""
+"""Rich on a terminal: one bar over both stages, evaluations and samples above it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.progress import Progress, ProgressColumn, Task
+from rich.table import Column
 from rich.text import Text
 
 from tokenrl_cli.interfaces import Evaluation
-from tokenrl_cli.report.tables import final_table, notes, number
+from tokenrl_cli.report import layout
+from tokenrl_cli.report.shown import Shown
+from tokenrl_cli.report.start import Start, named
+from tokenrl_cli.report.tables import final_table, notes
 
 SHOWN = (
     ("reward", "reward"),
@@ -21,8 +25,8 @@ SHOWN = (
     ("tokens_per_second", "tokens/s"),
 )
 RL_WEIGHT = 5.0  # an RL step costs about this many of the warm start, until one was measured
-WIDE = 100  # columns from which an evaluation is drawn as a table
-LONGEST = 200  # characters of a sample shown
+BAR = 30  # cells of the bar, where there is room for it
+SHORTEST = 8  # below that there is none
 
 
 class Live:
@@ -30,29 +34,34 @@ class Live:
 
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, highlight=False)
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[left]}", markup=False),
-            TextColumn("{task.fields[shown]}", markup=False),
-            console=self.console,
-        )
-        self.bar: Any = None
+        unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+        self.ellipsis, self.strokes = ("…", "━─") if unicode else ("...", "#-")
+        self.progress = Progress(_Line(self), console=self.console)
+        self.under_way: bool = False  # the bar is drawn
+        self.steps = (0, 0)  # done, of how many
+        self.evaluated: tuple[str, int, int] | None = None  # what an evaluation under way looks at; done, of how many
+        self.stage = "starting"
+        self.metrics: list[str] = []
         self.left: dict[str, int] = {}  # steps of each stage still to do
         self.pace: dict[str, float] = {}  # seconds a step of each stage, a moving average
         self.last: tuple[float, int] | None = None
+        self.shown = Shown()
 
-    def start(self, title: str, stages: list[tuple[str, int]], done: int) -> None:
+    @property
+    def width(self) -> int:
+        return layout.columns_of(self.console.width)
+
+    def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: Start | None = None) -> None:
         self.message(title)
+        if facts is not None:
+            self.message(facts.line())
         self.left = dict(stages)
         for name, steps in stages:
             behind = min(done, steps)
             self.left[name], done = steps - behind, done - behind
         total = sum(steps for _, steps in stages)
-        behind = total - sum(self.left.values())
-        self.bar = self.progress.add_task("starting", total=total, completed=behind, left="", shown="")
-        self.progress.start()
+        self.steps = (total - sum(self.left.values()), total)
+        self._draw()
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -61,12 +70,8 @@ class Live:
             self.pace[stage] = 0.9 * self.pace.get(stage, took) + 0.1 * took
         self.last = (now, step)
         self.left[stage] = max(0, self.left.get(stage, 0) - 1)
-        shown = "  ".join(f"{short} {metrics[name]:,.3g}" for name, short in SHOWN[:-1] if name in metrics)
-        if "tokens_per_second" in metrics:
-            shown += f"  {metrics['tokens_per_second']:,.0f} tokens/s"
-        if self.bar is not None:
-            name, left = stage.replace("_", " "), self.remaining()
-            self.progress.update(self.bar, completed=step, description=name, left=left, shown=shown)
+        self.stage, self.steps = named(stage), (step, self.steps[1])
+        self.metrics = [f"{short} {layout.number(metrics[name]):>6}" for name, short in SHOWN if name in metrics]
 
     def remaining(self) -> str:
         """Time left: each stage at its own measured pace, an RL stage not begun at a guess from the warm start's."""
@@ -76,39 +81,67 @@ class Live:
         seconds = int(sum(steps * self.pace.get(stage, guess) for stage, steps in self.left.items()))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
 
+    def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
+        self.evaluated = (f"evaluating {split}, {named(stage)} step {step}", done, total)
+        self._draw()
+
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        title = f"{evaluation.stage.replace('_', ' ')} step {evaluation.step}, {evaluation.split}, {evaluation.decode}"
-        values = {name.removeprefix("completions/"): number(value) for name, value in evaluation.metrics.items()}
-        if self.console.width >= WIDE:
-            self._table([list(values), list(values.values())], title, 0)
-        else:
-            self.message(f"{title}: " + "  ".join(f"{name} {value}" for name, value in values.items()))
-        said = zip(evaluation.sources, evaluation.hypotheses, evaluation.references, evaluation.scores, strict=True)
-        shown = [
-            [*(text[:LONGEST] for text in (source, hypothesis, references[0] if references else "")), number(score)]
-            for source, hypothesis, references, score in list(said)[:samples]
-        ]
-        if shown:
-            self._table([["source", "hypothesis", "reference", "score"], *shown], None, 3)
+        lines = self.shown.lines(evaluation, samples, self.width, self.ellipsis)
+        self._print(lines)
+        self.evaluated = None
         self.last = None  # the time an evaluation takes is not a step's
 
     def message(self, text: str) -> None:
-        self.console.print(Text(text))
+        self._print(layout.message(text, self.width), None)
 
     def final(self, results: dict[str, Any], run: str) -> None:
         self.close()
-        self._table(final_table(results), None, 1)
+        self._print(["", *layout.table(final_table(results), self.width), ""], 1)
         for line in notes(results, run):
             self.message(line)
 
     def close(self) -> None:
         self.progress.stop()
 
-    def _table(self, rows: list[list[str]], title: str | None, right: int) -> None:
-        """The first line is the header; columns from the `right`-th on stand to the right."""
-        table = Table(title=None if title is None else Text(title), title_justify="left")
-        for i, name in enumerate(rows[0]):
-            table.add_column(Text(name), justify="right" if i >= right else "left", overflow="fold")
-        for row in rows[1:]:
-            table.add_row(*(Text(cell) for cell in row))
-        self.console.print(table)
+    def line(self) -> str:
+        """The line of the bar: pieces that do not fit are left out whole, the least important first."""
+        stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
+        if self.evaluated is not None:
+            (stage, done, total), left, metrics = self.evaluated, "", []
+        count = f"{done:>{len(f'{total:,}')},}/{total:,}"
+        pieces = [stage, count]
+        room = self.width - 1 - layout.cells(f"{stage}  {count}")
+        for piece in (left, *metrics):
+            if piece and layout.cells(piece) + layout.GAP <= room - SHORTEST - 1:
+                pieces.append(piece)
+                room -= layout.cells(piece) + layout.GAP
+        bar = min(BAR, room - 1)
+        if bar >= SHORTEST:
+            full = bar * done // max(total, 1)
+            pieces[0] += f" {self.strokes[0] * full}{self.strokes[1] * (bar - full)}"
+        return "  ".join(pieces)
+
+    def _draw(self) -> None:
+        if not self.under_way:
+            self.under_way = True
+            self.progress.add_task("")
+            self.progress.start()
+
+    def _print(self, lines: Sequence[str], bold: int | None = 0) -> None:
+        """Whole lines, which the terminal wraps where they are longer than it; the `bold`-th is set off."""
+        if self.console.width < 1:  # COLUMNS=0: nothing at all would be printed
+            self.console.width = self.width
+        for number, line in enumerate(lines):
+            style = "bold" if bold is not None and number == bold else ""
+            self.console.print(Text(line, style), soft_wrap=True)
+
+
+class _Line(ProgressColumn):
+    """The one column of the progress display."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(Column(no_wrap=True, overflow="crop"))
+        self.live = live
+
+    def render(self, task: Task) -> Text:
+        return Text(self.live.line(), no_wrap=True, overflow="crop")

@@ -31,6 +31,7 @@ def results(
     return {
         "format": 1,
         "objective": objective,
+        "steps": {name: rows[name].step for name in ("warm_start", "final", "best")},
         "test": {name: rows[name].metrics for name in ("warm_start", "final", "best")},
         "difference": differences,
         "signatures": {name: score.signature for name, score in after.items()},

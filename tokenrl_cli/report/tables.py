@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenrl_cli.report.layout import cells, number, padded, signed
+from tokenrl_cli.report.start import named
+
 ROWS = ("warm_start", "final", "best")
 LAST = (
     "sampled_reward",
@@ -13,28 +16,46 @@ LAST = (
 )  # columns after the metrics
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A share with three decimals, a score on a scale of 100 with two."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if abs(value) >= 10 and digits == 3 else f"{value:.{digits}f}"
-
-
 def final_table(results: dict[str, Any]) -> list[list[str]]:
     """One line a number of the greedy test evaluation: warm start, final, best; and what changed, where it is a metric.
 
-    The change is final - warm start on the same sentences, with its 95 % interval and p. Sampled reward, length and
-    entropy come last.
+    The header names the step of each; a policy that is several of them at once stands in one column. The change is
+    final - warm start on the same sentences, with its 95 % interval and p. Sampled reward, length and entropy come
+    last.
     """
     test, changes = results["test"], results["difference"]
     names = [name for name in test["final"] if name not in LAST] + [name for name in LAST if name in test["final"]]
-    table = [["test, greedy", *(row.replace("_", " ") for row in ROWS), "final - warm start", "p"]]
+    columns = same_policies(test, results.get("steps", {}))
+    heads = [_head(rows, results.get("steps", {})) for rows in columns]
+    compared = len(columns) > 1 and "final" not in columns[0]
+    table = [["test, greedy", *heads, *(["final - warm start", "p"] if compared else [])]]
     for name in names:
-        change = changes.get(name)
-        difference = "" if change is None else f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-        p = "" if change is None else f"{change['p']:.3f}"
-        table.append([name, *(number(test[row].get(name)) for row in ROWS), difference, p])
+        line = [name.removeprefix("completions/"), *(number(test[rows[0]].get(name)) for rows in columns)]
+        if compared:
+            change, value = changes.get(name), test["final"][name]
+            interval = [signed(change[key], value) for key in ("mean", "low", "high")] if change else []
+            line.append("{} [{}, {}]".format(*interval) if change else "")
+            line.append(f"{change['p']:.3f}" if change else "")
+        table.append(line)
     return table
+
+
+def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:
+    """The rows, those together that stand at the same step and have the same numbers."""
+    columns: list[list[str]] = []
+    for row in ROWS:
+        for rows in columns:
+            if steps.get(row) == steps.get(rows[0]) and repr(test[row]) == repr(test[rows[0]]):
+                rows.append(row)
+                break
+        else:
+            columns.append([row])
+    return columns
+
+
+def _head(rows: list[str], steps: dict[str, int]) -> str:
+    step = f" ({steps[rows[0]]})" if rows[0] in steps else ""
+    return " = ".join(map(named, rows)) + step
 
 
 def notes(results: dict[str, Any], run: str) -> list[str]:
@@ -52,8 +73,8 @@ def notes(results: dict[str, Any], run: str) -> list[str]:
 
 def aligned(table: list[list[str]]) -> list[str]:
     """Columns of one width, the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    widths = [max(cells(row[i]) for row in table) for i in range(len(table[0]))]
     return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(padded(cell, width, i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in table
     ]

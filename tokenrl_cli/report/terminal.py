@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Protocol, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
+from tokenrl_cli.report.layout import NARROW, columns_of
+from tokenrl_cli.report.start import Start
+
+LOWEST = 3  # lines of a terminal on which a bar can stay below what scrolls
 
 
 class Display(Protocol):
     """Shows a run; computes nothing that is kept."""
 
-    def start(self, title: str, stages: list[tuple[str, int]], done: int) -> None:
-        """The stages of the run with their numbers of steps, of which `done` are behind it."""
+    def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: Start | None = None) -> None:
+        """The stages of the run with their numbers of steps, of which `done` are behind it, and what it is made of."""
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None: ...
+
+    def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
+        """An evaluation is under way: `done` of `total` examples are decoded; called before the first, too."""
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None: ...
 
@@ -26,12 +34,30 @@ class Display(Protocol):
 
 
 def display(stream: TextIO | None = None) -> Display:
-    """Rich on a terminal, plain lines elsewhere; on standard error, for standard output is a command's product."""
+    """Rich on a terminal, plain lines elsewhere; on standard error, for standard output is a command's product.
+
+    On a terminal that reports no size, or one too small for a bar, plain lines of a width that can be read.
+    """
     stream = stream or sys.stderr
-    if stream.isatty():
-        from tokenrl_cli.report.live import Live
+    if not stream.isatty():
+        from tokenrl_cli.report.plain import Plain
 
-        return Live(stream)
-    from tokenrl_cli.report.plain import Plain
+        return Plain(stream)
+    columns, lines = _size(stream)
+    if columns < NARROW or lines < LOWEST:
+        from tokenrl_cli.report.plain import Plain
 
-    return Plain(stream)
+        return Plain(stream, columns_of(columns))
+    from tokenrl_cli.report.live import Live
+
+    return Live(stream)
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines, as the environment or else the terminal says; where nobody knows, those of old."""
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, lines = 80, 25
+    given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    return (int(given[0]) if given[0].isdecimal() else columns, int(given[1]) if given[1].isdecimal() else lines)

@@ -1,0 +1,29 @@
+"""What a run is made of, gathered from its config and its parts for the line that it begins with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenrl_cli.report.start import Start
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tokenrl_cli.train import Task
+
+
+def facts(config: dict[str, Any], task: Task, model: nn.Module) -> Start:
+    """Parameters that are shared count once. A data set that is read from files is named by their directory."""
+    trainer, block = config["trainer"], config["dataset"]
+    sizes = (("warm_start", "warm_start_steps", "warm_start_batch_size"), ("train", "steps", "batch_size"))
+    return Start(
+        parameters=sum(each.numel() for each in model.parameters()),
+        vocabulary=task.tokenizer.size,
+        source_vocabulary=None if task.source_tokenizer is task.tokenizer else task.source_tokenizer.size,
+        data=str(block.get("path") or block["_target_"].split(".")[-2]),
+        examples=task.dataset.size("train"),
+        stages=tuple((name, trainer[steps], trainer[size]) for name, steps, size in sizes),
+        device=str(task.device),
+        precision=trainer["precision"],
+        seed=task.seed,
+    )
