@@ -99,8 +99,8 @@ def typed(key: str, group: str) -> str:
         return f"{group}/{key}" if place == group.replace("/", ".") else f"{group}/{key}@{place}.{key}"
     name, at, inside = key[1:].partition("@")
     package, _, rest = inside.partition(".")
-    if not at:
-        return name
+    if not at or group == "experiment":  # those begin at the root of the config
+        return key[1:]
     return f"{name}@{rest}" if package == "_global_" else f"{name}@{place}.{inside}"
 
 
