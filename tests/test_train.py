@@ -283,3 +283,11 @@ def test_where_the_data_lie_may_change_on_resume() -> None:
     refuse_changes(before, "train", now)
     with pytest.raises(UserError, match=r"dataset.path=.*other"):
         refuse_changes(before, "train", now | {"dataset": {"path": "new/other"}})
+
+
+@pytest.mark.parametrize(("horizon", "said"), [(9, "does not fall to its end"), (4, "has the lowest"), (6, "")])
+def test_a_horizon_that_is_not_its_stages_length_is_said(tmp_path: Path, horizon: int, said: str) -> None:
+    assert train(tmp_path / "run", f"warm_start.optimizer.schedule.horizon={horizon}", "trainer.steps=0") == 0
+    findings = json.loads((tmp_path / "run" / "results.json").read_text())["findings"]
+    found = [finding for finding in findings if finding["rule"] == "horizon"]
+    assert [said in finding["text"] and finding["severity"] == "note" for finding in found] == ([True] if said else [])

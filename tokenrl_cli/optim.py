@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.interfaces import Finding, UserError
 
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 
@@ -104,6 +104,18 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
     seen = [each for each in seen if not math.isnan(each)] or [math.nan]
     pick: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
     return pick.get(name.rpartition("/")[2], lambda every: sum(every) / len(every))(seen)
+
+
+def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:
+    """Whether a schedule that falls until its `horizon` fits a stage of `steps` steps; `schedule` is its block of the
+    config, `stage` where the algorithm of the stage stands there. A schedule does not follow `steps` by itself: then a
+    run that is taken further would not be the run that was meant to be as long."""
+    horizon = schedule.get("horizon")
+    if horizon is None or horizon == steps or steps == 0:
+        return []
+    key = f"{stage}.optimizer.schedule.horizon"
+    end = "the learning rate does not fall to its end" if horizon > steps else "the rest has the lowest learning rate"
+    return [Finding("horizon", "note", 0, f"{key}={horizon} is not the {steps} steps of its stage: {end}", key)]
 
 
 def _check(lr: float, clip_norm: float) -> None:

@@ -127,6 +127,7 @@ class Training:
         """A stage from its first step, or from where the checkpoint left it."""
         from tokenrl_cli import assemble
         from tokenrl_cli.batching import Batching
+        from tokenrl_cli.optim import horizon_findings
         from tokenrl_cli.train import Stage
 
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
@@ -134,7 +135,8 @@ class Training:
         limit = task.decoding.max_length
         tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
         batching = Batching(task.dataset, "train", size, *tokenizers, limit, task.seed, alike)
-        for finding in batching.findings():
+        schedule = (self.config[assemble.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
+        for finding in [*batching.findings(), *horizon_findings(assemble.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)
         return Stage(name, algorithm, batching, start, start + steps)
 
