@@ -30,9 +30,9 @@ class Dqn(ValueBased):
     is still owed is the rest of the score, not all of it again). Without a horizon y_t is the return itself, that of
     the policies that acted, and nothing is bootstrapped.
 
-    Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that starts at zero, because
-    the logits of a likelihood model are no values. So what is greedy on it says token 0 for ever at the switch;
-    `acting` may tilt the policy as it was by Q instead.
+    Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
+    starts at zero, because the logits of a likelihood model are no values. So what is greedy on it says token 0 for
+    ever at the switch; `acting` may tilt the policy as it was by Q instead.
     """
 
     def __init__(
