@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.running import TINY, tokenrl
 from tokenrl_cli import __version__, cli
@@ -83,6 +84,18 @@ def test_cfg_job_prints_the_config_and_runs_nothing(capsys: Capture, elsewhere: 
     assert "model:" not in shown
     assert tokenrl("--cfg", "hydra", "train") == 0
     assert list(elsewhere.iterdir()) == []
+
+
+def test_cfg_job_says_what_the_model_and_the_data_set_have_set(capsys: Capture, elsewhere: Path) -> None:
+    assert tokenrl("train", "model=gru", "--cfg", "job") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# model=gru sets warm_start.optimizer.lr: 8.0e-3 # ")
+    assert "\n# dataset=grammar sets trainer.gate: 0.40" in shown
+    assert yaml.safe_load(shown)["warm_start"]["optimizer"]["lr"] == 8e-3
+    assert tokenrl("train", "experiment=g2p_gru_rloo", "--cfg", "job") == 0
+    shown = capsys.readouterr().out
+    assert "# model=gru sets" in shown and "dataset=grammar" not in shown
+    assert yaml.safe_load(shown)["warm_start"]["optimizer"]["lr"] == 4e-3, "a recipe wins"
 
 
 def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

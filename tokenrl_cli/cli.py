@@ -114,6 +114,11 @@ def _run(arguments: Arguments) -> None:
 
     if arguments.command == "train":
         one_directory(arguments)
+    if arguments.command == "train" and arguments.flags.get("--cfg") == "job" and "--package" not in arguments.flags:
+        from tokenrl_cli.commands.list import origins
+
+        if not arguments.value("resume") and (said := origins(arguments)):
+            print(said, flush=True)
     if arguments.command == "validate":
         _hydra(arguments.with_overrides("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console"))
     elif arguments.command == "train" and (again := resumed(arguments)) is not arguments:

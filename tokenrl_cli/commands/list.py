@@ -84,6 +84,20 @@ def listed(group: str, places: list[Path]) -> str:
     return "\n\n".join("\n".join(part) for part in lines)
 
 
+def origins(arguments: Arguments) -> str:
+    """Comments for a config that is shown: what its model and its data set have set elsewhere in it. The recipe and the
+    command line win over that, so a value may be another by now."""
+    places = roots(arguments.flags.get("--config-dir"))
+    chosen = choices(conf_dir() / "train.yaml")
+    if recipe := options(places, "experiment").get(str(arguments.value("experiment"))):
+        chosen |= dict(part.split("=") for part in parts(recipe, "experiment") if "=" in part)
+    lines = []
+    for group in ("model", "dataset"):
+        name = arguments.value(group) or chosen[group]
+        lines += [f"# {group}={name} sets {line}" for line in brought(places, group, name)]
+    return "\n".join(lines)
+
+
 def page(command: str, what: str, arguments: Arguments) -> str:
     """What `tokenrl COMMAND --help` shows."""
     if command == "list":
