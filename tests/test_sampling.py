@@ -91,16 +91,6 @@ def test_the_mask_ends_with_eos_and_a_cut_row_has_none() -> None:
         assert sum(mask) == (length if ended else 3)
 
 
-def test_a_row_says_the_same_whoever_else_is_talking() -> None:
-    """The draws of a row do not depend on which other rows have ended."""
-    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(6)
-    whole = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
-    again = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
-    other = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(4))
-    assert torch.equal(whole.actions, again.actions) and torch.equal(whole.mask, again.mask)
-    assert not torch.equal(whole.mask, other.mask) or not torch.equal(whole.actions, other.actions)
-
-
 def test_greedy_takes_the_best_token_of_every_state() -> None:
     policy, said = drawn(replace(PLAIN, temperature=0.0), 2)
     assert said.actions.tolist() == [[1, 1, 0]] * 2
