@@ -93,7 +93,7 @@ def test_a_step_takes_the_rate_of_its_own_number_from_0_on() -> None:
         ),
         (partial(optim.inverse_sqrt, warmup_steps=0), {0: 1, 3: 0.5, 99: 0.1}),
     ],
-    ids=["constant", "warmed", "linear", "linear alone", "cosine", "cosine alone", "inverse_sqrt", "inverse_sqrt alone"],
+    ids=["constant", "warmed", "linear", "linear alone", "cosine", "cosine alone", "root", "root alone"],
 )  # fmt: skip
 def test_schedules_by_hand(schedule: Any, wanted: dict[int, float]) -> None:
     """At 0, 1, around the end of the warm-up, on the way, at the horizon and past it."""

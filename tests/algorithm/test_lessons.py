@@ -1,4 +1,4 @@
-"""The loss of every algorithm that learns values, worked out token by token, with every network saying something else."""
+"""The loss of every algorithm that learns values, token by token, with every network saying something else."""
 
 from __future__ import annotations
 
