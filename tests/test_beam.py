@@ -94,6 +94,20 @@ def test_any_number_of_beams_finds_what_another_search_finds(beams: int, alpha: 
     assert {length for length, _ in told} >= {1, 2, 3, 4} and {ended for _, ended in told} == {True, False}
 
 
+@pytest.mark.parametrize(("beams", "alpha"), [(2, 2.0), (3, 3.0), (4, -1.0)])
+def test_a_long_text_may_still_overtake(beams: int, alpha: float) -> None:
+    """Where length is praised much the best text is found late; below 0 it is blamed."""
+    logits, limit = anything(3, 8, 2.0), 8
+    source = torch.arange(60).unsqueeze(1)
+    decoding = Decoding(limit, 0.0, 0, 1.0, 0.0, [], beams, alpha)
+    found, lengths = beam_search(FunctionPolicy(logits, 3), source, source >= 0, decoding, EOS), set()
+    for i, row in enumerate(found.actions.tolist()):
+        text = tuple(row[: int(found.mask[i].sum())])
+        assert text == searched(logits, 3, i, beams, limit, alpha, [])
+        lengths.add(len(text))
+    assert len(lengths) > (2 if alpha > 0 else 1)
+
+
 def test_settings_of_sampling_do_not_reach_a_beam() -> None:
     """A beam compares the policy's own probabilities, whatever temperature, cut or exploration stand beside it."""
     source = torch.arange(30).unsqueeze(1)
