@@ -134,6 +134,21 @@ def test_an_episode_that_is_gone_does_not_say_how_surprising_new_ones_are() -> N
     assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5] and len(replay) == 2
 
 
+def test_an_episode_that_lost_a_single_token_is_gone() -> None:
+    replay = Replay(8)
+    for number in range(3):
+        replay.add(episodes([[1, 2, 0]], number))
+    assert len(replay) == 2 and texts(everything(replay)) == [(1, 2, 0)] * 2
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_only_episodes_that_are_kept_are_drawn(exponent: float) -> None:
+    replay = Replay(9)
+    for number in range(7):
+        replay.add(episodes([[1, 1, 0]], number))
+    assert set(replay.draw(300, draws(), exponent)[0].tolist()) == {4, 5, 6}
+
+
 def test_what_is_kept_is_the_episode_with_all_that_belongs_to_it() -> None:
     """Masks, facts and numbers a token, after the rings have gone round; drawn again in another order."""
     replay, kinds = Replay(20), [[1, 2, 0], [2, 2, 1], [1, 0], [0]]

@@ -367,3 +367,24 @@ def test_the_spread_of_a_batch_and_of_its_sources_by_hand() -> None:
     assert metrics["reward"] == pytest.approx(float(scores.mean()))
     assert metrics["reward_std"] == pytest.approx(float(scores.std(correction=0)))
     assert metrics["frac_reward_zero_std"] == pytest.approx(1 / 3)  # of 1 2, 1 1 and 3 1
+
+
+def test_a_source_with_one_sample_is_not_among_those_that_could_differ() -> None:
+    batch = numbered(3)
+    rollout = rollout_from([[1, EOS], [1, 1, EOS], [1, EOS], [2, EOS], [1, EOS], [1, EOS]], batch)
+    rollout = rollout.rows(torch.tensor([0, 1, 2, 4, 5]))  # of the second source one is left
+    metrics = judge(rollout, batch, TOKENIZER, Told(lengths), Terminal())[1].metrics
+    assert metrics["frac_reward_zero_std"] == pytest.approx(1 / 2)
+
+
+def test_a_batch_may_have_more_sources_than_a_byte_can_count() -> None:
+    batch = numbered(300)
+    texts = texts_of(rollout_from([[1, EOS]] * 300, batch), batch, TOKENIZER)
+    assert texts.sources == batch.sources and texts.columns == batch.columns
+
+
+def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
+    """Its prefixes have not, the one that reads the same included."""
+    ended = Told(lambda texts: texts.ended.astype(float))
+    rewards, _, _ = judged([[1, 2, EOS], [1, 2, 2], [EOS]], ended, Delta())
+    assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
