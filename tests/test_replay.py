@@ -117,6 +117,55 @@ def test_what_is_new_is_drawn_like_the_most_surprising() -> None:
     assert sorted(set(share.tolist())) == pytest.approx([1 / 9, 4 / 9])
 
 
+def test_an_episode_that_is_gone_does_not_say_how_surprising_new_ones_are() -> None:
+    """Room for two: what the surprising one left behind, in its slot or in those that came after it, counts no more."""
+    replay = Replay(6)
+    for number, error in enumerate((50.0, 2.0)):
+        replay.add(episodes([[1, 1, 0]], number))
+        replay.prioritise(torch.tensor([number]), torch.tensor([error]))
+    replay.add(episodes([[1, 2, 0]], 2))  # over the first
+    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5]
+    replay.prioritise(torch.tensor([1, 2]), torch.tensor([6.0, 2.0]))
+    replay.add(episodes([[2, 1, 0]], 3))  # over the second, which had 6
+    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5]
+    replay.prioritise(torch.tensor([3]), torch.tensor([8.0]))
+    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == pytest.approx([0.2, 0.8])
+    replay.add(episodes([[1, 1, 0], [2, 2, 0]], 4))  # over all there was
+    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5] and len(replay) == 2
+
+
+def test_an_episode_that_lost_a_single_token_is_gone() -> None:
+    replay = Replay(8)
+    for number in range(3):
+        replay.add(episodes([[1, 2, 0]], number))
+    assert len(replay) == 2 and texts(everything(replay)) == [(1, 2, 0)] * 2
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_only_episodes_that_are_kept_are_drawn(exponent: float) -> None:
+    replay = Replay(9)
+    for number in range(7):
+        replay.add(episodes([[1, 1, 0]], number))
+    assert set(replay.draw(300, draws(), exponent)[0].tolist()) == {4, 5, 6}
+
+
+def test_what_is_kept_is_the_episode_with_all_that_belongs_to_it() -> None:
+    """Masks, facts and numbers a token, after the rings have gone round; drawn again in another order."""
+    replay, kinds = Replay(20), [[1, 2, 0], [2, 2, 1], [1, 0], [0]]
+    for step in range(6):
+        rollout = episodes(kinds, step, 4)
+        told = torch.arange(12.0).view(4, 3) + 100 * step
+        replay.add(replace(rollout, rewards=told, logprobs=-told, chosen=rollout.mask & (told % 2 == 0)))
+    newest = torch.tensor([replay.added - 1, replay.added - 4, replay.added - 3])
+    kept = replay.episodes(newest, episodes([[0]], 9))
+    assert texts(kept) == [(0,), (1, 2, 0), (2, 2, 1)] and kept.ended.tolist() == [True, True, False]
+    assert kept.group.tolist() == [(5 << 32) + row for row in (3, 0, 1)]
+    assert kept.rewards is not None and kept.rewards.tolist() == [[509, 0, 0], [500, 501, 502], [503, 504, 505]]
+    assert kept.chosen.tolist() == [[False] * 3, [True, False, True], [False, True, False]]
+    assert torch.equal(kept.logprobs, -kept.rewards) and kept.valid.all() and kept.parent.tolist() == [0, 1, 2]
+    assert kept.targets.tolist() == [[1, 2, 0]] * 3 and kept.source_mask.all() and kept.role.tolist() == [SAMPLED] * 3
+
+
 def test_the_samples_of_a_source_come_together() -> None:
     replay = Replay(100)
     replay.add(episodes([[1, 0], [2, 0], [1, 1, 0], [1, 2, 0]], 0, 2))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities
-from tokenrl_cli.interfaces import GREEDY, SAMPLED, UserError
+from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities, samples_of
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, UserError
 from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 
 PLAIN = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
@@ -91,16 +91,6 @@ def test_the_mask_ends_with_eos_and_a_cut_row_has_none() -> None:
         assert sum(mask) == (length if ended else 3)
 
 
-def test_a_row_says_the_same_whoever_else_is_talking() -> None:
-    """The draws of a row do not depend on which other rows have ended."""
-    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(6)
-    whole = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
-    again = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(3))
-    other = generate(policy, batch.source, batch.source_mask, PLAIN, 4, EOS, torch.Generator().manual_seed(4))
-    assert torch.equal(whole.actions, again.actions) and torch.equal(whole.mask, again.mask)
-    assert not torch.equal(whole.mask, other.mask) or not torch.equal(whole.actions, other.actions)
-
-
 def test_greedy_takes_the_best_token_of_every_state() -> None:
     policy, said = drawn(replace(PLAIN, temperature=0.0), 2)
     assert said.actions.tolist() == [[1, 1, 0]] * 2
@@ -119,6 +109,62 @@ def test_companions_join_a_rollout_padded_and_without_a_support() -> None:
     assert whole.group.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
     assert not whole.mask[6:, 2].any()
     assert whole.rows(torch.tensor([7, 0])).group.tolist() == [1, 0]
+
+
+def told_apart() -> Batch:
+    """Two sources; the demonstration of the second was cut, and its clean reference is another text."""
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    return Batch(
+        5, torch.tensor([[3], [4]]), torch.ones(2, 1, dtype=torch.bool), torch.tensor([[1, 2, EOS], [2, 1, EOS]]), mask,
+        torch.tensor([[1, EOS], [2, EOS]]), torch.ones(2, 2, dtype=torch.bool), ["x", "y"], [["a"], ["b"]], {},
+    )  # fmt: skip
+
+
+def test_every_episode_carries_its_own_source_demonstration_and_reference() -> None:
+    batch = told_apart()
+    rollout = rollout_of(
+        batch, samples_of([[1, 0], [2, 0], [1, 1, 0]] * 2, TabularPolicy(WORLD["policy_logits"])), SAMPLED
+    )
+    assert rollout.group.tolist() == [5 * 2**32] * 3 + [5 * 2**32 + 1] * 3 and rollout.step == 5
+    assert rollout.source[:, 0].tolist() == [3, 3, 3, 4, 4, 4] and rollout.parent.tolist() == list(range(6))
+    for i in range(6):
+        for name in ("source_mask", "targets", "target_mask", "reference_ids", "reference_mask"):
+            assert torch.equal(getattr(rollout, name)[i], getattr(batch, name)[i // 3])
+    assert torch.equal(rollout.chosen, rollout.mask) and rollout.valid.all() and rollout.rewards is None
+
+
+def test_a_demonstration_that_was_cut_has_not_ended_whatever_padding_looks_like() -> None:
+    """Padding is the id of EOS here."""
+    rollout = recite(told_apart(), EOS)
+    assert rollout.ended.tolist() == [True, False] and (rollout.role == DEMONSTRATION).all()
+    assert torch.equal(rollout.actions, told_apart().targets) and torch.equal(rollout.mask, told_apart().target_mask)
+    assert not rollout.logprobs.any() and not rollout.chosen.any()
+
+
+def test_joined_rollouts_number_their_rows_anew_and_continuations_go_on_from_the_first() -> None:
+    batch = told_apart()
+    first, second = (recite(batch, EOS) for _ in range(2))
+    going_on = replace(recite(batch, EOS), parent=torch.tensor([1, 0]))
+    going_on = replace(going_on, role=torch.full_like(going_on.role, CONTINUATION))
+    whole = concatenate([first, second, going_on, first])
+    assert whole.parent.tolist() == [0, 1, 2, 3, 1, 0, 6, 7]
+    assert whole.actions.tolist() == first.actions.tolist() * 4 and whole.support is None and whole.rewards is None
+
+
+def test_a_stored_cut_is_the_one_that_counts() -> None:
+    """Not the one that today's logits would give."""
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]], dtype=torch.float64)
+    for decoding in (replace(PLAIN, top_k=2), replace(PLAIN, top_p=0.5), replace(PLAIN, top_k=1, epsilon=0.5)):
+        logprobs, support = distribution(logits, decoding, torch.tensor([[1, 3]]))
+        assert logprobs[0].isneginf().tolist() == [True, False, True, False] and support is not None
+        assert support.tolist() == [[1, 3]] and float(logprobs.exp().sum()) == pytest.approx(1)
+
+
+def test_a_nucleus_that_is_full_takes_no_more() -> None:
+    logits = torch.zeros(1, 4, dtype=torch.float64)  # a quarter each, exactly
+    for top_p, kept in ((0.25, 1), (0.5, 2), (0.51, 3), (1e-9, 1), (0.76, 4)):
+        logprobs, _ = distribution(logits, replace(PLAIN, top_p=top_p))
+        assert int((~logprobs.isneginf()).sum()) == kept
 
 
 def test_reciting_is_saying_the_demonstration_without_choosing_it() -> None:

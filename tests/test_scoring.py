@@ -19,7 +19,7 @@ from tests.presets import preset
 from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Batch, Part, Texts, UserError
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Part, Texts, UserError
 from tokenrl_cli.sampling import rollout_of
 from tokenrl_cli.scoring import judge, texts_of
 
@@ -314,3 +314,87 @@ def test_a_rollout_without_sampled_rows_says_what_its_demonstrations_earned() ->
     rollout = replace(rollout_from([[1, EOS]]), role=torch.tensor([DEMONSTRATION], dtype=torch.int8))
     metrics = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())[1].metrics
     assert metrics == {"demonstrations/reward": 0.125, "rewards/invalid": 0.0}
+
+
+ROLES = [SAMPLED, GREEDY, SAMPLED, DEMONSTRATION, SAMPLED, CONTINUATION, SAMPLED]
+SAID = [[1, EOS], [1, 1, 1, 1, 1], [1, 1, EOS], [2, 2, 2, 2, EOS], [3, 3, EOS], [1, 1, 1, EOS], [2, EOS]]  # 3 is "ab"
+
+
+def of_all_kinds(credit: Any, part: Part) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """Lengths of 1, 5, 2, 4, 4, 3 and NaN eighths; the sampled ones are 1, 2 and 4."""
+    rollout = replace(rollout_from(SAID), role=torch.tensor(ROLES, dtype=torch.int8))
+    mixture = Mixture()
+    mixture.parts = [part]
+    done, scores = judge(rollout, batch_of(1), TOKENIZER, mixture, credit)
+    assert done.rewards is not None
+    return done.rewards, done.valid, scores.metrics
+
+
+@pytest.mark.parametrize("credit", [Terminal(), Delta()])
+def test_what_normalises_a_part_is_the_sampled_texts_alone(credit: Any) -> None:
+    """Companions, demonstrations, continuations and texts without a score are scaled as well, and not counted."""
+
+    def score(texts: Texts) -> list[float]:
+        return [math.nan if text == "b" else len(text) / 8 for text in texts.hypotheses]
+
+    rewards, valid, metrics = of_all_kinds(credit, Part("it", Told(score), -2.0, 9.0, 9.0, True))
+    mean, deviation = 7 / 24, math.sqrt((1**2 + 2**2 + 4**2) / 3 - (7 / 3) ** 2) / 8
+    own = [1, 5, 2, 4, 4, 3]
+    start = 0.0 if isinstance(credit, Terminal) else mean  # nothing is said, and scores 0 before it is normalised
+    known = [i for i in range(7) if i != 6 and (isinstance(credit, Terminal) or i != 3)]  # "b" is on the way to "bbbb"
+    assert valid.nonzero().flatten().tolist() == known
+    for i in known:
+        wanted = -2 * (own[i] / 8 - mean) / deviation - (2 * start / deviation if start else 0.0)
+        assert float(rewards[i].sum()) == pytest.approx(wanted, abs=1e-12)
+    assert metrics["rewards/it/mean"] == pytest.approx(mean) and metrics["rewards/it/std"] == pytest.approx(deviation)
+    assert metrics["reward"] == pytest.approx(0, abs=1e-12) and metrics["reward_std"] == pytest.approx(2)
+    assert metrics["rewards/invalid"] == 7 - len(known)
+    assert metrics["completions/mean_length"] == pytest.approx(10 / 4) and metrics["completions/clipped_ratio"] == 0
+    if isinstance(credit, Terminal):
+        assert metrics["demonstrations/reward"] == pytest.approx(-2 * (4 / 8 - mean) / deviation)
+
+
+def test_a_part_is_scaled_shifted_and_weighed_by_hand() -> None:
+    rewards, valid, metrics = of_all_kinds(Terminal(), Part("it", Told(lengths), 3.0, -2.0, 0.5, False))
+    own = [1, 5, 2, 4, 4, 3, 1]
+    assert rewards.sum(-1).tolist() == pytest.approx([3 * (-2 * n / 8 + 0.5) for n in own]) and valid.all()
+    assert metrics["rewards/it/mean"] == pytest.approx((1 + 2 + 4 + 1) / 32)  # before it is scaled
+    assert metrics["reward"] == pytest.approx(3 * (-2 * 8 / 32 + 0.5))
+    assert metrics["demonstrations/reward"] == pytest.approx(3 * (-2 * 4 / 8 + 0.5))
+
+
+def test_where_all_sampled_texts_score_the_same_only_the_mean_is_taken() -> None:
+    part = Part("it", Told(lambda texts: [0.25] * len(texts.hypotheses)), 2.0, 9.0, 9.0, True)
+    assert not of_all_kinds(Terminal(), part)[0].any()
+
+
+def test_the_spread_of_a_batch_and_of_its_sources_by_hand() -> None:
+    batch = numbered(3)
+    said = [[1, EOS], [1, 1, EOS], [1, EOS], [1, EOS], [2, 2, 2, EOS], [1, EOS]]
+    rollout = rollout_from(said, batch)
+    metrics = judge(rollout, batch, TOKENIZER, Told(lengths), Terminal())[1].metrics
+    scores = torch.tensor([1.0, 2, 1, 1, 3, 1]) / 8
+    assert metrics["reward"] == pytest.approx(float(scores.mean()))
+    assert metrics["reward_std"] == pytest.approx(float(scores.std(correction=0)))
+    assert metrics["frac_reward_zero_std"] == pytest.approx(1 / 3)  # of 1 2, 1 1 and 3 1
+
+
+def test_a_source_with_one_sample_is_not_among_those_that_could_differ() -> None:
+    batch = numbered(3)
+    rollout = rollout_from([[1, EOS], [1, 1, EOS], [1, EOS], [2, EOS], [1, EOS], [1, EOS]], batch)
+    rollout = rollout.rows(torch.tensor([0, 1, 2, 4, 5]))  # of the second source one is left
+    metrics = judge(rollout, batch, TOKENIZER, Told(lengths), Terminal())[1].metrics
+    assert metrics["frac_reward_zero_std"] == pytest.approx(1 / 2)
+
+
+def test_a_batch_may_have_more_sources_than_a_byte_can_count() -> None:
+    batch = numbered(300)
+    texts = texts_of(rollout_from([[1, EOS]] * 300, batch), batch, TOKENIZER)
+    assert texts.sources == batch.sources and texts.columns == batch.columns
+
+
+def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
+    """Its prefixes have not, the one that reads the same included."""
+    ended = Told(lambda texts: texts.ended.astype(float))
+    rewards, _, _ = judged([[1, 2, EOS], [1, 2, 2], [EOS]], ended, Delta())
+    assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]

@@ -70,16 +70,23 @@ class Replay:
             for name in names:
                 self.rings[name][place] = getattr(rows, name)[real].to(self.rings[name].dtype)
         self.written = self.written + lengths.sum(0)
+        self._forget(len(rows))
         slots = (self.added + torch.arange(len(rows))) % self.capacity
         known = {"start": starts, "length": lengths} | {name: getattr(rows, name) for name in FACTS}
-        known["priority"] = self.table["priority"].amax().clamp(min=1e-12).expand(len(rows))  # tried at least once
+        known["priority"] = self._highest().expand(len(rows))  # tried at least once
         for name, values in known.items():
             self.table[name][slots] = values
         self.added += len(rows)
-        self.first = max(self.first, self.added - self.capacity)
+
+    def _forget(self, coming: int) -> None:
+        """Drops the oldest episodes: those whose slot `coming` new ones take, or whose tokens were written over."""
+        self.first = max(self.first, self.added + coming - self.capacity)
         whole = (self.table["start"][self._live()] >= self.written - self.capacity).all(-1)
         self.first += int((~whole).sum())
-        self.table["priority"][(self.first - 1 - torch.arange(int((~whole).sum()))) % self.capacity] = 0.0
+
+    def _highest(self) -> Tensor:
+        """The highest priority of any episode that is still kept; 1 where there is none."""
+        return self.table["priority"][self._live()].amax() if len(self) else torch.ones((), dtype=torch.float64)
 
     def _allocate(self, rows: Rollout) -> None:
         for name in (name for names in RINGS.values() for name in names):
@@ -89,7 +96,6 @@ class Replay:
         self.table = {name: torch.zeros(shape, dtype=torch.int64) for name in ("start", "length")}
         self.table |= {name: getattr(rows, name).new_zeros(self.capacity) for name in FACTS}
         self.table["priority"] = torch.zeros(self.capacity, dtype=torch.float64)
-        self.table["priority"][0] = 1.0
 
     def _live(self) -> Tensor:
         """Slots of the episodes that are kept, oldest first."""

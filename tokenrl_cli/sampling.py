@@ -87,7 +87,7 @@ def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = No
         logprobs = (logits / decoding.temperature).log_softmax(-1)
     if decoding.epsilon > 0:
         possible = logits > -torch.inf
-        uniform = possible.to(logits.dtype) / possible.sum(-1, keepdim=True)
+        uniform = possible.to(logprobs.dtype) / possible.sum(-1, keepdim=True)
         mixed = (1 - decoding.epsilon) * logprobs.exp() + decoding.epsilon * uniform
         logprobs = mixed.masked_fill(~possible, 1.0).log().masked_fill(~possible, -torch.inf)  # log 0 has no gradient
     return logprobs, support

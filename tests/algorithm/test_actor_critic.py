@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from tests.world import (
 from tokenrl_cli import optim
 from tokenrl_cli.algorithm.actor_critic import ActorCritic
 from tokenrl_cli.credit.delta import Delta
-from tokenrl_cli.interfaces import SAMPLED, Rollout, UserError
+from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Rollout, UserError
 from tokenrl_cli.sampling import concatenate, rollout_of
 from tokenrl_cli.scoring import judge
 
@@ -37,7 +38,7 @@ def algorithm(**changes: Any) -> ActorCritic:
         samples_per_source=1, target_rate=0.1, critic_steps=0, critic_lr_scale=1.0, value_penalty=0.0,
         entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture,
     )  # fmt: skip
-    policy, critic = (TabularPolicy(RECORDED.policy) for _ in range(2))
+    policy, critic = (changes.pop(name, None) or TabularPolicy(RECORDED.policy) for name in ("model", "critic"))
     return ActorCritic(policy, Letters(), 3, 0, critic, **(values | changes))  # type: ignore[arg-type]
 
 
@@ -106,6 +107,124 @@ def test_targets_by_hand() -> None:
     ahead = [float((policy[state] * q[state]).sum()) for state in states[1:]] + [0.0]
     wanted = [float(paid) + later for paid, later in zip(rollout.rewards[0], ahead, strict=True)]
     assert actor._targets(rollout)[0].tolist() == pytest.approx(wanted, abs=1e-12)
+
+
+class Reader(TabularPolicy):
+    """A critic's model that says nothing but what it was given to read: the one-hot of its first token."""
+
+    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        self.given = (source, source_mask)
+        first = torch.eye(self.width, dtype=torch.float64)[source[:, :1].expand(-1, actions.shape[1])]
+        return ModelOutput(first, lambda hidden: hidden)
+
+
+def apart(rollout: Rollout) -> Rollout:
+    """Source, demonstration and clean reference begin with another token each: 5, 4 and, by row, 1 or 2."""
+    rows, first = len(rollout), torch.arange(len(rollout)) % 2 + 1
+    return replace(
+        rollout,
+        source=torch.full((rows, 1), 5),
+        targets=torch.full((rows, 3), 4),
+        reference_ids=torch.stack([first, first + 2], 1),
+        reference_mask=torch.ones(rows, 2, dtype=torch.bool),
+    )
+
+
+def test_the_critic_reads_the_clean_reference_and_nothing_else() -> None:
+    """In the loss of the actor, in that of the critic and in its targets: Q is another one for each reference."""
+    actor = algorithm(critic=Reader(RECORDED.policy))
+    q = torch.randn(len(RECORDED.states) + 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for critic, scale in ((actor.critic, 1.0), (actor.delayed_critic, 0.5)):
+        critic.head.weight.data.copy_(scale * q.T)
+    rollout = apart(episodes(Delta(), 1, 6, 9, 14))
+    actor.update(rollout)
+    for critic in (actor.critic, actor.delayed_critic):
+        assert torch.equal(critic.model.given[0], rollout.reference_ids)
+        assert torch.equal(critic.model.given[1], rollout.reference_mask)
+    shares, total, wrong = actor.model.table.softmax(-1), torch.zeros(()), torch.zeros_like(actor.critic.head.weight)
+    delayed = actor.delayed_actor.table.softmax(-1)
+    assert rollout.rewards is not None
+    for i, mask in enumerate(rollout.mask.tolist()):
+        said, own = rollout.actions[i, : sum(mask)].tolist(), q[int(rollout.reference_ids[i, 0])]
+        for t, action in enumerate(said):
+            state = RECORDED.states[tuple(said[:t])]
+            total = total - (shares[state] * own).sum() / 4
+            ahead = 0.0
+            if t + 1 < len(said):
+                ahead = float((delayed[RECORDED.states[tuple(said[: t + 1])]] * 0.5 * own).sum())
+            error = float(own[action]) - float(rollout.rewards[i, t]) - ahead
+            wrong[action, int(rollout.reference_ids[i, 0])] += 2 * error / float(rollout.mask.sum())
+    (wanted,) = torch.autograd.grad(total, actor.model.table)
+    assert (actor.optimizer.gradient - wanted).abs().max() < 1e-12  # type: ignore[attr-defined]
+    assert (actor.critic.head.weight.grad - wrong).abs().max() < 1e-12
+
+
+def test_targets_are_those_of_both_delayed_copies() -> None:
+    """Through `update`: all four networks say something else, and only the copies speak of the next state."""
+    actor = algorithm()
+    draw = torch.Generator().manual_seed(3)
+    for part in (actor.model, actor.critic, actor.delayed_actor, actor.delayed_critic):
+        for parameter in part.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
+    rollout = episodes(Delta(), 2, 7, 13)
+    policy, q = actor.delayed_actor.table.softmax(-1), actor.delayed_critic.head
+    own = actor.critic.head
+    table, mine = q.weight.T[:-1] + q.bias, (own.weight.T[:-1] + own.bias).detach()
+    assert rollout.rewards is not None
+    wanted, bias = torch.zeros_like(mine), torch.zeros(3, dtype=torch.float64)
+    for i, mask in enumerate(rollout.mask.tolist()):
+        said = rollout.actions[i, : sum(mask)].tolist()
+        for t, action in enumerate(said):
+            state, ahead = RECORDED.states[tuple(said[:t])], 0.0
+            if t + 1 < len(said):
+                after = RECORDED.states[tuple(said[: t + 1])]
+                ahead = float((policy[after] * table[after]).sum())
+            error = float(mine[state, action]) - float(rollout.rewards[i, t]) - ahead
+            wanted[state, action] += 2 * error / float(rollout.mask.sum())
+            bias[action] += 2 * error / float(rollout.mask.sum())
+    actor.update(rollout)
+    assert (actor.critic.head.weight.grad.T[:-1] - wanted).abs().max() < 1e-12
+    assert (actor.critic.head.bias.grad - bias).abs().max() < 1e-12
+
+
+def test_both_delayed_copies_go_the_same_way_after_each_step() -> None:
+    actor = knowing(algorithm(target_rate=0.25), q_of(Delta()))
+    actor.critic.head.weight.data += 1.0
+    before = actor.delayed_critic.head.weight.clone()
+    for number in (1, 2, 3):
+        actor.update(episodes(Delta(), 3))
+        share = 1 - 0.75**number
+        assert torch.allclose(actor.delayed_critic.head.weight, before + share, rtol=0, atol=1e-12)
+
+
+def test_the_terms_of_both_losses_by_hand() -> None:
+    """Entropy is welcome, cross-entropy of the demonstration is not; logged as they are."""
+    actor = knowing(algorithm(entropy_coef=0.2, nll_mix=0.7, value_penalty=0.4), q_of(Delta()))
+    rollout = apart(episodes(Delta(), 4, 11))
+    rollout = replace(rollout, targets=torch.tensor([[1, 2, 0]] * 2), target_mask=torch.ones(2, 3, dtype=torch.bool))
+    logged = actor.update(rollout)
+    logprobs, q = actor.model.table.log_softmax(-1), q_of(Delta())
+    states = [
+        RECORDED.states[tuple(row[:t])]
+        for row, mask in zip(rollout.actions.tolist(), rollout.mask.tolist(), strict=True)
+        for t in range(sum(mask))
+    ]
+    expected = sum((logprobs[s].exp() * q[s]).sum() for s in states) / 2
+    undecided = -sum((logprobs[s].exp() * logprobs[s]).sum() for s in states) / len(states)
+    nll = -(logprobs[0, 1] + logprobs[RECORDED.states[(1,)], 2] + logprobs[RECORDED.states[(1, 2)], 0]) / 3
+    (wanted,) = torch.autograd.grad(-expected - 0.2 * undecided + 0.7 * nll, actor.model.table)
+    assert (actor.optimizer.gradient - wanted).abs().max() < 1e-12  # type: ignore[attr-defined]
+    spread = sum(float(((q[s] - q[s].mean()) ** 2).sum()) for s in states) / len(states)
+    found = {name: logged[name] for name in ("loss/policy", "entropy", "loss/nll", "q/spread")}
+    terms = {"loss/policy": -expected, "entropy": undecided, "loss/nll": nll, "q/spread": torch.tensor(spread)}
+    assert found == pytest.approx({name: term.item() for name, term in terms.items()})
+
+
+def test_the_critic_learns_as_much_faster_as_it_is_told() -> None:
+    make = partial(optim.sgd, lr=0.5, momentum=0.0, weight_decay=0.0, clip_norm=0.0, schedule=lambda step: 1.0)
+    actor = algorithm(optimizer=make, critic_lr_scale=4.0)
+    logged = actor.update(episodes(Delta(), 3))
+    assert (logged["lr"], logged["critic/lr"]) == (0.5, 2.0)
 
 
 def test_the_penalty_pulls_values_together() -> None:

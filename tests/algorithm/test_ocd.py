@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.toys import chi_squared
 from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.ocd import Ocd
 from tokenrl_cli.interfaces import SAMPLED, UserError
@@ -42,6 +44,37 @@ def test_it_is_satisfied_with_the_softmax_of_the_optimal_values_and_with_nothing
     satisfied = algorithm([[value / 0.5 for value in row] for row in optimal()])
     assert gradient(satisfied, SEQUENCES).abs().max() < 1e-15
     assert gradient(algorithm(WORLD["policy_logits"]), SEQUENCES).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("tau", [0.5, 2.0])
+def test_the_loss_is_the_divergence_of_the_policy_from_the_optimal_tokens(tau: float) -> None:
+    """KL(q || pi), q the softmax of Q* / tau: its gradient for a logit is pi - q; that of KL(pi || q) is another."""
+    ocd, said = algorithm(WORLD["policy_logits"], tau=tau), [SEQUENCES[i] for i in (0, 5, 14, 2)]
+    q = (torch.tensor(optimal(), dtype=torch.float64) / tau).softmax(-1)
+    policy, tokens = ocd.model.table.detach().softmax(-1), sum(map(len, said))
+    wanted, loss = torch.zeros_like(q), 0.0
+    for sequence in said:
+        for t in range(len(sequence)):
+            state = STATES[tuple(sequence[:t])]
+            wanted[state] += (policy[state] - q[state]) / tokens
+            loss += float((q[state] * (q[state] / policy[state]).log()).sum()) / tokens
+    assert (gradient(ocd, said) - wanted).abs().max() < 1e-12
+    batch = batch_of(1)
+    logged = ocd.update(rollout_of(batch, samples_of(said, ocd.model), SAMPLED))
+    assert logged["loss/ocd"] == pytest.approx(loss)
+
+
+def test_it_is_the_clean_reference_that_tells_what_is_best_and_the_policy_that_says_the_prefixes() -> None:
+    batch = replace(batch_of(1), targets=torch.tensor([[2, 2, 0]]), source=torch.tensor([[2]]))
+    ocd = algorithm([[value / 0.5 for value in row] for row in optimal()])
+    ocd.update(rollout_of(batch, samples_of(SEQUENCES, ocd.model), SAMPLED))
+    assert ocd.optimizer.gradient.abs().max() < 1e-15  # type: ignore[attr-defined]
+    warm = algorithm(WORLD["policy_logits"], samples_per_source=3, temperature=1.5)
+    rollout = warm.collect(batch_of(400))
+    assert len(rollout) == 1200 and (rollout.role == SAMPLED).all()
+    shares = (warm.model.table.detach()[0] / 1.5).softmax(-1)
+    counts = torch.bincount(rollout.actions[:, 0], minlength=3)
+    assert chi_squared(counts.tolist(), shares.tolist()) > 1e-4
 
 
 def test_by_hand_the_best_tokens_of_a_state_share_the_mass() -> None:

@@ -73,7 +73,7 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
     Kostrikov et al. 2022 (arXiv:2110.06169, equation 5), ILQL (arXiv:2206.11871, section 4.2).
     """
     above = targets.detach() - values
-    return torch.where(above < 0, 1 - expectile, expectile) * above.square()
+    return torch.where(above < 0, (1 - expectile) * above.square(), expectile * above.square())
 
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
