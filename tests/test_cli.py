@@ -169,7 +169,7 @@ def test_a_mistake_is_told_in_one_line(line: str, told: str, capsys: Capture, el
         ("+reward.smothing=1", "reward.smothing: TokenAccuracy has no 'smothing'"),
         ("+sede=1", "sede: there is no key 'sede' (did you mean 'seed'?)"),
         ("dataset.task=copi", "dataset.task=copi: must be one of copy, reverse, sort (did you mean 'copy'?)"),
-        ("model.hidden=abc algorithm.optimizer.lr=x", "config: 2 mistakes\n  model.hidden=abc"),
+        ("model.hidden=abc algorithm.optimizer.lr=x", "config: 2 mistakes\n  algorithm.optimizer.lr=x"),
         ("model.hidden=0", "model.hidden: must be at least 1, got 0"),
         ("warm_start.label_smoothing=2", "label_smoothing: must be"),
         ("algorithm.samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
