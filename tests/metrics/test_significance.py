@@ -44,7 +44,9 @@ def texts(hypotheses: list[str], references: list[list[str]]) -> Texts:
         ("chrF2", Chrf(6, 0, 2, False, False), CHRF()),
     ],
 )
-def test_score_interval_and_sacrebleu_p_equal_sacrebleus_paired_bootstrap(name: str, ours: Bleu, library: BLEU, several: bool) -> None:
+def test_score_interval_and_sacrebleu_p_equal_sacrebleus_paired_bootstrap(
+    name: str, ours: Bleu, library: BLEU, several: bool
+) -> None:
     rng = np.random.default_rng(0)
     first, second = sentences(rng), sentences(rng)
     # the first system sees a part of the reference, so that it is really better
