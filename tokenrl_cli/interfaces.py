@@ -165,7 +165,7 @@ class Evaluation:
     split: str
     decode: str  # "greedy", "beam", "sample"
     metrics: dict[str, float]  # plain names: corpus metrics, reward, entropy, completions/mean_length ...
-    corpus: dict[str, CorpusScore]  # by metric
+    corpus: dict[str, CorpusScore]  # by metric; of the reward in use, too
     hypotheses: list[str]
     references: list[list[str]]
     sources: list[str]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tokenrl_cli import streams
+from tokenrl_cli import __version__, streams
 from tokenrl_cli.batching import Batching, evaluation_batches
 from tokenrl_cli.beam import beam_search
 from tokenrl_cli.functional.entropy import concentration, ranks
@@ -33,7 +33,7 @@ from tokenrl_cli.interfaces import (
 )
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
-from tokenrl_cli.scoring import judge, scored, texts_of
+from tokenrl_cli.scoring import judge, name_of, scored, texts_of
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def evaluate(
         sampled_scores = _per_text(scored(task.reward, _joined(sampled, order)).scores)
     scores = _per_text(judged.scores)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
+    corpus |= reward_scores(task.reward, whole, scores, corpus)
     metrics = {name: score.value for name, score in corpus.items()}
     metrics |= {
         "reward": float(np.nanmean(scores)),
@@ -223,6 +224,24 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
     actions, mask = (_stacked([getattr(part, name) for part in parts])[back] for name in ("actions", "mask"))
     ended = np.concatenate([part.ended for part in parts])[back]
     return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, ended, parts[0].step)
+
+
+def reward_scores(
+    reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
+) -> dict[str, CorpusScore]:
+    """What the reward in use says of a split, besides the metrics of the config, whose `corpus` scores are given.
+
+    "reward" is the mean of `scores` [n], higher is better: the number that was learned from. Where the reward has a
+    corpus score of its own (BLEU 0-100, an error rate that is better lower) it comes under the reward's name, unless a
+    metric has that name or the same signature.
+    """
+    name = name_of(reward)
+    found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}
+    if hasattr(reward, "corpus") and name not in {*corpus, "reward"}:
+        own = corpus_score(reward, texts)
+        if own.signature not in [each.signature for each in corpus.values()]:
+            found = {name: own} | found
+    return found
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:

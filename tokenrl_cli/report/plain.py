@@ -23,11 +23,11 @@ class Plain:
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         if step % max(1, self.total // LINES) == 0:
-            values = "  ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if name in metrics)
+            values = "  ".join(f"{name} {metrics[name] + 0.0:.4g}" for name in SHOWN if name in metrics)
             self.message(f"{stage} {step}/{self.total}  {values}")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        values = "  ".join(f"{name} {value:.4g}" for name, value in evaluation.metrics.items())
+        values = "  ".join(f"{name} {value + 0.0:.4g}" for name, value in evaluation.metrics.items())
         self.message(f"{evaluation.stage} {evaluation.step} {evaluation.split} {evaluation.decode}  {values}")
 
     def message(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 ROWS = ("warm_start", "final", "best")
@@ -14,25 +15,48 @@ LAST = (
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A share with three decimals, a score on a scale of 100 with two."""
+    """A share with three decimals, a score on a scale of 100 with two; never "-0.000"."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if abs(value) >= 10 and digits == 3 else f"{value:.{digits}f}"
+    return unsigned_zero(f"{value:.2f}" if abs(value) >= 10 and digits == 3 else f"{value:.{digits}f}")
+
+
+def unsigned_zero(text: str) -> str:
+    """A printed number without the minus of a zero: "-0.000" -> "0.000"."""
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
+
+
+def signed(value: float | None) -> str:
+    """A difference, with its sign: "+0.000" where it is 0, "-" where there is none."""
+    if value is None:
+        return "-"
+    text = unsigned_zero(f"{value:.3f}")
+    return text if text[0] == "-" or not math.isfinite(value) else f"+{text}"
+
+
+def with_interval(difference: dict[str, Any]) -> str:
+    """ "+1.900 [+1.100, +2.700]"; the difference alone where there is no interval."""
+    mean = signed(difference["mean"])
+    if difference["low"] is None:
+        return mean
+    return f"{mean} [{signed(difference['low'])}, {signed(difference['high'])}]"
 
 
 def final_table(results: dict[str, Any]) -> list[list[str]]:
-    """One line a number of the greedy test evaluation: warm start, final, best; and what changed, where it is a metric.
+    """One line a number of the test evaluation, whose decoding the header names: warm start, final, best; and what
+    changed, where it is a metric or the reward.
 
-    The change is final - warm start on the same sentences, with its 95 % interval and p. Sampled reward, length and
-    entropy come last.
+    The change is final - warm start on the same sentences, with its 95 % interval and p; a dash where a bootstrap says
+    nothing. Sampled reward, length and entropy come last.
     """
     test, changes = results["test"], results["difference"]
     names = [name for name in test["final"] if name not in LAST] + [name for name in LAST if name in test["final"]]
-    table = [["test, greedy", *(row.replace("_", " ") for row in ROWS), "final - warm start", "p"]]
+    head = f"test, {results['decode']}" if results.get("decode") else "test"
+    table = [[head, *(row.replace("_", " ") for row in ROWS), "final - warm start", "p"]]
     for name in names:
         change = changes.get(name)
-        difference = "" if change is None else f"{change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
-        p = "" if change is None else f"{change['p']:.3f}"
+        difference = "" if change is None else with_interval(change)
+        p = "" if change is None else number(change["p"])
         table.append([name, *(number(test[row].get(name)) for row in ROWS), difference, p])
     return table
 
