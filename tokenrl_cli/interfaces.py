@@ -152,7 +152,7 @@ class CorpusScore:
     signature: str  # how it was computed
     sentences: np.ndarray  # [n] float64, the score of each sentence, on the same scale
     statistics: np.ndarray  # [n, k] float64, sufficient statistics: the score of any subset is aggregate(of its sum)
-    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value
+    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value; kept with them if of metrics/aggregates
     lower_is_better: bool = False  # an error rate
 
 
@@ -165,7 +165,7 @@ class Evaluation:
     split: str
     decode: str  # "greedy", "beam", "sample"
     metrics: dict[str, float]  # plain names: corpus metrics, reward, entropy, completions/mean_length ...
-    corpus: dict[str, CorpusScore]  # by metric
+    corpus: dict[str, CorpusScore]  # by metric; of the reward in use, too
     hypotheses: list[str]
     references: list[list[str]]
     sources: list[str]

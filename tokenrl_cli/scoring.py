@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,6 +144,13 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
 def name_of(reward: Reward) -> str:
     """What its numbers are logged under: its own name, or that of the module it lives in."""
     return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
+
+
+def reported(reward: Reward, metrics: Iterable[str]) -> list[str]:
+    """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
+    where it has one."""
+    own = [name_of(reward)] if hasattr(reward, "corpus") else []
+    return list(dict.fromkeys([*metrics, "reward", *own]))
 
 
 def _ends(scores: Tensor, mask: Tensor, prefixes: bool) -> tuple[Tensor, Tensor]:

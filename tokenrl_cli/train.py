@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tokenrl_cli import streams
+from tokenrl_cli import __version__, streams
 from tokenrl_cli.batching import Batching, evaluation_batches
 from tokenrl_cli.beam import beam_search
 from tokenrl_cli.functional.entropy import concentration, ranks
@@ -23,6 +23,7 @@ from tokenrl_cli.interfaces import (
     SAMPLED,
     Algorithm,
     Batch,
+    CorpusScore,
     Credit,
     Dataset,
     Evaluation,
@@ -35,9 +36,10 @@ from tokenrl_cli.interfaces import (
     UserError,
     ValuedPolicy,
 )
+from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.rehearsal import MORE, SOURCES, metric_findings, reward_findings, trial
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
-from tokenrl_cli.scoring import corpus_score, judge, mean_of, per_text, scored, texts_of
+from tokenrl_cli.scoring import corpus_score, judge, mean_of, name_of, per_text, scored, texts_of
 
 DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
     "reward": 1,
@@ -231,6 +233,7 @@ def evaluate(
         sampled_scores = per_text(scored(task.reward, again).scores, again.mask)
     scores = per_text(judged.scores, whole.mask)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
+    corpus |= reward_scores(task.reward, whole, scores, corpus)
     metrics = {name: score.value for name, score in corpus.items()}
     mean_nll = sums["nll"] / max(sums["references"], 1.0)
     metrics |= {
@@ -299,6 +302,24 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
     actions, mask = (_stacked([getattr(part, name) for part in parts])[back] for name in ("actions", "mask"))
     ended = np.concatenate([part.ended for part in parts])[back]
     return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, ended, parts[0].step)
+
+
+def reward_scores(
+    reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
+) -> dict[str, CorpusScore]:
+    """What the reward in use says of a split, besides the metrics of the config, whose `corpus` scores are given.
+
+    "reward" is the mean of `scores` [n], higher is better: the number that was learned from. Where the reward has a
+    corpus score of its own (BLEU 0-100, an error rate that is better lower) it comes under the reward's name, unless a
+    metric has that name or the same signature.
+    """
+    name = name_of(reward)
+    found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}
+    if hasattr(reward, "corpus") and name not in {*corpus, "reward"}:
+        own = corpus_score(reward, texts)
+        if own.signature not in [each.signature for each in corpus.values()]:
+            found = {name: own} | found
+    return found
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,25 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from tokenrl_cli.interfaces import Evaluation
+    from tokenrl_cli.checkpoint import Checkpoint
+    from tokenrl_cli.interfaces import Evaluation, Finding
+    from tokenrl_cli.report.terminal import Display
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
+COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
 
 
 def run(config: DictConfig) -> float | None:
-    """Every metric with its signature and a 95 % interval, on the screen and in RUN/eval/<split>-<decode>/.
+    """Every metric with its signature and a 95 % interval, on the screen and in a folder of RUN/eval/.
 
-    What the command line changed of the algorithm is in the name, too: a sweep over `algorithm.beta` keeps all of it.
-    So is the step of a checkpoint that is not the one that RUN stands for.
+    Its name is <split>-<decode> and what differs from the checkpoint's own settings and the defaults: a sweep over
+    `algorithm.beta` or `decode.beam_size` keeps all of it. So is the step of a checkpoint that is not the one that RUN
+    stands for. The same evaluation again replaces itself, and none replaces another.
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Eval
+    from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
 
@@ -43,21 +50,98 @@ def run(config: DictConfig) -> float | None:
         progress = partial(shown.evaluating, "eval", split, saved.step)
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
-        parts = [evaluation.split, evaluation.decode, *differing(saved.config["algorithm"], whole["algorithm"])]
-        if meant(saved.path.parent) not in (None, saved.path):
-            parts.append(f"step={saved.step}")
-        folder = out / "-".join(parts).replace("/", "_")
-        results = write(folder, evaluation, str(saved.path), whole["decode"])
-        shown.evaluation(evaluation, 2)
-        for name, metric in results["metrics"].items():
-            interval = f"[{metric['low']:.4g}, {metric['high']:.4g}]"
-            shown.message(f"{name} {metric['value']:.4g}  95 % {interval}  {metric['signature']}")
+        settings = settings_of(saved, whole, plain, evaluation)
+        folder = folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings)
+        results = write(folder, evaluation, str(saved.path), settings)
+        show(shown, evaluation, results)
         stage = saved.state["stage"].replace("_", " ")
         shown.message(f"step {saved.step} ({stage}), written to {folder}")
     finally:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
+
+
+def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
+    """Metrics with intervals and signatures below the evaluation, then findings."""
+    shown.evaluation(evaluation, 2)
+    for name, metric in results["metrics"].items():
+        low, high = metric["low"], metric["high"]
+        interval = "" if low is None else f"  95 % [{low + 0.0:.4g}, {high + 0.0:.4g}]"
+        value = "nan" if metric["value"] is None else f"{metric['value'] + 0.0:.4g}"
+        shown.message(f"{name} {value}{interval}  {metric['signature']}")
+    for finding in results["findings"]:
+        shown.message(f"{finding['severity']}: {finding['text']}")
+
+
+# ------------------------------------------------------------------------------------------- what was evaluated, where
+
+
+def settings_of(
+    saved: Checkpoint, whole: dict[str, Any], asked: dict[str, Any], evaluation: Evaluation
+) -> dict[str, Any]:
+    """All that the numbers depend on, as plain JSON; paths below data_root are relative to it, for data may move.
+
+    `weights` and `data` are SHA-256, shortened: of the model and of what the algorithm acts by, and of the texts.
+    """
+    from tokenrl_cli.report.journal import plain
+
+    files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
+    weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
+    blocks = {name: whole.get(name) or {} for name in BLOCKS}
+    blocks["dataset"] = rooted(blocks["dataset"], asked["data_root"])
+    settings = {
+        "split": asked["split"],
+        **{key: asked[key] for key in COUNTED},
+        **blocks,
+        "step": saved.step,
+        "stage": saved.state["stage"],
+        "weights": _digest(weights),
+        "data": _digest([evaluation.sources, evaluation.references]),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(plain(settings)))
+    return found
+
+
+def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
+    """Of the folder's name: <split>, <decode>, and KEY=VALUE of what is neither a default nor the checkpoint's own.
+
+    Keys of the algorithm stand without their block's name.
+    """
+    from tokenrl_cli.report.folders import differing
+
+    defaults = _yaml("eval.yaml")
+    usual = {key: defaults[key] for key in COUNTED} | {"seed": saved.config["seed"]}
+    own = {name: saved.config.get(name) or {} for name in BLOCKS}
+    own["dataset"] = rooted(own["dataset"], str(saved.config.get("data_root", "data")))
+    own["decode"] = _yaml(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
+    before = usual | {name: own[name] for name in BLOCKS if name != "algorithm"}
+    changed = differing(before, {key: settings[key] for key in before})
+    parts = [asked["split"], decode, *changed, *differing(own["algorithm"], settings["algorithm"])]
+    if meant(saved.path.parent) not in (None, saved.path):
+        parts.append(f"step={saved.step}")
+    return parts
+
+
+def rooted(value: Any, root: str) -> Any:
+    """A block with its paths below `root` as if data_root were not known yet."""
+    if isinstance(value, dict):
+        return {key: rooted(item, root) for key, item in value.items()}
+    return "data_root" + value[len(root) :] if isinstance(value, str) and value.startswith(f"{root}/") else value
+
+
+def _yaml(name: str) -> dict[str, Any]:
+    """A file of conf/ as plain values."""
+    import yaml
+
+    from tokenrl_cli.recipes import conf_dir
+
+    found: dict[str, Any] = yaml.safe_load((conf_dir() / name).read_text("utf-8"))
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
 def meant(folder: Path) -> Path | None:
@@ -70,6 +154,7 @@ def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> 
     """The checkpoint's config with the blocks of the command line in place of its own."""
     from tokenrl_cli.assemble import STAGES
     from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.report.folders import differing
 
     changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
     if asked.get("algorithm") and STAGES[stage] == "algorithm":
@@ -80,42 +165,56 @@ def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> 
     return saved | changed
 
 
-def differing(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """KEY=VALUE of the values that were others before."""
-    found = []
-    for key, value in now.items():
-        if isinstance(value, dict):
-            found += differing(before.get(key) or {}, value, f"{prefix}{key}.")
-        elif before.get(key) != value:
-            found.append(f"{prefix}{key}={value}")
-    return found
+def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; statistics.npz, from which
+    intervals and differences can be computed again (metrics/kept.py); then results.json, which is given back.
 
-
-def write(folder: Path, evaluation: Evaluation, ckpt: str, decode: dict[str, Any]) -> dict[str, Any]:
-    """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; results.json."""
+    Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
+    where a bootstrap says nothing, and `findings` says why.
+    """
+    from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval
+    from tokenrl_cli.report.journal import plain
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
+    for stale in folder.glob("references.*.txt"):
+        stale.unlink()
     for number in range(max(len(references) for references in evaluation.references)):
         column = [refs[number] if number < len(refs) else "" for refs in evaluation.references]
         _lines(folder / f"references.{number}.txt", column)
+    save(folder / "statistics.npz", evaluation.corpus)
     metrics = {}
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
         metrics[name] = {"value": score.value, "low": low, "high": high, "signature": score.signature}
-    results = {
+    results: dict[str, Any] = plain({
         "format": 1,
         "ckpt": ckpt,
         "split": evaluation.split,
-        "decode": decode,
+        "decode": settings["decode"],
         "examples": len(evaluation.hypotheses),
         "metrics": metrics,
         "other": {name: value for name, value in evaluation.metrics.items() if name not in metrics},
-    }
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        "settings": settings,
+        "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
+    })  # fmt: skip
+    part = folder / ".results.json.part"
+    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.replace(folder / "results.json")
     return results
+
+
+def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[str, Any]) -> list[Finding]:
+    """Why metrics have no interval."""
+    from tokenrl_cli.metrics.significance import known, reason
+    from tokenrl_cli.report.results import without_intervals
+
+    silent = {name: reason(evaluation.corpus[name]) for name, each in metrics.items() if each["low"] is None}
+    fewest = min((known(evaluation.corpus[name]) for name in silent), default=0)
+    key = "examples" if settings["examples"] else None
+    return without_intervals(silent, fewest, evaluation.step, key, "no interval")
 
 
 def _lines(path: Path, texts: list[str]) -> None:

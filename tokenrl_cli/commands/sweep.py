@@ -30,17 +30,20 @@ class Summary(Callback):
         self.began = time.time()
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """One line a job: what it was told, and what its last policy says of the test set."""
+        """One line a job: what it was told, and what its last policy says of the test set; how it was decoded is in
+        the override that differs, or in the header."""
         files = [file for file in Path(config.hydra.sweep.dir).rglob("results.json") if self._is_job(file)]
         if len(files) < 2:
             return
         jobs = sorted((file.parent for file in files), key=lambda run: _number(run.name))
         told = [_overrides(run) for run in jobs]
         everywhere = set.intersection(*map(set, told))
-        ended = [json.loads((run / "results.json").read_text("utf-8"))["test"]["final"] for run in jobs]
+        results = [json.loads((run / "results.json").read_text("utf-8")) for run in jobs]
+        ended = [result["test"]["final"] for result in results]
+        decoded = ", ".join(dict.fromkeys(str(result["decode"]) for result in results))
         found = dict.fromkeys(name for each in ended for name in each)
         names = [name for name in found if not name.startswith(("policy/", "q/", "completions/"))]
-        table = [["test, greedy", *names]]
+        table = [[f"test, {decoded}", *names]]
         for words, each in zip(told, ended, strict=True):
             apart = " ".join(word for word in words if word not in everywhere)
             table.append([apart, *(_shown(each, name) for name in names)])

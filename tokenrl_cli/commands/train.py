@@ -36,6 +36,7 @@ class Training:
         from tokenrl_cli.recorder import Recorder, Trainer
         from tokenrl_cli.report.journal import Journal
         from tokenrl_cli.report.terminal import display
+        from tokenrl_cli.scoring import reported
 
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.trainer = Trainer(**config["trainer"])
@@ -49,9 +50,9 @@ class Training:
         assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
-        self.trainer.check_monitors(config["metrics"])
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
+        self.trainer.check_monitors(reported(self.task.reward, self.task.metrics))
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)

@@ -43,10 +43,10 @@ def construct(config: dict[str, Any]) -> None:
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
     from tokenrl_cli.sampling import Decoding
+    from tokenrl_cli.scoring import reported
 
     trust = config["imports"]
     trainer = Trainer(**config["trainer"])
-    trainer.check_monitors(config["metrics"])
     precision_of(trainer.precision)
     device = device_of(trainer.device)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
@@ -55,8 +55,9 @@ def construct(config: dict[str, Any]) -> None:
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
-    for block in (config["reward"], *config["metrics"].values()):
+    for block in config["metrics"].values():
         build(block, Reward, trust, **facts)
+    trainer.check_monitors(reported(build(config["reward"], Reward, trust, **facts), config["metrics"]))
     build(config["credit"], Credit, trust, **facts)
     model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
     for name in ("warm_start", "algorithm"):

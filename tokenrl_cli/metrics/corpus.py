@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.metrics.aggregates import sacrebleu_of
 
 
 def library_score(metric: Any, texts: Texts, sentences: np.ndarray, unsaid: str) -> CorpusScore:
@@ -22,9 +23,6 @@ def library_score(metric: Any, texts: Texts, sentences: np.ndarray, unsaid: str)
     found = np.array(metric._extract_corpus_statistics([texts.hypotheses[i] for i in rows], columns), dtype=np.float64)
     statistics = np.zeros((len(texts.references), found.shape[1]))
     statistics[rows] = found
-
-    def aggregate(total: np.ndarray) -> float:
-        return float(metric._compute_score_from_stats(total.tolist()).score)
-
+    aggregate = sacrebleu_of(metric)
     signature = f"{metric.get_signature()}{unsaid}"
     return CorpusScore(aggregate(statistics.sum(0)), signature, sentences, statistics, aggregate)

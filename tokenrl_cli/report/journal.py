@@ -45,7 +45,7 @@ class Journal:
     def results(self, results: dict[str, Any]) -> None:
         """results.json, all of it or none: its presence says that the run is finished."""
         new = self.run / ".results.json.part"
-        new.write_text(json.dumps(_plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        new.write_text(json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         new.replace(self.run / "results.json")
 
     def position(self) -> dict[str, int]:
@@ -61,12 +61,13 @@ class Journal:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         with (self.run / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """For JSON: NaN and infinity as None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -17,27 +17,33 @@ LAST = (
 
 
 def final_table(results: dict[str, Any]) -> list[list[str]]:
-    """One line a number of the greedy test evaluation: warm start, final, best; and what changed, where it is a metric.
+    """One line a number of the test evaluation, whose decoding the header names: warm start, final, best; and what
+    changed, where it is a metric or the reward.
 
     The header names the step of each; a policy that is several of them at once stands in one column. The change is
-    final - warm start on the same sentences, with its 95 % interval and p. Sampled reward, length and entropy come
-    last.
+    final - warm start on the same sentences, with its 95 % interval and p, a dash where a bootstrap says nothing.
+    Sampled reward, length and entropy come last.
     """
     test, changes = results["test"], results["difference"]
     names = [name for name in test["final"] if name not in LAST] + [name for name in LAST if name in test["final"]]
     columns = same_policies(test, results.get("steps", {}))
     heads = [_head(rows, results.get("steps", {})) for rows in columns]
     compared = len(columns) > 1 and "final" not in columns[0]
-    table = [["test, greedy", *heads, *(["final - warm start", "p"] if compared else [])]]
+    table = [[f"test, {results.get('decode', 'greedy')}", *heads, *(["final - warm start", "p"] if compared else [])]]
     for name in names:
         line = [name.removeprefix("completions/"), *(number(test[rows[0]].get(name)) for rows in columns)]
         if compared:
             change, value = changes.get(name), test["final"][name]
-            interval = [signed(change[key], value) for key in ("mean", "low", "high")] if change else []
-            line.append("{} [{}, {}]".format(*interval) if change else "")
-            line.append(f"{change['p']:.3f}" if change else "")
+            line.append(with_interval(change, value) if change else "")
+            line.append("" if not change else "-" if change["p"] is None else f"{change['p']:.3f}")
         table.append(line)
     return table
+
+
+def with_interval(change: dict[str, Any], value: float | None) -> str:
+    """ "+1.900 [+1.100, +2.700]", as precise as the `value` that changed; without an interval the difference alone."""
+    mean, low, high = (None if change[key] is None else signed(change[key], value) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]" if low is not None else f"{mean}"
 
 
 def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:

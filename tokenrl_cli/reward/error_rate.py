@@ -10,6 +10,7 @@ import numpy as np
 
 from tokenrl_cli import __version__
 from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.aggregates import Rate
 from tokenrl_cli.metrics.edits import edit_distances, fewest_edits
 from tokenrl_cli.metrics.growth import Characters, References, Words
 
@@ -66,7 +67,7 @@ class ErrorRate:
         statistics = np.where(known[:, None], np.stack([errors, lengths], -1), 0).astype(np.float64)
         sentences = np.where(known, _rate(errors, lengths), np.nan)
         signature = f"{self.name}|refs:best|empty:insertions|version:tokenrl {__version__}, as jiwer 4"
-        return CorpusScore(_ratio(statistics.sum(0)), signature, sentences, statistics, _ratio, lower_is_better=True)
+        return CorpusScore(Rate()(statistics.sum(0)), signature, sentences, statistics, Rate(), lower_is_better=True)
 
 
 def _words(text: str) -> list[str]:
@@ -85,7 +86,3 @@ def _rates(errors: np.ndarray, references: References) -> np.ndarray:
 
 def _best(errors: np.ndarray, references: References) -> np.ndarray:
     return np.where(references.known, 1.0 - _rates(errors, references).min(-1), np.nan)
-
-
-def _ratio(total: np.ndarray) -> float:
-    return float(total[0] / max(total[1], 1))

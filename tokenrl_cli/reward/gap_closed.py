@@ -9,6 +9,7 @@ import numpy as np
 from tokenrl_cli.ceiling import Ceiling, ceiling, expected_bleu
 from tokenrl_cli.grammar import Meaning, translations
 from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.aggregates import Mean
 from tokenrl_cli.reward.meaning import bounded, meanings
 
 
@@ -30,12 +31,8 @@ class GapClosed:
         """The mean gain over the mean gap: sources count by how much there is to gain."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)
-
-        def aggregate(total: np.ndarray) -> float:
-            return float(total[0] / total[1]) if total[1] > 0 else float("nan")
-
         signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"
-        return CorpusScore(aggregate(statistics.sum(0)), signature, _share(*measured), statistics, aggregate)
+        return CorpusScore(Mean()(statistics.sum(0)), signature, _share(*measured), statistics, Mean())
 
     def _measure(self, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
         rows = list(zip(texts.hypotheses, meanings(texts, "gap_closed"), strict=True))

@@ -1,0 +1,122 @@
+"""Corpus scores on disk: what significance tests need, without the texts and without decoding again.
+
+A compressed .npz without pickle. For the i-th metric it holds `<i>.statistics` [k, n] and `<i>.sentences` [n]; `about`
+is JSON (UTF-8 bytes) with name, value, signature, direction and aggregate of each. Integer statistics are stored in
+the smallest type that holds them, each row less the earlier row that leaves the least to store (`from`, -1: none):
+the counts of n-grams of neighbouring orders hardly differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenrl_cli.interfaces import CorpusScore, UserError
+from tokenrl_cli.metrics.aggregates import described, rebuilt
+
+FORMAT = 1
+LARGEST = 2**53  # integers up to it are exact in float64
+
+
+def save(path: Path, corpus: dict[str, CorpusScore]) -> None:
+    """All scores of one evaluation, by metric, exactly; the file is whole or not there. The same bytes for the same
+    scores."""
+    about: list[dict[str, Any]] = []
+    arrays: dict[str, np.ndarray] = {}
+    for number, (name, score) in enumerate(corpus.items()):
+        arrays[f"{number}.statistics"], origin = _packed(score.statistics.T)
+        arrays[f"{number}.sentences"] = score.sentences
+        about.append({
+            "name": name,
+            "signature": score.signature,
+            "lower_is_better": score.lower_is_better,
+            "aggregate": described(score.aggregate),
+            "from": origin,
+            "value": score.value if np.isfinite(score.value) else None,
+        })  # fmt: skip
+    text = json.dumps({"format": FORMAT, "scores": about}, ensure_ascii=False)
+    arrays["about"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    os.replace(part, path)
+
+
+def load(path: Path) -> dict[str, CorpusScore]:
+    """The scores as they were saved: value and aggregate are those of the statistics.
+
+    A metric of the user's own that computes its corpus score in a way that cannot be kept has no aggregate: calling it
+    raises UserError. Raises UserError where the file is missing, damaged or of another format.
+    """
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            about = json.loads(file["about"].tobytes().decode())
+            if about["format"] != FORMAT:
+                raise UserError(str(path), f"has format {about['format']}, this version reads {FORMAT}")
+            return {
+                each["name"]: _score(path, each, file[f"{number}.statistics"], file[f"{number}.sentences"])
+                for number, each in enumerate(about["scores"])
+            }
+    except FileNotFoundError:
+        raise UserError(str(path), "there is no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(str(path), f"is no file of statistics, or it is damaged: {error}") from None
+
+
+def _score(path: Path, about: dict[str, Any], packed: np.ndarray, sentences: np.ndarray) -> CorpusScore:
+    statistics = _unpacked(packed, about["from"]).T
+    if len(statistics) != len(sentences):
+        raise ValueError(f"{len(statistics)} sentences have statistics and {len(sentences)} a score")
+
+    def lost(total: np.ndarray) -> float:
+        problem = f"{about['name']} computes its corpus score in a way of its own, which is not kept"
+        raise UserError(str(path), problem, "evaluate again")
+
+    aggregate = lost if about["aggregate"] is None else rebuilt(about["aggregate"])
+    value = float("nan") if about["value"] is None else about["value"]
+    return CorpusScore(value, about["signature"], sentences, statistics, aggregate, about["lower_is_better"])
+
+
+def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """rows [k, n] -> what to store, and for each row the earlier one that was taken off (-1: none)."""
+    rows = np.ascontiguousarray(rows, dtype=np.float64)
+    if not (np.isfinite(rows).all() and (rows == np.round(rows)).all() and (np.abs(rows) < LARGEST // 2).all()):
+        return rows, [-1] * len(rows)
+    whole = rows.astype(np.int64)
+    origin, left = [], []
+    for number, row in enumerate(whole):
+        candidates = {-1: row} | {other: row - whole[other] for other in range(number)}
+        best = min(candidates, key=lambda other: _cost(candidates[other]))
+        origin.append(best)
+        left.append(candidates[best])
+    return _narrow(np.array(left, dtype=np.int64).reshape(whole.shape)), origin
+
+
+def _unpacked(packed: np.ndarray, origin: list[int]) -> np.ndarray:
+    """What `_packed` was given, in float64."""
+    if packed.dtype.kind == "f":
+        return packed
+    rows = packed.astype(np.int64)
+    for number, other in enumerate(origin):
+        if other >= 0:
+            rows[number] += rows[other]
+    return rows.astype(np.float64)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest type that holds them."""
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    kinds = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
+    return values.astype(next(kind for kind in kinds if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max))
+
+
+def _cost(row: np.ndarray) -> int:
+    """Bytes of a row, compressed."""
+    return len(zlib.compress(_narrow(row).tobytes(), 6))
