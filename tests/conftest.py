@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 
 from absl import logging  # rouge-score brings it
+from hypothesis import HealthCheck, settings
 
 # absl's handler closes the stream it was made with whenever logging is configured anew, unless that is the standard
 # one; under pytest it would be the capture of whichever test came first, and every later test would fail.
 logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+# Hypothesis measures time by default, and a busy machine would fail tests that are right.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")

@@ -6,8 +6,7 @@ import asyncio
 import math
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ ROWS = [("a", ["A", "B"]), ("bb", ["C"]), ("ccc", ["D"])]
 SEEN: list[dict[str, Any]] = []
 
 
-def reward(function: Callable[..., Any], timeout: float = 5.0, batched: bool = False) -> UserFunction:
+def reward(function: Callable[..., Any], timeout: float = 60.0, batched: bool = False) -> UserFunction:
     return UserFunction(f"{HERE}.{function.__name__}", timeout, batched, 0, "mask", 1.0, [HERE])
 
 
@@ -73,21 +72,26 @@ def per_token(tokens: list[int]) -> list[int] | None:
     return [10 * token for token in tokens] if len(tokens) != 2 else None
 
 
+AWAKE = threading.Event()
+HANGS = 300.0  # seconds: whoever waited for it would be noticed
+
+
 def sleepy(hypothesis: str) -> float:
     if hypothesis == "bb":
-        time.sleep(3)
+        AWAKE.wait(HANGS)
     return 1.0
 
 
 async def asleepy(hypothesis: str) -> float:
     if hypothesis == "bb":
-        await asyncio.sleep(30)
+        await asyncio.sleep(HANGS)
     return 1.0
 
 
 def dozes(hypothesis: str) -> float:
     SEEN.append({"hypothesis": hypothesis})
-    time.sleep(0.3 if hypothesis == "bb" else 0)
+    if hypothesis == "bb":
+        AWAKE.wait(HANGS)
     return 1.0
 
 
@@ -98,7 +102,7 @@ async def in_loop(hypothesis: str) -> float:
 
 async def blocking(hypothesis: str) -> float:
     if hypothesis == "ccc":
-        time.sleep(3)
+        AWAKE.wait(HANGS)
     return 1.0
 
 
@@ -243,28 +247,40 @@ def test_a_wrong_batch_is_named(value: Any, monkeypatch: pytest.MonkeyPatch) -> 
         reward(gives_all, batched=True)(texts(ROWS))
 
 
-def test_what_was_left_behind_does_not_go_on_with_the_next_samples() -> None:
-    reward(dozes, timeout=0.1)(texts(ROWS))
-    time.sleep(0.4)
+@pytest.fixture
+def asleep() -> Iterator[None]:
+    """What waits for AWAKE hangs until the test is over."""
+    AWAKE.clear()
+    yield
+    AWAKE.set()
+
+
+def test_what_was_left_behind_does_not_go_on_with_the_next_samples(asleep: None) -> None:
+    before = set(threading.enumerate())
+    reward(dozes, timeout=1.0)(texts(ROWS))
+    left = set(threading.enumerate()) - before
+    AWAKE.set()
+    for thread in left:
+        thread.join(HANGS)
     assert [seen["hypothesis"] for seen in SEEN] == ["a", "bb", "ccc"]
 
 
 def test_an_async_function_keeps_its_loop_even_past_a_timeout() -> None:
-    judge = reward(in_loop, timeout=0.2)
+    judge = reward(in_loop, timeout=1.0)
     for _ in range(2):
         judge(texts(ROWS))
     assert len({id(seen["loop"]) for seen in SEEN}) == 1 and len(SEEN) == 6
 
 
-def test_an_async_function_that_blocks_its_loop_is_left_behind() -> None:
-    judge, start = reward(blocking, timeout=0.2), time.monotonic()
+def test_an_async_function_that_blocks_its_loop_is_left_behind(asleep: None) -> None:
+    judge = reward(blocking, timeout=1.0)
     scores = judge(texts(ROWS)).scores
     assert scores[:2].tolist() == [1, 1] and math.isnan(scores[2])
     assert judge(texts(ROWS[:2])).scores.tolist() == [1, 1]  # in a loop of its own
-    assert time.monotonic() - start < 2.5
+    assert not AWAKE.is_set()  # the first one still hangs
 
 
-def test_no_thread_keeps_the_program_alive() -> None:
+def test_no_thread_keeps_the_program_alive(asleep: None) -> None:
     reward(sleepy, timeout=0.1)(texts(ROWS))
     reward(asleepy, timeout=0.1)(texts(ROWS))
     assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
