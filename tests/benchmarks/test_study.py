@@ -56,6 +56,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[Evaluation
         finished(out, name, seed)
 
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(study, "RESAMPLES", 100)
     monkeypatch.setattr(study, "evaluated", evaluated)
     monkeypatch.setattr(study, "arm", arm)
     monkeypatch.setattr(study, "warm_start", lambda out, dataset, seed: finished(out, "warm_start", seed))
