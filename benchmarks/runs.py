@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenrl_cli import assemble, checkpoint
 from tokenrl_cli.interfaces import Evaluation
@@ -30,9 +31,13 @@ def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
         sys.exit(f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr or ''}")
 
 
-def evaluated(folder: Path, decode: str = "greedy", link: str = "last") -> Evaluation:
-    """The test split as the run's checkpoint `link` says it."""
+def evaluated(
+    folder: Path, decode: str = "greedy", link: str = "last", reward: dict[str, Any] | None = None
+) -> Evaluation:
+    """The test split as the run's checkpoint `link` says it; scored by its own reward, unless `reward` is given."""
     saved = checkpoint.load(checkpoint.find(folder, (link,)))
+    if reward is not None:
+        saved = replace(saved, config=saved.config | {"reward": reward})
     device = assemble.device_of("cpu")
     precision = assemble.precision_of("fp32")
     task = assemble.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)

@@ -5,9 +5,11 @@
 Every arm starts from the same warm start (chosen on validation) and gets the same number of sampled and recited
 tokens. Controls: `mle` goes on with cross-entropy; `constant` is REINFORCE whose reward is always 1. Reported is the
 last checkpoint on the test set, greedy, beam and sampled, each against `mle`: the mean paired difference over the seeds
-with a 95 % interval that resamples seeds and then sentences (with one seed: sentences alone). Runs that have their
-results are not run again. Writes benchmarks/results/study.json, where arms that are not asked for stay. Data: where
-TOKENRL_DATA is.
+with a 95 % interval and its p, which resamples seeds and, for each seed drawn, its sentences anew (with one seed:
+sentences alone). Runs that have their results are not run again, and what they say of the test set is decoded once:
+its statistics per sentence go to benchmarks/results/study/DATASET-ARM-SEED.npz as soon as that arm is there, and the
+table is computed from these files alone (`--table` computes it again without any run). Writes
+benchmarks/results/study.json, where arms that are not asked for stay. Data: where TOKENRL_DATA is.
 """
 
 from __future__ import annotations
@@ -15,14 +17,21 @@ from __future__ import annotations
 import argparse
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import numpy as np
+import yaml
 from runs import DECODINGS, evaluated, run
 
-from tokenrl_cli.interfaces import Evaluation
+from tokenrl_cli.interfaces import CorpusScore
+from tokenrl_cli.metrics.kept import load, load_numbers, save
+from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 from tokenrl_cli.report.results import RESAMPLES, SEED
+from tokenrl_cli.report.tables import with_interval
 
 RECIPES = {  # tokens an arm
     "e2e_nlg": ("e2e_lstm_rloo", 700_000),
@@ -47,6 +56,10 @@ ARMS = {
     ],
     "double_dqn_greedy": ["algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=1e-3"],
 }
+RESULTS = Path(__file__).parent / "results"
+COSTS = ("wall_time_s", "peak_memory_mb")  # of a run
+DECODING = Lock()  # one evaluation at a time in this process
+OTHER = ("entropy", "completions/mean_length")  # of an evaluation, without an interval
 METRICS = {"g2p_cmudict": ("per", "exact_match")}  # the objective and another; else BLEU and chrF
 
 
@@ -68,35 +81,73 @@ def folder(out: Path, dataset: str, name: str, seed: int) -> Path:
     return out / f"{dataset}-{name}-{seed}"
 
 
-def row(out: Path, dataset: str, name: str, seeds: list[int], controls: dict[str, list[Evaluation]]) -> dict[str, Any]:
-    """The mean of an arm over its seeds, and its difference from the control."""
+def keep(out: Path, dataset: str, name: str, seed: int) -> None:
+    """Decodes the test set with an arm's last checkpoint (of the warm start: the one that the arms begin from) and
+    keeps what the table needs: of each decoding METRICS and the recipe's reward, as statistics per sentence, and other
+    numbers. Nothing where the file is there and no older than the run. The reward is rounded to float32."""
+    path, link = kept_file(dataset, name, seed), "warm_start" if name == "warm_start" else "last"
+    ended = folder(out, dataset, name, seed)
+    if path.is_file() and path.stat().st_mtime >= (ended / "results.json").stat().st_mtime:
+        return
+    recipe = yaml.safe_load((folder(out, dataset, "warm_start", seed) / "config.yaml").read_text("utf-8"))
+    summary = json.loads((ended / "results.json").read_text("utf-8"))
+    corpus: dict[str, CorpusScore] = {}
+    numbers = {cost: float(summary[cost]) for cost in COSTS}
+    for decode in DECODINGS:
+        with DECODING:
+            said = evaluated(ended, decode, link, recipe["reward"])
+        for metric in METRICS.get(dataset, ("bleu", "chrf")):
+            mask = np.where(np.isnan(said.corpus[metric].sentences), np.nan, 0.0)  # the statistics say the rest
+            corpus[f"{decode}/{metric}"] = replace(said.corpus[metric], sentences=mask)
+        rewards = mean_score(np.float32(said.scores).astype(np.float64), said.corpus["reward"].signature)
+        corpus[f"{decode}/reward"] = replace(rewards, sentences=rewards.sentences * 0)
+        numbers |= {f"{decode}/{other}": said.metrics[other] for other in OTHER}
+    save(path, corpus, numbers)
+
+
+def kept_file(dataset: str, name: str, seed: int) -> Path:
+    return RESULTS / "study" / f"{dataset}-{name}-{seed}.npz"
+
+
+def row(dataset: str, name: str, seeds: list[int]) -> dict[str, Any]:
+    """The mean of an arm over its seeds and its difference from the control, from the files that `keep` wrote."""
+    said = [load(kept_file(dataset, name, seed)) for seed in seeds]
+    control = [load(kept_file(dataset, "mle", seed)) for seed in seeds]
+    numbers = [load_numbers(kept_file(dataset, name, seed)) for seed in seeds]
     found: dict[str, Any] = {"seeds": seeds}
     if name != "warm_start":
-        ended = [json.loads((folder(out, dataset, name, seed) / "results.json").read_text()) for seed in seeds]
-        for each in ("wall_time_s", "peak_memory_mb"):
-            found[each] = [result[each] for result in ended]
-    link = "warm_start" if name == "warm_start" else "last"
+        found |= {cost: [each[cost] for each in numbers] for cost in COSTS}
     for decode in DECODINGS:
-        said = [evaluated(folder(out, dataset, name, seed), decode, link) for seed in seeds]
-        controls.setdefault(decode, said)  # the control comes first
-        metrics = METRICS.get(dataset, ("bleu", "chrf"))
-        names = (*metrics, "reward", "entropy", "completions/mean_length")
-        found[decode] = {each: sum(one.metrics[each] for one in said) / len(said) for each in names}
+        metrics = (*METRICS.get(dataset, ("bleu", "chrf")), "reward")
+        values = {each: [one[f"{decode}/{each}"].value for one in said] for each in metrics}
+        values |= {each: [one[f"{decode}/{each}"] for one in numbers] for each in OTHER}
+        found[decode] = {each: sum(known) / len(known) for each, known in values.items()}
         for metric in metrics:
-            pairs = [(a.corpus[metric], b.corpus[metric]) for a, b in zip(said, controls[decode], strict=False)]
-            found[decode][f"{metric}_difference"] = vars(hierarchical_bootstrap(pairs, RESAMPLES, SEED))
+            key = f"{decode}/{metric}"
+            pairs = [(a[key], b[key]) for a, b in zip(said, control, strict=True)]
+            apart = hierarchical_bootstrap(pairs, RESAMPLES, SEED)
+            kept = {each: getattr(apart, each) for each in ("mean", "low", "high", "p")}
+            found[decode][f"{metric}_difference"] = kept
     return found
 
 
-def study(out: Path, dataset: str, names: list[str], seeds: list[int], jobs: int) -> dict[str, Any]:
+def study(out: Path, dataset: str, names: list[str], seeds: list[int], jobs: int) -> None:
+    """Runs what is missing, seed by seed, the control first; each arm is kept as soon as it has ended."""
+
+    def whole(name: str, seed: int) -> None:
+        arm(out, dataset, name, seed)
+        keep(out, dataset, name, seed)
+
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda seed: warm_start(out, dataset, seed), seeds))
         for seed in seeds:
-            list(pool.map(lambda name: arm(out, dataset, name, seed), names))  # noqa: B023 - done before the next seed
-    controls: dict[str, list[Evaluation]] = {}
-    rows = {name: row(out, dataset, name, seeds, controls) for name in sorted({*names, "mle"}, key=_control_first)}
-    rows["warm_start"] = row(out, dataset, "warm_start", seeds, controls)
-    return rows
+            keep(out, dataset, "warm_start", seed)
+            list(pool.map(lambda name: whole(name, seed), ordered(names)))  # noqa: B023 - done before the next seed
+
+
+def ordered(names: list[str]) -> list[str]:
+    """With the control, and it first."""
+    return sorted({*names, "mle"}, key=_control_first)
 
 
 def _control_first(name: str) -> tuple[bool, str]:
@@ -111,7 +162,7 @@ def table(dataset: str, rows: dict[str, Any]) -> str:
         cells = [f"{name:18}"]
         for decode in DECODINGS:
             apart = found[decode][f"{metric}_difference"]
-            interval = f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+            interval = with_interval(apart)
             reward = found[decode].get("reward")
             cells.append(f"{found[decode][metric]:8.3f} {interval:>25} {'' if reward is None else f'{reward:.3f}':>6}")
         for each, wide in (("wall_time_s", 9), ("peak_memory_mb", 10)):
@@ -128,11 +179,14 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[1])
     arguments.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     arguments.add_argument("--out", type=Path, default=Path("outputs") / "study")
+    arguments.add_argument("--table", action="store_true", help="only compute the table again, from what is kept")
     given = arguments.parse_args()
-    path = Path(__file__).parent / "results" / "study.json"
+    path = RESULTS / "study.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     for dataset in given.datasets:
-        rows = study(given.out, dataset, given.arms, given.seeds, given.jobs)
+        if not given.table:
+            study(given.out, dataset, given.arms, given.seeds, given.jobs)
+        rows = {name: row(dataset, name, given.seeds) for name in [*ordered(given.arms), "warm_start"]}
         results[dataset] = results.get(dataset, {}) | rows
         path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
         print(f"{dataset}, {len(given.seeds)} seed(s)\n{table(dataset, rows)}\n", flush=True)

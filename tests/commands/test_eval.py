@@ -14,6 +14,7 @@ import jiwer
 import pytest
 
 from tests.running import TINY, tokenrl, train
+from tokenrl_cli.metrics.kept import load
 
 FILES = [
     "dataset=jsonl",
@@ -131,6 +132,47 @@ def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> N
     }
     assert set(found) == {"test-sample", "test-sample-beta=0", "test-sample-beta=100"}
     assert found["test-sample-beta=100"] < found["test-sample"] < found["test-sample-beta=0"]
+
+
+def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert train(run, "dataset.test_size=40", "reward=wer") == 0
+    done = json.loads((run / "results.json").read_text())
+    assert {"wer", "reward", "token_accuracy"} <= done["difference"].keys() and done["decode"] == "greedy"
+    for name in ("wer", "reward"):
+        assert done["test"]["final"][name] is not None
+        assert (done["difference"][name]["p"] is None) == (done["difference"][name]["low"] is None)
+    swept = ["--multirun", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    ckpt = f"ckpt={run}"
+    for words in (
+        [],
+        [*swept, "decode=beam", "decode.beam_size=2,3"],
+        ["decode=beam"],
+        ["dataset.max_symbols=5"],
+        ["examples=1"],
+        ["+reward@metrics.cer=cer"],
+        ["reward=token_accuracy"],
+        ["split=val"],
+        ["seed=5"],
+        [],
+    ):
+        assert tokenrl("eval", ckpt, *words) == 0, words
+    folders = {folder.name: json.loads((folder / "results.json").read_text()) for folder in (run / "eval").iterdir()}
+    assert set(folders) == {
+        "test-greedy", "test-beam-decode.beam_size=2", "test-beam-decode.beam_size=3", "test-beam",
+        "test-greedy-dataset.max_symbols=5", "test-greedy-examples=1",
+        "test-greedy-metrics.cer=error_rate-metrics.cer.unit=characters", "test-greedy-reward=token_accuracy",
+        "val-greedy", "test-greedy-seed=5",
+    }  # fmt: skip
+    assert folders["test-greedy"]["metrics"]["wer"]["value"] == done["test"]["best"]["wer"]
+    (finding,) = folders["test-greedy-examples=1"]["findings"]
+    assert (finding["rule"], finding["key"]) == ("few_sentences", "examples") and "1 sentence has" in finding["text"]
+    for metric in folders["test-greedy-examples=1"]["metrics"].values():
+        assert metric["low"] is metric["high"] is None and "nan" not in json.dumps(metric).lower()
+    kept = load(run / "eval" / "test-greedy" / "statistics.npz")
+    assert {name: score.value for name, score in kept.items()} == {
+        name: metric["value"] for name, metric in folders["test-greedy"]["metrics"].items()
+    }
 
 
 def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(

@@ -25,6 +25,7 @@ from tokenrl_cli.report.terminal import Display, display
 
 METRICS = {"bleu": 43.2, "validity": 0.5, "reward": 0.41, "sampled_reward": 0.44, "completions/mean_length": 12.25}
 RESULTS: dict[str, Any] = {
+    "decode": "greedy",
     "test": {"warm_start": METRICS, "final": METRICS | {"bleu": 61.98}, "best": METRICS | {"bleu": 62.0}},
     "difference": {"bleu": {"mean": 18.78, "low": 14.6, "high": 22.5, "p": 0.001}},
     "wall_time_s": 92.4,

@@ -3,7 +3,7 @@
 A compressed .npz without pickle. For the i-th metric it holds `<i>.statistics` [k, n] and `<i>.sentences` [n]; `about`
 is JSON (UTF-8 bytes) with name, value, signature, direction and aggregate of each. Integer statistics are stored in
 the smallest type that holds them, each row less the earlier row that leaves the least to store (`from`, -1: none):
-the counts of n-grams of neighbouring orders hardly differ.
+the counts of n-grams of neighbouring orders hardly differ. Others are float64, float32 where that is exact.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,9 @@ FORMAT = 1
 LARGEST = 2**53  # integers up to it are exact in float64
 
 
-def save(path: Path, corpus: dict[str, CorpusScore]) -> None:
-    """All scores of one evaluation, by metric, exactly; the file is whole or not there. The same bytes for the same
-    scores."""
+def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] | None = None) -> None:
+    """All scores of an evaluation, by metric, exactly, and `numbers` beside them; the file is whole or not there. The
+    same bytes for the same scores."""
     about: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for number, (name, score) in enumerate(corpus.items()):
@@ -40,7 +42,7 @@ def save(path: Path, corpus: dict[str, CorpusScore]) -> None:
             "from": origin,
             "value": score.value if np.isfinite(score.value) else None,
         })  # fmt: skip
-    text = json.dumps({"format": FORMAT, "scores": about}, ensure_ascii=False)
+    text = json.dumps({"format": FORMAT, "scores": about, "numbers": numbers or {}}, ensure_ascii=False)
     arrays["about"] = np.frombuffer(text.encode(), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -55,15 +57,28 @@ def load(path: Path) -> dict[str, CorpusScore]:
     A metric of the user's own that computes its corpus score in a way that cannot be kept has no aggregate: calling it
     raises UserError. Raises UserError where the file is missing, damaged or of another format.
     """
+    with _opened(path) as (file, about):
+        return {
+            each["name"]: _score(path, each, file[f"{number}.statistics"], file[f"{number}.sentences"])
+            for number, each in enumerate(about["scores"])
+        }
+
+
+def load_numbers(path: Path) -> dict[str, float]:
+    """The numbers that were saved beside the scores. Raises UserError as `load` does."""
+    with _opened(path) as (_, about):
+        return {str(name): float(value) for name, value in about["numbers"].items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The arrays of a file and its `about`; whatever goes wrong with them becomes a UserError."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes().decode())
             if about["format"] != FORMAT:
                 raise UserError(str(path), f"has format {about['format']}, this version reads {FORMAT}")
-            return {
-                each["name"]: _score(path, each, file[f"{number}.statistics"], file[f"{number}.sentences"])
-                for number, each in enumerate(about["scores"])
-            }
+            yield file, about
     except FileNotFoundError:
         raise UserError(str(path), "there is no such file") from None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -88,7 +103,9 @@ def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """rows [k, n] -> what to store, and for each row the earlier one that was taken off (-1: none)."""
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     if not (np.isfinite(rows).all() and (rows == np.round(rows)).all() and (np.abs(rows) < LARGEST // 2).all()):
-        return rows, [-1] * len(rows)
+        with np.errstate(over="ignore"):
+            short = rows.astype(np.float32)
+        return short if np.array_equal(short, rows, equal_nan=True) else rows, [-1] * len(rows)
     whole = rows.astype(np.int64)
     origin, left = [], []
     for number, row in enumerate(whole):
@@ -102,7 +119,7 @@ def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
 def _unpacked(packed: np.ndarray, origin: list[int]) -> np.ndarray:
     """What `_packed` was given, in float64."""
     if packed.dtype.kind == "f":
-        return packed
+        return packed.astype(np.float64)
     rows = packed.astype(np.int64)
     for number, other in enumerate(origin):
         if other >= 0:
