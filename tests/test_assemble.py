@@ -115,7 +115,7 @@ def test_eval_and_the_table_show_a_policy_of_the_users_own(home: Path) -> None:
     folder = next(Path("scored").iterdir())
     assert len(set((folder / "hypotheses.txt").read_text("utf-8").splitlines())) == 1
     said = json.loads((folder / "results.json").read_text("utf-8"))
-    assert said["other"]["reward"] == table["final"]["reward"]
+    assert said["metrics"]["reward"]["value"] == table["final"]["reward"]
 
 
 def test_a_models_attributes_are_its_own_affair(home: Path) -> None:

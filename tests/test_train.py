@@ -247,6 +247,7 @@ ACTS_NO_MORE = ["trainer.warm_start_steps=200", "warm_start.optimizer.lr=1e-4", 
 ACTS_NO_MORE += ["trainer.gate=0.1", "trainer.warm_start_from=last", "warm_start.label_smoothing=0.2"]
 CHANGES_MEANING = ["trainer.monitor=sampled_reward", "trainer.warm_start_monitor=reward", "trainer.eval_examples=4"]
 CHANGES_MEANING += ["dataset.test_size=3", "dataset.symbols=4", "metrics.bleu.lowercase=true", "decode.max_length=5"]
+CHANGES_MEANING += ["+metrics.other=1", "~metrics.bleu"]  # what is added or taken away
 CHANGES_MEANING += ["decode.temperature=0.5", "seed=9", "model.tied=false", "init_from=there", "tokenizer.min_count=2"]
 
 
@@ -258,7 +259,7 @@ def test_what_can_act_no_more_is_refused_on_resume(
     before = (run / "config.yaml").read_bytes()
     assert tokenrl("train", f"resume={run}", override) == 2
     said = capsys.readouterr().err
-    assert f"{override.partition('=')[0]}=" in said and "cannot be changed on resume" in said, said
+    assert override.partition("=")[0].lstrip("+~") in said and "cannot be changed on resume" in said, said
     assert (run / "config.yaml").read_bytes() == before and not (run / "results.json").exists()
 
 
@@ -291,3 +292,10 @@ def test_a_horizon_that_is_not_its_stages_length_is_said(tmp_path: Path, horizon
     findings = json.loads((tmp_path / "run" / "results.json").read_text())["findings"]
     found = [finding for finding in findings if finding["rule"] == "horizon"]
     assert [said in finding["text"] and finding["severity"] == "note" for finding in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("key", ["kl_coef", "kl_loss_coef"])
+def test_kl_cannot_be_switched_on_by_a_resume(stopped: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    """The reference is the policy at the switch, and that is gone."""
+    assert tokenrl("train", f"resume={stopped / 'train'}", f"algorithm.{key}=0.05", "trainer.steps=8") == 2
+    assert "has kept no reference" in (said := capsys.readouterr().err) and "Traceback" not in said

@@ -163,14 +163,15 @@ def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) ->
     """Refuses values of a resumed run's `config` that can act no more, or that would give another meaning to what the
     run has kept: the checkpoint's config would tell of something that never happened. Raises UserError."""
     before, now = (dict(_leaves(_rerooted(each, str(each.get("data_root", ""))))) for each in (saved, config))
-    for key, value in now.items():
-        if key not in before or before[key] == value or key.rpartition(".")[2] in FREE:
+    for key in before | now:
+        value = now.get(key, "nothing")
+        if before.get(key, "nothing") == value or key.rpartition(".")[2] in FREE:
             continue
         reasons = [reason for start, reason in FIXED_VALUES.items() if key == start or key.startswith(start)]
         if stage != "warm_start" and key.startswith(OVER):
             reasons = ["the warm start is over"]
         if reasons:
-            raise UserError(f"{key}={value}", f"{BEGUN} (it was {before[key]}): {reasons[0]}", ANEW)
+            raise UserError(f"{key}={value}", f"{BEGUN} (it was {before.get(key, 'nothing')}): {reasons[0]}", ANEW)
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,7 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     """The same rule for a metric of evaluation: "dead_metric", where each text or each whole test set of a kind scores
     the same, or nothing scores at all. A control is left out. Raises what the metric raises of demonstrations."""
-    if isinstance(metric, Control):
+    if isinstance(metric, Control) and metric.control:
         return []
     first = corpus_score(metric, tried.kinds[0])
     others, problem = _tried(lambda: [corpus_score(metric, texts) for texts in tried.kinds[1:]])
@@ -161,11 +161,11 @@ def differing_metrics(
         other = blocks.get(name)
         if other is None or other["_target_"] != own["_target_"] or own in blocks.values():
             continue
-        keys = [setting for setting in own if own[setting] != other.get(setting)]
+        keys = [setting for setting in own | other if own.get(setting) != other.get(setting)]
         family = each.measures if isinstance(each, Family) else ()
         severity: Literal["note", "warning"] = "note" if set(keys) <= set(family) else "warning"
-        pairs = [f"{key}.{k}={own[k]} but metrics.{name}.{k}={other.get(k)}" for k in keys]
-        remedy = " ".join(f"metrics.{name}.{k}={own[k]}" for k in keys)
+        pairs = [f"{key}.{k}={own.get(k)} but metrics.{name}.{k}={other.get(k)}" for k in keys]
+        remedy = " ".join(f"metrics.{name}.{k}={own.get(k)}" for k in keys)
         text = f"{', '.join(pairs)}: the table's {name} is not what is rewarded. {remedy} makes them one"
         found.append(Finding("metric_differs", severity, 0, text, f"metrics.{name}.{keys[0]}"))
     return found
@@ -185,7 +185,7 @@ def _judged(reward: Reward, said: Verdict, scores: np.ndarray, tried: Trial, key
         text = f"demonstrations earn less of the reward {name} than each kind of spoiled text: {earned}"
         return Finding("inverted_reward", "warning", 0, f"{text}. Is its sign right?", key)
     text = f"the reward {name} gives demonstrations and spoiled texts the same: {earned}"
-    if isinstance(reward, Control):
+    if isinstance(reward, Control) and reward.control:
         return Finding("dead_reward", "note", 0, f"{text}: a control, which teaches nothing by purpose", key)
     text += f". RL cannot learn from it.{_advice(reward, tried, scores[0])}"
     return Finding("dead_reward", "warning", 0, text, key)

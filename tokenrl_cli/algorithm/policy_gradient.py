@@ -47,6 +47,7 @@ from tokenrl_cli.interfaces import (
 )
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
+from tokenrl_cli.typecheck import methods_of
 
 # by how much the same log-probability may differ between one pass and step by step
 SAME = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -160,7 +161,11 @@ class PolicyGradient:
             if not holds:
                 raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         if not isinstance(critic, Critic):
-            lacking = sorted(name for name in Critic.__annotations__ if not hasattr(critic, name))
+            lacking = [
+                name
+                for name in (*Critic.__annotations__, *methods_of(Critic), *methods_of(Stateful))
+                if not hasattr(critic, name)
+            ]
             raise UserError("algorithm.critic", f"{type(critic).__name__} is no Critic: it has no {', '.join(lacking)}")
         if not critic.estimates and "values" in self.needs | needs(returns):
             raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
@@ -471,8 +476,12 @@ class PolicyGradient:
         for name, part in (("baseline", self.baseline), ("critic", self.critic)):
             if isinstance(part, Stateful):
                 part.load_state_dict(within(state, f"{name}."))
+        kept = within(state, "reference.")
+        if self.reference is not None and not kept:
+            problem = "cannot be switched on by a resume: the run has kept no reference, and the policy has moved since"
+            raise UserError("algorithm.kl_coef, algorithm.kl_loss_coef", problem, "start a new run with init_from=RUN")
         if self.reference is not None:
-            self.reference.load_state_dict(within(state, "reference."))
+            self.reference.load_state_dict(kept)
 
 
 def _taken(of_every_token: Tensor, actions: Tensor) -> Tensor:
