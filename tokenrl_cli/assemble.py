@@ -155,9 +155,9 @@ def policy_state(algorithm: Algorithm, model: Any) -> dict[str, Any]:
     if state and not isinstance(algorithm, PolicyLoader):
         problem = f"{name} saves {next(iter(state))!r} for its policy, and has no load_policy(state) to take it back"
         raise UserError("algorithm", problem, "add that method: tokenrl_cli/interfaces.py, PolicyLoader")
-    shared = {id(each) for each in (*model.parameters(), *model.buffers())}
+    shared = {id(each) for each in model.parameters()}
     policy: Any = acting_policy(algorithm)
-    if not state and any(id(each) not in shared for each in (*policy.parameters(), *policy.buffers())):
+    if not state and any(id(each) not in shared for each in policy.parameters()):
         problem = f"the policy of {name} has weights that are not the model's, and its state_dict() does not save them"
         raise UserError("algorithm", problem, 'give them names that start with "policy.", and add load_policy(state)')
     return state

@@ -385,7 +385,8 @@ class Algorithm(Protocol):
     def collect(self, batch: Batch) -> Rollout: ...
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns; returns a flat dict of numbers; never logs, evaluates or saves."""
+        """Learns; returns a flat dict of numbers; never logs, evaluates or saves. It finds its model in evaluation
+        mode, as whoever looked at it last left it: with dropout it learns after `model.train()`."""
 
     def policy(self) -> Model:
         """To act by: its logits are log-probabilities up to a constant."""

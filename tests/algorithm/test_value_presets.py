@@ -299,7 +299,7 @@ def test_what_a_policy_expects_is_its_highest_value() -> None:
     assert isinstance(policy, Composed)
     hidden = algorithm.model(batch.source, batch.source_mask, batch.targets).hidden[:, 0]
     q = algorithm.learned.heads["q"](hidden, None).amin(0)
-    assert torch.allclose(policy.best(batch.source, batch.source_mask), q.amax(-1))
+    assert torch.allclose(policy.start_value(batch.source, batch.source_mask), q.amax(-1))
 
 
 ITSELF = "algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none algorithm/data=on_policy"

@@ -40,7 +40,7 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
     return table
 
 
-def with_interval(change: dict[str, Any], value: float | None) -> str:
+def with_interval(change: dict[str, Any], value: float | None = None) -> str:
     """ "+1.900 [+1.100, +2.700]", as precise as the `value` that changed; without an interval the difference alone."""
     mean, low, high = (None if change[key] is None else signed(change[key], value) for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]" if low is not None else f"{mean}"
