@@ -247,7 +247,7 @@ ACTS_NO_MORE = ["trainer.warm_start_steps=200", "warm_start.optimizer.lr=1e-4", 
 ACTS_NO_MORE += ["trainer.gate=0.1", "trainer.warm_start_from=last", "warm_start.label_smoothing=0.2"]
 CHANGES_MEANING = ["trainer.monitor=sampled_reward", "trainer.warm_start_monitor=reward", "trainer.eval_examples=4"]
 CHANGES_MEANING += ["dataset.test_size=3", "dataset.symbols=4", "metrics.bleu.lowercase=true", "decode.max_length=5"]
-CHANGES_MEANING += ["+metrics.other=1", "~metrics.bleu"]  # what is added or taken away
+CHANGES_MEANING += ["~metrics.bleu"]  # what is taken away
 CHANGES_MEANING += ["decode.temperature=0.5", "seed=9", "model.tied=false", "init_from=there", "tokenizer.min_count=2"]
 
 
