@@ -134,6 +134,27 @@ def test_without_a_share_scheduled_sampling_is_maximum_likelihood() -> None:
     assert torch.equal(algorithm.collect(batch).actions, recite(batch, EOS).actions)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_smoothing_pulls_every_state_of_the_demonstration_towards_uniform(smoothing: float) -> None:
+    """The gradient for a logit is p - (1 - e) [the token] - e / V, over the number of tokens."""
+    algorithm, batch = mle(), batch_of(2)
+    algorithm.label_smoothing = smoothing
+    wanted = torch.zeros_like(algorithm.model.table)
+    for t, token in enumerate(TARGET):
+        state = RECORDED.states[tuple(TARGET[:t])]
+        wanted[state] = (algorithm.model.table[state].detach().softmax(-1) - smoothing / 3) / 3
+        wanted[state, token] -= (1 - smoothing) / 3
+    assert (updated(algorithm, algorithm.collect(batch)) - wanted).abs().max() < 1e-12
+
+
+def test_the_share_of_sampled_histories_follows_the_steps_of_the_optimiser() -> None:
+    algorithm, asked = mle(lambda step: asked.append(step) or 0.0), list[int]()  # type: ignore[func-returns-value]
+    for number in (0, 3, 7):
+        algorithm.optimizer.steps = number
+        algorithm.collect(batch_of(1))
+    assert asked == [0, 3, 7]
+
+
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_histories_are_sampled_and_targets_stay(share: float) -> None:
     algorithm, batch = mle(lambda step: share), batch_of(400)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.values import around, drawn, every_text
-from tests.world import RECORDED
+from tests.world import RECORDED, TabularPolicy, batch_of
 from tokenrl_cli.algorithm.experience import Drawn
 from tokenrl_cli.interfaces import Rollout
 
@@ -301,3 +301,30 @@ def test_the_target_lags_behind_as_its_schedule_says(words: str, schedule: str) 
             expected[key] = expected[key] + share * (value - expected[key])
             assert torch.allclose(after[key], expected[key], rtol=0, atol=1e-12)
     assert any(not torch.equal(value, expected[key]) for key, value in algorithm.learned.state_dict().items())
+
+
+class Stubborn:
+    """Whatever the policy, what acts says "b" for ever; notes at which step it was called."""
+
+    model = None
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def acting(self, policy: Any, step: int) -> TabularPolicy:
+        self.steps.append(step)
+        return TabularPolicy([[-99.0, -99.0, 0.0]] * STATES)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {"step": float(step)}
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft_q"])
+def test_it_explores_as_its_exploration_says_at_every_step_of_the_stage(name: str) -> None:
+    algorithm = around(name, "algorithm/data=on_policy")
+    algorithm.exploration = Stubborn()
+    for step in range(3):
+        rollout = algorithm.collect(batch_of(4, 40 + step))
+        assert (rollout.actions == 2).all() and rollout.mask.all()
+        assert algorithm.update(replace(rollout, rewards=torch.ones_like(rollout.logprobs)))["step"] == step
+    assert algorithm.exploration.steps == [0, 1, 2]

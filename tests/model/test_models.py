@@ -178,6 +178,26 @@ def test_dropout_acts_in_training_mode_alone(name: str) -> None:
     assert not torch.equal(model(source, mask, actions).logits, model(source, mask, actions).logits)
 
 
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [("rnn", 4), ("gru", 6), ("lstm", 6), ("transformer", 2 + 2 * 2 + 2 * 3), ("gpt", 1 + 2 * 2)],
+)
+def test_dropout_acts_at_every_place_that_has_it(name: str, places: int) -> None:
+    """Recurrent: both embeddings, between encoder layers, after each decoder layer, before the output. Transformers:
+    embeddings, and what every attention and feed-forward layer adds."""
+    model, (source, mask, actions, _), widths = built(name, dropout=0.5).train(), ragged(), list[int]()
+
+    def seen(part: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        assert bool(((result == 0) & (given[0] != 0)).any())
+        widths.append(result.shape[1])
+
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(seen)
+    model(source, mask, actions)
+    assert len(widths) == places
+
+
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_recurrent_layers_stay_differentiable_in_evaluation_mode(cell: str) -> None:
     """RL takes gradients in evaluation mode, and cuDNN refuses the backward pass of a layer that is in it."""
