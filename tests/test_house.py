@@ -238,7 +238,7 @@ def test_an_experiment_begins_with_its_command(name: str) -> None:
 
 # --------------------------------------------------------------------------- what a model or a data set brings along
 
-BROUGHT = [(group, name) for group in GROUPS for name in options(PLACES, f"{group}/{BRINGS}")]
+BROUGHT = [(group, name) for group in GROUPS for name in options(PLACES, f"{BRINGS}/{group}")]
 
 
 @pytest.mark.parametrize(("group", "name"), BROUGHT)
@@ -269,9 +269,10 @@ def test_what_is_brought_wins_over_the_primary_config_and_loses_to_the_rest(tmp_
     assert rate("model=transformer", schedule) == (2e-3, "linear"), "the command line wins"
     critic = ["algorithm=actor_critic", "model@algorithm.critic=transformer"]
     assert rate("model=gru", *critic) == rate("model=gru"), "only the policy's model brings anything"
-    (tmp_path / "model" / BRINGS).mkdir(parents=True)
+    (tmp_path / BRINGS / "model").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# mine\ndefaults:\n  - gru\n  - _self_\n")
-    (tmp_path / "model" / BRINGS / "mine.yaml").write_text("warm_start:\n  optimizer:\n    lr: 7 # mine\n")
+    (tmp_path / BRINGS / "model" / "mine.yaml").write_text("warm_start:\n  optimizer:\n    lr: 7 # mine\n")
     assert rate("model=mine", f"hydra.searchpath=[file://{tmp_path}]") == (7, "cosine")
     assert composed("train")["trainer"]["gate"] and composed("train", "dataset=copy")["trainer"]["gate"] is None
 

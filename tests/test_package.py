@@ -68,5 +68,5 @@ def test_the_installed_command_trains_and_evaluates_in_another_directory(install
     call(installed / "tokenrl", "train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
     assert (tmp_path / "run" / "results.json").is_file()
     call(installed / "tokenrl", "eval", "ckpt=run", "examples=4", cwd=tmp_path)
-    assert (tmp_path / "run" / "eval" / "test-greedy" / "results.json").is_file()
+    assert (tmp_path / "run" / "eval" / "test-greedy-examples=4" / "results.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"run"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokenrl_cli.interfaces import UserError
 
-HIDDEN = ("hydra",)  # groups of Hydra's own
-BRINGS = "brings"  # GROUP/brings/OPTION.yaml: what the option of that name sets elsewhere in a config
+BRINGS = "brings"  # brings/GROUP/OPTION.yaml: what the option of that name sets elsewhere in a config
+HIDDEN = ("hydra", BRINGS)  # groups that nobody chooses from
 
 
 def conf_dir() -> Path:
@@ -31,9 +31,7 @@ def roots(config_dir: str | None) -> list[Path]:
 def groups(places: Sequence[Path]) -> list[str]:
     """Every directory that holds options, sub-groups included: "model", "algorithm/baseline"."""
     found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
-    return sorted(
-        name for name in found if name != "." and name.split("/")[0] not in HIDDEN and not name.endswith(f"/{BRINGS}")
-    )
+    return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
 
 
 def options(places: Sequence[Path], group: str) -> dict[str, Path]:
@@ -78,7 +76,7 @@ def parts(file: Path, group: str) -> list[str]:
 
 def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
     """What an option sets elsewhere in the config, one line `key.of.the.config: value # comment` each."""
-    file = options(places, f"{group}/{BRINGS}").get(name)
+    file = options(places, f"{BRINGS}/{group}").get(name)
     path: list[str] = []
     found = []
     for line in file.read_text("utf-8").splitlines() if file else ():
