@@ -82,6 +82,28 @@ def test_every_example_comes_once_an_epoch_and_the_last_batch_is_filled_from_the
     assert orders[0] != orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("alike_lengths", [True, False])
+def test_every_example_comes_once_in_an_epoch_of_several_pools(alike_lengths: bool) -> None:
+    """130 batches are cut from three pools."""
+    dataset = Listed(260)
+    tokenizer = words(dataset)
+    data = Batching(dataset, "train", 2, tokenizer, tokenizer, 99, 1, alike_lengths)
+    for epoch in range(2):
+        numbers = [n for step in range(130) for n in data.batch(130 * epoch + step).columns["number"]]
+        assert sorted(numbers) == list(range(260))
+
+
+def test_every_epoch_is_a_permutation_of_its_own() -> None:
+    """Neither the order of a split nor which examples come twice at its end is the same in two epochs."""
+    dataset = Listed(30)
+    tokenizer = words(dataset)
+    data = Batching(dataset, "train", 8, tokenizer, tokenizer, 99, 1, False)
+    epochs = [[n for step in range(4) for n in data.batch(4 * epoch + step).columns["number"]] for epoch in range(4)]
+    for numbers in epochs:
+        assert numbers[30:] == numbers[:2] and sorted(numbers[:30]) == list(range(30)) != numbers[:30]
+    assert len({tuple(numbers) for numbers in epochs}) == 4 and len({tuple(numbers[30:]) for numbers in epochs}) > 1
+
+
 def test_a_split_smaller_than_a_batch_is_repeated() -> None:
     numbers = batching(Listed(3), batch_size=8).batch(5).columns["number"]
     assert sorted(np.bincount(numbers)) == [2, 3, 3]
