@@ -140,16 +140,13 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, mode
         device=task.device,
         seed=task.seed,
     )
-    policy_state(algorithm, model)
+    require_loadable_policy(algorithm, model)
     return algorithm
 
 
-def policy_state(algorithm: Algorithm, model: Any) -> dict[str, Any]:
-    """What `policy()` needs besides the weights of `model`: the entries of the algorithm's state under "policy.".
-
-    Raises UserError where the policy could be saved but never be loaded again: evaluation would then silently show the
-    model without what was learned on top of it.
-    """
+def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
+    """Raises UserError where a policy has more than the weights of `model` and that could be saved, but never be loaded
+    again: evaluation would then silently show the model without what was learned on top of it."""
     name = type(algorithm).__name__
     state = {key: value for key, value in algorithm.state_dict().items() if key.startswith(POLICY)}
     if state and not isinstance(algorithm, PolicyLoader):
@@ -160,7 +157,6 @@ def policy_state(algorithm: Algorithm, model: Any) -> dict[str, Any]:
     if not state and any(id(each) not in shared for each in policy.parameters()):
         problem = f"the policy of {name} has weights that are not the model's, and its state_dict() does not save them"
         raise UserError("algorithm", problem, 'give them names that start with "policy.", and add load_policy(state)')
-    return state
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | Speech) -> Model:

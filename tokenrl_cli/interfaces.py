@@ -389,7 +389,8 @@ class Algorithm(Protocol):
         mode, as whoever looked at it last left it: with dropout it learns after `model.train()`."""
 
     def policy(self) -> Model:
-        """To act by: its logits are log-probabilities up to a constant."""
+        """To act by: its logits are log-probabilities up to a constant. A torch.nn.Module that has every network it
+        acts with as a submodule, so that evaluation mode reaches them; see `train.acting_policy`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Flat: tensors, numbers and strings. The optimiser's under "optimizer."; what policy() needs besides the

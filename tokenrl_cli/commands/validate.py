@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
 
 def construct(config: dict[str, Any]) -> None:
     """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges."""
-    from tokenrl_cli.assemble import device_of, frozen_by, policy_state, precision_of
+    from tokenrl_cli.assemble import device_of, frozen_by, precision_of, require_loadable_policy
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
@@ -62,7 +62,7 @@ def construct(config: dict[str, Any]) -> None:
     model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
     for name in ("warm_start", "algorithm"):
         algorithm = build(config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts)
-        policy_state(algorithm, model)
+        require_loadable_policy(algorithm, model)
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
