@@ -172,9 +172,9 @@ def number(value: float | None) -> str:
     return f"{value:.2e}"
 
 
-def signed(value: float, like: float | None = None) -> str:
-    """With its sign, to the digits that `number` gives `like` (without it: the value itself)."""
-    if not math.isfinite(value):
+def signed(value: float | None, like: float | None = None) -> str:
+    """With its sign, to the digits that `number` gives `like` (without it: the value itself); "-" without a value."""
+    if value is None or not math.isfinite(value):
         return number(value)
     shown = number(value if like is None or not math.isfinite(like) else like)
     if "e" in shown:

@@ -42,8 +42,8 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
 
 def with_interval(change: dict[str, Any], value: float | None = None) -> str:
     """ "+1.900 [+1.100, +2.700]", as precise as the `value` that changed; without an interval the difference alone."""
-    mean, low, high = (None if change[key] is None else signed(change[key], value) for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]" if low is not None else f"{mean}"
+    mean, low, high = (signed(change[key], value) for key in ("mean", "low", "high"))
+    return mean if change["low"] is None else f"{mean} [{low}, {high}]"
 
 
 def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:
