@@ -29,7 +29,8 @@ def test_generate_decodes_what_eval_decodes_in_any_batch_with_dropout_in_the_mod
     run, lines = tmp_path / "run", tmp_path / "source.txt"
     plain = [each for each in TINY if not each.startswith("model")]
     steps = ["trainer.warm_start_steps=60", "trainer.steps=2", "trainer.eval_every=60"]
-    chosen = [f"model={model}", *MODELS[model], "model.dropout=0.3", *steps]
+    rate = ["warm_start.optimizer.lr=8e-3", "warm_start.optimizer.schedule.warmup_steps=0"]  # quick: few steps
+    chosen = [f"model={model}", *MODELS[model], "model.dropout=0.3", *steps, *rate]
     assert train(run, *plain, *chosen, tiny=False) == 0
     lines.write_text("".join(f"{source}\n" for source in sources()), "utf-8")
     for name, decode in DECODES.items():
