@@ -225,10 +225,13 @@ def test_every_option_of_a_sub_group_composes_and_checks(group: str, name: str) 
     if parent == "optimizer":
         whole(composed("train", f"{group}@algorithm.optimizer.{inner}={name}"))
         return
-    for preset in options(PLACES, parent):
-        raw = (conf_dir() / parent / f"{preset}.yaml").read_text("utf-8")
-        if f"- {inner}:" in raw:
-            whole(composed("train", f"{parent}={preset}", f"{group}={name}"))
+    files = {preset: (conf_dir() / parent / f"{preset}.yaml").read_text("utf-8") for preset in options(PLACES, parent)}
+    first, *others = [preset for preset, text in files.items() if f"- {inner}:" in text]
+    chosen = composed("train", f"{parent}={first}", f"{group}={name}")
+    whole(chosen)
+    for preset in others:
+        config = composed("train", f"{parent}={preset}")
+        whole(config | {parent: config[parent] | {inner: chosen[parent][inner]}})
 
 
 @pytest.mark.parametrize("name", options(PLACES, "experiment"))

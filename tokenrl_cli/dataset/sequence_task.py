@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ TASKS: dict[str, Callable[[list[int]], list[int]]] = {
     "reverse": lambda symbols: symbols[::-1],
     "sort": sorted,
 }
+KEPT = 20_000  # examples whose draws are kept: the tokenizer, the counts and every evaluation read the same ones again
 
 
 class SequenceTask:
@@ -61,16 +63,25 @@ class SequenceTask:
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        draws = streams.generator(self.corpus_seed, f"sequence_task/{split}", index)
-        low, high = self.lengths
-        length = int(torch.randint(low, high + 1, (), generator=draws))
-        symbols = torch.randint(self.symbols, (length,), generator=draws).tolist()
-        shifts = torch.randint(1, self.symbols, (length,), generator=draws).tolist()  # never 0: a different symbol
-        wrong = (torch.rand(length, generator=draws) < self.corruption).tolist()
-        right = self.solve(symbols)
+        symbols, shifts, uniform = _drawn(self.corpus_seed, split, index, self.symbols, *self.lengths)
+        right = self.solve(list(symbols))
+        wrong = [chance < self.corruption for chance in uniform]
         said = [(s + shift) % self.symbols if bad else s for s, shift, bad in zip(right, shifts, wrong, strict=True)]
         return Example(f"{split}-{index}", _text(symbols), [_text(right)], [_text(said)], {})
 
 
-def _text(symbols: list[int]) -> str:
+@lru_cache(KEPT)
+def _drawn(
+    corpus_seed: int, split: str, index: int, symbols: int, shortest: int, longest: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
+    """Of an example: its symbols, how far each of its demonstration is off where it is wrong (never 0: a different
+    symbol), and a number in [0, 1) that is below the corruption where it is."""
+    draws = streams.generator(corpus_seed, f"sequence_task/{split}", index)
+    length = int(torch.randint(shortest, longest + 1, (), generator=draws))
+    said = torch.randint(symbols, (length,), generator=draws).tolist()
+    shifts = torch.randint(1, symbols, (length,), generator=draws).tolist()
+    return tuple(said), tuple(shifts), tuple(torch.rand(length, generator=draws).tolist())
+
+
+def _text(symbols: Iterable[int]) -> str:
     return " ".join(map(str, symbols))
