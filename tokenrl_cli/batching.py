@@ -16,7 +16,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.copies import own_example
-from tokenrl_cli.encoding import Encoded, Ragged, source_ids
+from tokenrl_cli.encoding import Encoded, Ragged, Unread, source_ids
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -204,9 +204,13 @@ def evaluation_batches(
         yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
 
 
-def source_batch(sources: list[str], source_tokenizer: Tokenizer, max_source_length: int) -> Batch:
-    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone."""
+def source_batch(
+    sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
+) -> Batch:
+    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone. Counted in `unread`."""
     ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    if unread is not None:
+        unread.add(ragged)
     ids = torch.zeros(len(sources), 1, dtype=torch.int64)
     mask = torch.zeros(len(sources), 1, dtype=torch.bool)
     padded = ragged.padded(np.arange(len(sources)))

@@ -67,6 +67,11 @@ def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
         raise UserError(name, f"is no whole gzip file: {error}", "fetch or pack it again") from None
 
 
+def one_line(text: str) -> str:
+    """A text in one line of a file, however its reader ends lines: every line break becomes a space."""
+    return " ".join(text.splitlines())
+
+
 # ------------------------------------------------------------------------------------------------- a line that is JSON
 
 
