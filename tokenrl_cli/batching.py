@@ -16,8 +16,9 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.copies import own_example
-from tokenrl_cli.encoding import Encoded, Ragged, Unread, source_ids
+from tokenrl_cli.encoding import Encoded, Ragged, source_ids
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.unread import Unread, unknown_finding
 
 POOL = 50  # batches whose examples are sorted by length together
 FRESH = 2**31  # indices of an unlimited split are drawn below this
@@ -109,11 +110,7 @@ class Batching:
             text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
             found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
-            unknown, total = n[f"unknown_{side}_tokens"], n[f"{side}_tokens"]
-            if unknown:
-                share = f"{unknown:,} of {total:,} {side} tokens ({unknown / total:.2%})"
-                text = f"{name}: {share} are unknown to the tokenizer"
-                found.append(Finding(f"unknown_{side}_tokens", "note", 0, text, "tokenizer"))
+            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"])
         return found
 
     def _example(self, index: int) -> Example:

@@ -35,37 +35,6 @@ class Ragged:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-class Unread:
-    """Counts what of a user's sources a model does not get to read: what is cut off, and tokens without an id."""
-
-    def __init__(self, unknown_id: int | None, limit: int) -> None:
-        self.unknown_id, self.limit = unknown_id, limit
-        self.sources = self.overlong = self.tokens = self.unknown = 0
-
-    def add(self, sources: Ragged) -> None:
-        self.sources += len(sources.lengths)
-        self.overlong += int(sources.overlong.sum())
-        self.tokens += len(sources.flat)
-        self.unknown += _count(sources, self.unknown_id)
-
-    def sentence(self) -> str:
-        """For the user; "" where there is nothing to say."""
-        found = []
-        if self.overlong:
-            verb = "was" if self.overlong == 1 else "were"
-            share = f"{self.overlong:,} of {self.sources:,} sources {verb} longer than {self.limit:,} tokens"
-            found.append(f"{share} and {verb} cut")
-        if self.unknown:
-            found.append(f"{unknown_share(self.unknown, self.tokens, 'source')} unknown")
-        return "; ".join(found)
-
-
-def unknown_share(unknown: int, total: int, side: str) -> str:
-    """For example "17 of 2,400 source tokens (0.7 %) are"; never "0.0 %"."""
-    share = f"{unknown / total:.1%}".replace("%", " %") if unknown / total >= 0.001 else "less than 0.1 %"
-    return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
-
-
 class Encoded:
     """n examples as ids. Each has one or more pairs of a demonstration and the clean reference behind it.
 
@@ -90,8 +59,8 @@ class Encoded:
         if demonstrations != references:
             self.clean = Ragged((ids + [eos] for ids in map(tokenizer.encode, references)), max_length)
         self.unknown = {
-            "source": _count(self.sources, source_tokenizer.unknown_id),
-            "target": _count(self.targets, tokenizer.unknown_id),
+            "source": count(self.sources, source_tokenizer.unknown_id),
+            "target": count(self.targets, tokenizer.unknown_id),
         }
         owner = np.repeat(np.arange(len(sizes)), sizes)  # of each pair: the row of its example
         kept = ~((self.targets.overlong | self.sources.overlong[owner]) & drop)
@@ -148,5 +117,6 @@ def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str], list[str]
     return sources, demonstrations, references, sizes
 
 
-def _count(ragged: Ragged, token: int | None) -> int:
+def count(ragged: Ragged, token: int | None) -> int:
+    """How often a token stands there; None never does."""
     return 0 if token is None else int((ragged.flat == token).sum())

@@ -119,6 +119,31 @@ def test_missing_files_and_folders_name_the_remedy(tmp_path: Path) -> None:
         dataset(tmp_path / "nowhere").size("train")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["val.json", "val.JSONL", "Val.jsonl", "valid.jsonl", "dev.jsonl", "dev.jsonl.gz", "val.jsonl.zst", "val.ndjson"],
+)
+def test_a_file_that_may_be_meant_is_named(tmp_path: Path, name: str) -> None:
+    for each in (name, "validator.jsonl", "val", "notes.json"):
+        (tmp_path / each).write_bytes(GOOD)
+    with pytest.raises(UserError) as caught:
+        dataset(tmp_path).size("val")
+    assert caught.value.where == str(tmp_path / "val.jsonl") and caught.value.problem.endswith(f"but {name} lies there")
+    packed = name.endswith(".zst")
+    wanted = "unpack it" if packed else f"rename it to val.jsonl, or say +dataset.splits.val={name}"
+    assert caught.value.remedy.startswith(wanted)
+
+
+def test_no_other_file_is_taken_for_a_split(tmp_path: Path) -> None:
+    for each in ("train.jsonl", "validator.jsonl", "val", "val.txt"):
+        (tmp_path / each).write_bytes(GOOD)
+    (tmp_path / "dev.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"neither this file nor val\.jsonl\.gz\n"):
+        dataset(tmp_path).size("val")
+    with pytest.raises(UserError, match=r"train\.jsonl: is a file, expected the folder"):
+        dataset(tmp_path / "train.jsonl").size("train")
+
+
 @pytest.mark.parametrize(("key", "value"), [("max_source_length", 0), ("overlong", "cut")])
 def test_values_out_of_range_are_refused(tmp_path: Path, key: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"dataset.{key}"):

@@ -80,7 +80,8 @@ def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> Non
 def unread(evaluation: Evaluation, task: Task) -> str:
     """What of the split the model did not get to read, in one line; "" where it read all. References are counted, too:
     of what is unknown there, `nll` and `perplexity` say little."""
-    from tokenrl_cli.encoding import Ragged, Unread, source_ids, unknown_share
+    from tokenrl_cli.encoding import Ragged, source_ids
+    from tokenrl_cli.unread import Unread, unknown_share
 
     counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
     counts.add(Ragged(source_ids(task.source_tokenizer, evaluation.sources), counts.limit))

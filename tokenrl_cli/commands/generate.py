@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from tokenrl_cli.encoding import Unread
     from tokenrl_cli.interfaces import Model
     from tokenrl_cli.train import Task
+    from tokenrl_cli.unread import Unread
 
 
 def run(config: DictConfig) -> None:
@@ -25,8 +25,8 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.eval import with_overrides
     from tokenrl_cli.commands.keys import Generate
-    from tokenrl_cli.encoding import Unread
     from tokenrl_cli.lines import one_line
+    from tokenrl_cli.unread import Unread
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)

@@ -9,6 +9,13 @@ from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"
 
+ALSO = {  # what others call the splits
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # what is not read
+
 
 def check_limits(max_source_length: int, overlong: str) -> None:
     """The two limits that every dataset of the package has."""
@@ -19,13 +26,33 @@ def check_limits(max_source_length: int, overlong: str) -> None:
 
 
 def find(directory: Path, name: str) -> Path:
-    """`directory/name`, or the same with .gz."""
+    """`directory/name`, or the same with .gz. Where neither is there, the error names a file that may be meant."""
+    if directory.is_file():
+        raise UserError(str(directory), f"is a file, expected the folder that {name} lies in", REMEDY)
     if not directory.is_dir():
         raise UserError(str(directory), "there is no such folder", REMEDY)
     for path in (directory / name, directory / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(str(directory / name), f"there is neither this file nor {name}.gz", REMEDY)
+    problem = f"there is neither this file nor {name}.gz"
+    if meant := _meant(directory, name):
+        split = name.partition(".")[0]
+        remedy = f"rename it to {name}, or say +dataset.splits.{split}={meant}"
+        if Path(meant).suffix in PACKED:
+            remedy = "unpack it: of packed files only those of gzip are read"
+        raise UserError(str(directory / name), f"{problem}, but {meant} lies there", remedy)
+    raise UserError(str(directory / name), problem, REMEDY)
+
+
+def _meant(directory: Path, name: str) -> str | None:
+    """A file whose name says the same in another way: Val.JSONL, val.json, valid.jsonl or dev.jsonl for val.jsonl."""
+    split, _, suffix = name.lower().partition(".")
+    for path in sorted(directory.iterdir()):
+        stem, _, rest = path.name.lower().partition(".")
+        ending = rest == suffix or rest.startswith(f"{suffix}.") or (suffix == "jsonl" and "json" in rest)
+        if ending and stem in ALSO.get(split, (split,)) and path.is_file():
+            return path.name
+    return None
 
 
 def read_lines(path: Path) -> list[str]:
