@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.lines import json_object, read_lines, standard_input
+from tokenrl_cli.lines import json_object, one_line, read_lines, standard_input, well_formed
 
 KEPT = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g\u2029h\ufeff \t"  # everything that only looks like an end, and the white space
 
@@ -128,3 +128,19 @@ def test_a_line_of_json_keeps_what_it_holds() -> None:
     assert value == "]" + "[{" * 99 + '"'
     value = json_object('{"a": "\\ud83d\\ude00\\u0000", "b": 1e-999, "": null}', "")
     assert value == {"a": "\U0001f600\0", "b": 0, "": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a b", "a b"),
+        ("a\nb\r\nc\u2028d\x85e", "a b c d e"),
+        ("\n", ""),
+        ("a\ud800\n", "a\ufffd"),
+        ("\ud83d\ude00\udc00", "\U0001f600\ufffd"),
+    ],
+)
+def test_a_text_in_one_line_has_no_break_and_can_be_written(text: str, line: str) -> None:
+    assert one_line(text) == line
+    assert well_formed(line) == line
+    line.encode()

@@ -80,6 +80,15 @@ def test_sources_of_val_and_test_that_stand_in_train_are_counted_as_exact_text()
     ]
 
 
+def test_a_column_with_a_name_that_a_reward_function_is_given_is_said_once() -> None:
+    class Columns(Pairs):
+        def example(self, split: str, index: int) -> Example:
+            return Example("0", "a", ["x"], ["x"], {"step": 1, "topic": "t"})
+
+    (found,) = said(Columns({"train": None, "val": [("a", "x")], "test": [("a", "x")]}), "a", "x")
+    assert found[:2] == ("hidden_column", "note") and found[2].startswith("the column 'step' of the data may not")
+
+
 def test_sources_that_are_cut_are_counted() -> None:
     found = said(Pairs({"train": None, "val": [("a a a a a", "x"), ("a", "x")], "test": None}), "a", "x")
     text = "val: 1 of 2 sources is longer than dataset.max_source_length=4 tokens: truncated"

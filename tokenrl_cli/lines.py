@@ -69,7 +69,17 @@ def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
 
 def one_line(text: str) -> str:
     """A text in one line of a file, however its reader ends lines: every line break becomes a space."""
-    return " ".join(text.splitlines())
+    return well_formed(" ".join(text.splitlines()))
+
+
+def well_formed(text: str) -> str:
+    """A text that can be written: half of a surrogate pair, which no encoding has, becomes U+FFFD, two halves a
+    character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 # ------------------------------------------------------------------------------------------------- a line that is JSON

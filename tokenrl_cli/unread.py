@@ -9,6 +9,10 @@ from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it a model is not measured by what it learned
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
+GIVEN = frozenset(  # what functions are given under these names; a column of the data that is called so stays behind it
+    "hypothesis hypotheses reference references source sources tokens ended step "
+    "prompts completions completion_ids trainer_state".split()
+)
 
 
 class Unread:
@@ -67,8 +71,16 @@ def split_findings(
             examples = [dataset.example(split, i) for i in range(size)]
             sources[split] = [example.source for example in examples]
             name = split if size <= LOOKED_AT else f"{split} (first {LOOKED_AT:,} examples)"
+            found += _hidden_columns(examples)
             found += _token_findings(name, examples[:LOOKED_AT], dataset.max_source_length, source_tokenizer, tokenizer)
-    return found + _seen_before(dataset, sources)
+    return list(dict.fromkeys(found)) + _seen_before(dataset, sources)
+
+
+def _hidden_columns(examples: list[Example]) -> list[Finding]:
+    """Columns that a reward function may not be given, because it gets something else under their names."""
+    hidden = sorted({key for example in examples for key in example.columns} & GIVEN)
+    text = "the column {!r} of the data may not reach a reward function: tokenrl gives it something else so called"
+    return [Finding("hidden_column", "note", 0, text.format(key), "dataset") for key in hidden]
 
 
 def _token_findings(

@@ -145,3 +145,22 @@ def test_an_input_that_cannot_be_is_refused(
 ) -> None:
     assert tokenrl("generate", f"ckpt={run}", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_evaluation_counts_what_the_model_could_not_read(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["eval", f"ckpt={run}", f"out={tmp_path / 'eval'}"]
+    assert tokenrl(*given) == 0
+    assert "unknown" not in capsys.readouterr().err
+    texts = [{"src": "one two", "refs": ["a x", "b"]}, {"src": "one 2 three four five", "refs": ["c"]}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), "utf-8")
+    assert tokenrl(*given, f"dataset.path={tmp_path}") == 0
+    cut = "1 of 2 sources was longer than 4 tokens and was cut; 1 of 6 source tokens (16.7 %) is unknown"
+    assert f"{cut}; 1 of 4 reference tokens (25.0 %) is unknown\n" in capsys.readouterr().err
+
+
+def test_training_says_at_its_start_what_of_val_and_test_is_known(run: Path) -> None:
+    found = json.loads((run / "results.json").read_text("utf-8"))["findings"]
+    said = [(each["severity"], each["step"], each["text"]) for each in found if each["rule"] == "sources_in_train"]
+    assert said == [("note", 0, f"4 of 4 sources of {split} stand in train") for split in ("val", "test")]

@@ -27,12 +27,13 @@ def written(folder: Path, *records: dict[str, Any], split: str = "train") -> Pat
 
 
 def test_a_line_is_an_example_with_its_further_columns(tmp_path: Path) -> None:
-    first = {"id": 7, "src": "x\u2028y", "refs": ["é", "f"], "topic": "news"}
+    first = {"id": 7, "src": "x\u2028y ", "refs": [" é", "f\t"], "topic": "news"}
     written(tmp_path, first, {"src": "z", "refs": ["g"], "n": 1})
     data = dataset(tmp_path)
     assert isinstance(data, Dataset) and data.size("train") == 2
-    assert data.example("train", 0) == Example("7", "x\u2028y", ["é", "f"], ["é", "f"], {"topic": "news", "n": None})
-    assert data.example("train", 1) == Example("2", "z", ["g"], ["g"], {"n": 1, "topic": None})
+    columns = {"id": 7, "topic": "news", "n": None}
+    assert data.example("train", 0) == Example("7", "x\u2028y ", [" é", "f\t"], [" é", "f\t"], columns)
+    assert data.example("train", 1) == Example("2", "z", ["g"], ["g"], {"n": 1, "id": None, "topic": None})
 
 
 def test_gzip_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None:
@@ -44,7 +45,9 @@ def test_gzip_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_p
 def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
     written(tmp_path, {"id": "1", "en": "x", "de": ["y"]})
     example = dataset(tmp_path, source_column="en", reference_column="de").example("train", 0)
-    assert (example.source, example.references, example.columns) == ("x", ["y"], {})
+    assert (example.source, example.references, example.columns) == ("x", ["y"], {"id": "1"})
+    with pytest.raises(UserError, match=r"dataset\.reference_column: must differ from dataset\.source_column=en"):
+        dataset(tmp_path, source_column="en", reference_column="en")
 
 
 def test_reversed_every_reference_is_a_source_and_equal_ones_are_merged(tmp_path: Path) -> None:
@@ -57,8 +60,8 @@ def test_reversed_every_reference_is_a_source_and_equal_ones_are_merged(tmp_path
     data = dataset(tmp_path, reverse=True)
     examples = [data.example("train", i) for i in range(data.size("train") or 0)]
     assert examples == [
-        Example("1.0", "Hallo!", ["Hi.", "Hello."], ["Hi.", "Hello."], {"n": 1}),
-        Example("1.1", "Servus!", ["Hi."], ["Hi."], {"n": 1}),
+        Example("1.0", "Hallo!", ["Hi.", "Hello."], ["Hi.", "Hello."], {"id": "1", "n": 1}),
+        Example("1.1", "Servus!", ["Hi."], ["Hi."], {"id": "1", "n": 1}),
     ]
 
 

@@ -220,7 +220,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
     part = folder / ".results.json.part"
-    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
     part.replace(folder / "results.json")
     return results
 

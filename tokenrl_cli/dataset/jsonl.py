@@ -29,6 +29,8 @@ class Jsonl:
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
+        if source_column == reference_column:
+            raise UserError("dataset.reference_column", f"must differ from dataset.source_column={source_column}")
         self.max_source_length, self.overlong = max_source_length, overlong
         self.path = Path(path).expanduser()
         self.source_column, self.reference_column, self.reverse = source_column, reference_column, reverse
@@ -66,7 +68,8 @@ class Jsonl:
         if not (good and references):
             expected = f"expected a list of one or more non-empty strings under {self.reference_column!r}"
             raise UserError(where, f"{expected}, got {shown(references)}")
-        return Example(str(columns.pop("id", name)), source, references, references, columns)
+        own = columns.get("id")  # a column, too: a reward may look something up by it
+        return Example(name if own is None else str(own), source, references, references, columns)
 
 
 def _reversed(examples: list[Example]) -> list[Example]:

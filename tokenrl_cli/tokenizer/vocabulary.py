@@ -53,7 +53,7 @@ class Vocabulary:
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": self.kind, "tokens": self.tokens[RESERVED:]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
-        (directory / FILE).write_bytes(text.encode())
+        (directory / FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair: \\uD800
 
     def load(self, directory: Path) -> None:
         content = read_json(directory / FILE)
