@@ -125,6 +125,7 @@ def test_saving_and_loading_gives_the_same_ids_and_the_same_bytes(tmp_path: Path
         (None, "cannot read"),
         (b'{"kind": "word", "tok', "damaged"),
         (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"),
         (b"[1]", "expected a JSON object"),
         (b'{"kind": "char", "tokens": ["a"]}', "no word vocabulary"),
         (b'{"kind": "word", "tokens": ["a", 3]}', "list of strings"),
