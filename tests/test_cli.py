@@ -219,6 +219,28 @@ def test_a_users_yaml_is_checked_like_ours(capsys: Capture, elsewhere: Path) -> 
     assert "modle" in mistake(capsys, *words)
 
 
+@pytest.mark.parametrize("place", ["--config-dir mine", "hydra.searchpath=[mine]"])
+@pytest.mark.parametrize("ending", [".yml", ".YAML"])
+def test_an_option_that_ends_otherwise_than_in_yaml_is_named(
+    capsys: Capture, elsewhere: Path, place: str, ending: str
+) -> None:
+    (elsewhere / "mine" / "reward").mkdir(parents=True)
+    file = elsewhere / "mine" / "reward" / f"own{ending}"
+    file.write_text("defaults: [token_accuracy]\n")
+    told = mistake(capsys, "validate", *TINY, *place.split(), "reward=own")
+    assert f"reward=own: lies there as mine/reward/own{ending}, and the name of an option ends in .yaml" in told
+    assert f"mv mine/reward/own{ending} mine/reward/own.yaml" in told
+    file.rename(file.with_suffix(".yaml"))
+    assert tokenrl("validate", *TINY, *place.split(), "reward=own") == 0
+
+
+def test_what_an_option_brings_is_not_left_out_because_of_an_ending(capsys: Capture, elsewhere: Path) -> None:
+    (elsewhere / "mine" / "brings" / "model").mkdir(parents=True)
+    (elsewhere / "mine" / "brings" / "model" / "gru.yml").write_text("trainer: {steps: 1}\n")
+    told = mistake(capsys, "validate", *TINY, "--config-dir", "mine")
+    assert "mine/brings/model/gru.yml: would not be read: the name of an option ends in .yaml" in told
+
+
 def test_a_users_module_is_trusted_by_imports_alone(capsys: Capture, elsewhere: Path) -> None:
     (elsewhere / "conf" / "reward").mkdir(parents=True)
     (elsewhere / "conf" / "reward" / "mine.yaml").write_text("# mine\n_target_: user_rewards.Mine\nscale: 2.0\n")

@@ -18,6 +18,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.copies import own_example
 from tokenrl_cli.encoding import Encoded, Ragged, source_ids
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.unread import Unread, unknown_finding
 
 POOL = 50  # batches whose examples are sorted by length together
 FRESH = 2**31  # indices of an unlimited split are drawn below this
@@ -109,11 +110,7 @@ class Batching:
             text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
             found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
-            unknown, total = n[f"unknown_{side}_tokens"], n[f"{side}_tokens"]
-            if unknown:
-                share = f"{unknown:,} of {total:,} {side} tokens ({unknown / total:.2%})"
-                text = f"{name}: {share} are unknown to the tokenizer"
-                found.append(Finding(f"unknown_{side}_tokens", "note", 0, text, "tokenizer"))
+            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"])
         return found
 
     def _example(self, index: int) -> Example:
@@ -204,9 +201,13 @@ def evaluation_batches(
         yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
 
 
-def source_batch(sources: list[str], source_tokenizer: Tokenizer, max_source_length: int) -> Batch:
-    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone."""
+def source_batch(
+    sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
+) -> Batch:
+    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone. Counted in `unread`."""
     ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    if unread is not None:
+        unread.add(ragged)
     ids = torch.zeros(len(sources), 1, dtype=torch.int64)
     mask = torch.zeros(len(sources), 1, dtype=torch.bool)
     padded = ragged.padded(np.arange(len(sources)))

@@ -59,8 +59,8 @@ class Encoded:
         if demonstrations != references:
             self.clean = Ragged((ids + [eos] for ids in map(tokenizer.encode, references)), max_length)
         self.unknown = {
-            "source": _count(self.sources, source_tokenizer.unknown_id),
-            "target": _count(self.targets, tokenizer.unknown_id),
+            "source": count(self.sources, source_tokenizer.unknown_id),
+            "target": count(self.targets, tokenizer.unknown_id),
         }
         owner = np.repeat(np.arange(len(sizes)), sizes)  # of each pair: the row of its example
         kept = ~((self.targets.overlong | self.sources.overlong[owner]) & drop)
@@ -117,5 +117,6 @@ def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str], list[str]
     return sources, demonstrations, references, sizes
 
 
-def _count(ragged: Ragged, token: int | None) -> int:
+def count(ragged: Ragged, token: int | None) -> int:
+    """How often a token stands there; None never does."""
     return 0 if token is None else int((ragged.flat == token).sum())

@@ -64,10 +64,24 @@ def _parent(chain: list[BaseException]) -> Any:
 def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     by = re.match(r"In '([^']+)'", str(error))
+    key = f"{group}={name}" if group else name
+    if other := _other_ending(str(error), roots, group, name):
+        right = other.with_suffix(".yaml")
+        return UserError(key, f"lies there as {other}, and the name of an option ends in .yaml", f"mv {other} {right}")
     known = sorted(error.options or options(roots, group))
     place = f" (named in {by[1]})" if by and "/" in by[1] else ""
     listed = f"there are: {', '.join(known)}" if known else "the group is empty; --config-dir DIR adds your own"
-    return UserError(f"{group}={name}" if group else name, f"there is no such option{hint(name, known)}{place}", listed)
+    return UserError(key, f"there is no such option{hint(name, known)}{place}", listed)
+
+
+def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) -> Path | None:
+    """The file of an option that is not read because of its ending, .yml or .YAML."""
+    searched = [Path(found) for found in re.findall(r"path=file://(.*)", message)]
+    for folder in dict.fromkeys(root / group for root in [*roots, *searched]):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if file.suffix.lower() in (".yml", ".yaml") and file.suffix != ".yaml" and name in (file.stem, file.name):
+                return file
+    return None
 
 
 def _unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:

@@ -25,6 +25,9 @@ def roots(config_dir: str | None) -> list[Path]:
         return [conf_dir()]
     if not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}", "there is no such directory")
+    for file in sorted((Path(config_dir) / BRINGS).rglob("*.yml")):
+        right = file.with_suffix(".yaml")
+        raise UserError(str(file), "would not be read: the name of an option ends in .yaml", f"mv {file} {right}")
     return [conf_dir(), Path(config_dir)]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +48,119 @@ def test_generate_decodes_what_eval_decodes_in_any_batch_with_dropout_in_the_mod
             torch.manual_seed(size)  # of the global generator, which dropout would draw from
             assert tokenrl("generate", *given) == 0
             assert said.read_text("utf-8") == scored, (name, size)
+
+
+# --------------------------------------------------------------------------------------------- what it reads and writes
+
+PAIRS = [("one two three", "a b c"), ("four five", "d e"), ("six", "f"), ("four two one", "d b a")]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of words, taught enough to say something else for every source, and again for none."""
+    folder = tmp_path_factory.mktemp("words")
+    texts = "".join(json.dumps({"src": source, "refs": [target]}) + "\n" for source, target in PAIRS)
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.jsonl").write_text(texts, "utf-8")
+    plain = [each for each in TINY if not each.startswith(("dataset", "trainer.warm_start_steps"))]
+    data = ["dataset=jsonl", f"dataset.path={folder}", "dataset.max_source_length=4", "tokenizer=word"]
+    rate = ["warm_start.optimizer.lr=2e-2", "warm_start.optimizer.schedule.warmup_steps=0"]
+    steps = ["trainer.warm_start_steps=60", "trainer.steps=0", "trainer.eval_every=60"]
+    assert train(folder / "run", *plain, *data, *rate, *steps, tiny=False) == 0
+    return folder / "run"
+
+
+def generated(run: Path, content: bytes, *more: str) -> list[str]:
+    """The lines that are written for a file."""
+    given, said = run / "given.txt", run / "said.txt"
+    given.write_bytes(content)
+    said.unlink(missing_ok=True)
+    assert tokenrl("generate", f"ckpt={run}", f"input={given}", f"output={said}", *more) == 0
+    text = said.read_bytes().decode()
+    assert text.endswith("\n")
+    return text[:-1].split("\n")
+
+
+def piped(run: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, *more: str) -> int:
+    """The exit status of a command that reads `content`, by a locale that has no such letters."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), "ascii"))
+    return tokenrl("generate", f"ckpt={run}", *more)
+
+
+def test_a_line_is_the_same_text_with_or_without_a_mark_in_front_and_whatever_ends_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = generated(run, b"one two three\nfour five\n")
+    assert wanted == ["a b c", "d e"]
+    content = b"\xef\xbb\xbfone two three\r\nfour five"
+    assert generated(run, content) == generated(run, gzip.compress(content)) == wanted
+    capsys.readouterr()
+    assert piped(run, monkeypatch, content) == 0
+    assert capsys.readouterr() == ("a b c\nd e\n", "")
+
+
+@pytest.mark.parametrize("size", [1, 2, 64])
+def test_a_blank_line_gives_a_blank_line_and_the_others_are_what_they_are_without_it(run: Path, size: int) -> None:
+    content = b"\none two three\n\n   \n\t\nsix"
+    assert generated(run, content, f"batch_size={size}") == ["", "a b c", "", "", "", "f"]
+    assert generated(run, b"\n\n", f"batch_size={size}") == ["", ""]
+
+
+def test_wrong_bytes_on_standard_input_are_named_with_their_line_and_what_came_before_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert piped(run, monkeypatch, b"six\nf\xfcnf\n", "batch_size=1") == 2
+    out, err = capsys.readouterr()
+    assert out == "f\n" and "standard input: line 2 is not UTF-8: byte 0xfc" in err and "Traceback" not in err
+
+
+def test_what_the_model_could_not_read_is_counted_on_standard_error(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generated(run, b"six\n\nsix six six six six\nseven six six\n")
+    wanted = "1 of 3 sources was longer than 4 tokens and was cut; 1 of 8 source tokens (12.5 %) is unknown\n"
+    assert capsys.readouterr() == ("", wanted)
+
+
+@pytest.mark.parametrize("decode", ["greedy", "sample"])
+def test_samples_are_texts_without_a_source(run: Path, capsys: pytest.CaptureFixture[str], decode: str) -> None:
+    given = ["generate", f"ckpt={run}", f"decode={decode}", "samples=9"]
+    assert tokenrl(*given, "batch_size=4") == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 9 and (len(set(out.split("\n")[:9])) == 1) == (decode == "greedy")
+    assert err == ("greedy decoding gives the same text 9 times; decode=sample draws them\n" * (decode == "greedy"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["samples=2", "input=x.txt"], "samples=2: writes texts without a source, and input=x.txt has sources"),
+        (["samples=0"], "samples: must be at least 1, got 0"),
+        (["input=nowhere.txt"], "input=nowhere.txt: there is no such file"),
+        (["input=/"], "input=/: is a folder"),
+    ],
+)
+def test_an_input_that_cannot_be_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert tokenrl("generate", f"ckpt={run}", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_evaluation_counts_what_the_model_could_not_read(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["eval", f"ckpt={run}", f"out={tmp_path / 'eval'}"]
+    assert tokenrl(*given) == 0
+    assert "unknown" not in capsys.readouterr().err
+    texts = [{"src": "one two", "refs": ["a x", "b"]}, {"src": "one 2 three four five", "refs": ["c"]}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), "utf-8")
+    assert tokenrl(*given, f"dataset.path={tmp_path}") == 0
+    cut = "1 of 2 sources was longer than 4 tokens and was cut; 1 of 6 source tokens (16.7 %) is unknown"
+    assert f"{cut}; 1 of 4 reference tokens (25.0 %) is unknown\n" in capsys.readouterr().err
+
+
+def test_training_says_at_its_start_what_of_val_and_test_is_known(run: Path) -> None:
+    found = json.loads((run / "results.json").read_text("utf-8"))["findings"]
+    said = [(each["severity"], each["step"], each["text"]) for each in found if each["rule"] == "sources_in_train"]
+    assert said == [("note", 0, f"4 of 4 sources of {split} stand in train") for split in ("val", "test")]

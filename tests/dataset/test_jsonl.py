@@ -27,12 +27,13 @@ def written(folder: Path, *records: dict[str, Any], split: str = "train") -> Pat
 
 
 def test_a_line_is_an_example_with_its_further_columns(tmp_path: Path) -> None:
-    first = {"id": 7, "src": "x\u2028y", "refs": ["é", "f"], "topic": "news"}
+    first = {"id": 7, "src": "x\u2028y ", "refs": [" é", "f\t"], "topic": "news"}
     written(tmp_path, first, {"src": "z", "refs": ["g"], "n": 1})
     data = dataset(tmp_path)
     assert isinstance(data, Dataset) and data.size("train") == 2
-    assert data.example("train", 0) == Example("7", "x\u2028y", ["é", "f"], ["é", "f"], {"topic": "news", "n": None})
-    assert data.example("train", 1) == Example("2", "z", ["g"], ["g"], {"n": 1, "topic": None})
+    columns = {"id": 7, "topic": "news", "n": None}
+    assert data.example("train", 0) == Example("7", "x\u2028y ", [" é", "f\t"], [" é", "f\t"], columns)
+    assert data.example("train", 1) == Example("2", "z", ["g"], ["g"], {"n": 1, "id": None, "topic": None})
 
 
 def test_gzip_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None:
@@ -44,7 +45,9 @@ def test_gzip_windows_line_ends_a_byte_order_mark_and_blank_lines_are_read(tmp_p
 def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
     written(tmp_path, {"id": "1", "en": "x", "de": ["y"]})
     example = dataset(tmp_path, source_column="en", reference_column="de").example("train", 0)
-    assert (example.source, example.references, example.columns) == ("x", ["y"], {})
+    assert (example.source, example.references, example.columns) == ("x", ["y"], {"id": "1"})
+    with pytest.raises(UserError, match=r"dataset\.reference_column: must differ from dataset\.source_column=en"):
+        dataset(tmp_path, source_column="en", reference_column="en")
 
 
 def test_reversed_every_reference_is_a_source_and_equal_ones_are_merged(tmp_path: Path) -> None:
@@ -57,8 +60,8 @@ def test_reversed_every_reference_is_a_source_and_equal_ones_are_merged(tmp_path
     data = dataset(tmp_path, reverse=True)
     examples = [data.example("train", i) for i in range(data.size("train") or 0)]
     assert examples == [
-        Example("1.0", "Hallo!", ["Hi.", "Hello."], ["Hi.", "Hello."], {"n": 1}),
-        Example("1.1", "Servus!", ["Hi."], ["Hi."], {"n": 1}),
+        Example("1.0", "Hallo!", ["Hi.", "Hello."], ["Hi.", "Hello."], {"id": "1", "n": 1}),
+        Example("1.1", "Servus!", ["Hi."], ["Hi."], {"id": "1", "n": 1}),
     ]
 
 
@@ -81,7 +84,7 @@ def test_a_split_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
         (b'{"src": "x", "refs": ["y", " "]}\n', 1, "non-empty strings"),
         (b'{"src": "x", "refs": ["y", null]}\n', 1, "non-empty strings"),
         (b'{"src": "\\uD83D", "refs": ["y"]}\n', 1, "surrogate"),
-        (GOOD + GOOD + b'{"src": "\xe9"}\n', 3, "not UTF-8 text: byte 0xe9"),
+        (GOOD + b'{"src": "x", "src": "z", "refs": ["y"]}', 2, 'the key "src" twice'),
     ],
 )
 def test_a_bad_line_is_named_with_what_was_expected(tmp_path: Path, content: bytes, line: int, said: str) -> None:
@@ -90,6 +93,12 @@ def test_a_bad_line_is_named_with_what_was_expected(tmp_path: Path, content: byt
     with pytest.raises(UserError) as caught:
         dataset(tmp_path).size("train")
     assert caught.value.where == f"{path}, line {line}" and said in caught.value.problem
+
+
+def test_wrong_bytes_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(GOOD + GOOD + b'{"src": "\xe9"}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl: line 3 is not UTF-8: byte 0xe9"):
+        dataset(tmp_path).size("train")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])
@@ -111,6 +120,31 @@ def test_missing_files_and_folders_name_the_remedy(tmp_path: Path) -> None:
         dataset(tmp_path).size("val")
     with pytest.raises(UserError, match=r"no such folder\n.*data_root"):
         dataset(tmp_path / "nowhere").size("train")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["val.json", "val.JSONL", "Val.jsonl", "valid.jsonl", "dev.jsonl", "dev.jsonl.gz", "val.jsonl.zst", "val.ndjson"],
+)
+def test_a_file_that_may_be_meant_is_named(tmp_path: Path, name: str) -> None:
+    for each in (name, "validator.jsonl", "val", "notes.json"):
+        (tmp_path / each).write_bytes(GOOD)
+    with pytest.raises(UserError) as caught:
+        dataset(tmp_path).size("val")
+    assert caught.value.where == str(tmp_path / "val.jsonl") and caught.value.problem.endswith(f"but {name} lies there")
+    packed = name.endswith(".zst")
+    wanted = "unpack it" if packed else f"rename it to val.jsonl, or say +dataset.splits.val={name}"
+    assert caught.value.remedy.startswith(wanted)
+
+
+def test_no_other_file_is_taken_for_a_split(tmp_path: Path) -> None:
+    for each in ("train.jsonl", "validator.jsonl", "val", "val.txt"):
+        (tmp_path / each).write_bytes(GOOD)
+    (tmp_path / "dev.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"neither this file nor val\.jsonl\.gz\n"):
+        dataset(tmp_path).size("val")
+    with pytest.raises(UserError, match=r"train\.jsonl: is a file, expected the folder"):
+        dataset(tmp_path / "train.jsonl").size("train")
 
 
 @pytest.mark.parametrize(("key", "value"), [("max_source_length", 0), ("overlong", "cut")])

@@ -30,6 +30,24 @@ def test_samples_are_kept_with_their_texts(tmp_path: Path) -> None:
     assert json.loads(line)["hypothesis"] == "ä" and json.loads(line)["score"] == 0.5
 
 
+def test_a_column_of_the_reward_overwrites_none_of_ours(tmp_path: Path) -> None:
+    columns = {"score": ["high"], "step": ["up"], "note": ["n"]}
+    said = Evaluation(5, "train", "val", "greedy", {}, {}, ["h"], [["x"]], ["s"], [0.5], columns)
+    Journal(tmp_path).samples(said, 1)
+    found = json.loads((tmp_path / "samples.jsonl").read_text("utf-8"))
+    wanted = {"score": 0.5, "step": 5, "note": "n", "reward/score": "high", "reward/step": "up"}
+    assert {key: found[key] for key in wanted} == wanted
+
+
+def test_half_of_a_surrogate_pair_is_written_and_comes_back(tmp_path: Path) -> None:
+    said = Evaluation(5, "train", "val", "greedy", {}, {}, ["\ud800é\\"], [["\udfff"]], ["s"], [0.5])
+    Journal(tmp_path).samples(said, 1)
+    found = json.loads((tmp_path / "samples.jsonl").read_bytes())
+    assert (found["hypothesis"], found["references"]) == ("\ud800é\\", ["\udfff"])
+    Journal(tmp_path).results({"text": "\ud800"})
+    assert json.loads((tmp_path / "results.json").read_bytes()) == {"text": "\ud800"}
+
+
 def test_a_resume_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.metrics(1, "train", "train", None, 1.0, {"a": 1.0})

@@ -25,6 +25,20 @@ def test_items_are_found_as_whole_words_wherever_they_stand() -> None:
     assert scores([["Green"]], "green", lowercase=False) == [0]
 
 
+def test_a_word_goes_on_over_marks_and_joiners() -> None:
+    assert scores([["क"]] * 3, "कि", "\u093eक", "कि क") == [0, 0, 1]
+    assert scores([["می"]] * 2, "می\u200cخواهم", "می خواهم") == [0, 1]
+    assert scores([["e"], ["e\u0301"], ["\U0001f469"]], "e\u0301", "E\u0301.", "\U0001f468\u200d\U0001f469") == [
+        0,
+        1,
+        0,
+    ]
+
+
+def test_every_place_is_looked_at_also_where_two_overlap() -> None:
+    assert scores([["a a"], ["x"], ["x"]], "aa a a", "xx x", "xx_x x2") == [1, 1, 0]
+
+
 def test_nothing_to_mention_is_no_score() -> None:
     assert np.isnan(scores([[], " ", None], "a", "b", "c")).all()
 

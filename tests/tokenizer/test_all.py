@@ -14,6 +14,7 @@ import pytest
 
 from tests.data import real
 from tokenrl_cli.interfaces import Tokenizer
+from tokenrl_cli.lines import well_formed
 from tokenrl_cli.tokenizer.bpe import Bpe
 from tokenrl_cli.tokenizer.char import Char
 from tokenrl_cli.tokenizer.word import Word
@@ -48,6 +49,20 @@ def test_shipped_data_comes_back_from_every_tokenizer(name: str) -> None:
         tokenizer.train(texts if tokenizer.unknown_id is not None else texts[:100])
         for text in texts:
             assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", [Word, Char, Bpe])
+def test_half_of_a_surrogate_pair_ends_nothing(tmp_path: Path, kind: type[Word | Char | Bpe]) -> None:
+    text = "a\ud800 b\udfff \ud83d\ude00"
+    tokenizer = kind(400, 1)
+    tokenizer.train([text])
+    tokenizer.save(tmp_path)
+    other = kind(400, 1)
+    other.load(tmp_path)
+    ids = other.encode(text)
+    assert ids == tokenizer.encode(text)
+    assert other.decode(ids) == (well_formed(text) if kind is Bpe else text)
+    assert other.encode("never \udabc seen")
 
 
 @pytest.mark.parametrize(("module", "name"), [("word", "Word"), ("char", "Char"), ("bpe", "Bpe")])

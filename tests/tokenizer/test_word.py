@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenrl_cli.interfaces import Tokenizer, UserError
-from tokenrl_cli.tokenizer.word import Word
+from tokenrl_cli.tokenizer.word import PIECE, Word, _marked
 
 ODD = st.text(alphabet=" \t\n\r\x1c\x85\xa0\u2003\u2028'’aßé\u0301_.£7中", max_size=20)
+
+MARKS = "\u093f\u094d\u0903\u05b0\u064b\u0e31\u0301\ufe0f\u20e3\U000e0101\u200c\u200d"
+MARKED = st.text(alphabet=MARKS + "कतבاะea'\u200e\u2764\U0001f469\U0001f3fd .\n")
 
 
 def trained(*texts: str, vocabulary_size: int = 1000, min_count: int = 1) -> Word:
@@ -28,7 +31,7 @@ def test_decoding_gives_back_the_spacing(text: str) -> None:
 
 
 @settings(derandomize=True, deadline=None)
-@given(st.text(max_size=20) | ODD)
+@given(st.text(max_size=20) | ODD | MARKED)
 def test_any_text_without_unknown_words_comes_back_and_its_prefixes_are_prefixes_of_it(text: str) -> None:
     tokenizer = trained(text + " x")
     ids = tokenizer.encode(text)
@@ -44,6 +47,31 @@ def test_any_text_without_unknown_words_comes_back_and_its_prefixes_are_prefixes
 def test_prefixes_of_any_ids_are_their_decodings(ids: list[int]) -> None:
     tokenizer = trained("a b, c ... d 's e\t f  g h i j k l m n o p q")
     assert tokenizer.prefixes(ids) == [tokenizer.decode(ids[:t]) for t in range(len(ids) + 1)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["किताब", " मेज़", " पर", " है"],  # vowel signs, a nukta
+        ["क्षत्रिय"],  # conjuncts
+        ["می\u200cخواهم", " عَرَبِيّ"],  # a non-joiner inside a word, short vowels
+        ["שָׁלוֹם", ",", " ที่", " นี่"],
+        ["e\u0301te\u0301", "'e\u0301", " it", "'s", " \u0301a"],  # decomposed; a mark at the start of a word
+        ["\u2764\ufe0f", "\U0001f468\u200d", "\U0001f469", " 1\ufe0f\u20e3", "\n", "\u0301"],
+        ["a", ".\u0301", "b", " b\U000e0101"],  # a mark follows what it stands on
+    ],
+)
+def test_marks_and_joiners_belong_to_the_word_or_mark_they_stand_on(words: list[str]) -> None:
+    text = "".join(words)
+    tokenizer = trained(text + " x")
+    ids = tokenizer.encode(text)
+    assert [tokenizer.prefixes([i])[1].strip(" ") for i in ids] == [word.strip(" ") for word in words]
+    assert tokenizer.decode(ids) == text
+
+
+def test_a_text_without_marks_has_the_pieces_that_it_has_beside_a_mark() -> None:
+    text = "It 's isn't a l'été , the café's £20-25 ... 中文 \t 'Hi' x_y ''ab ’re"
+    assert PIECE.findall(text) == _marked().findall(text)
 
 
 def test_the_first_word_of_a_text_is_the_token_it_is_in_the_middle() -> None:
@@ -97,6 +125,7 @@ def test_saving_and_loading_gives_the_same_ids_and_the_same_bytes(tmp_path: Path
         (None, "cannot read"),
         (b'{"kind": "word", "tok', "damaged"),
         (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"),
         (b"[1]", "expected a JSON object"),
         (b'{"kind": "char", "tokens": ["a"]}', "no word vocabulary"),
         (b'{"kind": "word", "tokens": ["a", 3]}', "list of strings"),

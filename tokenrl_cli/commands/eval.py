@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.checkpoint import Checkpoint
     from tokenrl_cli.interfaces import Evaluation, Finding
     from tokenrl_cli.report.terminal import Display
+    from tokenrl_cli.train import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
 COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
@@ -54,6 +55,8 @@ def run(config: DictConfig) -> float | None:
         folder = folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings)
         results = write(folder, evaluation, str(saved.path), settings)
         show(shown, evaluation, results)
+        if said := unread(evaluation, task):
+            shown.message(said)
         stage = saved.state["stage"].replace("_", " ")
         shown.message(f"step {saved.step} ({stage}), written to {folder}")
     finally:
@@ -72,6 +75,22 @@ def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> Non
         shown.message(f"{name} {value}{interval}  {metric['signature']}")
     for finding in results["findings"]:
         shown.message(f"{finding['severity']}: {finding['text']}")
+
+
+def unread(evaluation: Evaluation, task: Task) -> str:
+    """What of the split the model did not get to read, in one line; "" where it read all. References are counted, too:
+    of what is unknown there, `nll` and `perplexity` say little."""
+    from tokenrl_cli.encoding import Ragged, source_ids
+    from tokenrl_cli.unread import Unread, unknown_share
+
+    counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
+    counts.add(Ragged(source_ids(task.source_tokenizer, evaluation.sources), counts.limit))
+    found = [said] if (said := counts.sentence()) else []
+    if task.tokenizer.unknown_id is not None:
+        ids = [i for references in evaluation.references for text in references for i in task.tokenizer.encode(text)]
+        if unknown := ids.count(task.tokenizer.unknown_id):
+            found.append(f"{unknown_share(unknown, len(ids), 'reference')} unknown")
+    return "; ".join(found)
 
 
 # ------------------------------------------------------------------------------------------- what was evaluated, where
@@ -201,7 +220,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
     part = folder / ".results.json.part"
-    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
     part.replace(folder / "results.json")
     return results
 
@@ -219,4 +238,6 @@ def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[st
 
 def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
-    path.write_text("".join(" ".join(text.splitlines()) + "\n" for text in texts), "utf-8")
+    from tokenrl_cli.lines import one_line
+
+    path.write_text("".join(one_line(text) + "\n" for text in texts), "utf-8")

@@ -1,11 +1,14 @@
-"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line in, one line out, in order."""
+"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line in, one line out, in order.
+
+A blank line gives a blank line. With `samples=N` nothing is read, and N texts are written.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from tokenrl_cli.interfaces import Model
     from tokenrl_cli.train import Task
+    from tokenrl_cli.unread import Unread
 
 
 def run(config: DictConfig) -> None:
@@ -21,9 +25,12 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.eval import with_overrides
     from tokenrl_cli.commands.keys import Generate
+    from tokenrl_cli.lines import one_line
+    from tokenrl_cli.unread import Unread
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)
+    require_input(plain["input"], plain["samples"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain) | {"metrics": {}}
     check(whole, plain["imports"])
@@ -32,35 +39,63 @@ def run(config: DictConfig) -> None:
     precision = assemble.precision_of(plain["precision"])
     task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
-    source = _opened(plain["input"])
-    with source as lines, _sink(plain["output"]) as out:
-        for part, sources in enumerate(_chunks(lines, plain["batch_size"], plain["input"] or "standard input")):
-            for text in decoded(policy, task, sources, part):
-                out.write(" ".join(text.splitlines()) + "\n")
+    unread = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
+    with _sink(plain["output"]) as out:
+        sources = sources_of(plain["input"], plain["samples"])
+        for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
+            for text in decoded(policy, task, chunk, part, unread):
+                out.write(one_line(text) + "\n")
             out.flush()
+    name, wanted = task.decoding.name, plain["samples"] or 1
+    if wanted > 1 and name != "sample":
+        print(f"{name} decoding gives the same text {wanted:,} times; decode=sample draws them", file=sys.stderr)
+    if said := unread.sentence():
+        print(said, file=sys.stderr)
 
 
-def decoded(policy: Model, task: Task, sources: list[str], part: int) -> list[str]:
-    """One text a source; the draws of a sampling decoder depend on the seed and on `part` alone."""
+def decoded(policy: Model, task: Task, sources: list[str | None], part: int, unread: Unread) -> list[str]:
+    """One text a source, "" for None; the draws of a sampling decoder depend on the seed and on `part` alone.
+
+    What of the sources the model does not get to read is counted in `unread`.
+    """
     from tokenrl_cli import streams
     from tokenrl_cli.batching import source_batch
     from tokenrl_cli.train import episodes
 
-    batch = source_batch(sources, task.source_tokenizer, task.dataset.max_source_length).to(task.device)
+    given = [source for source in sources if source is not None]
+    if not given:
+        return [""] * len(sources)
+    batch = source_batch(given, task.source_tokenizer, task.dataset.max_source_length, unread).to(task.device)
     with task.numerics():
         rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
-    return [task.tokenizer.decode(ids[:length]) for ids, length in rows]
+    texts = iter([task.tokenizer.decode(ids[:length]) for ids, length in rows])
+    return ["" if source is None else next(texts) for source in sources]
 
 
-def _opened(path: str | None) -> Any:
+def require_input(path: str | None, samples: int | None) -> None:
+    """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
     from tokenrl_cli.interfaces import UserError
 
-    if path is None:
-        return nullcontext(sys.stdin)
-    if not Path(path).is_file():
+    if samples is not None and path is not None:
+        problem = f"writes texts without a source, and input={path} has sources"
+        raise UserError(f"samples={samples}", problem, "give one of the two")
+    if samples is not None and samples < 1:
+        raise UserError("samples", f"must be at least 1, got {samples}")
+    if path is not None and not Path(path).exists():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
-    return Path(path).open(encoding="utf-8")
+    if path is not None and Path(path).is_dir():
+        raise UserError(f"input={path}", "is a folder", "give a text file, one source a line")
+
+
+def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
+    """The lines of the input, as they come, None for a blank one; or `samples` empty sources."""
+    from tokenrl_cli.lines import read_lines, standard_input
+
+    if samples is not None:
+        return repeat("", samples)
+    lines = standard_input() if path is None else read_lines(Path(path))
+    return (line if line.strip() else None for line in lines)
 
 
 def _sink(path: str | None) -> Any:
@@ -73,11 +108,6 @@ def _sink(path: str | None) -> Any:
     return Path(path).open("w", encoding="utf-8")
 
 
-def _chunks(lines: Any, size: int, name: str) -> Iterator[list[str]]:
-    from tokenrl_cli.interfaces import UserError
-
-    try:
-        while chunk := [line.rstrip("\r\n") for line in islice(lines, size)]:
-            yield chunk
-    except UnicodeDecodeError as error:
-        raise UserError(name, f"is not UTF-8 text: {error}", "convert it, e.g. with iconv") from None
+def _chunks(sources: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+    while chunk := list(islice(sources, size)):
+        yield chunk

@@ -37,6 +37,7 @@ class Generate:
     decode: Decoding
     ckpt: str
     input: str | None
+    samples: int | None
     output: str | None
     batch_size: int
     device: Literal["auto", "cpu", "cuda"]

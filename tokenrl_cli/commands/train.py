@@ -85,6 +85,7 @@ class Training:
         from tokenrl_cli.recorder import Interrupted
         from tokenrl_cli.rehearsal import differing_metrics
         from tokenrl_cli.train import rehearse
+        from tokenrl_cli.unread import split_findings
 
         found = rehearse(self.task, self._learns_from_rewards())
         if self.saved is not None:
@@ -94,6 +95,7 @@ class Training:
         done = self.saved.state["step"] if self.saved else 0
         self.recorder.display.start(str(self.directory), stages, done, facts(self.config, self.task, self.model))
         blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
+        found += split_findings(self.task.dataset, self.task.source_tokenizer, self.task.tokenizer)
         for finding in [*found, *differing_metrics(*blocks)]:
             self.recorder.note(finding)
         try:

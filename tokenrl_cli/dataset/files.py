@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
+from tokenrl_cli import lines
 from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"
+
+ALSO = {  # what others call the splits
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # what is not read
 
 
 def check_limits(max_source_length: int, overlong: str) -> None:
@@ -20,32 +26,38 @@ def check_limits(max_source_length: int, overlong: str) -> None:
 
 
 def find(directory: Path, name: str) -> Path:
-    """`directory/name`, or the same with .gz."""
+    """`directory/name`, or the same with .gz. Where neither is there, the error names a file that may be meant."""
+    if directory.is_file():
+        raise UserError(str(directory), f"is a file, expected the folder that {name} lies in", REMEDY)
     if not directory.is_dir():
         raise UserError(str(directory), "there is no such folder", REMEDY)
     for path in (directory / name, directory / f"{name}.gz"):
         if path.is_file():
             return path
-    raise UserError(str(directory / name), f"there is neither this file nor {name}.gz", REMEDY)
+    problem = f"there is neither this file nor {name}.gz"
+    if meant := _meant(directory, name):
+        split = name.partition(".")[0]
+        remedy = f"rename it to {name}, or say +dataset.splits.{split}={meant}"
+        if Path(meant).suffix in PACKED:
+            remedy = "unpack it: of packed files only those of gzip are read"
+        raise UserError(str(directory / name), f"{problem}, but {meant} lies there", remedy)
+    raise UserError(str(directory / name), problem, REMEDY)
+
+
+def _meant(directory: Path, name: str) -> str | None:
+    """A file whose name says the same in another way: Val.JSONL, val.json, valid.jsonl or dev.jsonl for val.jsonl."""
+    split, _, suffix = name.lower().partition(".")
+    for path in sorted(directory.iterdir()):
+        stem, _, rest = path.name.lower().partition(".")
+        ending = rest == suffix or rest.startswith(f"{suffix}.") or (suffix == "jsonl" and "json" in rest)
+        if ending and stem in ALSO.get(split, (split,)) and path.is_file():
+            return path.name
+    return None
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without their ends. At least one."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(str(path), f"is no whole gzip file: {error}", "fetch or pack it again") from None
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        found = f"is not UTF-8 text: byte {content[error.start]:#04x}"
-        raise UserError(f"{path}, line {line}", found, "convert it, e.g. with iconv") from None
-    if not text.strip():
+    """The lines of a file that must hold something."""
+    found = list(lines.read_lines(path))
+    if not any(line.strip() for line in found):
         raise UserError(str(path), "is empty: expected at least one example")
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return found

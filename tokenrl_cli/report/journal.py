@@ -15,7 +15,7 @@ FILES = ("metrics.jsonl", "samples.jsonl")
 
 class Journal:
     """Appends whole lines, each written at once. NaN and infinity become null: the files are plain JSON. The
-    screen shows them as they are."""
+    screen shows them as they are. Half of a surrogate pair is written as JSON can: \\ud800."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -30,7 +30,8 @@ class Journal:
         self._append("metrics.jsonl", record | {"time": round(time, 3), "metrics": metrics})
 
     def samples(self, evaluation: Evaluation, count: int) -> None:
-        """The first `count` texts of an evaluation."""
+        """The first `count` texts of an evaluation, with what the reward says of each; where that has a name of ours,
+        as reward/NAME."""
         where = {"step": evaluation.step, "stage": evaluation.stage, "split": evaluation.split}
         for i in range(min(count, len(evaluation.hypotheses))):
             said = {
@@ -39,13 +40,18 @@ class Journal:
                 "references": evaluation.references[i],
                 "score": evaluation.scores[i],
             }
-            said |= {name: values[i] for name, values in evaluation.columns.items()}
-            self._append("samples.jsonl", where | {"decode": evaluation.decode} | said)
+            said = where | {"decode": evaluation.decode} | said
+            more = {f"reward/{name}" if name in said else name: at[i] for name, at in evaluation.columns.items()}
+            self._append("samples.jsonl", said | more)
 
     def results(self, results: dict[str, Any]) -> None:
         """results.json, all of it or none: its presence says that the run is finished."""
         new = self.run / ".results.json.part"
-        new.write_text(json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        new.write_text(
+            json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            "utf-8",
+            "backslashreplace",
+        )
         new.replace(self.run / "results.json")
 
     def position(self) -> dict[str, int]:
@@ -60,7 +66,7 @@ class Journal:
                 os.truncate(self.run / name, size)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.run / name).open("a", encoding="utf-8") as file:
+        with (self.run / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 

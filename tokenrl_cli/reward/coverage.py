@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.words import in_word
 
 
 class Coverage:
@@ -40,5 +41,14 @@ class Coverage:
         return [item.strip() for item in items if item.strip() and item.strip() not in self.unsaid]
 
     def _score(self, text: str, items: list[str]) -> float:
-        found = [re.search(rf"(?<!\w){re.escape(item)}(?!\w)", text, self.flags) is not None for item in items]
+        found = [_mentions(text, item, self.flags) for item in items]
         return sum(found) / len(found) if found else math.nan
+
+
+def _mentions(text: str, item: str, flags: int) -> bool:
+    """Whether an item occurs where no letter, digit, mark or joiner before or behind it makes it a part of a word."""
+    pattern = re.compile(re.escape(item), flags)
+    found = pattern.search(text)
+    while found and (in_word(text[found.start() - 1 : found.start()]) or in_word(text[found.end() : found.end() + 1])):
+        found = pattern.search(text, found.start() + 1)
+    return found is not None

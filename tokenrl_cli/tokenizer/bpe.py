@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.lines import well_formed
 from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along
@@ -32,7 +33,8 @@ LETTERS = _letters()
 
 class Bpe:
     """Tokens are sequences of bytes, made by joining the most frequent neighbours within a word
-    (arXiv:1508.07909, on bytes: arXiv:1909.03341). Nothing is unknown, and decode(encode(x)) == x for every text.
+    (arXiv:1508.07909, on bytes: arXiv:1909.03341). Nothing is unknown, and decode(encode(x)) == x for every text;
+    half of a surrogate pair, which no text has, comes back as U+FFFD.
 
     The start of a text counts as a space, as for `word`. A prefix that ends inside a character ends with U+FFFD.
     """
@@ -66,14 +68,14 @@ class Bpe:
             initial_alphabet=sorted(LETTERS),
             show_progress=False,
         )
-        engine.train_from_iterator((" " + text for text in texts), trainer)
+        engine.train_from_iterator((" " + well_formed(text) for text in texts), trainer)
         learned = json.loads(engine.to_str())["model"]
         tokens = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
         # Rebuilt, because the trained engine would read the name of EOS in a text as EOS.
         self._assign(tokens, [(left, right) for left, right in learned["merges"]])
 
     def encode(self, text: str) -> list[int]:
-        return self._engine.encode(" " + text).ids if text else []
+        return self._engine.encode(" " + well_formed(text)).ids if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
         return _text(b"".join([self._bytes[i] for i in ids]))

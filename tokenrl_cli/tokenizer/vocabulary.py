@@ -53,7 +53,7 @@ class Vocabulary:
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": self.kind, "tokens": self.tokens[RESERVED:]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
-        (directory / FILE).write_bytes(text.encode())
+        (directory / FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair: \\uD800
 
     def load(self, directory: Path) -> None:
         content = read_json(directory / FILE)
@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(str(path), f"cannot read the saved tokenizer: {reason}", "name a complete checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(str(path), f"the saved tokenizer is damaged: {error}", "use another checkpoint") from None
     if not isinstance(content, dict):
         raise UserError(str(path), "the saved tokenizer is damaged: expected a JSON object", "use another checkpoint")

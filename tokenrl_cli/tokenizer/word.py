@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
+from tokenrl_cli.words import marks
 
 # A clitic ('s, 't, 're), a word or a mark, each with the one space before it; any other white space by itself.
 # Every character is a word character, white space or neither, so the pieces of a text join to the text.
 PIECE = re.compile(r" ?['’]\w{1,2}(?!\w)| ?\w+| ?[^\w\s]|\s")
+
+
+@cache
+def _marked() -> re.Pattern[str]:
+    """PIECE for texts with combining marks or joiners, M: each belongs to what it stands on. Six times as slow."""
+    m = f"[{''.join(sorted(marks()))}]"
+    word = rf" ?\w+(?:{m}+\w*)*| ?{m}+\w(?:\w|{m})*"
+    return re.compile(rf" ?['’](?:\w{m}*){{1,2}}(?!\w|{m})|{word}| ?[^\w\s]{m}*|\s")
 
 
 class Word:
@@ -19,7 +29,8 @@ class Word:
 
     A mark and a word glued to the left one are tokens of their own without that space, so the vocabulary holds two
     forms only of what the data writes in two ways. The start of a text counts as a space: the first word of a sentence
-    is the token it would be in the middle. Hence decode(encode(x)) == x for any x without unknown words, and the text
+    is the token it would be in the middle. Combining marks and joiners belong to the word, the mark or the emoji that
+    they follow. Hence decode(encode(x)) == x for any x without unknown words, and the text
     of a prefix of the ids is a prefix of the text.
     """
 
@@ -54,4 +65,7 @@ class Word:
 
 
 def _pieces(text: str) -> list[str]:
-    return PIECE.findall(" " + text) if text else []
+    if not text:
+        return []
+    plain = text.isascii() or marks().isdisjoint(text)
+    return (PIECE if plain else _marked()).findall(" " + text)
