@@ -99,6 +99,7 @@ def refuse_unnamed(
 def carried(config: dict[str, Any]) -> list[str]:
     """What a command that goes on with a run of this resolved config must name again: its imports, and its data where
     they lie outside; as overrides."""
+    config = {key: value for key, value in config.items() if key != "init_from"}  # that was read when the run began
     own = data_root(None)
     found = [override("imports", config["imports"])] if config.get("imports") else []
     lying = outside(config, own)
@@ -112,3 +113,20 @@ def carried(config: dict[str, Any]) -> list[str]:
             value = value[part]
         found.append(override(key, value))
     return found
+
+
+def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: str | None) -> None:
+    """Says where a run was started of which a relative path is not here. `saved` is its own config, with data_root
+    filled in, `config` what would be read. Raises UserError."""
+    if not started_in or Path(started_in) == Path.cwd():
+        return
+    theirs = dict(texts(saved))
+    kept = {key: value for key, value in config.items() if key not in HANDLED}
+    for key, text in texts(kept):
+        if theirs.get(key) != text or not text or Path(text).is_absolute() or text.startswith("~"):
+            continue
+        there = names_files(key) or (os.sep in text and Path(started_in, text).exists())
+        if there and not Path(text).exists():
+            problem = f"is not here; the run was started in {started_in}"
+            remedy = "type the command there, or say where it is: data_root=DIR, or this key"
+            raise UserError(f"{key}={text}", problem, remedy)

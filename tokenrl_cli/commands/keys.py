@@ -27,6 +27,7 @@ class Train:
     data_root: str
     init_from: str | None
     resume: str | None
+    fallback: bool
     imports: list[str]
     source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
 
