@@ -14,8 +14,17 @@ from tokenrl_cli.interfaces import Finding, UserError
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 
 
-class NonFinite(ArithmeticError):
-    """A loss or gradient is infinite or not a number; the parameters are as they were before."""
+LARGEST = 1e9  # norm of all parameters; no network learns there, and the product of five of more overflows float32
+
+
+class NonFinite(UserError):
+    """A loss, a gradient, a parameter or a probability is infinite or not a number: the step that it arose in must not
+    count. `step` is that step where it was found later, in an evaluation."""
+
+    step: int | None = None
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("the policy", problem)
 
 
 class Optimizer:
@@ -44,6 +53,7 @@ class Optimizer:
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
+        _require_finite([p.detach() for p in parameters], lr)
         torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
         self.steps += 1
         return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
@@ -63,6 +73,13 @@ class Optimizer:
         self.inner.load_state_dict(self.inner.state_dict() | {"state": kept})
 
 
+def _require_finite(parameters: list[Tensor], lr: float) -> None:
+    """Whether a step has left parameters that can be computed with: one number of all of them. Raises NonFinite."""
+    size = float(nn.utils.get_total_norm(parameters))
+    if not size < LARGEST:
+        raise NonFinite(f"with a learning rate of {lr:g} the norm of the parameters became {size:g}")
+
+
 class Rows(Protocol):
     """Anything made of rows: a Rollout, or one with more to say of each row."""
 
@@ -80,7 +97,8 @@ def gradient_step(
     """One optimiser step on all rows, in `micro_batches` parts that are added up.
 
     `loss(rows)` is a sum over the part divided by the denominators of the *whole* rollout, and so are its metrics:
-    then the number of parts changes no result. Raises NonFinite before any parameter has changed.
+    then the number of parts changes no result. Raises NonFinite: for a loss or a gradient before any parameter has
+    changed, for a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)

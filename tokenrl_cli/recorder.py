@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tokenrl_cli import checkpoint
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
-from tokenrl_cli.optim import over_steps
+from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.report.journal import FILES, Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
@@ -248,7 +248,11 @@ class Recorder:
         examples = self.trainer.eval_examples if split == "val" else 0
         size, decoding = self.trainer.eval_batch_size, self.task.decoding
         progress = partial(self.display.evaluating, stage, split, step)
-        evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)
+        try:
+            evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)
+        except NonFinite as error:
+            error.step = step
+            raise
         self.journal.metrics(step, stage, split, evaluation.decode, self.elapsed, evaluation.metrics)
         self.journal.samples(evaluation, self.trainer.samples)
         self.display.evaluation(evaluation, self.trainer.samples)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tokenrl_cli import directory
+
 if TYPE_CHECKING:
     from tokenrl_cli.checkpoint import Checkpoint
     from tokenrl_cli.interfaces import Evaluation, Finding
@@ -39,6 +41,7 @@ def run(config: DictConfig) -> float | None:
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check(whole, plain["imports"])
+    refuse_strange_data(whole, saved.config)
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
@@ -60,6 +63,19 @@ def run(config: DictConfig) -> float | None:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
+
+
+def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Refuses files of this machine that only the checkpoint's config names, and says where it was made of those that
+    are not here. Raises UserError."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.continuation import given
+    from tokenrl_cli.outside import refuse_missing, refuse_unnamed
+
+    read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
+    refuse_unnamed(read, saved, given(HydraConfig.get().overrides.task))
+    refuse_missing(read, saved, saved.get("started_in"))
 
 
 def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -177,14 +193,19 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
     from tokenrl_cli.report.journal import plain
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
+    if folder.parent.is_symlink() and folder.parent.parent == Path(ckpt).parent.parent:
+        directory.require_own(folder.parent.parent)
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
     for stale in folder.glob("references.*.txt"):
-        stale.unlink()
+        directory.discard(stale)
     for number in range(max(len(references) for references in evaluation.references)):
         column = [refs[number] if number < len(refs) else "" for refs in evaluation.references]
         _lines(folder / f"references.{number}.txt", column)
-    save(folder / "statistics.npz", evaluation.corpus)
+    part = folder / ".statistics.part.npz"
+    directory.discard(part)
+    save(part, evaluation.corpus)
+    part.rename(folder / "statistics.npz")
     metrics = {}
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
@@ -200,9 +221,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "settings": settings,
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
-    part = folder / ".results.json.part"
-    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    part.replace(folder / "results.json")
+    directory.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 
@@ -219,4 +238,4 @@ def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[st
 
 def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
-    path.write_text("".join(" ".join(text.splitlines()) + "\n" for text in texts), "utf-8")
+    directory.write(path, "".join(" ".join(text.splitlines()) + "\n" for text in texts))

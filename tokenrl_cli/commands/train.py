@@ -164,8 +164,8 @@ class Training:
             last = self.directory / "checkpoints" / "last"
             kept = f"the last good checkpoint is {last.resolve()}" if last.exists() else "there is no checkpoint yet"
             raise UserError(
-                f"step {self.recorder.done + 1} of seed {self.task.seed}",
-                f"{error}: the run stopped and saved nothing of it; {kept}",
+                f"step {error.step or self.recorder.done + 1} of seed {self.task.seed}",
+                f"{error.problem}: the run stopped and saved nothing of it; {kept}",
                 f"lower the learning rate, or clip: {self.go_on} {STAGES[self.stage]}.optimizer.lr=...",
             ) from None
         except Interrupted as stop:
