@@ -173,6 +173,8 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
         place = place.parent / (linked(place.parent, place.name) or place.name)
     if (place / MANIFEST).is_file():
         return place.resolve()
+    if NAME.fullmatch(place.name) and place.is_dir() and not (place / CHECKPOINTS).is_dir():
+        raise UserError(str(place / MANIFEST), "is missing: this is no complete checkpoint", ANOTHER)
     if (place / CHECKPOINTS).is_dir():
         require_own(place)
         place = place / CHECKPOINTS

@@ -11,7 +11,7 @@ from typing import Any
 from tokenrl_cli import directory
 from tokenrl_cli.interfaces import UserError
 
-LARGEST = 64 * 2**20  # bytes of a JSON file: a state with long windows, a manifest with many files
+LARGEST = 64 * 2**20  # bytes of a state: a long window of numbers may stand in it
 LARGEST_CONFIG = 2**20
 DEEPEST = 60  # lists and dictionaries in each other
 NUMBER = re.compile(
