@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.running import TINY, tokenrl
+from tokenrl_cli.arguments import override, typed
 from tokenrl_cli.continuation import fresh, unused
 from tokenrl_cli.interfaces import UserError
 
@@ -82,7 +83,7 @@ def test_an_unfinished_run_is_not_overwritten_and_says_how_to_go_on(run: Path, c
     before = (run / "config.yaml").read_bytes()
     told = mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
     assert "holds an unfinished run" in told
-    assert f"tokenrl train resume={run}" in told
+    assert typed("train", override("resume", str(run))) in told
     assert (run / "config.yaml").read_bytes() == before
 
 
@@ -130,7 +131,7 @@ def test_what_is_in_the_way_of_a_directory_is_said(words: list[str], elsewhere: 
 
 def test_out_names_the_directory_of_a_run_and_a_run_in_it_is_not_overwritten(run: Path, capsys: Capture) -> None:
     told = mistake(capsys, "train", *TINY, f"out='{run}'")
-    assert f"out={run}: holds an unfinished run" in told and f"tokenrl train resume={run}" in told
+    assert f"out={run}: holds an unfinished run" in told and typed("train", override("resume", str(run))) in told
     (run / "results.json").write_text("{}")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"out='{run}'")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
