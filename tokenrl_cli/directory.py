@@ -152,14 +152,15 @@ def order(name: str) -> tuple[int, int]:
 
 
 def linked(folder: Path, link: str) -> str | None:
-    """The name of the checkpoint that `last`, `best` or `warm_start` points to; None where there is no such link."""
+    """The name of the checkpoint that `last`, `best` or `warm_start` points to; None where there is no such link, as in
+    a copy made by what follows links."""
     place = folder / link
-    if not os.path.lexists(place):
+    if not place.is_symlink():
         return None
-    target = os.readlink(place) if place.is_symlink() else None
-    if target is None or not NAME.fullmatch(target):
-        says = "is no link" if target is None else f"points to {target}"
-        raise UserError(str(place), f"{says}, must be a link to a checkpoint beside it", "name a checkpoint itself")
+    target = os.readlink(place)
+    if not NAME.fullmatch(target):
+        problem = f"points to {target}, must name a checkpoint beside it"
+        raise UserError(str(place), problem, "name a checkpoint itself")
     return target
 
 
@@ -178,7 +179,7 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     if (place / CHECKPOINTS).is_dir():
         require_own(place)
         place = place / CHECKPOINTS
-    links = [linked(place, name) for name in prefer]
+    links = [linked(place, name) or (name if (place / name / MANIFEST).is_file() else None) for name in prefer]
     found = [name for name in (*links, *reversed(names(place))) if name is not None]
     if not found:
         raise UserError(str(place), "holds no complete checkpoint", "give a run directory or one of its checkpoints/")
@@ -225,13 +226,15 @@ def point(run: Path, link: str, name: str) -> None:
         return
     discard(new)
     _do(os.symlink, name, new)
+    if place.is_dir() and not place.is_symlink():
+        drop(place)  # a copy of what a link named
     _do(os.rename, new, place)
     sync(folder)
 
 
-def require_own(run: Path) -> None:
+def require_own(run: Path, *folders: str) -> None:
     """Refuses a run whose folders are links: all in them would lie elsewhere."""
-    for name in (CHECKPOINTS, "eval", ".hydra"):
+    for name in folders or (CHECKPOINTS, ".hydra"):
         if (run / name).is_symlink():
             target = os.readlink(run / name)
             raise UserError(str(run / name), f"is a link to {target}: no link of a run is followed", "remove it")

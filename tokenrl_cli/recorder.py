@@ -316,7 +316,7 @@ class Recorder:
         """Goes on from a checkpoint: forgets what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
-        self.latest, self.warm_start = state["evaluated"], state["warm_start"]
+        self.latest, self.warm_start = state["evaluated"], state.get("warm_start")
         self.tokens, self.before = state["tokens"], state["elapsed"]
         self.unrewarded = state["unrewarded"]
         self.findings = [Finding(**finding) for finding in state["findings"]]

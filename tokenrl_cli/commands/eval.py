@@ -31,7 +31,7 @@ def run(config: DictConfig) -> float | None:
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Eval
+    from tokenrl_cli.commands.keys import Eval, Train
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> float | None:
     check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check(whole, plain["imports"])
+    check({key: value for key, value in whole.items() if key != "started_in"}, plain["imports"], Train)
     refuse_strange_data(whole, saved.config)
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
@@ -193,8 +193,8 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
     from tokenrl_cli.report.journal import plain
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
-    if folder.parent.is_symlink() and folder.parent.parent == Path(ckpt).parent.parent:
-        directory.require_own(folder.parent.parent)
+    if folder.parent == Path(ckpt).parent.parent / "eval":
+        directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
     for stale in folder.glob("references.*.txt"):

@@ -27,9 +27,9 @@ class Train:
     data_root: str
     init_from: str | None
     resume: str | None
-    fallback: bool
     imports: list[str]
     source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
+    fallback: bool = False
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(str(path), f"cannot read the saved tokenizer: {reason}", "name a complete checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(str(path), f"the saved tokenizer is damaged: {error}", "use another checkpoint") from None
     if not isinstance(content, dict):
         raise UserError(str(path), "the saved tokenizer is damaged: expected a JSON object", "use another checkpoint")
