@@ -23,7 +23,7 @@ def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
     """A run of the command, unless it is finished; one that was stopped goes on."""
     if (folder / "results.json").is_file():
         return
-    stopped = (folder / "checkpoints").is_dir()
+    stopped = (folder / "config.yaml").is_file()
     words = [f"resume={folder}"] if stopped else [*overrides, f"hydra.run.dir={folder}"]
     command = [sys.executable, "-m", "tokenrl_cli", "train", *words]
     done = subprocess.run(command, capture_output=quiet, text=True, check=False)

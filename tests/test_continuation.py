@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.running import TINY, tokenrl
+from tokenrl_cli.arguments import override, typed
 from tokenrl_cli.continuation import fresh, unused
 from tokenrl_cli.interfaces import UserError
 
@@ -49,8 +50,7 @@ def run(elsewhere: Path, capsys: Capture) -> Path:
     run = elsewhere / "run=1, the first"  # a name that overrides cannot hold without quotes
     checkpoint = run / "checkpoints" / "000012"
     checkpoint.mkdir(parents=True)
-    (run / ".hydra").mkdir()
-    (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config | {"imports": ["of_somebody"]}))
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"imports": ["of_somebody"], "started_in": "/nowhere"}))
     (checkpoint / "config.yaml").write_text(yaml.safe_dump(config))
     (checkpoint / "manifest.json").write_text("{}")
     for name in ("last", "best"):
@@ -74,17 +74,17 @@ def test_two_runs_of_the_same_second_get_two_directories(elsewhere: Path) -> Non
 
 def test_a_finished_run_is_not_overwritten(run: Path, capsys: Capture) -> None:
     (run / "results.json").write_text("{}")
-    before = (run / ".hydra" / "config.yaml").read_bytes()
+    before = (run / "config.yaml").read_bytes()
     assert "holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
-    assert (run / ".hydra" / "config.yaml").read_bytes() == before
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_an_unfinished_run_is_not_overwritten_and_says_how_to_go_on(run: Path, capsys: Capture) -> None:
-    before = (run / ".hydra" / "config.yaml").read_bytes()
+    before = (run / "config.yaml").read_bytes()
     told = mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
     assert "holds an unfinished run" in told
-    assert f"tokenrl train resume={run}" in told
-    assert (run / ".hydra" / "config.yaml").read_bytes() == before
+    assert typed("train", override("resume", str(run))) in told
+    assert (run / "config.yaml").read_bytes() == before
 
 
 def test_a_sweep_overwrites_no_run_either(elsewhere: Path, capsys: Capture) -> None:
@@ -97,13 +97,41 @@ def test_a_sweep_overwrites_no_run_either(elsewhere: Path, capsys: Capture) -> N
 def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
     assert unused(str(elsewhere), ".hydra") == ".hydra"
     (elsewhere / "checkpoints").mkdir()
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"without the config.yaml that it could go on with"):
         unused(str(elsewhere), ".hydra")
+
+
+def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Capture) -> None:
+    """A config of the user's; and links, through which Hydra and the log would write elsewhere."""
+    (elsewhere / "config.yaml").write_text("mine: 1\n")
+    assert "holds a config.yaml that is no run's" in mistake(capsys, "train", *TINY, "out=.")
+    assert (elsewhere / "config.yaml").read_text() == "mine: 1\n"
+    (elsewhere / "precious").mkdir()
+    (elsewhere / "precious" / "config.yaml").write_text("mine: 1\n")
+    for name, target in ((".hydra", "precious"), (".hydra/config.yaml", "precious/config.yaml"), ("train.log", "none")):
+        link = elsewhere / "run" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(elsewhere / target)
+        assert f"{name}: is a link to " in mistake(capsys, "train", *TINY, "model.hidden=0", "out=run")
+        link.unlink()
+    assert [path.name for path in (elsewhere / "precious").iterdir()] == ["config.yaml"]
+    assert (elsewhere / "precious" / "config.yaml").read_text() == "mine: 1\n" and not (elsewhere / "none").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["out=outputs/x"], ["-m", "seed=1,2"]])
+def test_what_is_in_the_way_of_a_directory_is_said(words: list[str], elsewhere: Path, capsys: Capture) -> None:
+    link = elsewhere / ("multirun" if "-m" in words else "outputs")
+    link.symlink_to("not/there")
+    told = mistake(capsys, "train", *TINY, *words)
+    assert f"{link.name} is a link to not/there, which is not there" in told
+    link.unlink()
+    link.write_text("")
+    assert f"{link.name} is a file" in mistake(capsys, "train", *TINY, *words)
 
 
 def test_out_names_the_directory_of_a_run_and_a_run_in_it_is_not_overwritten(run: Path, capsys: Capture) -> None:
     told = mistake(capsys, "train", *TINY, f"out='{run}'")
-    assert f"out={run}: holds an unfinished run" in told and f"tokenrl train resume={run}" in told
+    assert f"out={run}: holds an unfinished run" in told and typed("train", override("resume", str(run))) in told
     (run / "results.json").write_text("{}")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"out='{run}'")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
@@ -161,18 +189,42 @@ def test_imports_of_a_run_are_not_trusted_on_resume(run: Path, capsys: Capture) 
     assert composed(capsys, "train", f"resume={run}", "imports=[mine]")["imports"] == ["mine"]
 
 
-def test_a_resume_goes_on_with_what_the_last_one_changed(run: Path, capsys: Capture) -> None:
-    later = yaml.safe_load((run / ".hydra" / "config.yaml").read_text()) | {"seed": 6}
-    for number in (9, 10):
-        (run / ".hydra" / f"resume-{number}").mkdir()
-        (run / ".hydra" / f"resume-{number}" / "config.yaml").write_text(yaml.safe_dump(later | {"seed": number}))
-    assert composed(capsys, "train", f"resume={run}")["seed"] == 10
-
-
-def test_a_resume_that_was_a_mistake_leaves_no_trace(run: Path, capsys: Capture) -> None:
+def test_a_resume_that_was_a_mistake_changes_nothing(run: Path, capsys: Capture) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*.yaml")}
     assert "model.hidden=abc: must be int" in mistake(capsys, "train", f"resume={run}", "model.hidden=abc")
     assert {path: path.read_bytes() for path in run.rglob("*.yaml")} == before
+
+
+def test_data_root_is_that_of_whoever_goes_on(run: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["dataset"]["task"] = "${data_root}/set"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert composed(capsys, "train", f"resume={run}")["dataset"]["task"] == "/old/set"
+    monkeypatch.setenv("TOKENRL_DATA", "/mine")
+    assert composed(capsys, "train", f"resume={run}")["dataset"]["task"] == "/mine/set"
+    assert composed(capsys, "train", f"resume={run}", "data_root=/new")["dataset"]["task"] == "/new/set"
+
+
+def test_nothing_of_a_run_is_where_hydra_looks(run: Path, capsys: Capture) -> None:
+    """Its options, its logging and its launcher would run what they name; .hydra is a record that nobody reads."""
+    evil = "_target_: os.system\ncommand: touch evil\n"
+    logging = "version: 1\nhandlers:\n  x:\n    (): os.mkdir\n    path: evil\nroot:\n  handlers: [x]\n"
+    for root in (run, run / ".hydra"):
+        for group in ("job_logging", "hydra_logging", "launcher", "sweeper", "callbacks", "output"):
+            for name in ("run", "plain", "default", "basic", "none"):
+                file = root / "hydra" / group / f"{name}.yaml"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(logging if group.endswith("logging") else evil)
+        for name in ("hydra.yaml", "train.yaml", "_config_of_a_run.yaml", "overrides.yaml"):
+            (root / name).write_text(evil)
+        for name in ("model", "reward", "brings"):
+            (root / name).mkdir()
+    for path in (".hydra/config.yaml", ".hydra/resume-9/config.yaml"):
+        (run / path).parent.mkdir(parents=True, exist_ok=True)
+        (run / path).write_text("seed: ${oc.env:HOME}\n")
+    assert composed(capsys, "train", f"resume={run}")["seed"] == 5
+    assert "manifest" in mistake(capsys, "train", f"resume={run}")  # that of the fixture is empty
+    assert not Path("evil").exists() and "evil" not in (run / "train.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -194,26 +246,45 @@ def test_parts_are_fixed_on_resume(override: str, told: str, run: Path, capsys: 
 
 
 def test_what_is_no_run_is_not_resumed(run: Path, capsys: Capture) -> None:
-    (run / "checkpoints" / "last").unlink()
-    assert "has no checkpoint to go on from" in mistake(capsys, "train", f"resume={run}")
-    (run / ".hydra" / "config.yaml").unlink()
+    for word in ("--config-name=other", "--config-path=/"):
+        assert "cannot be given with resume" in mistake(capsys, "train", f"resume={run}", word)
+    (run / "config.yaml").unlink()
     assert "is not a run" in mistake(capsys, "train", f"resume={run}")
     assert "there is no such directory" in mistake(capsys, "train", "resume=nowhere")
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "told"),
     [
-        "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n      command: touch evil\n",
-        "defaults:\n  - model: lstm\n",
-        "- a list\n",
-        "a: [1\n",
+        (
+            "hydra:\n  callbacks:\n    x:\n      _target_: os.system\n      command: touch evil\n",
+            "must not set 'hydra'",
+        ),
+        ("defaults:\n  - model: lstm\n", "must not set 'defaults'"),
+        ("- a list\n", "must hold keys and values"),
+        ("a: [1\n", "cannot be read"),
+        ("a: " + "[" * 100_000, "levels deep"),
+        ("a: &a [1]\nb: *a\n", "an alias"),
+        ("reward:\n  name: ${oc.env:HOME}\n", "reward.name holds '${'"),
+        ("reward:\n  name: [1, 'x ${data_root}/y']\n", "reward.name.1 holds '${'"),
+        ("reward:\n  name: ${data_root}/${oc.env:HOME}\n", "reward.name holds '${'"),
+        ("reward:\n  name: ${data_root}_/x\n", "reward.name holds '${'"),
+        ("reward:\n  ${seed}: 1\n", "reward.${seed} holds '${'"),
+        ("data_root: ${data_root}\n", "data_root holds '${'"),
     ],
 )
-def test_a_runs_config_runs_nothing(text: str, run: Path, capsys: Capture) -> None:
-    (run / ".hydra" / "config.yaml").write_text(text)
-    assert "config.yaml" in mistake(capsys, "train", f"resume={run}")
-    assert not Path("evil").exists()
+def test_a_runs_config_is_plain_values(text: str, told: str, run: Path, capsys: Capture) -> None:
+    (run / "config.yaml").write_text(text)
+    said = mistake(capsys, "train", f"resume={run}", "--cfg", "job", "--resolve")
+    assert "config.yaml" in said and told in said and not Path("evil").exists()
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to("/etc/hostname")
+    assert "is a link to /etc/hostname" in mistake(capsys, "train", f"resume={run}")
+
+
+def test_a_config_that_could_not_be_gone_on_with_is_refused_at_the_start(capsys: Capture) -> None:
+    told = mistake(capsys, "train", "dataset=jsonl", "dataset.path=\\${x}/y", "out=run")
+    assert "dataset.path holds '${'" in told and not Path("run/config.yaml").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ ckpt=

@@ -1,7 +1,9 @@
 """A run's memory on disk: written atomically, verified when read, and nothing in it can run code.
 
 RUN/checkpoints/000120/ holds model.safetensors, optimizer.safetensors, algorithm.safetensors, state.json, config.yaml,
-tokenizer/ and manifest.json with the SHA-256 of each, written last. `last`, `best` and `warm_start` are relative links.
+tokenizer/ and manifest.json with the SHA-256 of each, written last. One that is kept to be evaluated alone has
+policy.safetensors, what policy() needs of the algorithm, in place of the optimiser's and the algorithm's tensors.
+`last`, `best` and `warm_start` are links beside them; directory.py makes every change and says in which order.
 """
 
 from __future__ import annotations
@@ -9,24 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tokenrl_cli import directory
+from tokenrl_cli.directory import ANOTHER, MANIFEST
 from tokenrl_cli.interfaces import Tokenizer, UserError
+from tokenrl_cli.records import read_json, read_yaml, yaml_text
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-TENSORS = ("model", "optimizer", "algorithm")
+TO_GO_ON = ("optimizer.safetensors", "algorithm.safetensors")  # what a run needs besides, and evaluation does not
+ALWAYS = ("model.safetensors", "state.json", "config.yaml")
+
+find = directory.find
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Checkpoint:
     tokenizer_dir: Path
 
 
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
 def save(
     run: Path,
     step: int,
@@ -51,13 +57,8 @@ def save(
     config: dict[str, Any],
     tokenizers: dict[str, Tokenizer],
 ) -> Path:
-    """Writes RUN/checkpoints/<step>, replacing one of the same step. A crash leaves the earlier ones as they were."""
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".*.part"):
-        shutil.rmtree(stale)
-    part, path = folder / f".{step:06d}.part", folder / f"{step:06d}"
-    part.mkdir()
+    """Writes RUN/checkpoints/<step>, or <step>-2 where that is taken. A crash leaves the earlier ones as they were."""
+    part, path = directory.building(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
     split = {
         "model": _untied(model),
@@ -69,41 +70,138 @@ def save(
     scalars = {key: value for key, value in algorithm.items() if key not in tensors}
     whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
-    (part / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), "utf-8")
+    (part / "config.yaml").write_text(yaml_text(config), "utf-8")
     for name, tokenizer in tokenizers.items():
         if name == "target" or tokenizer is not tokenizers["target"]:
             (part / "tokenizer" / name).mkdir(parents=True)
             tokenizer.save(part / "tokenizer" / name)
     _seal(part)
-    if path.exists():
-        path.rename(folder / f".{step:06d}.old.part")
-    part.rename(path)
-    _sync(folder)
-    for stale in folder.glob(".*.part"):
-        shutil.rmtree(stale)
+    directory.publish(part, path)
     return path
 
 
-def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint directory and verifies every file; UserError names the one that is damaged or missing."""
+def point(run: Path, name: str, path: Path) -> None:
+    """RUN/checkpoints/NAME -> path, a relative link replaced in one step."""
+    directory.point(run, name, path.name)
+
+
+def point_as(run: Path, saved: Checkpoint) -> None:
+    """Sets the links as the state of the newest checkpoint has them: a process that was killed may not have come to it.
+    What lies after that checkpoint, which was damaged, goes."""
+    folder = run / directory.CHECKPOINTS
+    directory.point(run, "last", saved.path.name)
+    best, start = saved.state.get("best"), saved.state.get("warm_start")
+    later = [name for name in directory.names(folder) if directory.order(name) > directory.order(saved.path.name)]
+    for link, step in (("best", best and best["step"]), ("warm_start", start)):
+        found = [name for name in directory.names(folder) if directory.order(name)[0] == step and name not in later]
+        if found:
+            directory.point(run, link, found[-1])
+        elif directory.linked(folder, link) in later:
+            directory.discard(folder / link)
+    for name in later:
+        directory.drop(folder / name)
+
+
+def prune(run: Path, keep_last: int, keep_best: int) -> None:
+    """Keeps the newest `keep_last` whole, and slim what a link names, what those call their best or their start, and
+    the `keep_best` with the highest scores."""
+    folder = run / directory.CHECKPOINTS
+    complete = [name for name in directory.names(folder) if (folder / name / MANIFEST).is_file()]
+    newest = complete[-keep_last:]
+    states = {name: read_json(folder / name / "state.json", "checkpoint")["run"] for name in complete}
+    named = {directory.linked(folder, link) for link in directory.LINKS}
+    steps = {(states[name].get("best") or {}).get("step") for name in newest}
+    steps |= {states[name].get("warm_start") for name in newest}
+    evaluated = {name: state.get("evaluated") for name, state in states.items()}
+    scores = {name: found["score"] for name, found in evaluated.items() if found and not math.isnan(found["score"])}
+    ranked = sorted(scores, key=lambda name: -scores[name])[:keep_best]
+    for name in complete:
+        if name in newest:
+            continue
+        if name in named or name in ranked or directory.order(name)[0] in steps:
+            slim(folder / name)
+        else:
+            directory.drop(folder / name)
+
+
+def slim(path: Path) -> None:
+    """Leaves the model and what policy() needs of the algorithm: enough to evaluate, not to go on."""
+    manifest = _manifest(path)
+    if all(name in manifest for name in TO_GO_ON):
+        tensors = _tensors(path / "algorithm.safetensors")
+        kept = {key: value for key, value in tensors.items() if key.startswith("policy.")}
+        part = path / ".policy.safetensors.part"
+        save_file(kept, part)
+        part.chmod((path / "state.json").stat().st_mode & 0o777)
+        directory.sync(part)
+        directory.publish(part, path / "policy.safetensors")
+        entries = {name: entry for name, entry in manifest.items() if name not in TO_GO_ON}
+        entries["policy.safetensors"] = _entry(path / "policy.safetensors")
+        directory.write(path / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
+    for name in TO_GO_ON:  # the manifest does not name them any more
+        directory.discard(path / name)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def load(path: Path, go_on: bool = False) -> Checkpoint:
+    """Reads a checkpoint directory and verifies every file; UserError names the one that is damaged or missing.
+
+    With `go_on` it must hold what a run goes on from; else the weights and the policy are enough.
+    """
     path = path.resolve()
-    manifest = _json(path / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise UserError(str(path), f"has checkpoint format {manifest.get('format')}, this version reads {FORMAT}")
-    for name, entry in manifest["files"].items():
-        if not (path / name).is_file():
-            raise UserError(str(path / name), "is missing from its checkpoint", "take another checkpoint of the run")
-        if _digest(path / name) != entry["sha256"]:
-            raise UserError(str(path / name), "is damaged: its SHA-256 differs", "take another checkpoint of the run")
-    state = _json(path / "state.json")
-    config = yaml.safe_load((path / "config.yaml").read_text("utf-8"))
+    manifest = _manifest(path)
+    for name, entry in manifest.items():
+        _verify(path, name, entry)
+    for each in (path / "tokenizer").rglob("*"):
+        if each.is_symlink() or not (each.is_dir() or each.relative_to(path).as_posix() in manifest):
+            raise UserError(str(each), "is no file that belongs to its checkpoint", ANOTHER)
+    whole = all(name in manifest for name in TO_GO_ON)
+    parts = TO_GO_ON if whole else ("policy.safetensors",)
+    if missing := [name for name in (*ALWAYS, *parts) if name not in manifest]:
+        raise UserError(str(path / MANIFEST), f"does not name {missing[0]}: this is no checkpoint", ANOTHER)
+    if go_on and not whole:
+        raise UserError(str(path), "was kept to be evaluated, without its optimiser: no run goes on from it", ANOTHER)
+    state = read_json(path / "state.json", "complete checkpoint", ANOTHER)
+    for key, kind in (("step", int), ("run", dict), ("algorithm", dict)):
+        if not isinstance(state.get(key), kind):
+            raise UserError(str(path / "state.json"), f"is damaged: {key} must be {kind.__name__}", ANOTHER)
+    config = read_yaml(path / "config.yaml")
     if "${" in json.dumps(config):
         raise UserError(
             str(path / "config.yaml"), "holds an unresolved ${...}", "a checkpoint's config is plain values"
         )
-    tensors = {name: _tensors(path / f"{name}.safetensors") for name in TENSORS}
-    algorithm = state["algorithm"] | tensors["algorithm"] | tensors["optimizer"]
-    return Checkpoint(path, state["step"], config, state["run"], algorithm, tensors["model"], path / "tokenizer")
+    algorithm = dict(state["algorithm"])
+    for name in parts:
+        algorithm |= _tensors(path / name)
+    model = _tensors(path / "model.safetensors")
+    return Checkpoint(path, state["step"], config, state["run"], algorithm, model, path / "tokenizer")
+
+
+def newest(run: Path, fallback: bool) -> Checkpoint | None:
+    """What a run goes on from: its newest checkpoint, None where it has none yet. UserError where that one is damaged;
+    with `fallback` the newest of those from which the run can go on."""
+    directory.require_own(run)
+    folder = run / directory.CHECKPOINTS
+    there = directory.names(folder)
+    last = directory.linked(folder, "last")
+    if last is not None and last not in there:
+        there.append(last)
+    there.sort(key=directory.order, reverse=True)
+    first: UserError | None = None
+    for name in there:
+        try:
+            return load(folder / name, go_on=True)
+        except UserError as error:
+            first = first or error
+            if not fallback:
+                break
+    if first is None:
+        return None
+    another = "fallback=true goes on from the newest checkpoint that is whole"
+    remedy = "no other is whole: start a new run" if fallback else f"an older one is taken only when asked: {another}"
+    raise UserError(first.where, first.problem, remedy) from None
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -117,63 +215,6 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
             raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {shapes}")
         with torch.no_grad():
             own[name].copy_(value)
-
-
-def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
-    """The checkpoint directory that a run, RUN/checkpoints/NAME or a checkpoint directory means."""
-    if (place / MANIFEST).is_file():
-        return place.resolve()
-    folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
-    for name in prefer:
-        if (folder / name / MANIFEST).is_file():
-            return (folder / name).resolve()
-    complete = _complete(folder) if folder.is_dir() else []
-    if not complete:
-        raise UserError(str(place), "holds no complete checkpoint", "give a run directory or one of its checkpoints/")
-    return complete[-1].resolve()
-
-
-def point(run: Path, name: str, path: Path) -> None:
-    """RUN/checkpoints/NAME -> path, a relative link replaced in one step."""
-    link, new = run / "checkpoints" / name, run / "checkpoints" / f".{name}.link"
-    new.unlink(missing_ok=True)
-    new.symlink_to(path.name)
-    new.replace(link)
-
-
-def prune(run: Path, keep_last: int, keep_best: int) -> None:
-    """Keeps what a link names, the newest `keep_last` and the `keep_best` with the highest scores; the latter slim."""
-    folder = run / "checkpoints"
-    complete = _complete(folder)
-    newest = complete[-keep_last:]
-    named = {path.name for path in complete for link in folder.iterdir() if link.is_symlink() and _same(link, path)}
-    evaluated = {path: _json(path / "state.json")["run"].get("evaluated") for path in complete}
-    scores = {path: found["score"] for path, found in evaluated.items() if found and not math.isnan(found["score"])}
-    ranked = sorted(scores, key=lambda path: -scores[path])
-    for path in complete:
-        if path in newest:
-            continue
-        if path.name in named or path in ranked[:keep_best]:
-            slim(path)
-        else:
-            shutil.rmtree(path)
-
-
-def slim(path: Path) -> None:
-    """Leaves the model and what policy() needs of the algorithm: enough to evaluate, not to go on."""
-    kept = {key: value for key, value in _tensors(path / "algorithm.safetensors").items() if key.startswith("policy.")}
-    if not _tensors(path / "optimizer.safetensors") and len(kept) == len(_tensors(path / "algorithm.safetensors")):
-        return
-    copy = path.parent / f".{path.name}.part"
-    shutil.copytree(path, copy)
-    (copy / MANIFEST).unlink()
-    save_file(kept, copy / "algorithm.safetensors")
-    save_file({}, copy / "optimizer.safetensors")
-    _seal(copy)
-    old = path.parent / f".{path.name}.old.part"
-    path.rename(old)
-    copy.rename(path)
-    shutil.rmtree(old)
 
 
 def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -199,23 +240,42 @@ def _untied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is not a dictionary)
-
-
-def _json(path: Path) -> dict[str, Any]:
     try:
-        read: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(str(path), "is missing: this is not a complete checkpoint") from None
-    except ValueError as error:
-        raise UserError(str(path), f"is damaged: {error}", "take another checkpoint of the run") from None
-    return read
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is not a dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(str(path), f"cannot be read as tensors: {error}", ANOTHER) from None
+
+
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint by name, with their digests."""
+    manifest = read_json(path / MANIFEST, "complete checkpoint", ANOTHER)
+    if manifest.get("format") != FORMAT:
+        raise UserError(str(path), f"has checkpoint format {manifest.get('format')}, this version reads {FORMAT}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(each, dict) and "sha256" in each for each in files.values()):
+        raise UserError(str(path / MANIFEST), "is damaged: files must have a sha256 each", ANOTHER)
+    return files
+
+
+def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Whether a file of a checkpoint is its own, and as it was written."""
+    file = path / name
+    if "\0" in name or ".." in file.parts or path not in file.parents or file.resolve() != file:
+        raise UserError(str(path / MANIFEST), f"names {name!r}, which lies outside its checkpoint", ANOTHER)
+    if not file.is_file():
+        raise UserError(str(file), "is missing from its checkpoint", ANOTHER)
+    if _digest(file) != entry["sha256"]:
+        raise UserError(str(file), "is damaged: its SHA-256 differs", ANOTHER)
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": _digest(path), "bytes": path.stat().st_size}
 
 
 def _seal(part: Path) -> None:
@@ -224,28 +284,6 @@ def _seal(part: Path) -> None:
     mode = (part / "state.json").stat().st_mode & 0o777  # what the umask gives; tensors are written for the owner alone
     for path in files:
         path.chmod(mode)
-        _sync(path)
-    entries = {
-        path.relative_to(part).as_posix(): {"sha256": _digest(path), "bytes": path.stat().st_size} for path in files
-    }
-    (part / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": entries}, indent=1), "utf-8")
-    _sync(part / MANIFEST)
-    _sync(part)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _complete(folder: Path) -> list[Path]:
-    """Checkpoints by step, oldest first; unfinished ones have no manifest or a hidden name."""
-    found = [path for path in folder.iterdir() if path.name.isdigit() and (path / MANIFEST).is_file()]
-    return sorted(found, key=lambda path: int(path.name))
-
-
-def _same(link: Path, path: Path) -> bool:
-    return os.readlink(link) == path.name
+        directory.sync(path)
+    entries = {path.relative_to(part).as_posix(): _entry(path) for path in files}
+    directory.write(part / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))

@@ -26,6 +26,7 @@ COMMANDS = {  # name -> what it does; each is a module of commands/
 }
 PLAIN = ("list", "copy")  # without a config
 PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
+RESUMED = "_config_of_a_run"  # the name of the config that a resume starts from; no file has it
 SAVED = ("eval", "generate")  # start from ckpt=
 
 
@@ -110,7 +111,7 @@ def overview() -> str:
 
 
 def _run(arguments: Arguments) -> None:
-    from tokenrl_cli.continuation import forget, one_directory, resumed
+    from tokenrl_cli.continuation import one_directory, resumed
 
     if arguments.command == "train":
         one_directory(arguments)
@@ -121,12 +122,8 @@ def _run(arguments: Arguments) -> None:
             print(said, flush=True)
     if arguments.command == "validate":
         _hydra(arguments.with_overrides("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console"))
-    elif arguments.command == "train" and (again := resumed(arguments)) is not arguments:
-        try:
-            _hydra(again)
-        except UserError:
-            forget(again)
-            raise
+    elif arguments.command == "train":
+        _hydra(*resumed(arguments))
     else:
         _hydra(arguments)
 
@@ -140,20 +137,22 @@ def _module(command: str) -> Any:
 # ----------------------------------------------------------------------------------------------------- inside Hydra
 
 
-def _hydra(arguments: Arguments) -> None:
-    """Composes the config and runs the command's task on it, or shows what was asked for."""
+def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
+    """Composes the config and runs the command's task on it, or shows what was asked for. `primary` is the config to
+    start from where it is not the command's own."""
     from tokenrl_cli.recipes import conf_dir, roots
 
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
-    _register(arguments)
+    _register(arguments, primary)
     task = _module(command).run
+    name = PRIMARY[command] if primary is None else RESUMED
     alone = arguments.runs and "--multirun" not in arguments.flags
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
 
-            run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])
+            run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
             run(_carried(task) if alone else task)()
     except Failed as failed:
         from tokenrl_cli.explain import explained
@@ -214,7 +213,7 @@ def _named(out: str | None, otherwise: str) -> str:
     return out or otherwise
 
 
-def _register(arguments: Arguments) -> None:
+def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     """What config files refer to by name: directories of runs, and the blocks of a checkpoint."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -226,6 +225,8 @@ def _register(arguments: Arguments) -> None:
     chosen = _named if shown else directory
     OmegaConf.register_new_resolver("tokenrl.directory", chosen, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
+    if primary is not None:
+        ConfigStore.instance().store(RESUMED, OmegaConf.create(primary), provider="tokenrl")
     if arguments.command in SAVED:
         completing = "--shell-completion" in arguments.flags
         groups = ("dataset", "reward", "algorithm", "")

@@ -6,38 +6,77 @@ a piece of Hydra: that would be evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.arguments import Arguments, key_of, quoted
+from tokenrl_cli.arguments import Arguments, key_of, override, quoted, typed, unquoted
+from tokenrl_cli.directory import CHECKPOINTS, MANIFEST, find
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import conf_dir
+from tokenrl_cli.outside import ROOT, carried
+from tokenrl_cli.records import read_yaml
 
+CONFIG = "config.yaml"  # of a run: what is true from its start or its last resume on
+FILLED_IN = "${data_root}"  # at the beginning of a path in it: whoever goes on says where that is
 TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
 FIXED = ("experiment", "out", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
 
 
-def unused(directory: str, subdirectory: str) -> str:
-    """`subdirectory`, unless `directory` holds a run already: then Hydra must not write there."""
-    run = Path(directory)
+def unused(place: str, subdirectory: str) -> str:
+    """`subdirectory`, unless `place` holds a run already, or what is no run's: then Hydra must not write there."""
+    run = Path(place)
     if (run / "results.json").exists():
-        raise UserError(f"out={directory}", "holds a finished run", "choose another directory")
-    if any((run / name).exists() for name in TRACES):
-        raise UserError(
-            f"out={directory}", "holds an unfinished run", f"go on with it: tokenrl train resume={directory}"
-        )
+        raise UserError(f"out={place}", "holds a finished run", "choose another directory")
+    config = os.path.lexists(run / CONFIG)
+    if any(os.path.lexists(run / name) for name in TRACES):
+        if not config:
+            problem = f"holds what a run leaves, without the {CONFIG} that it could go on with"
+            raise UserError(f"out={place}", problem, "choose another directory")
+        raise UserError(f"out={place}", "holds an unfinished run", f"go on with it: {_going_on(run)}")
+    record = run / ".hydra"
+    if config and not record.is_dir():
+        raise UserError(f"out={place}", f"holds a {CONFIG} that is no run's", "choose another directory")
+    if link := next((each for each in (record, *record.glob("*")) if each.is_symlink()), None):
+        raise UserError(str(link), f"is a link to {os.readlink(link)}: no link of a run is followed", "remove it")
     return subdirectory
 
 
+def _going_on(run: Path) -> str:
+    """The command for a run of which nothing but its place is known."""
+    try:
+        _, saved = config_of(run)
+        root = str(saved.get("data_root", ROOT))
+        return go_on(run, filled(saved, root))
+    except (UserError, OSError):
+        return typed("train", override("resume", str(run)))
+
+
 def directory(out: str | None, otherwise: str) -> str:
-    """The directory that `out=` names; without it a fresh one, made now."""
+    """The directory that `out=` names; without it a fresh one. Made now."""
     if not out:
         return fresh(otherwise)
     place = Path(out).expanduser()
-    if taken := next((each for each in (place, *place.parents) if each.exists() and not each.is_dir()), None):
-        raise UserError(f"out={out}", f"{taken} is a file", "choose another directory")
+    with _told(place, f"out={out}"):
+        place.mkdir(parents=True, exist_ok=True)
     return str(place)
+
+
+@contextmanager
+def _told(place: Path, where: str) -> Iterator[None]:
+    """Says what is in the way where a directory cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        for each in (place, *place.parents):
+            if each.is_symlink() and not each.exists():
+                problem = f"{each} is a link to {os.readlink(each)}, which is not there"
+                raise UserError(where, problem, "make that folder, remove the link, or give out=DIR") from None
+            if each.exists() and not each.is_dir():
+                raise UserError(where, f"{each} is a file", "choose another directory with out=DIR") from None
+        problem = f"cannot be made: {error.strerror or error}"
+        raise UserError(where, problem, "choose another directory with out=DIR") from None
 
 
 def one_directory(arguments: Arguments) -> None:
@@ -58,80 +97,119 @@ def fresh(path: str) -> str:
     """The directory, made now; with a number after its name where another run was faster."""
     number = 1
     while True:
-        candidate = Path(path if number == 1 else f"{path}-{number}")
-        try:
-            candidate.mkdir(parents=True)
-            return str(candidate)
-        except FileExistsError:
+        place = Path(path if number == 1 else f"{path}-{number}")
+        if os.path.lexists(place):
             number += 1
+            continue
+        with _told(place.parent, path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir()
+            return str(place)
+        except FileExistsError:
+            continue  # another run was faster, and the next name is tried
+        except OSError as error:
+            raise UserError(path, f"cannot be made: {error.strerror or error}", "give out=DIR") from None
+
+
+def go_on(run: Path | str, config: dict[str, Any]) -> str:
+    """The command that goes on with a run of this resolved config, to be pasted as it is."""
+    return typed("train", override("resume", str(run)), *carried(config))
 
 
 # ----------------------------------------------------------------------------------------------------------- resume=
 
 
-def resumed(arguments: Arguments) -> Arguments:
-    """`resume=RUN`: the run's own config as the primary one, and the output back into RUN."""
+def resumed(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
+    """`resume=RUN`: the command line that puts out into RUN again, and the run's own config as the primary one.
+
+    Nothing of RUN is where Hydra looks for files: its config is one node among ours, of plain values.
+    """
     asked = arguments.value("resume")
     if asked in (None, "", "null"):
-        return arguments
+        return arguments, None
     if "--multirun" in arguments.flags:
         raise UserError(f"resume={asked}", "one run is resumed at a time", "leave out -m")
+    for flag in ("--config-name", "--config-path"):
+        if flag in arguments.flags:
+            raise UserError(flag, "cannot be given with resume: a run goes on with its own config", "leave it out")
     run = Path(str(asked))
-    if not run.is_dir():
+    if "${" in str(asked) or not run.is_dir():
         raise UserError(f"resume={asked}", "there is no such directory", "give a run's directory, as train printed it")
-    before = resumptions(run)
-    config = (before[-1] if before else run / ".hydra") / "config.yaml"  # with what the last resume changed
-    if not config.is_file():
-        raise UserError(f"resume={asked}", "is not a run: it has no .hydra/config.yaml")
-    if not (run / "checkpoints" / "last").exists():
-        raise UserError(f"resume={asked}", "has no checkpoint to go on from", "start a new run")
-    saved = _plain(config)
-    for key in ("defaults", "hydra"):
-        if key in saved:
-            raise UserError(str(config), f"must not set {key!r}: it would run what it names")
+    if not os.path.lexists(run / CONFIG):
+        began = any(os.path.lexists(run / name) for name in TRACES)
+        remedy = "give a run's directory, as train printed it"
+        raise UserError(f"resume={asked}", f"is not a run: it has no {CONFIG}", "start a new run" if began else remedy)
+    _, saved = config_of(run)
     _refuse_parts(arguments, saved)
-    number = 1 + (_number(before[-1]) if before else 0)
-    again = arguments.without("resume").with_flags(config_path=str(config.parent.resolve()), config_name="config")
-    if arguments.value("imports") is None:  # the run's own are not trusted: they may be another's
-        again = again.with_overrides("imports=[]")
-    return again.with_overrides(
+    node = saved | {"data_root": os.environ.get("TOKENRL_DATA") or saved.get("data_root", ROOT)}
+    node |= {"imports": [], "fallback": False}  # its imports are not trusted: they may be another's
+    again = arguments.without("resume").with_overrides(
         f"resume={quoted(str(run))}",
-        f"hydra.searchpath=[{quoted('file://' + str(conf_dir()))}]",
-        "hydra/job_logging=run",
-        "hydra/hydra_logging=plain",
         "hydra.job.chdir=false",
         f"hydra.run.dir={quoted(str(run))}",
-        f"hydra.output_subdir=.hydra/resume-{number}",
+        "hydra.output_subdir=null",
     )
+    defaults = ["_self_", {"override hydra/job_logging": "run"}, {"override hydra/hydra_logging": "plain"}]
+    return again, {"defaults": defaults, **node}
 
 
-def resumptions(run: Path) -> list[Path]:
-    """Where Hydra wrote the config of each earlier resume, the oldest first."""
-    return sorted((run / ".hydra").glob("resume-*"), key=_number)
+def config_of(run: Path) -> tuple[str | None, dict[str, Any]]:
+    """The folder that a run was started in, and its config.yaml as plain values: a path may begin with ${data_root},
+    and nothing else in it may name a variable. Raises UserError."""
+    file = run / CONFIG
+    saved = read_yaml(file)
+    for key in ("defaults", "hydra"):
+        if key in saved:
+            raise UserError(str(file), f"must not set {key!r}: it would run what it names")
+    started_in = saved.pop("started_in", None)  # a note, no setting
+    require_plain(saved, str(file))
+    return started_in if isinstance(started_in, str) else None, saved
 
 
-def _number(folder: Path) -> int:
-    text = folder.name.rpartition("-")[2]
-    return int(text) if text.isdigit() else 0
+def require_plain(config: dict[str, Any], where: str) -> None:
+    """Refuses a config with '${' in a key or in a value, but for ${data_root} at the beginning of a path."""
+    for key, text in keys_and_texts(config):
+        rest = text.removeprefix(FILLED_IN) if text.startswith((f"{FILLED_IN}/",)) or text == FILLED_IN else text
+        if "${" in rest or "${" in key or (key == "data_root" and rest != text):
+            raise UserError(
+                where, f"{key} holds '${{': the config of a run is plain values", f"give {key} another value"
+            )
 
 
-def forget(arguments: Arguments) -> None:
-    """Of a resume that was a mistake: it must not be where the next one starts from."""
-    import shutil
+def kept(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """What a run's config.yaml says of the resolved `config`, whose `raw` values may name ${data_root}."""
+    if isinstance(raw, dict) and isinstance(config, dict):
+        return {key: kept(raw.get(key), value) for key, value in config.items()}
+    if isinstance(raw, list) and isinstance(config, list) and len(raw) == len(config):
+        return [kept(before, value) for before, value in zip(raw, config, strict=True)]
+    begins = isinstance(raw, str) and isinstance(config, str) and raw.startswith(FILLED_IN)
+    return raw if begins and "${" not in raw.removeprefix(FILLED_IN) else config
 
-    run, subdirectory = arguments.value("resume"), arguments.value("hydra.output_subdir")
-    if run and subdirectory:
-        shutil.rmtree(Path(run) / subdirectory, ignore_errors=True)
+
+def filled(value: Any, root: str) -> Any:
+    """A run's config with ${data_root} filled in."""
+    if isinstance(value, dict):
+        return {key: filled(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled(item, root) for item in value]
+    begins = isinstance(value, str) and value.startswith(FILLED_IN)
+    return root + value.removeprefix(FILLED_IN) if begins else value
+
+
+def given(overrides: Iterable[str]) -> dict[str, str]:
+    """What a command line says of single values: key -> value, without quotes."""
+    return {key_of(each): unquoted(each.partition("=")[2]) for each in overrides if "=" in each}
 
 
 def _refuse_parts(arguments: Arguments, saved: dict[str, Any]) -> None:
     """On resume values may change, but not the parts: their state would fit no longer."""
-    for override in arguments.rest:
-        key = key_of(override)
+    for word in arguments.rest:
+        key = key_of(word)
         part = ("/" in key or "@" in key) and not key.startswith("hydra/")
         if part or key in FIXED or isinstance(saved.get(key), dict):
             raise UserError(
-                override,
+                word,
                 "cannot be changed on resume: a run's parts are fixed, only single values may be given",
                 f"for another {key}, start a new run with init_from=RUN",
             )
@@ -191,23 +269,24 @@ def checkpoint_dir(arguments: Arguments) -> Path:
     asked = arguments.value("ckpt")
     if asked in (None, "", "null", "???"):
         raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
-    given = Path(str(asked))
-    if not given.exists():
+    place = Path(str(asked))
+    if not place.exists():
         raise UserError(f"ckpt={asked}", "there is no such directory", "give a run's directory, or a checkpoint in it")
-    for candidate in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
-        if (candidate / "config.yaml").is_file() and (candidate / "manifest.json").is_file():
-            return candidate
-    raise UserError(f"ckpt={asked}", "is neither a checkpoint nor a run with one")
+    if not ((place / MANIFEST).is_file() or (place / CHECKPOINTS).is_dir() or place.name == CHECKPOINTS):
+        raise UserError(f"ckpt={asked}", "is neither a checkpoint nor a run with one")
+    return find(place)
 
 
 def checkpoint_nodes(directory: Path) -> dict[str, dict[str, Any]]:
     """Option `checkpoint` of each group, and of the root (""): what a saved policy's config says."""
     file = directory / "config.yaml"
-    saved = _plain(file)
-    if broken := [where for where, value in _texts(saved, "") if "${" in value]:
+    saved = read_yaml(file)
+    if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:
         raise UserError(str(file), f"{broken[0]} holds '${{': a checkpoint's config is plain values")
     if missing := [key for key in ("dataset", "reward", "algorithm", "decode", "seed") if key not in saved]:
         raise UserError(str(file), f"is not the config of a checkpoint: it has no {', '.join(missing)}")
+    if wrong := [key for key in ("dataset", "reward", "algorithm", "decode") if not isinstance(saved[key], dict)]:
+        raise UserError(str(file), f"is not the config of a checkpoint: {wrong[0]} must be a block")
     root = str(saved.get("data_root", "data"))
     return {
         "dataset": {"dataset": _rerooted(saved["dataset"], root), "metrics": saved.get("metrics") or {}},
@@ -216,7 +295,7 @@ def checkpoint_nodes(directory: Path) -> dict[str, dict[str, Any]]:
         "": {
             "seed": saved["seed"],
             "data_root": f"${{oc.env:TOKENRL_DATA,{quoted(root)}}}",
-            "decode": {"max_length": saved["decode"]["max_length"]},
+            "decode": {"max_length": saved["decode"].get("max_length")},
         },
     }
 
@@ -225,29 +304,19 @@ def _rerooted(value: Any, root: str) -> Any:
     """Paths under the old data_root follow the new one: a checkpoint may come from another machine."""
     if isinstance(value, dict):
         return {key: _rerooted(item, root) for key, item in value.items()}
-    if isinstance(value, str) and value.startswith(f"{root}/"):
+    if isinstance(value, list):
+        return [_rerooted(item, root) for item in value]
+    if isinstance(value, str) and root and value.startswith(f"{root}/"):
         return "${data_root}" + value[len(root) :]
     return value
 
 
-def _plain(file: Path) -> dict[str, Any]:
-    """A YAML file as plain values, interpolations left as text."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file))
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
-        raise UserError(str(file), f"cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(str(file), "must hold keys and values")
-    return {str(key): value for key, value in content.items()}
-
-
-def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+def keys_and_texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a config under its whole key, and every key as a text of its own."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(str(key), where)
-            yield from _texts(item, f"{where}.{key}" if where else str(key))
+            inner = f"{where}.{key}" if where else str(key)
+            yield inner, ""
+            yield from keys_and_texts(item, inner)

@@ -14,8 +14,18 @@ from tokenrl_cli.interfaces import Finding, UserError
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 
 
-class NonFinite(ArithmeticError):
-    """A loss or gradient is infinite or not a number; the parameters are as they were before."""
+# Sum of the norms of all parameters: no network learns there, and the product of five of more overflows float32.
+LARGEST = 1e9
+
+
+class NonFinite(UserError):
+    """A loss, a gradient, a parameter or a probability is infinite or not a number: the step that it arose in must not
+    count. `step` is that step where it was found later, in an evaluation."""
+
+    step: int | None = None
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("the policy", problem)
 
 
 class Optimizer:
@@ -44,6 +54,7 @@ class Optimizer:
         for group in self.inner.param_groups:
             group["lr"] = lr
         self.inner.step()
+        _require_finite(parameters, lr)
         torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
         self.steps += 1
         return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
@@ -63,6 +74,14 @@ class Optimizer:
         self.inner.load_state_dict(self.inner.state_dict() | {"state": kept})
 
 
+@torch.no_grad()
+def _require_finite(parameters: list[nn.Parameter], lr: float) -> None:
+    """Whether a step has left parameters that can be computed with, at the price of one pass. Raises NonFinite."""
+    size = sum(torch.stack(torch._foreach_norm(parameters)).tolist())  # type: ignore[arg-type]
+    if not size < LARGEST:
+        raise NonFinite(f"with a learning rate of {lr:g} the norms of the parameters add up to {size:g}")
+
+
 class Rows(Protocol):
     """Anything made of rows: a Rollout, or one with more to say of each row."""
 
@@ -80,7 +99,8 @@ def gradient_step(
     """One optimiser step on all rows, in `micro_batches` parts that are added up.
 
     `loss(rows)` is a sum over the part divided by the denominators of the *whole* rollout, and so are its metrics:
-    then the number of parts changes no result. Raises NonFinite before any parameter has changed.
+    then the number of parts changes no result. Raises NonFinite: for a loss or a gradient before any parameter has
+    changed, for a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,11 @@ from typing import Any, Literal
 from tokenrl_cli import checkpoint
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
-from tokenrl_cli.optim import over_steps
-from tokenrl_cli.report.journal import Journal
+from tokenrl_cli.optim import NonFinite, over_steps
+from tokenrl_cli.report.journal import FILES, Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
+from tokenrl_cli.typecheck import mismatch
 
 WITHOUT_REWARD = 10  # batches on end without a single reward after which a run stops
 
@@ -99,6 +100,55 @@ class Trainer:
             raise UserError(f"trainer.{name}", f"must be {wanted}, got {getattr(self, name)}")
 
 
+MEASURED: dict[str, Any] = {"value": float, "better": int, "score": float, "step": int, "reward": float}
+STATE: dict[str, Any] = {  # what `Recorder.state` gives; a dictionary says what its values are
+    "stage": Literal["warm_start", "train"],
+    "step": int,
+    "stage_start": int,
+    "warm_start": int | None,
+    "best": MEASURED,
+    "evaluated": MEASURED,
+    "stale": int,
+    "stopped": str | None,
+    "tokens": int,
+    "unrewarded": int,
+    "window": {},
+    "spent": {"tokens": int, "rollout": float, "reward": float, "update": float},
+    "findings": list,
+    "elapsed": float,
+    "journal": dict.fromkeys(FILES, int),
+}
+
+
+def require_state(saved: checkpoint.Checkpoint) -> None:
+    """Whether a checkpoint holds the state of a run, as far as types tell. Raises UserError."""
+    wrong = list(_wrong(saved.state, STATE, ""))
+    wrong += [f"{key}: must be 0 or more" for key in ("step", "stage_start") if not wrong and saved.state[key] < 0]
+    for each in [] if wrong else saved.state["findings"]:
+        if not isinstance(each, dict) or each.keys() != {field.name for field in fields(Finding)}:
+            wrong.append("findings: one is no finding")
+    for name, seen in [] if wrong else saved.state["window"].items():
+        if not isinstance(seen, list) or any(mismatch(each, float) for each in seen):
+            wrong.append(f"window.{name}: must be a list of numbers")
+    if wrong:
+        problem = f"is not the state of a run: {wrong[0]}"
+        raise UserError(str(saved.path / "state.json"), problem, "take another checkpoint of the run")
+
+
+def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
+    """What is wrong with a value, or with what it holds."""
+    if value is None and wanted is MEASURED:  # nothing has been evaluated yet
+        return
+    if not isinstance(wanted, dict):
+        if problem := mismatch(value, wanted):
+            yield f"{where}: {problem}"
+    elif not isinstance(value, dict):
+        yield f"{where}: must be a dictionary"
+    else:
+        for key, kind in wanted.items():
+            yield from _wrong(value.get(key), kind, f"{where}.{key}".lstrip("."))
+
+
 class Recorder:
     """The observer of a run that keeps it on disk and shows it. All it remembers goes through `state` and back."""
 
@@ -111,9 +161,12 @@ class Recorder:
         model: Any,
         journal: Journal,
         display: Display,
+        go_on: str,
     ) -> None:
         self.run, self.config, self.trainer, self.task, self.model = run, config, trainer, task, model
         self.journal, self.display = journal, display
+        self.go_on = go_on  # the command that goes on with this run
+        self.warm_start: int | None = None  # step of the checkpoint that RL started from, once it has
         self.best: dict[str, Any] | None = None  # of this stage, by its monitor: as `_measured` gives it
         self.latest: dict[str, Any] | None = None  # the last evaluation on val, by trainer.monitor
         self.stale = 0  # evaluations since then
@@ -189,13 +242,17 @@ class Recorder:
             why = f"the {end} {self.trainer.warm_start_monitor} ({self.best['value']:.4g})"
         if self.trainer.warm_start_steps and self.trainer.steps:
             self.display.message(f"RL starts from step {start['step']} of the warm start, {why}")
-        self.best, self.stale, self.stopped = start, 0, None
+        self.best, self.stale, self.stopped, self.warm_start = start, 0, None, start["step"]
 
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
         examples = self.trainer.eval_examples if split == "val" else 0
         size, decoding = self.trainer.eval_batch_size, self.task.decoding
         progress = partial(self.display.evaluating, stage, split, step)
-        evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)
+        try:
+            evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)
+        except NonFinite as error:
+            error.step = step
+            raise
         self.journal.metrics(step, stage, split, evaluation.decode, self.elapsed, evaluation.metrics)
         self.journal.samples(evaluation, self.trainer.samples)
         self.display.evaluation(evaluation, self.trainer.samples)
@@ -241,6 +298,7 @@ class Recorder:
             "stage": stage.name,
             "step": done,
             "stage_start": stage.start,
+            "warm_start": self.warm_start,
             "best": self.best,
             "evaluated": self.latest if self.latest and self.latest["step"] == done else None,
             "stale": self.stale,
@@ -258,7 +316,7 @@ class Recorder:
         """Goes on from a checkpoint: forgets what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
-        self.latest = state["evaluated"]
+        self.latest, self.warm_start = state["evaluated"], state.get("warm_start")
         self.tokens, self.before = state["tokens"], state["elapsed"]
         self.unrewarded = state["unrewarded"]
         self.findings = [Finding(**finding) for finding in state["findings"]]
@@ -292,7 +350,7 @@ class Recorder:
             raise UserError(
                 f"step {done}",
                 f"no text of the last {self.unrewarded} batches has a reward: each is NaN, or None of a function",
-                f"mend the reward, then tokenrl train resume={self.run}",
+                f"mend the reward, then {self.go_on}",
             )
 
     def _count(self, stage: Stage, tokens: int, metrics: dict[str, float], seconds: dict[str, float]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout, UserError
+from tokenrl_cli.optim import NonFinite
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def generate(
 ) -> Samples:
     """`samples` episodes for each source, source-major; the source is read once. -> B = N * samples rows.
 
+    Raises NonFinite where a token that was chosen has no finite log-probability.
+
     Stops when every row has said EOS, or at `decoding.max_length` tokens. Rows that are done leave the computation as
     soon as they are a quarter of it. `forced` holds tokens [B, P] and where they are said whatever the policy would
     say, bool [B, P]; their log-probability is given as 0.
@@ -162,6 +165,8 @@ def generate(
             index = live.nonzero().squeeze(-1)
             rows, previous, state, live = rows[index], previous[index], state.reorder(index), live[index]
     assert logprobs is not None
+    if not bool(logprobs.isfinite().all()):
+        raise NonFinite("its probabilities are no numbers: the weights are too large to be computed with")
     length = int(mask.sum(-1).max())
     ended = (mask & (actions == eos_id)).any(-1)
     return Samples(
@@ -177,7 +182,8 @@ def _choose(logprobs: Tensor, draw: Tensor, decoding: Decoding) -> Tensor:
     total = cumulated[:, -1]
     below = torch.nextafter(total, torch.zeros_like(total))  # the product may round up to the total
     point = torch.minimum(draw * total, below)
-    return torch.searchsorted(cumulated, point.unsqueeze(-1), right=True).squeeze(-1)
+    found = torch.searchsorted(cumulated, point.unsqueeze(-1), right=True).squeeze(-1)
+    return found.clamp_max_(logprobs.shape[-1] - 1)  # beyond the last only where they are no numbers: see generate
 
 
 def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) -> Tensor | None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ SMALL = [
     "trainer.steps=2", "trainer.batch_size=8", "trainer.warm_start_batch_size=8", "trainer.eval_every=100",
     "trainer.eval_examples=8", "trainer.device=cpu", "trainer.gate=null",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where the data lie, so that `eval` need not be told again of each set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENRL_DATA", str(tmp_path_factory.getbasetemp()))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_a_run_trains_on_it_and_resumes_to_the_same_bits(run: Path, tmp_path: Pa
     chosen = ["reward=likelihood", f"reward.checkpoint={run}", f"init_from={run}", *options]
     assert train(tmp_path / "whole", *chosen, "trainer.warm_start_steps=0") == 0
     assert train(tmp_path / "part", *chosen, "trainer.warm_start_steps=0", "trainer.steps=3") == 0
-    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
+    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6", f"reward.checkpoint={run}") == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
     last = [line for line in lines(tmp_path / "whole") if line["split"] == "train"][-1]["metrics"]
     assert last["rewards/likelihood/mean"] < 0

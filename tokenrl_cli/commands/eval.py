@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tokenrl_cli import directory
+
 if TYPE_CHECKING:
     from tokenrl_cli.checkpoint import Checkpoint
     from tokenrl_cli.interfaces import Evaluation, Finding
@@ -30,7 +32,7 @@ def run(config: DictConfig) -> float | None:
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Eval
+    from tokenrl_cli.commands.keys import Eval, Train
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
@@ -39,7 +41,8 @@ def run(config: DictConfig) -> float | None:
     check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check(whole, plain["imports"])
+    check({key: value for key, value in whole.items() if key != "started_in"}, plain["imports"], Train)
+    refuse_strange_data(whole, saved.config)
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
@@ -63,6 +66,19 @@ def run(config: DictConfig) -> float | None:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
+
+
+def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Refuses files of this machine that only the checkpoint's config names, and says where it was made of those that
+    are not here. Raises UserError."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.continuation import given
+    from tokenrl_cli.outside import refuse_missing, refuse_unnamed
+
+    read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
+    refuse_unnamed(read, saved, given(HydraConfig.get().overrides.task))
+    refuse_missing(read, saved, saved.get("started_in"))
 
 
 def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -196,14 +212,19 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
     from tokenrl_cli.report.journal import plain
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
+    if folder.parent == Path(ckpt).parent.parent / "eval":
+        directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
     for stale in folder.glob("references.*.txt"):
-        stale.unlink()
+        directory.discard(stale)
     for number in range(max(len(references) for references in evaluation.references)):
         column = [refs[number] if number < len(refs) else "" for refs in evaluation.references]
         _lines(folder / f"references.{number}.txt", column)
-    save(folder / "statistics.npz", evaluation.corpus)
+    part = folder / ".statistics.part.npz"
+    directory.discard(part)
+    save(part, evaluation.corpus)
+    part.rename(folder / "statistics.npz")
     metrics = {}
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
@@ -219,9 +240,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "settings": settings,
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
-    part = folder / ".results.json.part"
-    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
-    part.replace(folder / "results.json")
+    directory.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 
@@ -240,4 +259,4 @@ def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
     from tokenrl_cli.lines import one_line
 
-    path.write_text("".join(one_line(text) + "\n" for text in texts), "utf-8")
+    directory.write(path, "".join(one_line(text) + "\n" for text in texts))

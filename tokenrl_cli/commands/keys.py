@@ -29,6 +29,7 @@ class Train:
     resume: str | None
     imports: list[str]
     source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
+    fallback: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import OmegaConf
 
 from tokenrl_cli.report.layout import number
 from tokenrl_cli.report.tables import aligned
@@ -36,9 +35,9 @@ class Summary(Callback):
         if len(files) < 2:
             return
         jobs = sorted((file.parent for file in files), key=lambda run: _number(run.name))
-        told = [_overrides(run) for run in jobs]
-        everywhere = set.intersection(*map(set, told))
         results = [json.loads((run / "results.json").read_text("utf-8")) for run in jobs]
+        told = [result["overrides"] for result in results]
+        everywhere = set.intersection(*map(set, told))
         ended = [result["test"]["final"] for result in results]
         decoded = ", ".join(dict.fromkeys(str(result["decode"]) for result in results))
         found = dict.fromkeys(name for each in ended for name in each)
@@ -52,11 +51,6 @@ class Summary(Callback):
     def _is_job(self, file: Path) -> bool:
         """A run of this sweep: neither an older one beside it, nor an evaluation of one."""
         return (file.parent / "checkpoints").is_dir() and file.stat().st_mtime >= self.began
-
-
-def _overrides(run: Path) -> list[str]:
-    file = run / ".hydra" / "overrides.yaml"
-    return [str(word) for word in OmegaConf.load(file)] if file.is_file() else [run.name]
 
 
 def _shown(metrics: dict[str, float | None], name: str) -> str:

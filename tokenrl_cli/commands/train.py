@@ -17,36 +17,85 @@ def run(config: DictConfig) -> float | None:
     """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
     from hydra.core.hydra_config import HydraConfig
 
+    from tokenrl_cli.continuation import unused
+    from tokenrl_cli.directory import locked
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    run, line = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
+    with locked(run):
+        if not plain["resume"]:
+            unused(str(run), "")  # nobody else has begun there in the meantime
+        record = _record(OmegaConf.to_container(config), plain)
+        if not plain["resume"]:
+            _keep(run, record)  # from now on the run can be gone on with
+        return _checked(plain, run, record, line).run()
+
+
+def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
+    """The run of a resolved config, after all that can be said of it without a step."""
+    from tokenrl_cli import checkpoint
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Train
     from tokenrl_cli.commands.validate import construct
+    from tokenrl_cli.continuation import config_of, filled, given
+    from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.outside import refuse_missing, refuse_unnamed
 
-    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
+    saved = None
+    if plain["resume"]:
+        started_in, theirs = config_of(run)
+        saved = checkpoint.newest(run, plain["fallback"])
+        read = plain if saved is None else {key: value for key, value in plain.items() if key != "init_from"}
+        theirs = filled(theirs, plain["data_root"])
+        refuse_unnamed(read, theirs, given(line))
+        refuse_missing(read, theirs, started_in)
+    elif plain["fallback"]:
+        raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to go on from")
     construct(plain)  # a value out of range is told now, not after the warm start
-    return Training(plain, Path(HydraConfig.get().runtime.output_dir)).run()
+    return Training(plain | {"started_in": str(Path.cwd())}, run, saved, record, line)
+
+
+def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """What config.yaml of the run says: all that is true from now on, resolved but for where the data are."""
+    from tokenrl_cli.continuation import kept, require_plain
+
+    record = kept(raw, plain) | {"resume": None, "fallback": False, "started_in": str(Path.cwd())}
+    require_plain({key: value for key, value in record.items() if key != "started_in"}, "config")
+    return record
+
+
+def _keep(run: Path, record: dict[str, Any]) -> None:
+    from tokenrl_cli.continuation import CONFIG
+    from tokenrl_cli.directory import write
+    from tokenrl_cli.records import yaml_text
+
+    write(run / CONFIG, yaml_text(record))
 
 
 class Training:
     """One run in one directory, from wherever it stands to its results."""
 
-    def __init__(self, config: dict[str, Any], run: Path) -> None:
+    def __init__(
+        self, config: dict[str, Any], run: Path, saved: Checkpoint | None, record: dict[str, Any], line: list[str]
+    ) -> None:
         from tokenrl_cli import assemble, checkpoint
-        from tokenrl_cli.continuation import refuse_changes
-        from tokenrl_cli.recorder import Recorder, Trainer
+        from tokenrl_cli.continuation import go_on, refuse_changes
+        from tokenrl_cli.recorder import Recorder, Trainer, require_state
         from tokenrl_cli.report.journal import Journal
         from tokenrl_cli.report.terminal import display
         from tokenrl_cli.scoring import reported
 
         self.config, self.directory, self.trust = config, run, config["imports"]
+        self.record, self.line, self.go_on = record, line, go_on(run, config)
         self.trainer = Trainer(**config["trainer"])
-        self.saved: Checkpoint | None = None
-        if config["resume"]:
-            self.saved = checkpoint.load(checkpoint.find(Path(config["resume"]), ("last",)))
-            refuse_changes(self.saved.config, self.saved.state["stage"], config)
+        self.saved = saved
+        if saved is not None:
+            require_state(saved)
+            refuse_changes(saved.config, saved.state["stage"], config)
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
-            self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]), ("best", "last")))
+            self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]).expanduser(), ("best", "last")))
         assemble.use_threads(self.trainer.threads)
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
@@ -58,7 +107,9 @@ class Training:
             checkpoint.restore(self.model, self.origin)
         if self.saved is None and self.origin is not None:
             self._check_start(self.origin)
-        self.recorder: Recorder = Recorder(run, config, self.trainer, self.task, self.model, Journal(run), display())
+        self.recorder: Recorder = Recorder(
+            run, config, self.trainer, self.task, self.model, Journal(run), display(), self.go_on
+        )
 
     def _check_start(self, origin: Checkpoint) -> None:
         """Refuses to begin from the model of a policy that is more than its model."""
@@ -79,6 +130,8 @@ class Training:
             )
 
     def run(self) -> float | None:
+        from tokenrl_cli import checkpoint
+        from tokenrl_cli.assemble import STAGES
         from tokenrl_cli.commands.facts import facts
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.optim import NonFinite
@@ -88,12 +141,17 @@ class Training:
         from tokenrl_cli.unread import split_findings
 
         found = rehearse(self.task, self._learns_from_rewards())
+        _keep(self.directory, self.record)
         if self.saved is not None:
+            checkpoint.point_as(self.directory, self.saved)
             self.recorder.resume(self.saved.state)
-        (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
+        elif self.config["resume"]:
+            self.recorder.journal.cut({})
         stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
         done = self.saved.state["step"] if self.saved else 0
         self.recorder.display.start(str(self.directory), stages, done, facts(self.config, self.task, self.model))
+        if self.config["resume"] and self.saved is None:
+            self.recorder.display.message("nothing was saved yet: the run begins again")
         blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
         found += split_findings(self.task.dataset, self.task.source_tokenizer, self.task.tokenizer)
         for finding in [*found, *differing_metrics(*blocks)]:
@@ -108,12 +166,12 @@ class Training:
             last = self.directory / "checkpoints" / "last"
             kept = f"the last good checkpoint is {last.resolve()}" if last.exists() else "there is no checkpoint yet"
             raise UserError(
-                f"step {self.recorder.done}, batch {self.recorder.done} of seed {self.task.seed}",
-                f"{error}: the run stopped before its parameters changed; {kept}",
-                f"lower the learning rate, or clip: tokenrl train resume={self.directory} algorithm.optimizer.lr=...",
+                f"step {error.step or self.recorder.done + 1} of seed {self.task.seed}",
+                f"{error.problem}: the run stopped and saved nothing of it; {kept}",
+                f"lower the learning rate, or clip: {self.go_on} {STAGES[self.stage]}.optimizer.lr=...",
             ) from None
         except Interrupted as stop:
-            self.recorder.display.message(f"saved; go on with: tokenrl train resume={self.directory}")
+            self.recorder.display.message(f"saved; go on with: {self.go_on}")
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
@@ -146,6 +204,7 @@ class Training:
     def _run(self, stage: Stage, done: int) -> None:
         from tokenrl_cli.train import run_stage
 
+        self.stage = stage.name
         if self.recorder.stopped is None and not self.recorder.over_budget():
             run_stage(stage, done, self.task, self.recorder)
 
@@ -209,6 +268,6 @@ class Training:
             rows[name] = recorder.evaluate(policy, "test", name, saved.step)
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
-        recorder.journal.results(summary)
+        recorder.journal.results(summary | {"overrides": self.line})
         recorder.display.final(summary, str(self.directory))
         return objective

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
+from tokenrl_cli import directory
 from tokenrl_cli.interfaces import Evaluation
 
 FILES = ("metrics.jsonl", "samples.jsonl")
@@ -46,13 +46,8 @@ class Journal:
 
     def results(self, results: dict[str, Any]) -> None:
         """results.json, all of it or none: its presence says that the run is finished."""
-        new = self.run / ".results.json.part"
-        new.write_text(
-            json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            "utf-8",
-            "backslashreplace",
-        )
-        new.replace(self.run / "results.json")
+        text = json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        directory.write(self.run / "results.json", text)
 
     def position(self) -> dict[str, int]:
         """How far each file is written, in bytes."""
@@ -60,14 +55,12 @@ class Journal:
 
     def cut(self, position: dict[str, int]) -> None:
         """Takes back all that was written after `position`, a torn last line included, and the results."""
-        (self.run / "results.json").unlink(missing_ok=True)
-        for name, size in position.items():
-            if (self.run / name).exists():
-                os.truncate(self.run / name, size)
+        directory.discard(self.run / "results.json")
+        for name in FILES:
+            directory.cut(self.run / name, position.get(name, 0))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.run / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        directory.append(self.run / name, json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:

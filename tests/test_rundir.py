@@ -1,0 +1,220 @@
+"""A run that was killed, damaged, or is somebody else's: what `resume=` and `eval` make of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.running import TINY, lines, tokenrl, train, weights
+from tokenrl_cli import directory
+from tokenrl_cli.continuation import CONFIG
+
+Capture = pytest.CaptureFixture[str]
+SHORT = ["trainer.warm_start_steps=3", "trainer.steps=3", "trainer.checkpoint_every=1", "trainer.eval_every=3",
+         "trainer.log_every=1", "trainer.samples=1"]  # fmt: skip
+
+
+def mistake(capsys: Capture, *words: str) -> str:
+    capsys.readouterr()
+    status = tokenrl(*words)
+    printed = capsys.readouterr().err
+    assert status == 2 and "Traceback" not in printed, printed
+    return printed[printed.rindex("tokenrl: ") :]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(run, *SHORT) == 0
+    return run
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it that is not finished."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    (run / "results.json").unlink()
+    return run
+
+
+def the_same(run: Path, whole: Path) -> None:
+    assert lines(run) == lines(whole)
+    for link in directory.LINKS:
+        assert weights(run, link) == weights(whole, link)
+    tests = [json.loads((each / "results.json").read_text())["test"] for each in (run, whole)]
+    assert tests[0] == tests[1]
+
+
+# ------------------------------------------------------------------------------------------------------------ killed
+
+
+class Killed(BaseException):
+    """As if the process had ended there."""
+
+
+@pytest.mark.parametrize("at", [1, 4, 25, 60, 100, 140])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    at: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """At some of the changes on disk: before the first checkpoint, in the warm start, at the switch, in RL; and once
+    more while it is put in order again. Where nothing was saved it begins again, and says so."""
+    real, run, count = directory._do, tmp_path / "run", 0
+
+    def dies(*words: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > at:
+            raise Killed
+        return real(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "_do", dies)
+        with pytest.raises(Killed):
+            train(run, *SHORT)
+        count = at - 2
+        with pytest.raises(Killed):
+            tokenrl("train", f"resume={run}")
+    capsys.readouterr()
+    if not (run / CONFIG).exists():  # not even begun: the same line again
+        assert at == 1 and "is not a run" in mistake(capsys, "train", f"resume={run}")
+        assert train(run, *SHORT) == 0
+    else:
+        saved = directory.names(run / "checkpoints")
+        assert tokenrl("train", f"resume={run}") == 0
+        assert ("the run begins again" in capsys.readouterr().err) == (not saved)
+    the_same(run, whole)
+
+
+def test_a_process_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
+    """The lock is the kernel's, and ends with its process."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from tokenrl_cli.directory import locked\n"
+        "with locked(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9
+    with directory.locked(tmp_path):
+        assert (tmp_path / directory.LOCK).read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_a_second_writer_is_refused_by_name(run: Path, capsys: Capture) -> None:
+    before = (run / "metrics.jsonl").read_bytes()
+    with directory.locked(run):
+        told = mistake(capsys, "train", f"resume={run}")
+    assert f"{run}: process {os.getpid()} on " in told and "writes to this run" in told
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_where_there_are_no_locks_it_is_said(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*_: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(directory.fcntl, "flock", without)
+    with directory.locked(tmp_path):
+        assert "cannot be locked on this file system" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------------------------------- damaged
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
+    run: Path, whole: Path, capsys: Capture
+) -> None:
+    (run / "checkpoints" / "000006" / "manifest.json").unlink()
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    told = mistake(capsys, "train", f"resume={run}")
+    assert "000006/manifest.json: is missing" in told and "fallback=true" in told
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+    assert "000006/manifest.json: is missing" in mistake(capsys, "eval", f"ckpt={run / 'checkpoints' / 'last'}")
+    assert tokenrl("train", f"resume={run}", "fallback=true") == 0
+    the_same(run, whole)
+    assert yaml.safe_load((run / CONFIG).read_text())["fallback"] is False
+    assert "fallback=true: goes with resume=RUN" in mistake(capsys, "train", *TINY, "fallback=true", f"out={run}-2")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("stage", "other"), ("step", -1), ("best", {}), ("findings", [1]), ("window", {"a": ["x"]}), ("journal", {})],
+)
+def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys: Capture) -> None:
+    from tokenrl_cli.checkpoint import _seal
+
+    folder = run / "checkpoints" / "000006"
+    state = json.loads((folder / "state.json").read_text())
+    state["run"][key] = value
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "manifest.json").unlink()
+    _seal(folder)
+    assert "state.json: is not the state of a run: " + key in mistake(capsys, "train", f"resume={run}")
+
+
+def test_numbers_that_are_none_stop_the_step_they_arise_in(tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    told = mistake(capsys, "train", *TINY, *SHORT, "algorithm.optimizer.lr=1e30", f"out={run}")
+    assert "step 4 of seed 1: with a learning rate of 1e+30" in told and "checkpoints/000003" in told
+    assert f"tokenrl train resume={run} algorithm.optimizer.lr=" in told
+    assert directory.names(run / "checkpoints")[-1] == "000003"
+
+
+# ------------------------------------------------------------------------------------------------------- a stranger's
+
+
+def test_files_of_a_run_are_not_written_through_links(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    for name in ("metrics.jsonl", "samples.jsonl", "train.log", "results.json", CONFIG):
+        kept = (run / name).read_bytes() if (run / name).exists() else None
+        (run / name).unlink(missing_ok=True)
+        (tmp_path / "precious").write_bytes(kept or b"mine")
+        (run / name).symlink_to(tmp_path / "precious")
+        if name == "results.json":  # written whole beside the link, which it replaces
+            assert tokenrl("train", f"resume={run}") == 0 and not (run / name).is_symlink()
+            (run / name).unlink()
+        else:
+            assert f"{name}: is a link to " in mistake(capsys, "train", f"resume={run}")
+            (run / name).unlink()
+        assert (tmp_path / "precious").read_bytes() == (kept or b"mine")
+        if kept is not None:
+            (run / name).write_bytes(kept)
+
+
+@pytest.mark.parametrize("command", ["resume", "eval"])
+def test_data_outside_are_read_only_if_they_are_named_again(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """And a relative path that is missing is named with the folder that the run was started in."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    from tokenrl_cli.checkpoint import _seal
+
+    block: dict[str, Any] = {"_target_": "tokenrl_cli.dataset.jsonl.Jsonl", "reverse": False, "overlong": "truncate"}
+    block |= {"source_column": "source", "reference_column": "references", "max_source_length": 64}
+    words = ["train", f"resume={run}"] if command == "resume" else ["eval", f"ckpt={run / 'checkpoints' / 'last'}"]
+
+    def with_path(path: str) -> None:
+        for place in (run, run / "checkpoints" / "000006"):
+            config = yaml.safe_load((place / CONFIG).read_text())
+            (place / CONFIG).write_text(yaml.safe_dump(config | {"dataset": block | {"path": path}}))
+        (run / "checkpoints" / "000006" / "manifest.json").unlink()
+        _seal(run / "checkpoints" / "000006")
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "link").symlink_to(secret)
+    for path in (str(secret), "../secret", "link"):
+        with_path(path)
+        told = mistake(capsys, *words)
+        assert f"dataset.path={path}: lies outside data_root and the current directory" in told
+        assert f"dataset.path={path}" in told.splitlines()[1]
+        assert ".jsonl" in mistake(capsys, *words, f"dataset.path={path}")  # there is none
+    with_path("data/x")
+    started_in = yaml.safe_load((run / CONFIG).read_text())["started_in"]
+    assert f"dataset.path=data/x: is not here; the run was started in {started_in}" in mistake(capsys, *words)
