@@ -21,3 +21,287 @@ from tokenrl_cli.typecheck import parameters_of
 HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
+    ("", "interfaces", "build", "typecheck", "ranges", "limits", "streams", "recipes", "copies", "imports", "answers")
+    + ("lent", "lines", "words", "directory", "records", "writing"),
+    ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
+    (
+        "sampling",
+        "beam",
+        "replay",
+        "scoring",
+        "guests",
+        "rehearsal",
+        "optim",
+        "batching",
+        "encoding",
+        "unread",
+        "splits",
+    ),
+    GROUPS,
+    ("checkpoint", "report"),
+    ("train", "recorder", "assemble"),
+    ("commands", "arguments", "continuation", "outside", "explain", "faults", "completion"),
+    ("cli", "__main__"),
+)
+LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
+MODULES = sorted(HOME.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """ "tokenrl_cli.model.lstm" -> "model", what has a floor."""
+    return ".".join(module.split(".")[1:2])
+
+
+def name_of(file: Path) -> str:
+    return ".".join([PACKAGE, *file.relative_to(HOME).with_suffix("").parts]).removesuffix(".__init__")
+
+
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
+    """Every module that a file imports, inside functions and for type checkers too."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            base = node.module or ""
+            found += [f"{base}.{alias.name}" if base == PACKAGE else base for alias in node.names]
+    return tuple(found)
+
+
+def ours(file: Path) -> list[str]:
+    return [name for name in imports_of(file) if name == PACKAGE or name.startswith(f"{PACKAGE}.")]
+
+
+# ------------------------------------------------------------------------------------------------------- the floors
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    missing = {part_of(name_of(file)) for file in MODULES} - LEVEL.keys()
+    assert not missing, f"name the floor of {missing} in FLOORS"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_imports_point_down(file: Path) -> None:
+    own = part_of(name_of(file))
+    for imported in ours(file):
+        other = part_of(imported)
+        if other.startswith("__version__"):
+            continue
+        assert LEVEL[other] <= LEVEL[own], f"{name_of(file)} imports {imported}, which stands above it"
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if part_of(name_of(file)) in GROUPS], ids=name_of)
+def test_two_groups_never_import_each_other(file: Path) -> None:
+    own = part_of(name_of(file))
+    met = {part_of(imported) for imported in ours(file)} & set(GROUPS)
+    assert met <= {own}
+
+
+def test_modules_of_one_floor_do_not_import_in_a_circle() -> None:
+    edges = {name_of(file): {name for name in ours(file) if name != name_of(file)} for file in MODULES}
+    while leaves := [name for name, others in edges.items() if not others & edges.keys()]:
+        for name in leaves:
+            del edges[name]
+    assert not edges, f"a circle among {sorted(edges)}"
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_the_command_knows_hydra(file: Path) -> None:
+    if part_of(name_of(file)) not in ("cli", "commands"):
+        assert not [name for name in imports_of(file) if name.split(".")[0] in ("hydra", "hydra_plugins")]
+
+
+@pytest.mark.parametrize("file", sorted(HOME.rglob("__init__.py")), ids=name_of)
+def test_init_files_are_empty(file: Path) -> None:
+    if file.parent == HOME:
+        statements = ast.parse(file.read_text("utf-8")).body
+        assert [type(each) for each in statements] == [ast.Expr, ast.Assign]
+    else:
+        assert file.read_text("utf-8").strip() == ""
+
+
+@pytest.mark.parametrize("group", [group for group in GROUPS if (conf_dir() / group).is_dir()])
+def test_a_group_has_a_folder_in_conf_and_in_the_package(group: str) -> None:
+    assert (HOME / group / "__init__.py").is_file()
+
+
+# -------------------------------------------------------------------------------------------------- the mirror rule
+
+PLACES = roots(None)
+OPTIONS = [(group, name) for group in groups(PLACES) for name in options(PLACES, group)]
+MIRRORED = [(group, name) for group, name in OPTIONS if group in GROUPS]
+BLOCKS = [(group, name) for group, name in OPTIONS if group.split("/")[0] in (*GROUPS, "optimizer", "decode")]
+
+
+@cache
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """The config of a command line, resolved but for what only a run knows."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(command, list(overrides))
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return plain
+
+
+def block_of(group: str, name: str) -> dict[str, Any]:
+    """An option as it stands in a whole config, its sub-groups and its optimiser included."""
+    block: dict[str, Any] = composed("train", f"{group}={name}")[group]
+    return block
+
+
+def filled(value: Any) -> Any:
+    """With something for what the user must give, so that its type alone is not judged."""
+    if isinstance(value, dict):
+        return {key: filled(item) for key, item in value.items()}
+    return "given" if value == "???" else value
+
+
+@pytest.mark.parametrize(("group", "name"), MIRRORED)
+def test_the_target_lies_in_the_folder_of_its_group(group: str, name: str) -> None:
+    assert block_of(group, name)["_target_"].startswith(f"{PACKAGE}.{group}.")
+
+
+@pytest.mark.parametrize(("group", "name"), MIRRORED)
+def test_the_keys_are_the_constructors_parameters(group: str, name: str) -> None:
+    block = block_of(group, name)
+    target = locate(block["_target_"], [])
+    parameters, open_ended = parameters_of(target)
+    assert not open_ended, "a constructor that takes anything is not checked"
+    keys = set(block) - {"_target_", "_partial_"}
+    assert keys <= set(parameters)
+    assert set(parameters) - keys <= RUNTIME
+    assert not keys & RUNTIME
+
+
+@pytest.mark.parametrize(("group", "name"), BLOCKS)
+def test_values_live_in_yaml_alone(group: str, name: str) -> None:
+    raw = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text("utf-8"))
+    if is_block(raw):
+        signature = inspect.signature(locate(raw["_target_"], []))
+        defaults = [each.name for each in signature.parameters.values() if each.default is not each.empty]
+        assert not defaults
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_value_has_a_comment(group: str, name: str) -> None:
+    lines = (conf_dir() / group / f"{name}.yaml").read_text("utf-8").splitlines()
+    if group != "experiment":  # those repeat keys that are explained where they belong
+        bare = [line for line in _values(lines) if "#" not in line]
+        assert not bare
+
+
+def _values(lines: list[str]) -> list[str]:
+    """The lines `key: value` at any depth, less those for Hydra."""
+    found: list[str] = []
+    section = ""
+    for line in lines:
+        section = line.split(":")[0] if line[:1].isalpha() or line[:1] == "_" else section
+        if section not in ("defaults", "_target_", "_partial_", "hydra") and re.match(r" *\w+: *[^ #]", line):
+            found.append(line)
+    return found
+
+
+def test_every_value_of_a_primary_config_has_a_comment() -> None:
+    for file in conf_dir().glob("*.yaml"):
+        lines = file.read_text("utf-8").splitlines()
+        assert lines[0].startswith("# ")
+        assert not [line for line in _values(lines) if "#" not in line], file
+
+
+# ------------------------------------------------------------------------------------------------- whole configs
+
+
+def whole(config: dict[str, Any]) -> None:
+    from tokenrl_cli.commands.keys import Train
+
+    check(filled(config), [], Train)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [(key, name) for key in choices(conf_dir() / "train.yaml") for name in options(PLACES, key.partition("@")[0])],
+)
+def test_every_option_of_train_composes_and_checks(key: str, name: str) -> None:
+    whole(composed("train", f"{key}={name}"))
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(group, name) for group, name in OPTIONS if "/" in group],
+)
+def test_every_option_of_a_sub_group_composes_and_checks(group: str, name: str) -> None:
+    parent, _, inner = group.partition("/")
+    if parent == "optimizer":
+        whole(composed("train", f"{group}@algorithm.optimizer.{inner}={name}"))
+        return
+    files = {preset: (conf_dir() / parent / f"{preset}.yaml").read_text("utf-8") for preset in options(PLACES, parent)}
+    first, *others = [preset for preset, text in files.items() if f"- {inner}:" in text]
+    chosen = composed("train", f"{parent}={first}", f"{group}={name}")
+    whole(chosen)
+    for preset in others:
+        config = composed("train", f"{parent}={preset}")
+        whole(config | {parent: config[parent] | {inner: chosen[parent][inner]}})
+
+
+@pytest.mark.parametrize("name", options(PLACES, "experiment"))
+def test_an_experiment_begins_with_its_command(name: str) -> None:
+    assert about(conf_dir() / "experiment" / f"{name}.yaml").startswith(f"tokenrl train experiment={name}")
+
+
+# --------------------------------------------------------------------------- what a model or a data set brings along
+
+BROUGHT = [(group, name) for group in GROUPS for name in options(PLACES, f"{BRINGS}/{group}")]
+
+
+@pytest.mark.parametrize(("group", "name"), BROUGHT)
+def test_what_an_option_brings_is_in_the_config_and_in_the_list(group: str, name: str) -> None:
+    assert name in options(PLACES, group), "it belongs to an option of its group"
+    config = composed("train", f"{group}={name}")
+    for line in brought(PLACES, group, name):
+        key, _, rest = line.partition(": ")
+        value, comment = rest.split(" # ")
+        found: Any = config
+        for part in key.split("."):
+            found = found[part]
+        assert found == yaml.safe_load(value) and comment
+        assert f"  {line}" in listed(group, PLACES).splitlines()
+
+
+def test_what_is_brought_wins_over_the_primary_config_and_loses_to_the_rest(tmp_path: Path) -> None:
+    def rate(*words: str) -> tuple[float, str]:
+        optimizer = composed("train", *words)["warm_start"]["optimizer"]
+        return optimizer["lr"], optimizer["schedule"]["_target_"].rpartition(".")[2]
+
+    assert rate("model=transformer") == (2e-3, "inverse_sqrt")
+    assert rate("model=lstm") == (8e-3, "cosine")
+    assert rate("experiment=e2e_lstm_rloo") == (3e-3, "cosine")
+    assert rate("experiment=e2e_lstm_rloo", "model=transformer")[0] == 3e-3, "a recipe wins"
+    assert rate("model=transformer", "warm_start.optimizer.lr=1") == (1, "inverse_sqrt")
+    schedule = "optimizer/schedule@warm_start.optimizer.schedule=linear"
+    assert rate("model=transformer", schedule) == (2e-3, "linear"), "the command line wins"
+    critic = ["algorithm=actor_critic", "model@algorithm.critic=transformer"]
+    assert rate("model=gru", *critic) == rate("model=gru"), "only the policy's model brings anything"
+    (tmp_path / BRINGS / "model").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("# mine\ndefaults:\n  - gru\n  - _self_\n")
+    (tmp_path / BRINGS / "model" / "mine.yaml").write_text("warm_start:\n  optimizer:\n    lr: 7 # mine\n")
+    assert rate("model=mine", f"hydra.searchpath=[file://{tmp_path}]") == (7, "cosine")
+    assert composed("train")["trainer"]["gate"] and composed("train", "dataset=copy")["trainer"]["gate"] is None
+
+
+def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
+    """There it is switched to evaluation mode; an algorithm itself may ask its own."""
+    asking = {
+        name_of(file)
+        for file in MODULES
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "policy"
+        and not node.args
+    }
+    assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.train"}
