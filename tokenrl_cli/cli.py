@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tokenrl_cli import __version__
-from tokenrl_cli.arguments import Arguments, parse
+from tokenrl_cli.arguments import Arguments, key_of, parse
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
 
@@ -225,7 +225,8 @@ def _register(arguments: Arguments) -> None:
     OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)
     chosen = _named if shown else directory
     OmegaConf.register_new_resolver("tokenrl.directory", chosen, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
+    own = [each for each in arguments.rest if key_of(each) == "imports"]
+    OmegaConf.register_new_resolver("tokenrl.unused", lambda *given: unused(*given, *own), replace=True)
     if arguments.command in SAVED:
         completing = "--shell-completion" in arguments.flags
         groups = ("dataset", "reward", "algorithm", "")

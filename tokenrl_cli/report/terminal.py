@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
@@ -28,7 +29,7 @@ class Display(Protocol):
 
     def message(self, text: str) -> None: ...
 
-    def final(self, results: dict[str, Any], run: str) -> None: ...
+    def final(self, results: dict[str, Any], run: str, imports: Sequence[str] = ()) -> None: ...
 
     def close(self) -> None: ...
 
