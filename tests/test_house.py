@@ -27,7 +27,7 @@ FLOORS = (  # from the ground up; a module imports from its own floor or from be
     GROUPS,
     ("checkpoint", "report"),
     ("train", "recorder", "assemble"),
-    ("commands", "arguments", "continuation", "explain", "completion"),
+    ("commands", "arguments", "continuation", "explain", "faults", "completion"),
     ("cli", "__main__"),
 )
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}

@@ -27,43 +27,60 @@ COMMANDS = {  # name -> what it does; each is a module of commands/
 PLAIN = ("list", "copy")  # without a config
 PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
 SAVED = ("eval", "generate")  # start from ckpt=
+FILED = ("train", "eval")  # what they are for is written to files, not to standard output
 
 
 class Failed(BaseException):
     """Carries what a task raised past Hydra, which would print it in its own words."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 def main() -> None:
-    sys.exit(status(sys.argv[1:]))
+    """The process: its streams as the commands expect them, and an exit code that they do not change."""
+    from tokenrl_cli.report.screen import leave, prepare
+
+    prepare()
+    try:
+        code = status(sys.argv[1:])
+    finally:
+        leave()
+    sys.exit(code)
 
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line; -> exit code."""
-    try:
-        dispatch(parse(words))
-        sys.stdout.flush()
-        return 0
-    except UserError as error:
-        return _say(error)
-    except KeyboardInterrupt:
-        print("tokenrl: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Failed as failed:
-        import traceback
+    from tokenrl_cli.report.screen import Unread, standard_streams
 
-        traceback.print_exception(failed.error)
-        return 1
+    with standard_streams():
+        try:
+            dispatch(parse(words))
+            sys.stdout.flush()
+            return 0
+        except UserError as error:
+            return _say(error)
+        except KeyboardInterrupt:
+            print("tokenrl: interrupted", file=sys.stderr)
+            return 130
+        except Unread:  # the reader, `head` say, has seen enough
+            return 0
+        except Failed as failed:
+            return _ours(failed.error)
+        except Exception as error:
+            return _ours(error)
 
 
 def _say(error: UserError) -> int:
     print(f"tokenrl: {error}", file=sys.stderr)
     return 2
+
+
+def _ours(error: BaseException) -> int:
+    import traceback
+
+    traceback.print_exception(error)
+    return 1
 
 
 def dispatch(arguments: Arguments) -> None:
@@ -112,6 +129,14 @@ def overview() -> str:
 def _run(arguments: Arguments) -> None:
     from tokenrl_cli.continuation import forget, one_directory, resumed
 
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the current directory", str(error.strerror), "go to another one") from None
+    if arguments.command in FILED and arguments.runs:
+        from tokenrl_cli.report.screen import output_is_no_product
+
+        output_is_no_product()
     if arguments.command == "train":
         one_directory(arguments)
     if arguments.command == "train" and arguments.flags.get("--cfg") == "job" and "--package" not in arguments.flags:
@@ -147,40 +172,64 @@ def _hydra(arguments: Arguments) -> None:
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
     _register(arguments)
-    task = _module(command).run
-    alone = arguments.runs and "--multirun" not in arguments.flags
+    task = _told(_module(command).run, arguments)
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
 
-            run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])
-            run(_carried(task) if alone else task)()
-    except Failed as failed:
+            hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])(task)()
+    except (Failed, Exception) as raised:
         from tokenrl_cli.explain import explained
+        from tokenrl_cli.faults import before_the_work
 
-        if mistake := explained(failed.error, places, command):
-            raise mistake from None
-        raise
-    except Exception as error:
-        from tokenrl_cli.explain import explained
-
+        error = raised.error if isinstance(raised, Failed) else raised
         if mistake := explained(error, places, command):
             raise mistake from None
+        if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
+            raise mistake from None
         raise
 
 
-def _carried(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A single task whose error leaves Hydra as it is. A sweep's goes through Hydra: the other jobs must run."""
+def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
+    """The task with its errors told apart: what is not ours leaves it as a UserError.
+
+    Those of a single task leave Hydra as they are. A sweep's go through Hydra: the other jobs must run.
+    """
     from functools import wraps
+
+    alone = arguments.runs and "--multirun" not in arguments.flags
 
     @wraps(task)  # Hydra names the job by the task's module
     def run(config: Any) -> Any:
         try:
             return task(config)
-        except Exception as error:
-            raise Failed(error) from None
+        except (Exception, SystemExit) as error:
+            from tokenrl_cli.faults import mistake
+
+            found = error if isinstance(error, UserError) else mistake(error, *_surroundings(arguments, config))
+            if isinstance(error, SystemExit) and found is None:
+                raise  # an interrupted run
+            if alone:
+                raise Failed(found or error) from None
+            raise found or error from error
 
     return run
+
+
+def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, str]:
+    """The user's modules, where a command writes, and the command that goes on after an error."""
+    imports = [str(each) for each in config.imports or ()]
+    if arguments.command != "train":
+        return imports, str(config.get("output") or config.get("out") or config.get("ckpt") or ""), ""
+    from pathlib import Path
+
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.printed import command
+
+    run = HydraConfig.get().runtime.output_dir
+    begun = (Path(run) / ".hydra" / "config.yaml").is_file()
+    return imports, run, command("train", resume=run, imports=imports) if begun else ""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.layout import NARROW, columns_of
+from tokenrl_cli.report.screen import Screen
 from tokenrl_cli.report.start import Start
 
 LOWEST = 3  # lines of a terminal on which a bar can stay below what scrolls
@@ -51,7 +52,7 @@ def display(stream: TextIO | None = None) -> Display:
         return Plain(stream, columns_of(columns))
     from tokenrl_cli.report.live import Live
 
-    return Live(stream)
+    return Live(stream.drawn_on() if isinstance(stream, Screen) else stream)  # type: ignore[arg-type]
 
 
 def _size(stream: TextIO) -> tuple[int, int]:
