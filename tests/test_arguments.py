@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenrl_cli.arguments import key_of, parse
+from tokenrl_cli.arguments import key_of, parse, quoted, unquoted
 from tokenrl_cli.interfaces import UserError
 
 
@@ -51,3 +51,14 @@ def test_the_last_value_of_a_key_counts_and_loses_its_quotes() -> None:
     assert arguments.value("seed") is None
     assert arguments.without("resume").rest == ()
     assert [key_of(each) for each in ("++a.b=1", "~c", "d@e.f=g")] == ["a.b", "c", "d@e.f"]
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "with space", "a=b,c", "it's", "back\\slash", "\\'", "end\\", "\\\\'x", "'", ""]
+)
+def test_any_text_survives_quoting(text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(f"key={quoted(text)}")
+    assert parsed.value() == text
+    assert unquoted(quoted(text)) == text

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.printed import quoted as quoted
-from tokenrl_cli.printed import unquoted
 
 SHORT = {
     "-h": "--help",
@@ -104,3 +103,15 @@ def _check_flag(word: str, name: str, value: str) -> None:
 
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
+
+
+def unquoted(value: str) -> str:
+    """Of Hydra's override grammar: 'a path' or "a path", where only backslashes before a quote mean anything."""
+    if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
+        return value
+    return re.sub(rf"(\\+)({value[0]}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2], value[1:-1])
+
+
+def quoted(text: str) -> str:
+    """As that grammar takes any text, '=' and ',' included."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"

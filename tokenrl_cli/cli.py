@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tokenrl_cli import __version__
-from tokenrl_cli.arguments import Arguments, key_of, parse
+from tokenrl_cli.arguments import Arguments, parse
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
 
@@ -224,12 +224,14 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
-    from tokenrl_cli.printed import command
+    from tokenrl_cli.continuation import go_on
 
-    run = HydraConfig.get().runtime.output_dir
-    begun = (Path(run) / ".hydra" / "config.yaml").is_file()
-    return imports, run, command("train", resume=run, imports=imports) if begun else ""
+    run = Path(HydraConfig.get().runtime.output_dir)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    begun = any((run / name).is_file() for name in ("config.yaml", ".hydra/config.yaml"))
+    return imports, str(run), go_on(run, plain) if begun else ""
 
 
 @contextmanager
@@ -274,8 +276,7 @@ def _register(arguments: Arguments) -> None:
     OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)
     chosen = _named if shown else directory
     OmegaConf.register_new_resolver("tokenrl.directory", chosen, replace=True, use_cache=True)
-    own = [each for each in arguments.rest if key_of(each) == "imports"]
-    OmegaConf.register_new_resolver("tokenrl.unused", lambda *given: unused(*given, *own), replace=True)
+    OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
     if arguments.command in SAVED:
         completing = "--shell-completion" in arguments.flags
         groups = ("dataset", "reward", "algorithm", "")

@@ -12,24 +12,20 @@ from typing import Any
 
 from tokenrl_cli.arguments import Arguments, key_of, quoted
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.printed import command
 from tokenrl_cli.recipes import conf_dir
 
 TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
 FIXED = ("experiment", "out", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
 
 
-def unused(directory: str, subdirectory: str, *words: str) -> str:
-    """`subdirectory`, unless `directory` holds a run already: then Hydra must not write there. `words` belong to the
-    command that goes on with it."""
+def unused(directory: str, subdirectory: str) -> str:
+    """`subdirectory`, unless `directory` holds a run already: then Hydra must not write there."""
     run = Path(directory)
     if (run / "results.json").exists():
         raise UserError(f"out={directory}", "holds a finished run", "choose another directory")
     if any((run / name).exists() for name in TRACES):
         raise UserError(
-            f"out={directory}",
-            "holds an unfinished run",
-            f"go on with it: {command('train', *words, resume=directory)}",
+            f"out={directory}", "holds an unfinished run", f"go on with it: tokenrl train resume={directory}"
         )
     return subdirectory
 

@@ -17,7 +17,6 @@ from tokenrl_cli import checkpoint
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import over_steps
-from tokenrl_cli.printed import command
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
@@ -293,7 +292,7 @@ class Recorder:
             raise UserError(
                 f"step {done}",
                 f"no text of the last {self.unrewarded} batches has a reward: each is NaN, or None of a function",
-                f"mend the reward, then {command('train', resume=self.run, imports=self.config.get('imports') or [])}",
+                f"mend the reward, then tokenrl train resume={self.run}",
             )
 
     def _count(self, stage: Stage, tokens: int, metrics: dict[str, float], seconds: dict[str, float]) -> None:

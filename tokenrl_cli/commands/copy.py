@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenrl_cli.arguments import Arguments
+from tokenrl_cli.arguments import Arguments, override, typed
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.printed import command, value
 from tokenrl_cli.recipes import groups, options, roots
 
 
@@ -41,6 +40,6 @@ def how_to_use(target: Path, group: str) -> str:
     folders = tuple(group.split("/"))
     if target.parent.parts[-len(folders) :] == folders:
         root = target.parents[len(folders)]
-        line = command("train", "--config-dir", str(root), f"{group}={value(target.stem)}")
+        line = typed("train", "--config-dir", str(root), override(group, target.stem))
         return f"rename it as you like; use it: {line}"
     return f"to use it, put it into DIR/{group}/ and run: tokenrl train --config-dir DIR {group}={target.stem}"

@@ -64,7 +64,6 @@ class Training:
         """Refuses to begin from the model of a policy that is more than its model."""
         from tokenrl_cli import assemble
         from tokenrl_cli.interfaces import UserError
-        from tokenrl_cli.printed import value
         from tokenrl_cli.train import agree
 
         if not any(name.startswith("policy.") for name in origin.algorithm):
@@ -72,7 +71,7 @@ class Training:
         policy = assemble.policy_of(origin, origin.config, self.trust, self.task)
         if not agree(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
-            remedy = f"begin from what it began from, init_from={value(str(before))}" if before.exists() else ""
+            remedy = f"begin from what it began from, init_from={before}" if before.exists() else ""
             raise UserError(
                 f"init_from={origin.path}",
                 "acts by values: its model alone is not the policy that was learned",
@@ -109,19 +108,13 @@ class Training:
             raise UserError(
                 f"step {self.recorder.done}, batch {self.recorder.done} of seed {self.task.seed}",
                 f"{error}: the run stopped before its parameters changed; {kept}",
-                f"lower the learning rate, or clip: {self._again('algorithm.optimizer.lr=...')}",
+                f"lower the learning rate, or clip: tokenrl train resume={self.directory} algorithm.optimizer.lr=...",
             ) from None
         except Interrupted as stop:
-            self.recorder.display.message(f"saved; go on with: {self._again()}")
+            self.recorder.display.message(f"saved; go on with: tokenrl train resume={self.directory}")
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
-
-    def _again(self, *words: str) -> str:
-        """The command that goes on with this run."""
-        from tokenrl_cli.printed import command
-
-        return command("train", *words, resume=self.directory, imports=self.trust)
 
     def _learns_from_rewards(self) -> bool:
         """Whether a stage with steps has an algorithm that needs rewards."""
@@ -215,5 +208,5 @@ class Training:
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary)
-        recorder.display.final(summary, str(self.directory), self.trust)
+        recorder.display.final(summary, str(self.directory))
         return objective

@@ -94,10 +94,10 @@ class Live:
     def message(self, text: str) -> None:
         self._print(layout.message(text, self.width), None)
 
-    def final(self, results: dict[str, Any], run: str, imports: Sequence[str] = ()) -> None:
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
         self.close()
         self._print(["", *layout.table(final_table(results), self.width), ""], 1)
-        for line in notes(results, run, imports):
+        for line in notes(results, run, then):
             self.message(line)
 
     def close(self) -> None:

@@ -53,11 +53,11 @@ class Plain:
         for line in layout.message(text, self.width):
             self._write(line)
 
-    def final(self, results: dict[str, Any], run: str, imports: Sequence[str] = ()) -> None:
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
         rows = final_table(results)
         for line in ["", *(aligned(rows) if self.width is None else layout.table(rows, self.width)), ""]:
             self._write(line)
-        for line in notes(results, run, imports):
+        for line in notes(results, run, then):
             self.message(line)
 
     def close(self) -> None:

@@ -30,7 +30,8 @@ class Display(Protocol):
 
     def message(self, text: str) -> None: ...
 
-    def final(self, results: dict[str, Any], run: str, imports: Sequence[str] = ()) -> None: ...
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
+        """The table of a finished run, and the commands to type `then`."""
 
     def close(self) -> None: ...
 

@@ -1,0 +1,61 @@
+"""Files that appear under their name when they are whole: written beside it under a hidden one, then renamed.
+
+A command that fails, or is killed, leaves under the name what was there before. No link is followed: one under that
+name is replaced, never written through.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TextIO
+
+from tokenrl_cli.interfaces import UserError
+
+
+@contextmanager
+def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
+    """A text file in UTF-8, to be written; `path` once the block has ended well, removed where it has not.
+
+    With `replaces` False another file that has taken the name meanwhile is a UserError. The system's errors are raised
+    as they are, but those without a path get it.
+    """
+    with whole_bytes(path, replaces) as raw, open(raw.fileno(), "w", encoding="utf-8", newline="", closefd=False) as to:
+        yield to
+
+
+@contextmanager
+def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
+    """The same for bytes."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with open(os.open(part, flags, 0o666), "wb") as to:
+            yield to
+            to.flush()
+            os.fsync(to.fileno())
+        if replaces:
+            part.replace(path)
+        else:
+            os.link(part, path)  # fails where the name is taken
+            part.unlink()
+    except FileExistsError:
+        raise UserError(str(path), "has come to exist meanwhile", "name a new file, or remove that one") from None
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename == str(part):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """All of a text, or nothing."""
+    with whole(path) as to:
+        to.write(text)
