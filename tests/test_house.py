@@ -21,13 +21,13 @@ from tokenrl_cli.typecheck import parameters_of
 HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
-    ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies"),
+    ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies", "writing"),
     ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
     ("sampling", "beam", "replay", "scoring", "rehearsal", "optim", "batching", "encoding"),
     GROUPS,
     ("checkpoint", "report"),
     ("train", "recorder", "assemble"),
-    ("commands", "arguments", "continuation", "explain", "faults", "completion"),
+    ("commands", "arguments", "continuation", "outside", "explain", "faults", "completion"),
     ("cli", "__main__"),
 )
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}

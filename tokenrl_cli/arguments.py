@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
@@ -115,3 +117,28 @@ def unquoted(value: str) -> str:
 def quoted(text: str) -> str:
     """As that grammar takes any text, '=' and ',' included."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def typed(command: str, *overrides: str) -> str:
+    """A command line that can be pasted into a shell; `overrides` are as Hydra reads them, each `override(...)`."""
+    return " ".join([f"tokenrl {command}", *map(_for_the_shell, overrides)])
+
+
+def override(key: str, value: Any) -> str:
+    """KEY=VALUE for text, a list of texts, a number, a truth value or None, quoted where Hydra's grammar needs it."""
+    return f"{key}={_grammar(value)}"
+
+
+def _grammar(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_grammar, value))}]"
+    if not isinstance(value, str):
+        return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    plain = re.fullmatch(r"[A-Za-z_./][\w./:@%+-]*", value, re.ASCII) and not re.fullmatch(r"[\d._e+-]+", value, re.I)
+    return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quoted(value)
+
+
+def _for_the_shell(word: str) -> str:
+    if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII):
+        return word
+    return shlex.quote(word) if re.search(r'[$`"\\!]', word) else f'"{word}"'  # double ones are easier to read

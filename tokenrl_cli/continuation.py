@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.arguments import Arguments, key_of, quoted
+from tokenrl_cli.arguments import Arguments, key_of, override, quoted, typed
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.outside import carried
 from tokenrl_cli.recipes import conf_dir
 
 TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
@@ -64,6 +65,11 @@ def fresh(path: str) -> str:
             return str(candidate)
         except FileExistsError:
             number += 1
+
+
+def go_on(run: Path | str, config: dict[str, Any]) -> str:
+    """The command that goes on with a run of this resolved config, to be pasted as it is."""
+    return typed("train", override("resume", str(run)), *carried(config))
 
 
 # ----------------------------------------------------------------------------------------------------------- resume=

@@ -208,5 +208,14 @@ class Training:
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary)
-        recorder.display.final(summary, str(self.directory))
+        recorder.display.final(summary, str(self.directory), next_commands(self.directory, self.config))
         return objective
+
+
+def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
+    """What to type when a run is finished, to be pasted as it is. Generating reads none of its data."""
+    from tokenrl_cli.arguments import override, typed
+    from tokenrl_cli.outside import carried
+
+    ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
+    return [typed("eval", ckpt, *carried(config)), typed("generate", ckpt, *carried(imports))]
