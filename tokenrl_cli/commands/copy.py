@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tokenrl_cli.arguments import Arguments, override, typed
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import groups, options, roots
+from tokenrl_cli.writing import whole_bytes
 
 
 def run(arguments: Arguments) -> None:
@@ -22,10 +24,11 @@ def run(arguments: Arguments) -> None:
     if name not in known:
         raise UserError(asked, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
     target = destined(destination, group, name)
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(str(target), "is there already and is not overwritten", "choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(known[name].read_bytes())
+    with whole_bytes(target, replaces=False) as to:
+        to.write(known[name].read_bytes())
     print(f"{target}\n{how_to_use(target, group)}")
 
 

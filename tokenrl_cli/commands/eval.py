@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -38,20 +39,21 @@ def run(config: DictConfig) -> float | None:
     check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check(whole, plain["imports"])
+    check({name: whole.get(name) for name in assemble.evaluated(whole, saved.state["stage"])}, plain["imports"])
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
-    task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    task = assemble.task_of(*facts, splits=[plain["split"]], learns=False)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
         split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
         progress = partial(shown.evaluating, "eval", split, saved.step)
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
-        out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
+        out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
         settings = settings_of(saved, whole, plain, evaluation)
-        folder = folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings)
+        folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
         results = write(folder, evaluation, str(saved.path), settings)
         show(shown, evaluation, results)
         stage = saved.state["stage"].replace("_", " ")
@@ -123,6 +125,15 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
     return parts
 
 
+def no_link(path: Path) -> Path:
+    """The path of a folder to write in. A run may be another's: a link in it could lead anywhere."""
+    from tokenrl_cli.interfaces import UserError
+
+    if path.is_symlink():
+        raise UserError(str(path), f"is a link to {os.readlink(path)}: no link is followed", "name a folder with out=")
+    return path
+
+
 def rooted(value: Any, root: str) -> Any:
     """A block with its paths below `root` as if data_root were not known yet."""
     if isinstance(value, dict):
@@ -172,6 +183,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
     Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
     where a bootstrap says nothing, and `findings` says why.
     """
+    from tokenrl_cli import writing
     from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import plain
@@ -200,9 +212,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "settings": settings,
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
-    part = folder / ".results.json.part"
-    part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    part.replace(folder / "results.json")
+    writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 
@@ -219,4 +229,6 @@ def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[st
 
 def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
-    path.write_text("".join(" ".join(text.splitlines()) + "\n" for text in texts), "utf-8")
+    from tokenrl_cli import writing
+
+    writing.write(path, "".join(" ".join(text.splitlines()) + "\n" for text in texts))

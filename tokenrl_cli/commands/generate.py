@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from tokenrl_cli.assemble import Speech
     from tokenrl_cli.interfaces import Model
-    from tokenrl_cli.train import Task
 
 
 def run(config: DictConfig) -> None:
@@ -25,12 +26,12 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
-    whole = with_overrides(saved.config, saved.state["stage"], plain) | {"metrics": {}}
-    check(whole, plain["imports"])
+    whole = with_overrides(saved.config, saved.state["stage"], plain)
+    check({name: whole[name] for name in assemble.speaking(whole, saved.state["stage"])}, plain["imports"])
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
-    task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    task = assemble.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     source = _opened(plain["input"])
     with source as lines, _sink(plain["output"]) as out:
@@ -40,13 +41,13 @@ def run(config: DictConfig) -> None:
             out.flush()
 
 
-def decoded(policy: Model, task: Task, sources: list[str], part: int) -> list[str]:
+def decoded(policy: Model, task: Speech, sources: list[str], part: int) -> list[str]:
     """One text a source; the draws of a sampling decoder depend on the seed and on `part` alone."""
     from tokenrl_cli import streams
     from tokenrl_cli.batching import source_batch
     from tokenrl_cli.train import episodes
 
-    batch = source_batch(sources, task.source_tokenizer, task.dataset.max_source_length).to(task.device)
+    batch = source_batch(sources, task.source_tokenizer, task.max_source_length).to(task.device)
     with task.numerics():
         rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
@@ -64,13 +65,15 @@ def _opened(path: str | None) -> Any:
 
 
 def _sink(path: str | None) -> Any:
+    """Standard output, or a file that has its name once all of it is written."""
     from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.writing import whole
 
     if path is None:
         return nullcontext(sys.stdout)
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
-    return Path(path).open("w", encoding="utf-8")
+    return whole(Path(path), replaces=False)
 
 
 def _chunks(lines: Any, size: int, name: str) -> Iterator[list[str]]:

@@ -51,7 +51,8 @@ class Training:
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
         tokenizers = self.origin.tokenizer_dir if self.origin else None
-        self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
+        facts = (config, self.trust, device, precision, config["seed"], tokenizers)
+        self.task = assemble.task_of(*facts, splits=assemble.SPLITS)
         self.trainer.check_monitors(reported(self.task.reward, self.task.metrics))
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:

@@ -69,7 +69,7 @@ def standard_streams() -> Iterator[None]:
     """Within it sys.stdout and sys.stderr are Screens; where the process has none, what is written is lost."""
     before = sys.stdout, sys.stderr
     out, err = (each if each is not None else open(os.devnull, "w", encoding="utf-8") for each in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = Screen(out, _is_terminal(out), True), Screen(err, True, False)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Screen(out, _is_terminal(out), True), Screen(err, True, False)
     try:
         yield
     finally:
@@ -93,7 +93,7 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[attr-defined]
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def leave() -> None:
