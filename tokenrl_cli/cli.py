@@ -133,6 +133,8 @@ def _run(arguments: Arguments) -> None:
         os.getcwd()
     except OSError as error:
         raise UserError("the current directory", str(error.strerror), "go to another one") from None
+    if (mode := arguments.value("hydra.mode")) is not None:
+        raise UserError(f"hydra.mode={mode}", "is chosen by the flag -m", "add -m for a sweep, or leave both out")
     if arguments.command in FILED and arguments.runs:
         from tokenrl_cli.report.screen import output_is_no_product
 

@@ -48,6 +48,8 @@ def of_the_machine(error: BaseException, place: str = "", again: str = "") -> Us
         said = str(error).strip().partition("\n")[0] or "there is not enough of it"
         return UserError("memory", said, "a smaller model, batch or length needs less")
     number, path = _refused(error)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return UserError("~", "stands for no directory: HOME is not set", "name the path without ~, or set HOME")
     if isinstance(error, OSError) and "temporary directory" in str(error.strerror):
         return UserError("TMPDIR", str(error.strerror), "set it to a directory that can be written")
     if number is None or not (path or number in STATES) or (number == errno.ENOENT and _is_ours(path)):

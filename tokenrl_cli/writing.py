@@ -30,9 +30,9 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
     """The same for bytes."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
+        part.unlink(missing_ok=True)
         with open(os.open(part, flags, 0o666), "wb") as to:
             yield to
             to.flush()
@@ -40,19 +40,24 @@ def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
         if replaces:
             part.replace(path)
         else:
-            os.link(part, path)  # fails where the name is taken
-            part.unlink()
-    except FileExistsError:
-        raise UserError(str(path), "has come to exist meanwhile", "name a new file, or remove that one") from None
+            _take(part, path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        if error.filename == str(part):
+        if error.errno is not None and error.filename in (None, str(part)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _take(part: Path, path: Path) -> None:
+    """Gives a name that nobody has. Where the file system knows no second names, what is there is looked at before."""
+    try:
+        os.link(part, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise UserError(str(path), "has come to exist meanwhile", "name a new file, or remove that one") from None
+        part.replace(path)
 
 
 def write(path: Path, text: str) -> None:

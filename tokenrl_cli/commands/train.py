@@ -64,6 +64,7 @@ class Training:
     def _check_start(self, origin: Checkpoint) -> None:
         """Refuses to begin from the model of a policy that is more than its model."""
         from tokenrl_cli import assemble
+        from tokenrl_cli.arguments import override
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.train import agree
 
@@ -72,7 +73,7 @@ class Training:
         policy = assemble.policy_of(origin, origin.config, self.trust, self.task)
         if not agree(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
-            remedy = f"begin from what it began from, init_from={before}" if before.exists() else ""
+            remedy = f"begin from what it began from, {override('init_from', str(before))}" if before.exists() else ""
             raise UserError(
                 f"init_from={origin.path}",
                 "acts by values: its model alone is not the policy that was learned",

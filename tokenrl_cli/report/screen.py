@@ -8,10 +8,12 @@ more, or that is full, changes nothing of the work.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from tokenrl_cli.interfaces import UserError
@@ -74,6 +76,8 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+        for each in {out, err} - {*before}:
+            each.close()
 
 
 def output_is_no_product() -> None:
@@ -92,8 +96,9 @@ def prepare() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    logging.raiseExceptions = False  # a line that cannot be logged is lost, and nothing else
 
 
 def leave() -> None:
