@@ -213,7 +213,9 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
                 raise  # an interrupted run
             if alone:
                 raise Failed(found or error) from None
-            raise found or error from error
+            if found is None or found is error:
+                raise
+            raise found from error
 
     return run
 
