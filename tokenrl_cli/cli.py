@@ -222,18 +222,23 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
 
 def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, str]:
     """The user's modules, where a command writes, and the command that goes on after an error."""
-    imports = [str(each) for each in config.imports or ()]
-    if arguments.command != "train":
-        return imports, str(config.get("output") or config.get("out") or config.get("ckpt") or ""), ""
     from pathlib import Path
 
-    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from tokenrl_cli.continuation import go_on
 
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:  # that is the error itself
+        return [], "", ""
+    imports = [str(each) for each in plain["imports"]] if isinstance(plain["imports"], list) else []
+    if arguments.command != "train":
+        return imports, str(plain.get("output") or plain.get("out") or plain.get("ckpt") or ""), ""
+    from hydra.core.hydra_config import HydraConfig
+
     run = Path(HydraConfig.get().runtime.output_dir)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     begun = any((run / name).is_file() for name in ("config.yaml", ".hydra/config.yaml"))
     return imports, str(run), go_on(run, plain) if begun else ""
 
