@@ -127,6 +127,8 @@ def test_a_config_file_that_cannot_be_read_is_named(elsewhere: Path, capsys: Cap
     (elsewhere / "mine" / "reward" / "own.yaml").write_bytes(b"# \xe9\nx: 1\n")
     assert tokenrl("validate", "--config-dir", "mine", "reward=own") == 2
     printed = capsys.readouterr().err
+    assert tokenrl("list", "reward", "--config-dir", "mine") == 2
+    assert "mine/reward/own.yaml: is not UTF-8: byte 0xe9" in capsys.readouterr().err
     assert "mine/reward/own.yaml: cannot be read: UnicodeDecodeError" in printed and "Traceback" not in printed
 
 

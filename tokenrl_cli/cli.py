@@ -1,6 +1,7 @@
 """`tokenrl COMMAND [overrides] [-m] [Hydra flags]`. The only place where errors become messages and exit codes.
 
-0 done; 1 our fault, with a traceback; 2 the user's mistake, without; 130 and 143 interrupted.
+0 done; 1 our fault, with a traceback; 2 a mistake of the user's or of the machine, in one line; 129, 130 and 143
+interrupted by a signal.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def _hydra(arguments: Arguments) -> None:
         error = raised.error if isinstance(raised, Failed) else raised
         if mistake := explained(error, places, command):
             raise mistake from None
-        if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
+        if not isinstance(raised, Failed) and (mistake := before_the_work(error, _place(arguments))):
             raise mistake from None
         raise
 
@@ -218,6 +219,12 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
             raise found from error
 
     return run
+
+
+def _place(arguments: Arguments) -> str:
+    """Where a command line says that something is written, before it was read."""
+    keys = ("out", "output", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
+    return next((found for key in keys if (found := arguments.value(key))), "outputs")
 
 
 def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, str]:

@@ -61,10 +61,10 @@ def of_the_machine(error: BaseException, place: str = "", again: str = "") -> Us
     return UserError(where, os.strerror(number) + _link(Path(where)), remedy)
 
 
-def before_the_work(error: BaseException) -> UserError | None:
+def before_the_work(error: BaseException, place: str) -> UserError | None:
     """Of an exception that arose before any work began: by the machine, or, where none of our code had called what
     raised it but for the door to Hydra, by what was typed or by a config file that was read."""
-    if found := of_the_machine(error):
+    if found := of_the_machine(error, place):
         return found
     ours = [each for each in _frames(error) if _is_ours(each[1])]
     if not ours or Path(ours[-1][1]).name != "cli.py":

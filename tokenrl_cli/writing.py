@@ -7,6 +7,7 @@ name is replaced, never written through.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,6 +59,17 @@ def _take(part: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise UserError(str(path), "has come to exist meanwhile", "name a new file, or remove that one") from None
         part.replace(path)
+
+
+def require_room(path: Path) -> None:
+    """Raises OSError, with the path that is in the way, where nothing could be written at `path` or below. Leaves
+    nothing, and makes no folder."""
+    nearest = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    try:
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(4096))  # a full disk still makes names
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(nearest)) from None
 
 
 def write(path: Path, text: str) -> None:

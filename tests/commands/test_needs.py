@@ -102,6 +102,8 @@ def test_a_generate_that_fails_leaves_nothing_in_the_way(
     assert (home / "out.txt").read_text("utf-8").count("\n") == 3
     assert tokenrl("generate", *words) == 2 and "exists already" in capsys.readouterr().err
     (home / "link.txt").symlink_to("elsewhere.txt")
+    assert tokenrl("generate", *words, "output=none/out.txt") == 2
+    assert "there is no folder none" in capsys.readouterr().err
     assert tokenrl("generate", *words, "output=link.txt") == 2 and not (home / "elsewhere.txt").exists()
 
 

@@ -34,10 +34,13 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
+    from tokenrl_cli.writing import require_room
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
+    out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
+    require_room(out)
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check({name: whole.get(name) for name in assemble.evaluated(whole, saved.state["stage"])}, plain["imports"])
     assemble.use_threads(whole["trainer"]["threads"])
@@ -51,7 +54,6 @@ def run(config: DictConfig) -> float | None:
         split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
         progress = partial(shown.evaluating, "eval", split, saved.step)
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
-        out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
         settings = settings_of(saved, whole, plain, evaluation)
         folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
         results = write(folder, evaluation, str(saved.path), settings)

@@ -25,6 +25,7 @@ def run(config: DictConfig) -> None:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)
+    require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check({name: whole[name] for name in assemble.speaking(whole, saved.state["stage"])}, plain["imports"])
@@ -64,15 +65,26 @@ def _opened(path: str | None) -> Any:
     return Path(path).open(encoding="utf-8")
 
 
+def require_output(path: str | None) -> None:
+    """Raises UserError or OSError, before anything is loaded, where the output could not be written."""
+    from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.writing import require_room
+
+    if path is None:
+        return
+    if os.path.lexists(path):
+        raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
+    if not Path(path).parent.is_dir():
+        raise UserError(f"output={path}", f"there is no folder {Path(path).parent}", "make it, or name another file")
+    require_room(Path(path).parent)
+
+
 def _sink(path: str | None) -> Any:
     """Standard output, or a file that has its name once all of it is written."""
-    from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.writing import whole
 
     if path is None:
         return nullcontext(sys.stdout)
-    if os.path.lexists(path):
-        raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
     return whole(Path(path), replaces=False)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,19 +45,14 @@ def run(config: DictConfig) -> None:
 
 
 def require_place(out: str | None) -> None:
-    """Raises UserError where the directory of a run could not be made, or not written to. Nothing is left there."""
+    """Raises UserError or OSError where the directory of a run could not be made, or not written to."""
     from tokenrl_cli.continuation import unused
-    from tokenrl_cli.faults import of_the_machine
+    from tokenrl_cli.writing import require_room
 
     place = Path(out or "outputs").expanduser()
     if out:
         unused(str(place), "")
-    nearest = next(each for each in (place, *place.absolute().parents) if os.path.lexists(each))
-    try:
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(bytes(4096))  # a full disk still makes names
-    except OSError as error:
-        raise (of_the_machine(OSError(error.errno, error.strerror, str(nearest))) or error) from None
+    require_room(place)
 
 
 def construct(config: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ class Live:
             self.console.width = self.width
         for number, line in enumerate(lines):
             style = "bold" if bold is not None and number == bold else ""
-            self.console.print(Text(line, style), soft_wrap=True)
+            self.console.print(Text(layout.visible(line), style), soft_wrap=True)
 
 
 class _Line(ProgressColumn):
