@@ -138,5 +138,5 @@ def test_a_line_that_no_parser_can_read_is_refused(elsewhere: Path, capsys: Capt
 
 
 def test_of_two_modules_on_the_way_the_last_one_counts(elsewhere: Path) -> None:
-    error = raised(lambda: faults.of_the_machine(None, place=None))  # type: ignore[arg-type]
+    error = raised(lambda: faults._link(None))  # type: ignore[arg-type]
     assert mistake(error, [__name__]) is None, "called by a module of the user's, but raised in ours"

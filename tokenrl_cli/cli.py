@@ -183,12 +183,14 @@ def _hydra(arguments: Arguments) -> None:
             hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=PRIMARY[command])(task)()
     except (Failed, Exception) as raised:
         from tokenrl_cli.explain import explained
-        from tokenrl_cli.faults import before_the_work
+        from tokenrl_cli.faults import before_the_work, of_the_machine
 
         error = raised.error if isinstance(raised, Failed) else raised
+        if not isinstance(raised, Failed) and (mistake := of_the_machine(error, _place(arguments))):
+            raise mistake from None
         if mistake := explained(error, places, command):
             raise mistake from None
-        if not isinstance(raised, Failed) and (mistake := before_the_work(error, _place(arguments))):
+        if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
             raise mistake from None
         raise
 

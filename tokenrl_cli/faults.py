@@ -44,6 +44,8 @@ def mistake(error: BaseException, imports: Sequence[str], place: str = "", again
 
 def of_the_machine(error: BaseException, place: str = "", again: str = "") -> UserError | None:
     """A disk, a path, memory: what the system refused. None where it refused nothing, or a path of the package's."""
+    if isinstance(error, UserError):
+        return None
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(MEMORY, str(error))):
         said = str(error).strip().partition("\n")[0] or "there is not enough of it"
         return UserError("memory", said, "a smaller model, batch or length needs less")
@@ -61,11 +63,9 @@ def of_the_machine(error: BaseException, place: str = "", again: str = "") -> Us
     return UserError(where, os.strerror(number) + _link(Path(where)), remedy)
 
 
-def before_the_work(error: BaseException, place: str) -> UserError | None:
-    """Of an exception that arose before any work began: by the machine, or, where none of our code had called what
-    raised it but for the door to Hydra, by what was typed or by a config file that was read."""
-    if found := of_the_machine(error, place):
-        return found
+def before_the_work(error: BaseException) -> UserError | None:
+    """Of an exception that arose before any work began: where none of our code had called what raised it but for the
+    door to Hydra, it is a mistake in what was typed, or in a config file that was read."""
     ours = [each for each in _frames(error) if _is_ours(each[1])]
     if not ours or Path(ours[-1][1]).name != "cli.py":
         return None
