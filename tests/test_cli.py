@@ -40,8 +40,9 @@ def mistake(capsys: Capture, *words: str) -> str:
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    line = command.replace("tokenrl ", f"{sys.executable} -m tokenrl_cli ", 1)
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=os.environ | environment)
+    line = command.replace("tokenrl ", f"{sys.executable} -m tokenrl_cli ", 1) if "()" not in command else command
+    words = ["bash", "-c", line]
+    return subprocess.run(words, capture_output=True, text=True, encoding="utf-8", env=os.environ | environment)
 
 
 # ---------------------------------------------------------------------------------------------------------- the words
@@ -138,6 +139,9 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train data_root=${oc.env:NOT_SET_AT_ALL}", "NOT_SET_AT_ALL"),
         ("train --cfg job --resolve data_root=${nothing}", "Interpolation key 'nothing' not found"),
         ("train hydra.job.chdir=perhaps", "hydra.job.chdir"),
+        ("train hydra/launcher=nope", "hydra/launcher=nope: there is no such option"),
+        ("train hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: is chosen by the flag -m"),
+        ("train hydra.run.dir=/proc/x", "/proc/x: "),
         ("train -m seed=1,2 modle=gru", "did you mean 'model'?"),
         ("list rewrd", "rewrd: there is no such group (did you mean 'reward'?)"),
         ("list reward/bluе", "there is no such option"),
@@ -272,30 +276,35 @@ def test_a_sweep_tells_of_every_job_that_failed(capsys: Capture, elsewhere: Path
 # ------------------------------------------------------------------------------------- as a process: codes and pipes
 
 
-def test_what_is_our_fault_shows_a_traceback_and_status_1(elsewhere: Path) -> None:
-    (elsewhere / "broken.py").write_text(
-        "class Broken:\n    def __init__(self):\n        raise RuntimeError('ours')\n"
-        "    def __call__(self, texts):\n        return texts\n"
-    )
-    words = "'~reward' '+reward={_target_: broken.Broken}' 'imports=[broken]'"
-    done = shell(f"tokenrl validate {' '.join(TINY)} {words}")
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" in done.stderr
-    assert "RuntimeError: ours" in done.stderr
-    assert "hydra/_internal" not in done.stderr
-
-
 def test_an_interruption_before_the_run_is_status_130_without_a_traceback(elsewhere: Path) -> None:
     (elsewhere / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = shell("tokenrl validate 'imports=[slow]' reward._target_=slow.X")
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "tokenrl: interrupted\n")
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    done = shell("tokenrl list | head -1; echo ${PIPESTATUS[0]}")
-    assert (done.stdout, done.stderr) == ("algorithm\n0\n", "")
-    gone = shell("tokenrl list | true; echo ${PIPESTATUS[0]}")
-    assert (gone.stdout, gone.stderr) == ("0\n", "")
+def test_no_stream_changes_an_exit_code(elsewhere: Path) -> None:
+    """Closed from the start, closed by a reader that has seen enough, or full; the codes of `list` and of a mistake."""
+    lines = [
+        "tokenrl list | head -1",
+        "tokenrl list | true",
+        "tokenrl list >&-",
+        "tokenrl list 2>&- <&-",
+        "tokenrl list >/dev/full",
+        "tokenrl trian >&- 2>&-",
+        "tokenrl trian 2>/dev/full",
+    ]
+    script = "".join(f"{line}; echo ${{PIPESTATUS[0]}} >> codes\n" for line in lines)
+    done = shell(f'tokenrl() {{ {sys.executable} -m tokenrl_cli "$@"; }}\n{script}')
+    assert (elsewhere / "codes").read_text().split() == ["0", "0", "0", "0", "2", "2", "2"]
+    assert done.stderr == "tokenrl: standard output: cannot be written: No space left on device\n"
+
+
+def test_output_is_utf_8_whatever_the_surroundings_say(elsewhere: Path) -> None:
+    (elsewhere / "mine" / "reward").mkdir(parents=True)
+    (elsewhere / "mine" / "reward" / "grün.yaml").write_text("# ein Lob für Blätter\nx: 1 # ü\n", "utf-8")
+    done = shell("tokenrl list reward/grün --config-dir mine", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ein Lob für Blätter" in done.stdout
 
 
 @pytest.mark.parametrize(

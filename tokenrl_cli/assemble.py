@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,11 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.sampling import Decoding
-from tokenrl_cli.train import Task, acting_policy
+from tokenrl_cli.train import Task, acting_policy, numerics
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 POLICY = "policy."  # names in an algorithm's state of what its policy needs besides the model
+SPLITS = ("train", "val", "test")  # that a run reads
 STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
 
 Config = dict[str, Any]
@@ -37,13 +39,19 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Speech:
-    """What a model and an algorithm must know: a Task, or as much of one as a saved policy needs."""
+    """As much of a Task as a saved policy needs to generate: no data, no reward, no metric."""
 
     source_tokenizer: Tokenizer
     tokenizer: Tokenizer
     decoding: Decoding
     device: torch.device
+    precision: torch.dtype
     seed: int
+    max_source_length: int  # tokens; longer sources are cut
+
+    def numerics(self) -> AbstractContextManager[Any]:
+        """As of a Task."""
+        return numerics(self.device, self.precision)
 
 
 def device_of(name: str) -> torch.device:
@@ -72,9 +80,11 @@ def precision_of(name: str) -> torch.dtype:
 
 
 def task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
-            tokenizers: Path | None) -> Task:  # fmt: skip
-    """Dataset, tokenizers, reward, credit and metrics. Tokenizers are trained on the training split, or loaded."""
+            tokenizers: Path | None, splits: Sequence[str] = (), learns: bool = True) -> Task:  # fmt: skip
+    """Dataset, tokenizers, reward, credit (of what `learns` alone) and metrics. The `splits` are opened first.
+    Tokenizers are trained on the training split, or loaded."""
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
+    sizes_of(dataset, splits)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
     return Task(
@@ -82,13 +92,43 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
         source_tokenizer=source,
         tokenizer=target,
         reward=build(config["reward"], Reward, trust, **facts),
-        credit=build(config["credit"], Credit, trust, **facts),
+        credit=build(config["credit"], Credit, trust, **facts) if learns else None,
         metrics={name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()},
         decoding=build(config["decode"], Decoding, trust),
         device=device,
         precision=precision,
         seed=seed,
     )
+
+
+def speech_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
+              tokenizers: Path) -> Speech:  # fmt: skip
+    """What a saved policy generates with; its tokenizers are loaded."""
+    target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
+    decoding = build(config["decode"], Decoding, trust)
+    return Speech(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
+
+
+def speaking(config: Config, stage: str) -> list[str]:
+    """The blocks of a checkpoint's config that its policy generates with."""
+    blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
+    return [name for name in blocks if config.get(name)]
+
+
+def evaluated(config: Config, stage: str) -> list[str]:
+    """The blocks that an evaluation of it needs besides: no credit, and no algorithm of another stage."""
+    return [*speaking(config, stage), "dataset", "reward", "metrics"]
+
+
+def sizes_of(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
+    """How many examples each split has (None: unlimited), after a look at its first. Raises UserError where one is
+    missing, empty or damaged: what the end of a run needs is known before its first step."""
+    sizes = {split: dataset.size(split) for split in splits}
+    for split, size in sizes.items():
+        if size == 0:
+            raise UserError("dataset", f"the split {split!r} is empty")
+        dataset.example(split, 0)
+    return sizes
 
 
 def _tokenizers(
@@ -175,11 +215,10 @@ def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Fro
     def frozen(place: str) -> Frozen:
         saved = checkpoint.load(checkpoint.find(Path(place), ("best", "last")))
         config = saved.config
-        target, source = _tokenizers(config, trust, lambda **_: (), saved.tokenizer_dir)
-        speech = Speech(source, target, build(config["decode"], Decoding, trust), device, config["seed"])
+        speech = speech_of(config, trust, device, torch.float32, config["seed"], saved.tokenizer_dir)
         policy = policy_of(saved, config, trust, speech)
         for each in policy.parameters():  # type: ignore[attr-defined]
             each.requires_grad_(False)
-        return Frozen(policy, source, target, config["dataset"]["max_source_length"], device)
+        return Frozen(policy, speech.source_tokenizer, speech.tokenizer, speech.max_source_length, device)
 
     return frozen

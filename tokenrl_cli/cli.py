@@ -1,6 +1,7 @@
 """`tokenrl COMMAND [overrides] [-m] [Hydra flags]`. The only place where errors become messages and exit codes.
 
-0 done; 1 our fault, with a traceback; 2 the user's mistake, without; 130 and 143 interrupted.
+0 done; 1 our fault, with a traceback; 2 a mistake of the user's or of the machine, in one line; 129, 130 and 143
+interrupted by a signal.
 """
 
 from __future__ import annotations
@@ -28,43 +29,60 @@ PLAIN = ("list", "copy")  # without a config
 PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
 RESUMED = "_config_of_a_run"  # the name of the config that a resume starts from; no file has it
 SAVED = ("eval", "generate")  # start from ckpt=
+FILED = ("train", "eval")  # what they are for is written to files, not to standard output
 
 
 class Failed(BaseException):
     """Carries what a task raised past Hydra, which would print it in its own words."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 def main() -> None:
-    sys.exit(status(sys.argv[1:]))
+    """The process: its streams as the commands expect them, and an exit code that they do not change."""
+    from tokenrl_cli.report.screen import leave, prepare
+
+    prepare()
+    try:
+        code = status(sys.argv[1:])
+    finally:
+        leave()
+    sys.exit(code)
 
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line; -> exit code."""
-    try:
-        dispatch(parse(words))
-        sys.stdout.flush()
-        return 0
-    except UserError as error:
-        return _say(error)
-    except KeyboardInterrupt:
-        print("tokenrl: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Failed as failed:
-        import traceback
+    from tokenrl_cli.report.screen import Unread, standard_streams
 
-        traceback.print_exception(failed.error)
-        return 1
+    with standard_streams():
+        try:
+            dispatch(parse(words))
+            sys.stdout.flush()
+            return 0
+        except UserError as error:
+            return _say(error)
+        except KeyboardInterrupt:
+            print("tokenrl: interrupted", file=sys.stderr)
+            return 130
+        except Unread:  # the reader, `head` say, has seen enough
+            return 0
+        except Failed as failed:
+            return _ours(failed.error)
+        except Exception as error:
+            return _ours(error)
 
 
 def _say(error: UserError) -> int:
     print(f"tokenrl: {error}", file=sys.stderr)
     return 2
+
+
+def _ours(error: BaseException) -> int:
+    import traceback
+
+    traceback.print_exception(error)
+    return 1
 
 
 def dispatch(arguments: Arguments) -> None:
@@ -113,6 +131,16 @@ def overview() -> str:
 def _run(arguments: Arguments) -> None:
     from tokenrl_cli.continuation import one_directory, resumed
 
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError("the current directory", str(error.strerror), "go to another one") from None
+    if (mode := arguments.value("hydra.mode")) is not None:
+        raise UserError(f"hydra.mode={mode}", "is chosen by the flag -m", "add -m for a sweep, or leave both out")
+    if arguments.command in FILED and arguments.runs:
+        from tokenrl_cli.report.screen import output_is_no_product
+
+        output_is_no_product()
     if arguments.command == "train":
         one_directory(arguments)
     if arguments.command == "train" and arguments.flags.get("--cfg") == "job" and "--package" not in arguments.flags:
@@ -145,41 +173,82 @@ def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
     _register(arguments, primary)
-    task = _module(command).run
+    task = _told(_module(command).run, arguments)
     name = PRIMARY[command] if primary is None else RESUMED
-    alone = arguments.runs and "--multirun" not in arguments.flags
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
 
-            run = hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-            run(_carried(task) if alone else task)()
-    except Failed as failed:
+            hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
+    except (Failed, Exception) as raised:
         from tokenrl_cli.explain import explained
+        from tokenrl_cli.faults import before_the_work, of_the_machine
 
-        if mistake := explained(failed.error, places, command):
+        error = raised.error if isinstance(raised, Failed) else raised
+        if not isinstance(raised, Failed) and (mistake := of_the_machine(error, _place(arguments))):
             raise mistake from None
-        raise
-    except Exception as error:
-        from tokenrl_cli.explain import explained
-
         if mistake := explained(error, places, command):
             raise mistake from None
+        if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
+            raise mistake from None
         raise
 
 
-def _carried(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A single task whose error leaves Hydra as it is. A sweep's goes through Hydra: the other jobs must run."""
+def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
+    """The task with its errors told apart: what is not ours leaves it as a UserError.
+
+    Those of a single task leave Hydra as they are. A sweep's go through Hydra: the other jobs must run.
+    """
     from functools import wraps
+
+    alone = arguments.runs and "--multirun" not in arguments.flags
 
     @wraps(task)  # Hydra names the job by the task's module
     def run(config: Any) -> Any:
         try:
             return task(config)
-        except Exception as error:
-            raise Failed(error) from None
+        except (Exception, SystemExit) as error:
+            from tokenrl_cli.faults import mistake
+
+            found = error if isinstance(error, UserError) else mistake(error, *_surroundings(arguments, config))
+            if isinstance(error, SystemExit) and found is None:
+                raise  # an interrupted run
+            if alone:
+                raise Failed(found or error) from None
+            if found is None or found is error:
+                raise
+            raise found from error
 
     return run
+
+
+def _place(arguments: Arguments) -> str:
+    """Where a command line says that something is written, before it was read."""
+    keys = ("out", "output", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
+    return next((found for key in keys if (found := arguments.value(key))), "outputs")
+
+
+def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, str]:
+    """The user's modules, where a command writes, and the command that goes on after an error."""
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tokenrl_cli.continuation import go_on
+
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:  # that is the error itself
+        return [], "", ""
+    imports = [str(each) for each in plain["imports"]] if isinstance(plain["imports"], list) else []
+    if arguments.command != "train":
+        return imports, str(plain.get("output") or plain.get("out") or plain.get("ckpt") or ""), ""
+    from hydra.core.hydra_config import HydraConfig
+
+    run = Path(HydraConfig.get().runtime.output_dir)
+    begun = any((run / name).is_file() for name in ("config.yaml", ".hydra/config.yaml"))
+    return imports, str(run), go_on(run, plain) if begun else ""
 
 
 @contextmanager

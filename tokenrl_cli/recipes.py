@@ -19,6 +19,16 @@ def conf_dir() -> Path:
     return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "conf"
 
 
+def text_of(file: Path) -> str:
+    """Of a config file, the user's own among them. Raises UserError where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(str(file), f"is not UTF-8: byte {error.object[error.start]:#04x}", "convert it") from None
+    except OSError as error:
+        raise UserError(str(file), f"cannot be read: {error.strerror or error}") from None
+
+
 def roots(config_dir: str | None) -> list[Path]:
     """Directories with options, tokenrl's own before those of `--config-dir`, as Hydra searches them."""
     if config_dir is None:
@@ -48,7 +58,7 @@ def options(places: Sequence[Path], group: str) -> dict[str, Path]:
 
 def about(file: Path) -> str:
     """The first comment; a line for Hydra (`# @package ...`), which must stand before it, does not count."""
-    lines = [line for line in file.read_text("utf-8").splitlines()[:2] if not line.startswith("# @")]
+    lines = [line for line in text_of(file).splitlines()[:2] if not line.startswith("# @")]
     return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
 
 
@@ -56,7 +66,7 @@ def keys(file: Path) -> list[str]:
     """The lines that set values, each with its comment; what Hydra alone reads is left out."""
     shown: list[str] = []
     skipping = False
-    for line in file.read_text("utf-8").splitlines():
+    for line in text_of(file).splitlines():
         if line[:1] not in (" ", "#", "", "-"):
             skipping = line.split(":")[0] in ("defaults", "hydra", "_target_", "_partial_")
         if line.strip() and not line.startswith("#") and not skipping:
@@ -66,7 +76,7 @@ def keys(file: Path) -> list[str]:
 
 def parts(file: Path, group: str) -> list[str]:
     """What the defaults of an option choose, as it is typed."""
-    inside = re.search(r"^defaults:\n((?:  - .*\n)*)", file.read_text("utf-8"), re.MULTILINE)
+    inside = re.search(r"^defaults:\n((?:  - .*\n)*)", text_of(file), re.MULTILINE)
     found = []
     for entry in re.findall(r"- (?:override )?([^#\n]+)", inside[1] if inside else ""):
         key, chosen, option = entry.strip().partition(": ")
@@ -82,7 +92,7 @@ def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
     file = options(places, f"{BRINGS}/{group}").get(name)
     path: list[str] = []
     found = []
-    for line in file.read_text("utf-8").splitlines() if file else ():
+    for line in text_of(file).splitlines() if file else ():
         inner = line.lstrip()
         if not inner or inner.startswith("#"):
             continue
@@ -114,5 +124,5 @@ def _place(group: str) -> str:
 
 def choices(primary: Path) -> dict[str, str]:
     """The groups of a command's config as they are typed, each with the option it starts from."""
-    inside = primary.read_text("utf-8").partition("defaults:\n")[2].partition("\n\n")[0]
+    inside = text_of(primary).partition("defaults:\n")[2].partition("\n\n")[0]
     return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

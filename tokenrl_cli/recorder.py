@@ -326,15 +326,21 @@ class Recorder:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks for a stop after this step; the second stops at once."""
+        """The first Ctrl-C, SIGTERM or SIGHUP asks for a stop after this step; the second stops at once, but a SIGHUP
+        never: a terminal that closes may send several. A SIGHUP that was ignored at the start (nohup) stays so."""
 
         def remember(signum: int, frame: object) -> None:
+            if self.signal is not None and signum == signal.SIGHUP:
+                return
             if self.signal is not None:
                 raise KeyboardInterrupt
             self.signal = signum
             self.display.message(f"{signal.Signals(signum).name}: stopping after this step")
 
-        before = {name: signal.signal(name, remember) for name in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            heeded.append(signal.SIGHUP)
+        before = {name: signal.signal(name, remember) for name in heeded}
         try:
             yield
         finally:

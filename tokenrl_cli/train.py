@@ -59,7 +59,7 @@ class Task:
     source_tokenizer: Tokenizer
     tokenizer: Tokenizer
     reward: Reward
-    credit: Credit
+    credit: Credit | None  # None where nothing is learned
     metrics: dict[str, Reward]
     decoding: Decoding  # its max_length is the limit of training, too
     device: torch.device
@@ -68,8 +68,20 @@ class Task:
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision where it was asked for; weights stay float32."""
-        reduced = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision) if reduced else contextlib.nullcontext()
+        return numerics(self.device, self.precision)
+
+
+def numerics(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """The precision of a forward pass."""
+    reduced = precision != torch.float32
+    return torch.autocast(device.type, precision) if reduced else contextlib.nullcontext()
+
+
+class Speaks(Protocol):
+    """What generating needs of a Task."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
             rollout = stage.algorithm.collect(batch)
             clock.append(time.perf_counter())
             if stage.algorithm.needs_rewards:
+                assert task.credit is not None
                 rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
                 scored, columns = scores.metrics, scores.columns
             clock.append(time.perf_counter())
@@ -158,6 +171,7 @@ def rehearse(task: Task, learns: bool) -> list[Finding]:
 def _rewarded(task: Task, batch: Batch) -> bool:
     """Whether any demonstration has a reward after the credit."""
     rollout = recite(batch, task.tokenizer.eos_id)
+    assert task.credit is not None
     return bool(judge(rollout, batch, task.tokenizer, task.reward, task.credit)[0].valid.any())
 
 
@@ -279,7 +293,7 @@ def _batches(task: Task, split: str, examples: int, batch_size: int) -> Iterator
         yield list(indices), batch.to(task.device)
 
 
-def episodes(policy: Model, batch: Batch, task: Task, decoding: Decoding, draws: torch.Generator) -> Rollout:
+def episodes(policy: Model, batch: Batch, task: Speaks, decoding: Decoding, draws: torch.Generator) -> Rollout:
     eos_id = task.tokenizer.eos_id
     if decoding.beam_size > 1:
         samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)

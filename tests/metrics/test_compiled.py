@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+from numba.core.caching import IndexDataCacheFile
+
+from tokenrl_cli.metrics import compiled
 
 PROGRAM = """
 import logging
@@ -49,3 +57,29 @@ def test_where_nothing_can_be_written_it_compiles_every_time_and_says_so(tmp_pat
     done = start(nowhere + AT_ONCE)
     assert (done.returncode, done.stdout) == (0, "0.5\n8\n"), done.stderr
     assert done.stderr.count("compiling") == 1 and "at each start" in done.stderr and "once" not in done.stderr
+
+
+def doubled(x: int) -> int:
+    return 2 * x
+
+
+def test_a_damaged_cache_is_made_anew_and_a_full_disk_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiled.loop(doubled)(2) == 4
+    for ending in ("nbi", "nbc"):
+        (file,) = tmp_path.rglob(f"*.{ending}")
+        for content in (b"junk", b"", file.read_bytes()[:-20]):
+            file.write_bytes(content)
+            caplog.clear()
+            assert compiled.loop(doubled)(2) == 4
+            assert str(file.parent) in caplog.text and "made anew" in caplog.text
+            caplog.clear()
+            assert compiled.loop(doubled)(2) == 4 and not caplog.text
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", full)
+    assert compiled.loop(doubled)(2.0) == 4

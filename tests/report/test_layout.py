@@ -41,7 +41,7 @@ def test_a_letter_keeps_its_marks_where_a_text_is_cut() -> None:
 def test_control_characters_are_spelt_out_and_joined_emoji_stay() -> None:
     assert layout.visible("a\tb\nc\x1b[0m\u202e\ud800") == r"a\tb\nc\x1b[0m\u202e\ud800"
     assert layout.visible("क्\u200dष 👩\u200d👧") == "क्\u200dष 👩\u200d👧"
-    assert layout.visible("a\nb\tc", True) == "a\nb\\tc"
+    assert layout.visible("a\nb\tc", "\n") == "a\nb\\tc"
 
 
 @pytest.mark.parametrize("width", [1, 10, 40, 80, 120, 160, 240])

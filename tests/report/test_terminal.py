@@ -24,6 +24,7 @@ from tokenrl_cli.report.tables import final_table
 from tokenrl_cli.report.terminal import Display, display
 
 METRICS = {"bleu": 43.2, "validity": 0.5, "reward": 0.41, "sampled_reward": 0.44, "completions/mean_length": 12.25}
+NEXT = ["tokenrl eval ckpt=outputs/run", "tokenrl generate ckpt=outputs/run"]
 RESULTS: dict[str, Any] = {
     "decode": "greedy",
     "test": {"warm_start": METRICS, "final": METRICS | {"bleu": 61.98}, "best": METRICS | {"bleu": 62.0}},
@@ -55,7 +56,7 @@ def shown(width: int | None) -> str:
         screen.step("warm_start" if step < 5 else "train", step, {"reward": 0.25, "tokens_per_second": 20000.0})
     screen.evaluation(EVALUATION, 1)
     screen.message("a [message] of one line")
-    screen.final(RESULTS, "outputs/run")
+    screen.final(RESULTS, "outputs/run", NEXT)
     screen.close()
     return stream.getvalue()
 
@@ -150,7 +151,7 @@ def test_the_last_evaluations_are_left_to_the_table_but_for_samples_of_the_last_
     for screen, stream in (live_of(80), (Plain(out := io.StringIO()), out)):
         for stage in ("final", "warm_start", "best"):
             screen.evaluation(replace(EVALUATION, split="test", stage=stage), 2)
-        screen.final(RESULTS, "outputs/run")
+        screen.final(RESULTS, "outputs/run", NEXT)
         screen.close()
         text = stream.getvalue()
         assert text.count("12.25") == 3 and text.count("[x] y") == 1  # a line of three policies
@@ -210,7 +211,7 @@ def test_the_size_that_a_terminal_reports_decides_on_the_bar_and_never_on_what_i
         screen = display(stream)
         assert isinstance(screen, Live) == (size[0] >= 3 and size[1] >= 40)
         screen.evaluation(EVALUATION, 2)
-        screen.final(RESULTS, "outputs/run")
+        screen.final(RESULTS, "outputs/run", NEXT)
         screen.close()
         stream.flush()
         text = everything(above)
@@ -224,7 +225,7 @@ def test_what_the_environment_says_of_the_width_is_not_believed_blindly(
     monkeypatch.setenv("COLUMNS", columns)
     stream = Terminal()
     screen = display(stream)
-    screen.final(RESULTS, "outputs/run")
+    screen.final(RESULTS, "outputs/run", NEXT)
     assert "61.98" in stream.getvalue() and max(map(len, stream.getvalue().splitlines())) in range(40, 241)
 
 
@@ -234,7 +235,7 @@ def test_what_the_environment_says_of_the_width_is_not_believed_blindly(
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_the_headers_of_the_final_table_carry_the_steps_and_break_at_spaces_alone(width: int) -> None:
     live, stream = live_of(width)
-    live.final(RESULTS | {"steps": {"warm_start": 400, "final": 550, "best": 500}}, "outputs/run")
+    live.final(RESULTS | {"steps": {"warm_start": 400, "final": 550, "best": 500}}, "outputs/run", NEXT)
     text = stream.getvalue()
     for word in ("(400)", "(550)", "(500)", "warm", "final", "best", "greedy", "+18.78", "[+14.60,", "+22.50]"):
         assert f" {word}" in text.replace("\n", " "), word

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from tokenrl_cli.arguments import Arguments
+from tokenrl_cli.arguments import Arguments, override, typed
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import groups, options, roots
+from tokenrl_cli.writing import whole_bytes
 
 
 def run(arguments: Arguments) -> None:
@@ -22,10 +24,11 @@ def run(arguments: Arguments) -> None:
     if name not in known:
         raise UserError(asked, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
     target = destined(destination, group, name)
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(str(target), "is there already and is not overwritten", "choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(known[name].read_bytes())
+    with whole_bytes(target, replaces=False) as to:
+        to.write(known[name].read_bytes())
     print(f"{target}\n{how_to_use(target, group)}")
 
 
@@ -40,5 +43,6 @@ def how_to_use(target: Path, group: str) -> str:
     folders = tuple(group.split("/"))
     if target.parent.parts[-len(folders) :] == folders:
         root = target.parents[len(folders)]
-        return f"rename it as you like; use it: tokenrl train --config-dir {root} {group}={target.stem}"
+        line = typed("train", "--config-dir", str(root), override(group, target.stem))
+        return f"rename it as you like; use it: {line}"
     return f"to use it, put it into DIR/{group}/ and run: tokenrl train --config-dir DIR {group}={target.stem}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,30 +33,33 @@ def run(config: DictConfig) -> float | None:
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Eval, Train
+    from tokenrl_cli.commands.keys import Eval
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
+    from tokenrl_cli.writing import require_room
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
+    out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
+    require_room(out)
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({key: value for key, value in whole.items() if key != "started_in"}, plain["imports"], Train)
+    check({name: whole.get(name) for name in assemble.evaluated(whole, saved.state["stage"])}, plain["imports"])
     refuse_strange_data(whole, saved.config)
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
-    task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    task = assemble.task_of(*facts, splits=[plain["split"]], learns=False)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
         split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
         progress = partial(shown.evaluating, "eval", split, saved.step)
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
-        out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
         settings = settings_of(saved, whole, plain, evaluation)
-        folder = folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings)
+        folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
         results = write(folder, evaluation, str(saved.path), settings)
         show(shown, evaluation, results)
         if said := unread(evaluation, task):
@@ -158,6 +162,15 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
     return parts
 
 
+def no_link(path: Path) -> Path:
+    """The path of a folder to write in. A run may be another's: a link in it could lead anywhere."""
+    from tokenrl_cli.interfaces import UserError
+
+    if path.is_symlink():
+        raise UserError(str(path), f"is a link to {os.readlink(path)}: no link is followed", "name a folder with out=")
+    return path
+
+
 def rooted(value: Any, root: str) -> Any:
     """A block with its paths below `root` as if data_root were not known yet."""
     if isinstance(value, dict):
@@ -207,6 +220,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
     Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
     where a bootstrap says nothing, and `findings` says why.
     """
+    from tokenrl_cli import writing
     from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import plain
@@ -240,7 +254,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "settings": settings,
         "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
     })  # fmt: skip
-    directory.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 
@@ -257,6 +271,7 @@ def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[st
 
 def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
+    from tokenrl_cli import writing
     from tokenrl_cli.lines import one_line
 
-    directory.write(path, "".join(one_line(text) + "\n" for text in texts))
+    writing.write(path, "".join(one_line(text) + "\n" for text in texts))

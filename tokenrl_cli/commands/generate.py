@@ -5,6 +5,7 @@ A blank line gives a blank line. With `samples=N` nothing is read, and N texts a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from tokenrl_cli.assemble import Speech
     from tokenrl_cli.interfaces import Model
-    from tokenrl_cli.train import Task
     from tokenrl_cli.unread import Unread
 
 
@@ -31,15 +32,16 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)
     require_input(plain["input"], plain["samples"])
+    require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
-    whole = with_overrides(saved.config, saved.state["stage"], plain) | {"metrics": {}}
-    check(whole, plain["imports"])
+    whole = with_overrides(saved.config, saved.state["stage"], plain)
+    check({name: whole[name] for name in assemble.speaking(whole, saved.state["stage"])}, plain["imports"])
     assemble.use_threads(whole["trainer"]["threads"])
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
-    task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    task = assemble.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
-    unread = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
+    unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
         sources = sources_of(plain["input"], plain["samples"])
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
@@ -53,7 +55,7 @@ def run(config: DictConfig) -> None:
         print(said, file=sys.stderr)
 
 
-def decoded(policy: Model, task: Task, sources: list[str | None], part: int, unread: Unread) -> list[str]:
+def decoded(policy: Model, task: Speech, sources: list[str | None], part: int, unread: Unread) -> list[str]:
     """One text a source, "" for None; the draws of a sampling decoder depend on the seed and on `part` alone.
 
     What of the sources the model does not get to read is counted in `unread`.
@@ -65,7 +67,7 @@ def decoded(policy: Model, task: Task, sources: list[str | None], part: int, unr
     given = [source for source in sources if source is not None]
     if not given:
         return [""] * len(sources)
-    batch = source_batch(given, task.source_tokenizer, task.dataset.max_source_length, unread).to(task.device)
+    batch = source_batch(given, task.source_tokenizer, task.max_source_length, unread).to(task.device)
     with task.numerics():
         rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
@@ -98,14 +100,27 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
     return (line if line.strip() else None for line in lines)
 
 
-def _sink(path: str | None) -> Any:
+def require_output(path: str | None) -> None:
+    """Raises UserError or OSError, before anything is loaded, where the output could not be written."""
     from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.writing import require_room
+
+    if path is None:
+        return
+    if os.path.lexists(path):
+        raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
+    if not Path(path).parent.is_dir():
+        raise UserError(f"output={path}", f"there is no folder {Path(path).parent}", "make it, or name another file")
+    require_room(Path(path).parent)
+
+
+def _sink(path: str | None) -> Any:
+    """Standard output, or a file that has its name once all of it is written."""
+    from tokenrl_cli.writing import whole
 
     if path is None:
         return nullcontext(sys.stdout)
-    if Path(path).exists():
-        raise UserError(f"output={path}", "exists already", "name a new file, or remove that one")
-    return Path(path).open("w", encoding="utf-8")
+    return whole(Path(path), replaces=False)
 
 
 def _chunks(sources: Iterator[str | None], size: int) -> Iterator[list[str | None]]:

@@ -100,7 +100,8 @@ class Training:
         device = assemble.device_of(self.trainer.device)
         precision = assemble.precision_of(self.trainer.precision)
         tokenizers = self.origin.tokenizer_dir if self.origin else None
-        self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
+        facts = (config, self.trust, device, precision, config["seed"], tokenizers)
+        self.task = assemble.task_of(*facts, splits=assemble.SPLITS)
         self.trainer.check_monitors(reported(self.task.reward, self.task.metrics))
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
@@ -114,6 +115,7 @@ class Training:
     def _check_start(self, origin: Checkpoint) -> None:
         """Refuses to begin from the model of a policy that is more than its model."""
         from tokenrl_cli import assemble
+        from tokenrl_cli.arguments import override
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.train import agree
 
@@ -122,7 +124,7 @@ class Training:
         policy = assemble.policy_of(origin, origin.config, self.trust, self.task)
         if not agree(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
-            remedy = f"begin from what it began from, init_from={before}" if before.exists() else ""
+            remedy = f"begin from what it began from, {override('init_from', str(before))}" if before.exists() else ""
             raise UserError(
                 f"init_from={origin.path}",
                 "acts by values: its model alone is not the policy that was learned",
@@ -269,5 +271,14 @@ class Training:
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary | {"overrides": self.line})
-        recorder.display.final(summary, str(self.directory))
+        recorder.display.final(summary, str(self.directory), next_commands(self.directory, self.config))
         return objective
+
+
+def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
+    """What to type when a run is finished, to be pasted as it is. Generating reads none of its data."""
+    from tokenrl_cli.arguments import override, typed
+    from tokenrl_cli.outside import carried
+
+    ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
+    return [typed("eval", ckpt, *carried(config)), typed("generate", ckpt, *carried(imports))]

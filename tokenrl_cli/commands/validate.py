@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,22 +19,40 @@ class Vocabulary:
 
 
 def run(config: DictConfig) -> None:
+    from tokenrl_cli import checkpoint
+    from tokenrl_cli.assemble import SPLITS, sizes_of
     from tokenrl_cli.build import build, check
     from tokenrl_cli.commands.keys import Train
     from tokenrl_cli.interfaces import Dataset
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
-    build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     construct(plain)
+    require_place(plain["out"])
+    if plain["init_from"]:
+        checkpoint.load(checkpoint.find(Path(plain["init_from"])))
+    sizes = sizes_of(build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"]), SPLITS)
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
     for name in ("seed", "data_root"):
         print(f"{name:<24} {plain[name]}")
+    counts = [f"{split} {'unlimited' if size is None else f'{size:,}'}" for split, size in sizes.items()]
+    print(f"{'examples':<24} {', '.join(counts)}")
     print(
         f"{'would run':<24} {trainer['warm_start_steps']} steps of warm start x {trainer['warm_start_batch_size']} "
         f"sources, then {trainer['steps']} steps x {trainer['batch_size']}; {trainer['monitor']} chooses the best"
     )
+
+
+def require_place(out: str | None) -> None:
+    """Raises UserError or OSError where the directory of a run could not be made, or not written to."""
+    from tokenrl_cli.continuation import unused
+    from tokenrl_cli.writing import require_room
+
+    place = Path(out or "outputs").expanduser()
+    if out:
+        unused(str(place), "")
+    require_room(place)
 
 
 def construct(config: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 Loop = Callable[..., Any]
@@ -17,11 +18,38 @@ def loop(function: Loop) -> Any:
     import numba
 
     _watch()
+    fast: Any = numba.njit(nogil=True)(function)
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        fast._cache = _cache_class()(function)
     except RuntimeError:  # no directory can be written: compile in every process
         _kept_on_disk.clear()
-        return numba.njit(nogil=True)(function)
+    return fast
+
+
+@functools.cache
+def _cache_class() -> Any:
+    from numba.core.caching import FunctionCache
+
+    class Cache(FunctionCache):
+        """numba's, but what it holds is only a copy of what can be made again: damaged, it is thrown away; where the
+        disk is full, it is not kept."""
+
+        def _load_overload(self, *arguments: Any) -> Any:
+            try:
+                return super()._load_overload(*arguments)
+            except Exception as error:  # a damaged pickle may raise anything
+                logging.getLogger(__name__).warning("%s: damaged (%r), made anew", self.cache_path, error)
+                with suppress(OSError):
+                    self.flush()
+                return None
+
+        def _save_overload(self, *arguments: Any) -> None:
+            try:
+                super()._save_overload(*arguments)
+            except OSError:
+                _kept_on_disk.clear()
+
+    return Cache
 
 
 def compiled(function: Loop) -> Loop:

@@ -9,7 +9,6 @@ the counts of n-grams of neighbouring orders hardly differ. Others are float64, 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, UserError
 from tokenrl_cli.metrics.aggregates import described, rebuilt
+from tokenrl_cli.writing import whole_bytes
 
 FORMAT = 1
 LARGEST = 2**53  # integers up to it are exact in float64
@@ -45,10 +45,8 @@ def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] |
     text = json.dumps({"format": FORMAT, "scores": about, "numbers": numbers or {}}, ensure_ascii=False)
     arrays["about"] = np.frombuffer(text.encode(), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
+    with whole_bytes(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(part, path)
 
 
 def load(path: Path) -> dict[str, CorpusScore]:

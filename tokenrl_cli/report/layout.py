@@ -31,12 +31,11 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def visible(text: str, line_breaks: bool = False) -> str:
-    """The text with every character that moves a cursor, or turns the direction of writing, spelt out.
-
-    With `line_breaks` a line break stays one.
-    """
-    kept = "\n" if line_breaks else ""
+def visible(text: str, kept: str = "") -> str:
+    """The text with every character that moves a cursor, or turns the direction of writing, spelt out but for those of
+    `kept`: a line break, say."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(each if each in kept or not _moves(each) else _spelt(each) for each in text)
 
 
@@ -86,7 +85,7 @@ def wrapped(text: str, width: int, hanging: int = 0) -> list[str]:
 
 def message(text: str, width: int | None) -> list[str]:
     """A message in lines: wrapped to the width, unless it holds a command or a path of a run, which will be copied."""
-    lines = visible(text, True).split("\n")
+    lines = visible(text, "\n").split("\n")
     if width is None or "tokenrl " in text or text.startswith("run: "):
         return lines
     return [part for line in lines for part in wrapped(line, width)]

@@ -94,10 +94,10 @@ class Live:
     def message(self, text: str) -> None:
         self._print(layout.message(text, self.width), None)
 
-    def final(self, results: dict[str, Any], run: str) -> None:
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
         self.close()
         self._print(["", *layout.table(final_table(results), self.width), ""], 1)
-        for line in notes(results, run):
+        for line in notes(results, run, then):
             self.message(line)
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Live:
             self.console.width = self.width
         for number, line in enumerate(lines):
             style = "bold" if bold is not None and number == bold else ""
-            self.console.print(Text(line, style), soft_wrap=True)
+            self.console.print(Text(layout.visible(line), style), soft_wrap=True)
 
 
 class _Line(ProgressColumn):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
@@ -52,11 +53,11 @@ class Plain:
         for line in layout.message(text, self.width):
             self._write(line)
 
-    def final(self, results: dict[str, Any], run: str) -> None:
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
         rows = final_table(results)
         for line in ["", *(aligned(rows) if self.width is None else layout.table(rows, self.width)), ""]:
             self._write(line)
-        for line in notes(results, run):
+        for line in notes(results, run, then):
             self.message(line)
 
     def close(self) -> None:

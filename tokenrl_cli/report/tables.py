@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenrl_cli.report.layout import cells, number, padded, signed
@@ -64,8 +65,8 @@ def _head(rows: list[str], steps: dict[str, int]) -> str:
     return " = ".join(map(named, rows)) + step
 
 
-def notes(results: dict[str, Any], run: str) -> list[str]:
-    """Time, speed and memory; findings; where the run lies and what to type next."""
+def notes(results: dict[str, Any], run: str, then: Sequence[str] = ()) -> list[str]:
+    """Time, speed and memory; findings; where the run lies, and `then`, the commands to type next."""
     speed = results["tokens_per_second"]
     parts = [f"{name} {value:,.0f} tokens/s" for name, value in speed.items() if value]
     said = [
@@ -74,7 +75,7 @@ def notes(results: dict[str, Any], run: str) -> list[str]:
         )
     ]
     said += [f"{finding['severity']}: {finding['text']}" for finding in results["findings"]]
-    return [*said, f"run: {run}", f"tokenrl eval ckpt={run}", f"tokenrl generate ckpt={run}"]
+    return [*said, f"run: {run}", *then]
 
 
 def aligned(table: list[list[str]]) -> list[str]:

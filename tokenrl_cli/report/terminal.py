@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.layout import NARROW, columns_of
+from tokenrl_cli.report.screen import Screen
 from tokenrl_cli.report.start import Start
 
 LOWEST = 3  # lines of a terminal on which a bar can stay below what scrolls
@@ -28,7 +30,8 @@ class Display(Protocol):
 
     def message(self, text: str) -> None: ...
 
-    def final(self, results: dict[str, Any], run: str) -> None: ...
+    def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
+        """The table of a finished run, and the commands to type `then`."""
 
     def close(self) -> None: ...
 
@@ -50,7 +53,7 @@ def display(stream: TextIO | None = None) -> Display:
         return Plain(stream, columns_of(columns))
     from tokenrl_cli.report.live import Live
 
-    return Live(stream)
+    return Live(stream.drawn_on() if isinstance(stream, Screen) else stream)  # type: ignore[arg-type]
 
 
 def _size(stream: TextIO) -> tuple[int, int]:

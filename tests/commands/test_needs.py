@@ -1,0 +1,158 @@
+"""What a command builds and opens: what it needs and no more, before any work; and what it leaves: whole files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import TINY, tokenrl
+from tokenrl_cli.commands import generate
+
+Capture = pytest.CaptureFixture[str]
+MODULE = """
+import numpy as np
+
+class Mine:
+    def __call__(self, texts):
+        return np.array([float(len(text.split())) for text in texts.hypotheses])
+
+class Own:
+    needs_prefixes = False
+
+    def __call__(self, scores, mask, ended):
+        last = mask & (mask.cumsum(-1) == mask.sum(-1, keepdim=True))
+        return last * scores[:, None]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a user's reward and credit, in a directory that has to be quoted."""
+    home = tmp_path_factory.mktemp("needs")
+    (home / "needed.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setattr(sys, "path", [*sys.path, str(home)])
+        patch.setattr(sys, "stderr", (home / "said").open("w", encoding="utf-8"))
+        own = ["~reward", "+reward={_target_: needed.Mine}", "~credit", "+credit={_target_: needed.Own}"]
+        line = [*TINY, *own, "imports=[needed]", "trainer.monitor=reward", "out='a b/run=1'"]
+        assert tokenrl("train", *line) == 0
+        sys.stderr.close()
+    return home
+
+
+@pytest.fixture(autouse=True)
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(home)])
+
+
+RUN = "ckpt='a b/run=1'"
+
+
+def test_the_commands_that_a_run_ends_with_can_be_pasted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = (home / "said").read_text("utf-8").splitlines()[-2:]
+    evaluate, decode = (shlex.split(line) for line in said)
+    assert evaluate[:2] == ["tokenrl", "eval"] and decode[:2] == ["tokenrl", "generate"]
+    assert tokenrl(*evaluate[1:]) == 0
+    (home / "in.txt").write_text("a b\n")
+    assert tokenrl(*decode[1:], "input=in.txt", "output=pasted.txt") == 0
+    assert (home / "pasted.txt").read_text("utf-8").count("\n") == 1
+
+
+def test_generate_needs_neither_reward_nor_credit_nor_data(home: Path, capsys: Capture) -> None:
+    (home / "in.txt").write_text("a b\n")
+    assert tokenrl("generate", RUN, "input=in.txt") == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_eval_needs_the_reward_and_no_credit(home: Path, capsys: Capture) -> None:
+    assert tokenrl("eval", RUN) == 2
+    assert "needed" in capsys.readouterr().err
+    assert tokenrl("eval", RUN, "reward=token_accuracy", "examples=4") == 0, capsys.readouterr().err
+
+
+def test_a_generate_that_fails_leaves_nothing_in_the_way(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "in.txt").write_text("a b\n" * 3)
+    words = [RUN, "input=in.txt", "output=out.txt", "batch_size=1"]
+    decoded, left = generate.decoded, sorted(os.listdir(home))
+
+    def failing(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if given[3] == 1 else KeyError("ours")
+
+    for last in (1, 0):  # the machine's at the second line; ours at the first
+        monkeypatch.setattr(generate, "decoded", lambda *g, last=last: failing(*g) if g[3] == last else decoded(*g))
+        assert tokenrl("generate", *words) == (2 if last else 1)
+        assert sorted(os.listdir(home)) == left
+        printed = capsys.readouterr().err
+        assert ("out.txt: " + os.strerror(errno.ENOSPC) in printed) == bool(last)
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    assert tokenrl("generate", *words) == 0
+    assert (home / "out.txt").read_text("utf-8").count("\n") == 3
+    assert tokenrl("generate", *words) == 2 and "exists already" in capsys.readouterr().err
+    (home / "link.txt").symlink_to("elsewhere.txt")
+    assert tokenrl("generate", *words, "output=none/out.txt") == 2
+    assert "there is no folder none" in capsys.readouterr().err
+    assert tokenrl("generate", *words, "output=link.txt") == 2 and not (home / "elsewhere.txt").exists()
+
+
+def test_an_evaluation_follows_no_link_of_a_run(home: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(home / "a b" / "run=1", tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("eval"))
+    (tmp_path / "run" / "eval").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine").mkdir()
+    words = [f"ckpt={tmp_path / 'run'}", "reward=token_accuracy", "examples=4"]
+    assert tokenrl("eval", *words) == 2
+    assert "is a link to" in capsys.readouterr().err and not os.listdir(tmp_path / "mine")
+
+
+# ------------------------------------------------------------------------------------- before the first step
+
+
+def data(folder: Path, *splits: str) -> list[str]:
+    folder.mkdir()
+    for split in splits:
+        lines = [json.dumps({"src": f"a {i}", "refs": [f"b {i}"]}) for i in range(3)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    columns = ["dataset=jsonl", "dataset.source_column=src", "dataset.reference_column=refs"]
+    kept = [word for word in TINY if not word.startswith("dataset")]
+    return [*columns, f"dataset.path={folder}", *kept]
+
+
+def test_what_the_end_needs_is_missed_before_the_first_step(tmp_path: Path, capsys: Capture) -> None:
+    words = data(tmp_path / "data", "train", "val")
+    for command in ("validate", "train"):
+        assert tokenrl(command, *words, f"out={tmp_path / 'run'}") == 2
+        assert "test.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_validate_reads_the_data_and_says_how_much_there_is(tmp_path: Path, capsys: Capture) -> None:
+    words = data(tmp_path / "data", "train", "val", "test")
+    assert tokenrl("validate", *words) == 0, capsys.readouterr().err
+    assert "train 3, val 3, test 3" in capsys.readouterr().out
+    (tmp_path / "data" / "val.jsonl").write_text('{"src": 1}\n')
+    assert tokenrl("validate", *words) == 2
+    assert "val.jsonl, line 1" in capsys.readouterr().err
+
+
+def test_validate_looks_at_the_place_of_the_run_and_leaves_it_as_it_is(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_text("")
+    for place in ("link/run", "file/run", "file"):
+        assert tokenrl("validate", *TINY, f"out={tmp_path / place}") == 2, place
+        assert str(tmp_path / place.split("/")[0]) in capsys.readouterr().err
+    assert tokenrl("validate", *TINY, f"out={tmp_path / 'a' / 'b'}") == 0
+    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+    assert tokenrl("validate", *TINY, "init_from=nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
