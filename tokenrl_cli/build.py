@@ -25,6 +25,7 @@ RUNTIME = frozenset(
     ("model", "tokenizer", "source_tokenizer", "max_length", "device", "seed", "frozen", "eos_id", "trust")
 )  # what only a running program knows: never in a config, so never missing from it
 SPECIAL = ("_target_", "_partial_")
+DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
 
 Block = dict[str, Any]
 Problem = tuple[str, str]  # where, what
@@ -56,7 +57,7 @@ def locate(path: Any, trust: Sequence[str]) -> Callable[..., Any]:
     Asked twice: of the path before anything is imported, and of the module that really defines what was found.
     Otherwise `trusted_module.os.system` would do.
     """
-    if not isinstance(path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
+    if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
         raise UserError(f"_target_={path!r}", "must be a dotted name, module.Name")
     module_name, name = path.rsplit(".", 1)
     if not trusted(module_name, trust):
@@ -71,6 +72,54 @@ def locate(path: Any, trust: Sequence[str]) -> Callable[..., Any]:
     if not trusted(found.__module__, trust):
         raise UserError(f"_target_={path}", f"is defined in {found.__module__}, neither {PACKAGE} nor in imports")
     return found
+
+
+def locate_users(path: str, trust: Sequence[str]) -> Callable[..., Any]:
+    """The callable that a dotted name, module.name, has in a module of `trust`; else UserError.
+
+    Whatever can be called will do (function, class, bound method, instance, partial), but what defines it must be a
+    module of the user's own: nothing of tokenrl, nothing that the module has merely imported, no leading underscore.
+    """
+    if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
+        raise UserError(repr(path), "must be a dotted name, module.name")
+    module_name, name = path.rsplit(".", 1)
+    if not users(module_name, trust):
+        whose = f"{PACKAGE} itself" if _within(module_name, PACKAGE) else "not in imports"
+        remedy = "" if _within(module_name, PACKAGE) else f"if you trust that module, add 'imports=[{module_name}]'"
+        raise UserError(path, f"{module_name} is {whose}, must be a module of your own", remedy)
+    module = _imported(path, module_name)
+    found = getattr(module, name, None)
+    if name.startswith("_") or not callable(found):
+        raise UserError(path, f"{module_name} has no public callable {name!r}{hint(name, _public(module))}")
+    require_users(found, path, trust)
+    return found
+
+
+def require_users(found: Any, path: str, trust: Sequence[str]) -> None:
+    """Raises UserError unless a callable is defined in a module of `trust`. A partial object is made where it stands,
+    out of whatever is not tokenrl's."""
+    while isinstance(found, functools.partial):
+        found = found.func
+        if not _within(_home(found), PACKAGE):
+            return
+    if not users(home := _home(found), trust):
+        raise UserError(path, f"is defined in {home}, which is not in imports")
+
+
+def users(module: str, trust: Sequence[str]) -> bool:
+    """Whether a module is one that the user named. Whole components count: `mine_evil` is not under `mine`."""
+    return any(_within(module, each) for each in trust) and not _within(module, PACKAGE)
+
+
+def _within(module: str, parent: str) -> bool:
+    return module == parent or module.startswith(f"{parent}.")
+
+
+def _home(found: Any) -> str:
+    """The module that defines a function, a class, a bound method, or the class of an instance."""
+    owner = getattr(found, "__func__", found)
+    owner = owner if inspect.isclass(owner) or inspect.isroutine(owner) else type(owner)
+    return str(owner.__module__)
 
 
 def _public(module: Any) -> list[str]:
