@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tokenrl_cli.build import build
-from tokenrl_cli.interfaces import Reward, Texts, UserError
+from tokenrl_cli.interfaces import Reward, Texts
+from tokenrl_cli.ranges import Positive
 
 VALUE = 3
 
@@ -20,10 +21,8 @@ class Length:
     """A reward."""
 
     def __init__(
-        self, scale: float, unit: Literal["word", "char"], limit: int | None, weights: Sequence[float]
+        self, scale: Positive, unit: Literal["word", "char"], limit: int | None, weights: Sequence[float]
     ) -> None:
-        if scale <= 0:
-            raise UserError("reward.scale", f"must be above 0, got {scale}")
         self.scale, self.unit, self.limit, self.weights = scale, unit, limit, weights
 
     def __call__(self, texts: Texts) -> np.ndarray:
