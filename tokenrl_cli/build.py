@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import conf_dir, groups
+from tokenrl_cli.recipes import conf_dir, groups, options
 from tokenrl_cli.typecheck import LONG, Slot, describe, is_part, mismatch, parameters_of, shown
 
 PACKAGE = "tokenrl_cli"
@@ -168,7 +168,7 @@ def require_users(found: Any, path: str, trust: Sequence[str]) -> None:
 
 
 def trusted(module: str, trust: Sequence[str]) -> bool:
-    """Whether the user named a module. Whole components count, as in `mine.rewards`, and nothing of tokenrl is theirs."""
+    """Whether the user named a module: whole components count, and nothing of tokenrl is theirs."""
     return not _within(module, PACKAGE) and any(_within(module, each) for each in trust)
 
 
@@ -223,6 +223,7 @@ def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> N
 
     With `schema` (a dataclass) the keys of the root are checked against its fields as well.
     """
+    trust = [] if mismatch(trust, list[str]) or not all(isinstance(each, str) for each in trust) else trust
     _report(_signature(config, schema, "", trust, frozenset(), "") if schema else _value(config, "", trust, Slot(Any)))
 
 
@@ -274,7 +275,10 @@ def _signature(
             yield f"{prefix}{key}", owner + hint(str(key), [p for p in parameters if p not in later])
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in block and key not in later:
-            yield f"{prefix}{key}", f"is missing; {name} needs {describe(parameter.annotation)}"
+            needed = f"; {name} needs {describe(parameter.annotation)}"
+            if inner := group_of(parameter_slot(parameter.annotation, key, group)):
+                needed = f": one of {', '.join(options([conf_dir()], inner))}"
+            yield f"{prefix}{key}", f"is missing{needed}"
 
 
 def _value(value: Any, where: str, trust: Sequence[str], slot: Slot) -> Iterator[Problem]:

@@ -158,13 +158,13 @@ def _hydra(arguments: Arguments) -> None:
     except Failed as failed:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(failed.error, places, command):
+        if mistake := explained(failed.error, places, command, arguments.rest):
             raise mistake from None
         raise
     except Exception as error:
         from tokenrl_cli.explain import explained
 
-        if mistake := explained(error, places, command):
+        if mistake := explained(error, places, command, arguments.rest):
             raise mistake from None
         raise
 

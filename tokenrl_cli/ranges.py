@@ -98,3 +98,4 @@ CountOrNone = Annotated[int, Ge(0), Le(MANY)]  # 0 is none, off or all
 Size = Annotated[int, Ge(1), Le(WIDE)]
 SizeOrNone = Annotated[int, Ge(0), Le(WIDE)]  # 0 is none, off or all
 Text = Annotated[str, Filled()]
+Order = Annotated[int, Ge(1), Le(100)]  # of an n-gram

@@ -29,13 +29,13 @@ def run(config: DictConfig) -> float | None:
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Eval
+    from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Eval)
+    require_keys(plain, Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check(whole, plain["imports"])

@@ -20,10 +20,10 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.eval import with_overrides
-    from tokenrl_cli.commands.keys import Generate
+    from tokenrl_cli.commands.keys import Generate, require_keys
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Generate)
+    require_keys(plain, Generate)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain) | {"metrics": {}}
     check(whole, plain["imports"])

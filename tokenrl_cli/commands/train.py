@@ -17,12 +17,11 @@ def run(config: DictConfig) -> float | None:
     """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Train
+    from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import construct
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Train)
+    require_keys(plain, Train)
     construct(plain)  # a value out of range is told now, not after the warm start
     return Training(plain, Path(HydraConfig.get().runtime.output_dir)).run()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from tokenrl_cli.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
 # A clitic ('s, 't, 're), a word or a mark, each with the one space before it; any other white space by itself.
@@ -23,7 +24,7 @@ class Word:
     of a prefix of the ids is a prefix of the text.
     """
 
-    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
         self._vocabulary = Vocabulary("word", " \N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 
