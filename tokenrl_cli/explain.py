@@ -51,7 +51,9 @@ def explained(error: BaseException, roots: Sequence[Path], command: str, words: 
     if match := re.match(r"Ambiguous value for argument '(.*)'", message):
         key, _, value = match[1].partition("=")
         return UserError(match[1], "names several values", f"to try each, add -m; for a list, write '{key}=[{value}]'")
-    where = next(filter(None, (getattr(each, "full_key", None) for each in chain)), "config")
+    longest = key_of(max(words, key=len, default="config"))
+    other = longest if isinstance(error, ValueError) and "digits" in message else "config"  # of a number
+    where = next(filter(None, (getattr(each, "full_key", None) for each in chain)), other)
     lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s*(full_key|object_type)", line)]
     return UserError(where, " ".join(line.strip() for line in lines))
 

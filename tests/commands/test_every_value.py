@@ -10,13 +10,15 @@ from random import Random
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.test_house import composed
-from tokenrl_cli.build import build, check
+from tokenrl_cli.build import _value, build, check, locate, parameter_slot
 from tokenrl_cli.commands.keys import Eval, Generate
 from tokenrl_cli.commands.validate import Vocabulary, require_valid
 from tokenrl_cli.interfaces import Algorithm, Model, Reward, UserError
 from tokenrl_cli.recipes import conf_dir, options
+from tokenrl_cli.typecheck import parameters_of
 
 ODD = (-1, 0, 1e30, math.nan, "", None, [], {})
 HUGE = 10**18
@@ -59,7 +61,7 @@ def told(config: dict[str, Any], path: Path, value: Any, judge: Any) -> str:
         judge(changed(config, path, value))
         return ""
     except UserError as error:
-        assert path[-1] in str(error) or path[-2:-1] and path[-2] in str(error), f"{path} = {value!r}: {error}"
+        assert path[0] in str(error) or path[-1] in str(error), f"{path} = {value!r}: {error}"
         return str(error)
     except Exception as error:
         raise AssertionError(f"{'.'.join(path)} = {value!r}") from error
@@ -123,6 +125,77 @@ def test_a_sample_of_the_values_of_algorithms_and_rewards() -> None:
 @pytest.mark.slow
 def test_every_value_of_every_algorithm() -> None:
     require_known(judged(of_presets(list(options([conf_dir()], "algorithm"))), algorithms))
+
+
+RANGES = {
+    "algorithm.acting.Boltzmann": "temperature=0",
+    "algorithm.acting.Tilted": "beta=-1",
+    "algorithm.acting.WarmStart": "start=1.1 end=-0.1 steps=0",
+    "algorithm.actor_critic.ActorCritic": "samples_per_source=0 target_rate=0 target_rate=1.1 critic_steps=-1 "
+    "critic_lr_scale=0 value_penalty=-1 nll_mix=-0.1 micro_batches=0",
+    "algorithm.dqn.Dqn": "samples_per_source=0 horizon=0 conservatism=-1 micro_batches=0",
+    "algorithm.experience.Experience": "minibatch_size=0 updates=0 fresh=1.1 demonstrated=-0.1 capacity=0 priority=-1 "
+    "correction=2",
+    "algorithm.gold.Gold": "suffix=-1 least=-0.1 floor=1.1 sync_every=0 micro_batches=0",
+    "algorithm.heads.Linear": "count=0 layer=-1",
+    "algorithm.heads.Logits": "scale=0",
+    "algorithm.ilql.Ilql": "beta=-1 expectile=0 expectile=1 value_scale=0 conservatism=-1 behaviour_coef=-1 "
+    "advantage_beta=-1 advantage_limit=0.5",
+    "algorithm.mle.Mle": "label_smoothing=1 label_smoothing=-0.1 micro_batches=0",
+    "algorithm.ocd.Ocd": "samples_per_source=0 temperature=0 tau=0 micro_batches=0",
+    "algorithm.parts.Continuations": "continuations=0 stride=0",
+    "algorithm.parts.MovingAverage": "decay=1 decay=-0.1",
+    "algorithm.parts.ValueHead": "coef=-1 clip=-1 scale=0",
+    "algorithm.path_consistency.Head": "scale=0",
+    "algorithm.path_consistency.PathConsistency": "samples_per_source=0 temperature=0 micro_batches=0",
+    "algorithm.policy_gradient.PolicyGradient": "samples_per_source=0 temperature=0 top_k=-1 top_p=0 top_p=1.1 "
+    "epsilon=2 overlong_share=1 epochs=0 minibatches=0 kl_coef=-1 kl_target=-1 kl_rate=-1 kl_loss_coef=-1 nll_mix=-1 "
+    "micro_batches=0",
+    "algorithm.raml.Raml": "tau=0 label_smoothing=1",
+    "algorithm.soft_q.SoftQ": "temperature=0",
+    "dataset.grammar.Grammar": "val_size=0 test_size=0 max_source_length=0",
+    "dataset.sequence_task.SequenceTask": "symbols=1 min_symbols=0 corruption=1.1 corruption=-0.1 val_size=0 "
+    "test_size=0 max_source_length=0",
+    "dataset.walks.Walks": "nodes=2 degree=0 limit=0 train_size=0 val_size=0 test_size=0 max_source_length=0",
+    "functional.schedules.annealed": "start=-1 increment=-1 every=0",
+    "functional.schedules.linear": "final=1.1 over=0",
+    "functional.schedules.moving_average": "rate=2 rate=-0.1",
+    "functional.schedules.periodic": "every=0",
+    "functional.consistency.path": "span=0",
+    "functional.returns.lambda_returns": "gae_lambda=1.1",
+    "functional.surrogates.clipped_ratio": "clip_low=-0.1 clip_high=-0.1",
+    "model.recurrent.Recurrent": "embedding=0 hidden=0 layers=0 dropout=1 dropout=-0.1",
+    "model.transformer.Transformer": "width=0 heads=0 feedforward=0 layers=0 dropout=1",
+    "model.gpt.Gpt": "width=0 heads=0 feedforward=0 layers=0 dropout=1",
+    "optim.adam": "lr=0 lr=-1 betas=[0.9] betas=[0.9,1.0] eps=0 eps=-1 eps=2 clip_norm=-0.1",
+    "optim.adamw": "lr=0 betas=[] eps=0 weight_decay=-1 clip_norm=-0.1",
+    "optim.cosine": "warmup_steps=-1 horizon=0 final_fraction=1.1",
+    "optim.sgd": "lr=0 momentum=1 weight_decay=-1 clip_norm=-0.1",
+    "reward.adequacy.Adequacy": "cached_sources=0",
+    "reward.bleu.Bleu": "max_order=0 smoothing_value=0 smoothing_value=inf",
+    "reward.chrf.Chrf": "char_order=0 word_order=-1 beta=0",
+    "reward.constant.Constant": "value=inf value=nan",
+    "reward.distinct.Distinct": "order=0",
+    "reward.likelihood.Likelihood": "temperature=0 temperature=inf checkpoint=''",
+    "reward.mixture.Mixture": "scales={x:.inf} weights={x:.nan}",
+    "reward.repetition.Repetition": "order=0",
+    "sampling.Decoding": "max_length=0 temperature=-1 top_k=-1 top_p=0 epsilon=1.5 beam_size=0 length_penalty=11 "
+    "forbidden=[-1]",
+    "tokenizer.word.Word": "vocabulary_size=0 min_count=0",
+}
+
+
+def refused(target: str, key: str, value: Any) -> bool:
+    slot = parameter_slot(parameters_of(locate(f"tokenrl_cli.{target}", []))[0][key].annotation, key, "")
+    return bool(list(_value(value, key, [], slot)))
+
+
+@pytest.mark.parametrize("target", RANGES)
+def test_a_value_outside_its_range_is_refused(target: str) -> None:
+    for pair in RANGES[target].split():
+        key, _, text = pair.partition("=")
+        value = yaml.safe_load(text.replace("inf", ".inf") if text in ("inf",) else text.replace(":", ": "))
+        assert refused(target, key, math.nan if value == "nan" else value), f"{target}.{pair} is taken"
 
 
 @pytest.mark.slow
