@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import conf_dir, groups, options
+from tokenrl_cli.recipes import conf_dir, groups, options, target_in
 from tokenrl_cli.typecheck import LONG, Slot, describe, is_part, mismatch, parameters_of, shown
 
 PACKAGE = "tokenrl_cli"
@@ -57,13 +57,8 @@ def declared(group: str) -> tuple[str, ...]:
     stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
     root = conf_dir()
     where = [root / group] if group else [root / name for name in groups([root])]
-    found = {_target(file) for folder in where for file in folder.glob("*.yaml")}
+    found = {target_in(file) for folder in where for file in folder.glob("*.yaml")}
     return tuple(sorted(found - {""}))
-
-
-def _target(file: Path) -> str:
-    match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
-    return match[1] if match else ""
 
 
 def group_of(slot: Slot, target: str = "") -> str:

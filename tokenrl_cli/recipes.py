@@ -104,6 +104,12 @@ def keys(file: Path) -> list[str]:
     return shown
 
 
+def target_in(file: Path) -> str:
+    """The `_target_` of an option; "" where it has none of its own."""
+    match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else ""
+
+
 def parts(file: Path, group: str) -> list[str]:
     """What the defaults of an option choose, as it is typed."""
     inside = re.search(r"^defaults:\n((?:  - .*\n)*)", file.read_text("utf-8"), re.MULTILINE)
