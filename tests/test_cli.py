@@ -138,6 +138,11 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("validate +lr=3", "lr: there is no such key or group (did you mean 'algorithm.optimizer.lr' of RL or"),
         ("validate decode.top_k=3", "decode.top_k=3: does nothing where"),
         ("validate decode=beam decode.temperature=1", "decode.temperature=1: does nothing in a search"),
+        (
+            "validate ~metrics.bleu +reward@metrics.mine=bleu trainer.monitor=bleu",
+            "trainer.monitor=bleu: is no number of an evaluation",
+        ),
+        ("validate ~imports", "imports: is missing"),
         ("validate algorithm.kl_target=3", "algorithm.kl_target: has nothing to adapt"),
         (f"validate imports={'[' * 3000}", "imports: is nested too deep"),
         (f"validate seed={'9' * 5000}", "seed: Exceeds the limit"),

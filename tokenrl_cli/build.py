@@ -218,7 +218,8 @@ def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> N
 
     With `schema` (a dataclass) the keys of the root are checked against its fields as well.
     """
-    trust = [] if mismatch(trust, list[str]) or not all(isinstance(each, str) for each in trust) else trust
+    named = isinstance(trust, list | tuple) and all(isinstance(each, str) for each in trust)
+    trust = trust if named else []  # the check of `imports` says what is wrong with it
     _report(_signature(config, schema, "", trust, frozenset(), "") if schema else _value(config, "", trust, Slot(Any)))
 
 

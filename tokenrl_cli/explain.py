@@ -18,8 +18,6 @@ from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import circle, groups, options, typed
 
 THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
-
-
 NO_OPTION = re.compile(r"(?i)|~|null|true|false|nan|[-+]?inf|[-+]?[\d._]+(e[-+]?\d+)?|0x[\da-f]+")  # as YAML reads it
 
 

@@ -76,4 +76,4 @@ def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) 
 
         rest = {key: value for key, value in config.items() if key in known}
         raise unknown_key(str(unknown), rest, [conf_dir()], schema.__name__.lower())
-    check(config, config["imports"], schema)
+    check(config, config.get("imports", []), schema)

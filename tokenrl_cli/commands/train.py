@@ -51,7 +51,8 @@ class Training:
         precision = assemble.precision_of(self.trainer.precision)
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         self.task = assemble.task_of(config, self.trust, device, precision, config["seed"], tokenizers)
-        self.trainer.check_monitors(reported(self.task.reward, self.task.metrics))
+        is_metric = config["reward"] in config["metrics"].values()
+        self.trainer.check_monitors(reported(self.task.reward, self.task.metrics, is_metric))
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)

@@ -70,7 +70,8 @@ def construct(config: dict[str, Any]) -> None:
             build(config[name], Tokenizer, trust)
     for block in config["metrics"].values():
         build(block, Reward, trust, **facts)
-    trainer.check_monitors(reported(build(config["reward"], Reward, trust, **facts), config["metrics"]))
+    reward, metrics = build(config["reward"], Reward, trust, **facts), config["metrics"]
+    trainer.check_monitors(reported(reward, metrics, config["reward"] in metrics.values()))
     build(config["credit"], Credit, trust, **facts)
     with without_memory(*(config[name] for name in ("model", "warm_start", "algorithm"))):
         model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
