@@ -458,7 +458,7 @@ def test_a_range_is_declared_with_the_type_and_what_is_outside_is_refused() -> N
         (0.0, "reward.scale=0.0: must be above 0, got 0.0"),
         (math.nan, "reward.scale=nan: must be finite, got nan"),
         (math.inf, "reward.scale=inf: must be finite, got inf"),
-        (10**30, "reward.scale=1000000000000000000000000000000: must be an integer of 64 bits, got one of 100 bits"),
+        (10**30, f"reward.scale={10**30}: must be an integer of 64 bits, got int {10**30}"),
         (1 << 60000, "reward.scale=one of 60001 bits: must be an integer of 64 bits, got one of 60001 bits"),
     ):
         assert message({"reward": LENGTH | {"scale": value}}) == told
