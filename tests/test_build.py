@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 import pytest
 
 from tests import parts
-from tokenrl_cli.build import build, check, hint, locate, trusted
+from tokenrl_cli.build import (
+    RUNTIME,
+    build,
+    check,
+    choices,
+    declared,
+    group_of,
+    hint,
+    locate,
+    locate_users,
+    parameter_slot,
+    trusted,
+)
 from tokenrl_cli.interfaces import Credit, Dataset, Model, Reward, UserError
+from tokenrl_cli.ranges import Filled, Ge, Infinite, Le, Lt, Text
+from tokenrl_cli.recipes import conf_dir, groups
+from tokenrl_cli.recorder import Trainer
+from tokenrl_cli.sampling import Decoding
+from tokenrl_cli.typecheck import Slot, describe, mismatch, parameters_of
 
 TRUST = ["tests.parts"]
 LENGTH = {"_target_": "tests.parts.Length", "scale": 2, "unit": "word", "limit": None, "weights": [1.0, 2]}
@@ -57,7 +76,7 @@ def message(config: dict[str, Any], trust: list[str] = TRUST, schema: Any = None
 )
 def test_a_target_outside_the_package_is_refused_before_anything_is_imported(target: str) -> None:
     before = set(sys.modules)
-    with pytest.raises(UserError, match="neither tokenrl_cli nor in imports"):
+    with pytest.raises(UserError, match="neither tokenrl_cli nor in imports|cannot be chosen here"):
         locate(target, [])
     assert set(sys.modules) == before
 
@@ -66,18 +85,62 @@ def test_a_target_outside_the_package_is_refused_before_anything_is_imported(tar
     "target",
     [
         "tokenrl_cli.build.importlib.import_module",  # through a module that one of ours imports
-        "tokenrl_cli.build.Path",  # a class that one of ours imports
+        "tokenrl_cli.reward.bleu.BLEU",  # a class that one of ours imports
         "tokenrl_cli.build.functools.partial",
         "tests.parts.os.system",
         "tests.parts.system",
+        "tests.parts.build",
         "tests.parts.VALUE",
+        "tests.parts._hidden",
         "tokenrl_cli.build.PACKAGE",
         "tokenrl_cli.build",
+        "tokenrl_cli.typecheck._read",
+        "tokenrl_cli.cli.main",
+        "tokenrl_cli.checkpoint.save",
+        "tokenrl_cli.reward.workers.Processes",  # in the folder of a group, and nothing that its options name
+        "tokenrl_cli.functional.kl._ratio",
+        "tokenrl_cli.functional.masking.masked_sum",
+        "tokenrl_cli.commands.sweep.Failures",  # Hydra's own part of a config names it
     ],
 )
-def test_an_alias_does_not_lead_out_of_what_is_trusted(target: str) -> None:
-    with pytest.raises(UserError, match="_target_="):
-        locate(target, TRUST)
+def test_what_can_merely_be_imported_cannot_be_chosen(target: str) -> None:
+    for slot in (None, Slot(Any), Slot(Reward), Slot(Callable[..., Any], "algorithm/divergence")):
+        with pytest.raises(UserError, match="_target_="):
+            locate(target, [*TRUST, "tokenrl_cli", "tokenrl_cli.cli"], slot)
+
+
+def test_every_target_of_a_group_can_be_chosen_there_and_nowhere_else() -> None:
+    names = [group for group in groups([conf_dir()]) if declared(group)]
+    assert {"reward", "optimizer/schedule", "algorithm/surrogate", "decode"} <= set(names)
+    for group in names:
+        for target in declared(group):
+            assert locate(target, [], Slot(Any, group)).__name__ == target.rpartition(".")[2]
+    with pytest.raises(UserError, match=r"tokenrl_cli.model.gpt.Gpt: cannot be chosen here\n .*tokenrl list reward"):
+        locate("tokenrl_cli.model.gpt.Gpt", [], Slot(Reward))
+    with pytest.raises(
+        UserError, match=r"mean 'tokenrl_cli.optim.cosine'\?\)\n  there are tokenrl_cli.optim.constant,"
+    ):
+        locate("tokenrl_cli.optim.cosin", [], Slot(Any, "optimizer/schedule"))
+
+
+def test_a_slot_takes_what_its_protocol_its_key_or_its_class_says() -> None:
+    assert group_of(Slot(Reward | None, "model")) == "reward"
+    assert group_of(parameter_slot(Callable[..., Any], "optimizer", "algorithm")) == "optimizer"
+    assert group_of(parameter_slot(Callable[..., Any], "target", "algorithm")) == "algorithm/target"
+    assert group_of(parameter_slot(Model, "critic", "algorithm")) == "model"
+    assert group_of(Slot(dict[str, Reward]).item) == "reward"
+    assert choices(Slot(Decoding)) == ("tokenrl_cli.sampling.Decoding",)
+    assert choices(Slot(Any)) == declared("")
+    assert choices(Slot(Trainer)) == ()
+
+
+def test_every_function_that_a_part_of_ours_takes_has_a_group() -> None:
+    """Otherwise whatever is declared anywhere could stand there."""
+    for group in groups([conf_dir()]):
+        for target in declared(group):
+            for key, parameter in parameters_of(locate(target, []))[0].items():
+                if get_origin(parameter.annotation) is Callable and key not in RUNTIME:
+                    assert parameter_slot(parameter.annotation, key, group).group, f"{target}, {key}"
 
 
 def test_trust_counts_whole_components() -> None:
@@ -85,6 +148,7 @@ def test_trust_counts_whole_components() -> None:
     assert trusted("mine", ["mine"])
     assert not trusted("mine_evil", ["mine"])
     assert not trusted("mine", ["mine.rewards"])
+    assert not trusted("tokenrl_cli.cli", ["tokenrl_cli"])
 
 
 @pytest.mark.parametrize(
@@ -124,11 +188,37 @@ def test_what_goes_wrong_in_the_users_module_is_told_with_its_place(
 
 
 def test_a_misspelt_module_or_name_is_answered_with_the_right_one() -> None:
-    with pytest.raises(UserError, match=r"no module tokenrl_cli.buidl \(did you mean 'build'\?\)"):
-        locate("tokenrl_cli.buidl.check", [])
-    with pytest.raises(UserError, match=r"has no 'Lenght' \(did you mean 'Length'\?\)"):
+    with pytest.raises(UserError, match=r"no module tests.part \(did you mean 'parts'\?\)"):
+        locate("tests.part.Length", ["tests.part"])
+    with pytest.raises(UserError, match=r"did you mean 'tokenrl_cli.reward.bleu.Bleu'\?"):
+        locate("tokenrl_cli.reward.blue.Bleu", [])
+    with pytest.raises(UserError, match=r"has no public 'Lenght' \(did you mean 'Length'\?\)"):
         locate("tests.parts.Lenght", TRUST)
     assert hint("zzz", ["bleu"]) == ""
+
+
+@pytest.mark.parametrize("name", ["length", "Length", "JUDGE", "SCORE", "HALF"])
+def test_whatever_of_the_users_can_be_called_is_found(name: str) -> None:
+    assert callable(locate_users(f"tests.parts.{name}", TRUST))
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("tokenrl_cli.typecheck._read", "tokenrl_cli.typecheck is tokenrl_cli itself"),
+        ("tests.parts.system", "is defined in posix"),
+        ("tests.parts.build", "is defined in tokenrl_cli.build"),
+        ("tests.parts.BUILT", "is defined in tokenrl_cli.build"),
+        ("tests.parts._hidden", "has no public callable '_hidden'"),
+        ("tests.parts.VALUE", "has no public callable 'VALUE'"),
+        ("tests.parts.lenght", r"did you mean 'length'\?"),
+        ("tests.world.World", "is not in imports"),
+        ("length", "must be a dotted name"),
+    ],
+)
+def test_a_users_callable_comes_from_the_users_module_alone(path: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        locate_users(path, [*TRUST, "tokenrl_cli"])
 
 
 # -------------------------------------------------------------------------------------------------------- the check
@@ -214,10 +304,22 @@ def test_nested_blocks_are_checked_in_lists_and_dictionaries() -> None:
 
 def test_a_nested_target_from_elsewhere_is_refused() -> None:
     evil = {"_target_": "distutils.spawn.spawn", "cmd": ["touch", "x"]}
-    assert "reward.parts.0._target_=distutils.spawn.spawn" in message(
-        {"reward": {"_target_": "tests.parts.Mixture", "parts": [evil], "named": {}}}
-    )
+    mixture = {"_target_": "tests.parts.Mixture", "parts": [evil], "named": {}}
+    assert "reward.parts.0._target_=distutils.spawn.spawn" in message({"reward": mixture})
+    for target in ("subprocess.call", "tokenrl_cli.cli.main", "tokenrl_cli.typecheck._read", "tests.parts.build"):
+        for anything in ({"_target_": target}, [{"a": {"_target_": target, "_partial_": True}}]):
+            assert f"_target_={target}" in message({"reward": {"_target_": "tests.parts.Open", "anything": anything}})
+            with pytest.raises(UserError, match=f"_target_={target}"):
+                build({"_target_": "tests.parts.Open", "anything": anything}, parts.Open, TRUST)
     assert "seed._target_=os.system" in message({"seed": {"_target_": "os.system", "command": "x"}})
+
+
+@pytest.mark.parametrize("key", ["_args_", "_convert_", "_recursive_", "_kwargs_"])
+def test_hydras_own_keys_of_a_block_are_refused(key: str) -> None:
+    for block in (LENGTH, {"_target_": "tests.parts.Open"}, {"_target_": "tests.parts.length", "_partial_": True}):
+        assert f"reward.{key}: is a key of Hydra's" in message({"reward": block | {key: ["x"]}})
+    assert f"a.{key}: belongs to a block" in message({"a": {key: ["x"]}})
+    assert "a._partial_: belongs to a block" in message({"a": {"_partial_": True}})
 
 
 def test_a_partial_owes_only_what_its_owner_gives() -> None:
@@ -329,8 +431,9 @@ def test_a_function_stands_for_a_part_that_is_only_called() -> None:
         (LENGTH | {"_partial_": True}, Reward, "is a class: remove _partial_"),
         ({"scale": 1}, Reward, "must be a block with _target_"),
         (None, Reward, "must be a block with _target_"),
-        (LENGTH | {"scael": 1}, Reward, "unknown keys"),
-        ({"_target_": "tests.parts.Length"}, Reward, "missing keys"),
+        (LENGTH | {"scael": 1}, Reward, "reward.scael: Length has no 'scael'"),
+        ({"_target_": "tests.parts.Length"}, Reward, "reward.scale: is missing"),
+        ({"_target_": "tests.parts.Mixture", "parts": [], "named": {}}, Reward, "asks for seed, which is not known"),
         ({"_target_": "os.system", "command": "x"}, Reward, "neither tokenrl_cli nor in imports"),
     ],
 )
@@ -349,10 +452,34 @@ def test_a_fact_of_the_program_cannot_come_from_a_config() -> None:
         build(block, Reward, TRUST, seed=7)
 
 
-def test_ranges_are_the_constructors_affair() -> None:
-    check({"reward": LENGTH | {"scale": -1}}, TRUST)
-    with pytest.raises(UserError, match="reward.scale: must be above 0, got -1"):
-        build(LENGTH | {"scale": -1}, Reward, TRUST)
+def test_a_range_is_declared_with_the_type_and_what_is_outside_is_refused() -> None:
+    for value, told in (
+        (-1, "reward.scale=-1: must be above 0, got -1"),
+        (0.0, "reward.scale=0.0: must be above 0, got 0.0"),
+        (math.nan, "reward.scale=nan: must be finite, got nan"),
+        (math.inf, "reward.scale=inf: must be finite, got inf"),
+        (10**30, f"reward.scale={10**30}: must be an integer of 64 bits, got int {10**30}"),
+        (1 << 60000, "reward.scale=one of 60001 bits: must be an integer of 64 bits, got one of 60001 bits"),
+    ):
+        assert message({"reward": LENGTH | {"scale": value}}) == told
+        with pytest.raises(UserError, match=r"reward.scale"):
+            build(LENGTH | {"scale": value}, Reward, TRUST)
+    assert message({"reward": LENGTH | {"weights": [1, math.nan]}}) == "reward.weights.1=nan: must be finite, got nan"
+    assert "must be finite" in message({"reward": {"_target_": "tests.parts.Open", "x": {"y": [math.nan]}}})
+    assert "zero byte" in message({"algorithm": LEARNER | {"name": "a\0b"}})
+
+
+def test_a_float_may_be_infinite_where_that_is_declared() -> None:
+    assert mismatch(math.inf, Annotated[float, Infinite()]) == ""
+    assert mismatch(math.nan, Annotated[float, Infinite()]) == "must be a number, got nan"
+    assert mismatch(math.inf, Annotated[float, Infinite(), Le(3)]) == "must be at most 3, got inf"
+
+
+def test_ranges_are_described() -> None:
+    assert describe(Annotated[float, Ge(0), Lt(1)]) == "float, at least 0 and below 1"
+    assert describe(Annotated[int, Ge(1)] | None) == "int, at least 1, or null"
+    assert mismatch(0, Annotated[int, Ge(1)] | None) == "must be int, at least 1, or null, got int 0"
+    assert mismatch("", Text) == "must not be empty" == mismatch([], Annotated[list[str], Filled()])
 
 
 def test_building_needs_no_torch() -> None:

@@ -133,6 +133,20 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train reward=bleu,chrf", "names several values\n  to try each, add -m"),
         ("train +trainer.steps=3", "+trainer.steps: is there already"),
         ("train ~nothing", "nothing: there is no such key"),
+        ("validate reward=null", "reward=null: names no option\n  one of adequacy, bleu"),
+        ("validate optimizer@algorithm.optimizer=5", "optimizer@algorithm.optimizer=5: names no option\n  one of adam"),
+        ("validate ~reward", "reward: is missing: one of adequacy, bleu"),
+        ("validate +lr=3", "lr: there is no such key or group (did you mean 'algorithm.optimizer.lr' of RL or"),
+        ("validate decode.top_k=3", "decode.top_k=3: does nothing where"),
+        ("validate decode=beam decode.temperature=1", "decode.temperature=1: does nothing in a search"),
+        (
+            "validate ~metrics.bleu +reward@metrics.mine=bleu trainer.monitor=bleu",
+            "trainer.monitor=bleu: is no number of an evaluation",
+        ),
+        ("validate ~imports", "imports: is missing"),
+        ("validate algorithm.kl_target=3", "algorithm.kl_target: has nothing to adapt"),
+        (f"validate imports={'[' * 3000}", "imports: is nested too deep"),
+        (f"validate seed={'9' * 5000}", "seed: Exceeds the limit"),
         ("train --config-dir nowhere", "--config-dir nowhere"),
         ("train hydra.searchpath=[nowhere]", "hydra.searchpath: there is no directory nowhere"),
         ("train data_root=${nothing}", "Interpolation key 'nothing' not found"),
@@ -171,20 +185,26 @@ def test_a_mistake_is_told_in_one_line(line: str, told: str, capsys: Capture, el
         ("trainer.steps=1.5", "trainer.steps=1.5: must be int, got float 1.5"),
         ("seed=x", "seed=x: must be int, got str 'x'"),
         ("+reward.smothing=1", "reward.smothing: TokenAccuracy has no 'smothing'"),
-        ("+sede=1", "sede: there is no key 'sede' (did you mean 'seed'?)"),
+        ("+sede=1", "sede: there is no such key or group (did you mean 'seed'?)"),
         ("dataset.task=copi", "dataset.task=copi: must be one of copy, reverse, sort (did you mean 'copy'?)"),
         ("model.hidden=abc algorithm.optimizer.lr=x", "config: 2 mistakes\n  algorithm.optimizer.lr=x"),
-        ("model.hidden=0", "model.hidden: must be at least 1, got 0"),
-        ("warm_start.label_smoothing=2", "label_smoothing: must be"),
+        ("model.hidden=0", "model.hidden=0: must be at least 1 and at most 1000000, got 0"),
+        ("warm_start.label_smoothing=2", "warm_start.label_smoothing=2: must be at least 0 and below 1, got 2"),
         ("algorithm.samples_per_source=1", "algorithm.samples_per_source: must be at least 2"),
-        ("decode.max_length=0", "decode.max_length: must be at least 1, got 0"),
-        ("trainer.batch_size=0", "trainer.batch_size: must be at least 1, got 0"),
+        ("decode.max_length=0", "decode.max_length=0: must be at least 1"),
+        ("trainer.batch_size=0", "trainer.batch_size=0: must be at least 1"),
         ("trainer.monitor=loss", "trainer.monitor"),
-        ("trainer.device=gpu", "trainer.device: must be auto, cpu or cuda, got 'gpu'"),
-        ("trainer.precision=fp8", "trainer.precision: must be one of fp32, bf16, got 'fp8'"),
+        ("trainer.device=gpu", "trainer.device=gpu: must be one of auto, cpu, cuda"),
+        ("trainer.precision=fp8", "trainer.precision=fp8: must be one of fp32, bf16"),
         ("model._target_=os.system", "model._target_=os.system: os is neither tokenrl_cli nor in imports"),
-        ("model._target_=tokenrl_cli.model.recurent.X", "did you mean 'recurrent'?"),
-        ("model._target_=tokenrl_cli.reward.token_accuracy.TokenAccuracy", "TokenAccuracy is not a Model"),
+        (
+            "model._target_=tokenrl_cli.model.recurent.X",
+            "there are tokenrl_cli.model.gpt.Gpt",
+        ),
+        (
+            "model._target_=tokenrl_cli.reward.token_accuracy.TokenAccuracy",
+            "TokenAccuracy: cannot be",
+        ),
         ("imports=[absent] model._target_=absent.X", "there is no module absent"),
     ],
 )
@@ -197,7 +217,7 @@ def test_a_config_that_cannot_be_right_is_refused(overrides: str, told: str, cap
     ("overrides", "told"),
     [
         ([*TINY, "model.hidden=abc"], "model.hidden=abc: must be int, got str 'abc'"),
-        ([*TINY, "trainer.batch_size=0"], "trainer.batch_size: must be at least 1, got 0"),
+        ([*TINY, "trainer.batch_size=0"], "trainer.batch_size=0: must be at least 1"),
         ([*TINY, "init_from=nowhere"], "nowhere"),
         (["dataset=jsonl"], "dataset.path: is missing"),
         (["dataset=jsonl", "dataset.path=nowhere"], "nowhere"),
@@ -215,8 +235,9 @@ def test_a_users_yaml_is_checked_like_ours(capsys: Capture, elsewhere: Path) -> 
     words = ["validate", "--config-dir", "mine", "experiment=mine", *TINY]
     recipe.write_text("# @package _global_\nreward:\n  smothing: 1\nsede: 2\n")
     told = mistake(capsys, *words)
-    assert "reward.smothing: TokenAccuracy has no 'smothing'" in told
-    assert "sede: there is no key 'sede' (did you mean 'seed'?)" in told
+    assert "sede: there is no such key or group (did you mean 'seed'?)" in told
+    recipe.write_text("# @package _global_\nreward:\n  smothing: 1\n")
+    assert "reward.smothing: TokenAccuracy has no 'smothing'" in mistake(capsys, *words)
     recipe.write_text("# @package _global_\na: [1\n")
     assert "expected ',' or ']'" in mistake(capsys, *words)
     recipe.write_text("# @package _global_\ndefaults:\n  - override /modle: gru\n")
@@ -261,14 +282,34 @@ def test_a_users_module_is_trusted_by_imports_alone(capsys: Capture, elsewhere: 
     assert tokenrl("validate", *TINY, "hydra.searchpath=[conf]", "reward=mine", "imports=[user_rewards]") == 0
 
 
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a": "defaults:\n  - a\n  - bleu\n"}, "reward/a.yaml: includes itself: reward/a > reward/a"),
+        ({"a": "defaults:\n  - b\n", "b": "defaults:\n- a\n"}, "includes itself: reward/a > reward/b > reward/a"),
+        ({"a": f"x: {'[' * 3000}"}, "reward/a.yaml: is nested too deep"),
+        ({"a": "a: &a [x, x]\n" + "b: [*a, *a, *a]\n" * 9}, "reward/a.yaml: has 27 aliases (*name)"),
+        ({"a": "# " + "x" * 2**20}, "reward/a.yaml: has 1048578 bytes"),
+    ],
+    ids=["itself", "a circle", "deep", "aliases", "large"],
+)
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    files: dict[str, str], told: str, capsys: Capture, elsewhere: Path
+) -> None:
+    (elsewhere / "conf" / "reward").mkdir(parents=True)
+    for name, text in files.items():
+        (elsewhere / "conf" / "reward" / f"{name}.yaml").write_text(text)
+    assert told in mistake(capsys, "validate", "--config-dir", "conf", "reward=a")
+
+
 # --------------------------------------------------------------------------------------------------------- the sweep
 
 
 def test_a_sweep_tells_of_every_job_that_failed(capsys: Capture, elsewhere: Path) -> None:
     assert tokenrl("-m", "validate", *TINY, "model.hidden=0,8,-1") == 2
     printed = capsys.readouterr()
-    assert "job 0 failed: model.hidden: must be at least 1, got 0" in printed.err
-    assert "job 2 failed: model.hidden: must be at least 1, got -1" in printed.err
+    assert "job 0 failed: model.hidden=0: must be at least 1 and at most 1000000, got 0" in printed.err
+    assert "job 2 failed: model.hidden=-1: must be at least 1 and at most 1000000, got -1" in printed.err
     assert printed.out.count("would run") == 1
     assert "Traceback" not in printed.err
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities, samples_of
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, UserError
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch
 from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 
 PLAIN = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
@@ -171,12 +171,3 @@ def test_reciting_is_saying_the_demonstration_without_choosing_it() -> None:
     rollout = recite(batch_of(2), EOS)
     assert rollout.actions.tolist() == [[1, 2, 0]] * 2
     assert rollout.ended.all() and not rollout.chosen.any() and rollout.mask.all()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("max_length", 0), ("temperature", -1.0), ("top_k", -1), ("top_p", 0.0), ("epsilon", 1.5), ("beam_size", 0)],
-)
-def test_values_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(UserError, match=f"decode.{name}: must be"):
-        replace(PLAIN, **{name: value})

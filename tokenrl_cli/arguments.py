@@ -26,6 +26,7 @@ SHORT = {
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
 VALUED = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir")
 EXCLUSIVE = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
+DEEPEST = 100  # brackets of a value in each other
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -70,6 +71,7 @@ def parse(words: Sequence[str]) -> Arguments:
     while left:
         word = left.pop(0)
         if not word.startswith("-") or word == "-":
+            _require_shallow(word)
             plain.append(word)
             continue
         name, equals, value = word.partition("=")
@@ -88,6 +90,15 @@ def parse(words: Sequence[str]) -> Arguments:
         raise UserError("--resolve", "goes with --cfg", "--cfg job --resolve")
     command = plain.pop(0) if plain and "=" not in plain[0] else None
     return Arguments(command, flags, tuple(plain))
+
+
+def _require_shallow(word: str) -> None:
+    """Brackets in brackets in brackets take minutes to be read, and then there is no room for them."""
+    depth = 0
+    for letter in word:
+        depth += (letter in "[{") - (letter in "]}")
+        if depth > DEEPEST:
+            raise UserError(key_of(word), f"is nested too deep to be read: more than {DEEPEST} brackets in each other")
 
 
 def _check_flag(word: str, name: str, value: str) -> None:

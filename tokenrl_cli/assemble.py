@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from tokenrl_cli import checkpoint, streams
 from tokenrl_cli.algorithm.parts import differentiable
 from tokenrl_cli.batching import training_texts
-from tokenrl_cli.build import build
+from tokenrl_cli.build import PACKAGE, build
 from tokenrl_cli.interfaces import (
     Algorithm,
     Credit,
@@ -67,6 +68,36 @@ def device_of(name: str) -> torch.device:
     return torch.device(name)
 
 
+def without_memory(*blocks: Config) -> AbstractContextManager[Any]:
+    """Where tensors have shapes alone, if all of the blocks is tokenrl's own: others may look at their numbers."""
+    return torch.device("meta") if all(map(_ours, blocks)) else nullcontext()
+
+
+def _ours(value: Any) -> bool:
+    """Whether no target in a block is of a user's module."""
+    if isinstance(value, list):
+        return all(map(_ours, value))
+    if not isinstance(value, dict):
+        return True
+    return str(value.get("_target_", PACKAGE)).startswith(PACKAGE) and all(map(_ours, value.values()))
+
+
+def require_room(values: Iterable[Any], device: torch.device) -> None:
+    """Raises UserError where tensors, of a model or of an algorithm, are larger than the memory of the machine."""
+    sizes = (value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
+    needed, there = sum(sizes), _memory(device)
+    if needed > there:
+        problem = f"its parameters need {needed / 2**30:.0f} GiB, and {device} has {there / 2**30:.0f}"
+        raise UserError("model", problem, "make its layers, their number or the vocabulary smaller")
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes in all."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def use_threads(count: int) -> None:
     """Of the CPU; 0 leaves it to torch."""
     if count:
@@ -86,6 +117,11 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     sizes_of(dataset, splits)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
+    decoding = build(config["decode"], Decoding, trust)
+    if beyond := [token for token in decoding.forbidden if token >= target.size]:
+        raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {target.size - 1}")
+    if len(set(decoding.forbidden)) == target.size:
+        raise UserError("decode.forbidden", f"leaves none of the {target.size} tokens to choose from")
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
     return Task(
         dataset=dataset,
@@ -94,7 +130,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
         reward=build(config["reward"], Reward, trust, **facts),
         credit=build(config["credit"], Credit, trust, **facts) if learns else None,
         metrics={name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()},
-        decoding=build(config["decode"], Decoding, trust),
+        decoding=decoding,
         device=device,
         precision=precision,
         seed=seed,
@@ -151,15 +187,13 @@ def _tokenizers(
 
 def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
     """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
+    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
+    facts["max_length"] = task.decoding.max_length
+    if _ours(config["model"]):
+        with without_memory(config["model"]):
+            require_room(build(config["model"], Model, trust, **facts).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
-    model = build(
-        config["model"],
-        Model,
-        trust,
-        tokenizer=task.tokenizer,
-        source_tokenizer=task.source_tokenizer,
-        max_length=task.decoding.max_length,
-    )
+    model = build(config["model"], Model, trust, **facts)
     return differentiable(model).to(task.device)
 
 

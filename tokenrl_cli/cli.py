@@ -187,7 +187,7 @@ def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
         error = raised.error if isinstance(raised, Failed) else raised
         if not isinstance(raised, Failed) and (mistake := of_the_machine(error, _place(arguments))):
             raise mistake from None
-        if mistake := explained(error, places, command):
+        if mistake := explained(error, places, command, arguments.rest):
             raise mistake from None
         if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
             raise mistake from None

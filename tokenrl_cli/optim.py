@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli.interfaces import Finding, UserError
+from tokenrl_cli.ranges import Count, CountOrNone, Fraction, Gt, Le, Positive, Probability, Weight
 
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 
@@ -138,71 +139,66 @@ def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> lis
     return [Finding("horizon", "note", 0, f"{key}={horizon} is not the {steps} steps of its stage: {end}", key)]
 
 
-def _check(lr: float, clip_norm: float) -> None:
-    """Before torch, which would say it with a traceback."""
-    for name, value, holds, wanted in (
-        ("lr", lr, lr > 0, "above 0"),
-        ("clip_norm", clip_norm, clip_norm >= 0, "0 (off) or more"),
-    ):
-        if not holds:
-            raise UserError(f"optimizer.{name}", f"must be {wanted}, got {value}")
+Epsilon = Annotated[float, Gt(0), Le(1)]  # beside gradients of order 1 and less
 
 
 def adam(
-    parameters: Iterable[nn.Parameter], lr: float, betas: list[float], eps: float, clip_norm: float, schedule: Schedule
+    parameters: Iterable[nn.Parameter],
+    lr: Positive,
+    betas: tuple[Fraction, Fraction],
+    eps: Epsilon,
+    clip_norm: Weight,
+    schedule: Schedule,
 ) -> Optimizer:
     """Adam, Kingma & Ba 2015 (arXiv:1412.6980)."""
-    _check(lr, clip_norm)
     inner = torch.optim.Adam(list(parameters), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def adamw(
     parameters: Iterable[nn.Parameter],
-    lr: float,
-    betas: list[float],
-    eps: float,
-    weight_decay: float,
-    clip_norm: float,
+    lr: Positive,
+    betas: tuple[Fraction, Fraction],
+    eps: Epsilon,
+    weight_decay: Weight,
+    clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
     """Adam with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
-    _check(lr, clip_norm)
     inner = torch.optim.AdamW(list(parameters), lr, (betas[0], betas[1]), eps, weight_decay)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def sgd(
     parameters: Iterable[nn.Parameter],
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    clip_norm: float,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: Weight,
+    clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
-    _check(lr, clip_norm)
     inner = torch.optim.SGD(list(parameters), lr, momentum, weight_decay=weight_decay)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
-def constant(step: int, warmup_steps: int) -> float:
+def constant(step: int, warmup_steps: CountOrNone) -> float:
     """1, after a linear warm-up over `warmup_steps`."""
     return min(1.0, (step + 1) / (warmup_steps + 1))
 
 
-def linear(step: int, warmup_steps: int, horizon: int, final_fraction: float) -> float:
+def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
     """Falls in a straight line from 1 to `final_fraction` at step `horizon`, and stays there."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
 
 
-def cosine(step: int, warmup_steps: int, horizon: int, final_fraction: float) -> float:
+def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
     """Half a cosine from 1 to `final_fraction` at step `horizon`, Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def inverse_sqrt(step: int, warmup_steps: int) -> float:
+def inverse_sqrt(step: int, warmup_steps: CountOrNone) -> float:
     """1 / sqrt(step) after the warm-up, 1 at its end; Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
     return min((step + 1) / (warmup_steps + 1), math.sqrt((warmup_steps + 1) / (step + 1)))

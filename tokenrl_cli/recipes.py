@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenrl_cli.interfaces import UserError
 
 BRINGS = "brings"  # brings/GROUP/OPTION.yaml: what the option of that name sets elsewhere in a config
+LARGEST, ALIASES = 2**20, 20  # bytes of a config file, and how often one may repeat a part of itself
 HIDDEN = ("hydra", BRINGS)  # groups that nobody chooses from
 
 
@@ -38,7 +39,49 @@ def roots(config_dir: str | None) -> list[Path]:
     for file in sorted((Path(config_dir) / BRINGS).rglob("*.yml")):
         right = file.with_suffix(".yaml")
         raise UserError(str(file), "would not be read: the name of an option ends in .yaml", f"mv {file} {right}")
+    for file in Path(config_dir).rglob("*.yaml"):
+        _require_small(file)
     return [conf_dir(), Path(config_dir)]
+
+
+def _require_small(file: Path) -> None:
+    """Refuses what would take minutes, or all memory, to read: a config is a page of text, and aliases multiply."""
+    if file.is_file() and (size := file.stat().st_size) > LARGEST:
+        raise UserError(str(file), f"has {size} bytes, and a config has at most {LARGEST}")
+    aliases = re.findall(r"(?m)(?:^|[-:,[{])[ \t]*\*\w+", file.read_text("utf-8", "replace")) if file.is_file() else []
+    if len(aliases) > ALIASES:
+        raise UserError(str(file), f"has {len(aliases)} aliases (*name), and a config has at most {ALIASES}")
+
+
+def circle(places: Sequence[Path]) -> list[str]:
+    """Options that include each other by their defaults, "GROUP/NAME" each; nothing where none does."""
+    included = {
+        f"{group}/{name}".lstrip("/"): _included(file, group)
+        for group in ("", *groups(places))
+        for name, file in options(places, group).items()
+    }
+
+    def follow(path: list[str]) -> list[str]:
+        for each in included.get(path[-1], ()):
+            if each in path:
+                return path[path.index(each) :]
+            if found := follow([*path, each]):
+                return found
+        return []
+
+    return next(filter(None, (follow([name]) for name in included)), [])
+
+
+def _included(file: Path, group: str) -> list[str]:
+    """What the defaults of an option include, "GROUP/NAME" each."""
+    inside = re.search(r"^defaults:\n((?:[ ]*- .*\n?)*)", file.read_text("utf-8", "replace"), re.MULTILINE)
+    found = []
+    for entry in re.findall(r"- (?:optional |override )*([^#\n]+)", inside[1] if inside else ""):
+        key, named, option = entry.strip().partition(":")
+        inner, option = (key.partition("@")[0], option.strip()) if named else ("", key)
+        where = inner[1:] if inner.startswith("/") else f"{group}/{inner}".strip("/")
+        found.append(f"{where}/{option.strip(chr(39) + chr(34))}".lstrip("/"))
+    return [each for each in found if not each.endswith("/_self_") and each != "_self_"]
 
 
 def groups(places: Sequence[Path]) -> list[str]:
@@ -72,6 +115,12 @@ def keys(file: Path) -> list[str]:
         if line.strip() and not line.startswith("#") and not skipping:
             shown.append(line)
     return shown
+
+
+def target_in(file: Path) -> str:
+    """The `_target_` of an option; "" where it has none of its own."""
+    match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else ""
 
 
 def parts(file: Path, group: str) -> list[str]:

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tokenrl_cli import checkpoint
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import NonFinite, over_steps
+from tokenrl_cli.ranges import Count, CountOrNone, Ge, Le, Size, Text, Weight
 from tokenrl_cli.report.journal import FILES, Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
@@ -37,46 +38,31 @@ class Interrupted(Exception):
 class Trainer:
     """The `trainer` block: values and meanings in conf/trainer/."""
 
-    warm_start_steps: int
-    steps: int
-    warm_start_patience: int
-    batch_size: int
-    warm_start_batch_size: int
+    warm_start_steps: CountOrNone
+    steps: CountOrNone
+    warm_start_patience: CountOrNone
+    batch_size: Size
+    warm_start_batch_size: Size
     alike_lengths: bool
-    max_tokens: int
-    eval_every: int
-    checkpoint_every: int
-    log_every: int
-    keep_last: int
-    keep_best: int
-    warm_start_monitor: str
+    max_tokens: Annotated[int, Ge(0)]
+    eval_every: Count
+    checkpoint_every: Count
+    log_every: Count
+    keep_last: Count
+    keep_best: CountOrNone
+    warm_start_monitor: Text
     warm_start_from: Literal["best", "last"]
-    monitor: str
+    monitor: Text
     gate: float | None
-    eval_examples: int
-    eval_batch_size: int
-    samples: int
-    max_time: float
-    device: str
-    threads: int
-    precision: str
+    eval_examples: CountOrNone
+    eval_batch_size: Size
+    samples: CountOrNone
+    max_time: Weight
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Annotated[int, Ge(0), Le(10_000)]
+    precision: Literal["fp32", "bf16"]
 
     def __post_init__(self) -> None:
-        positive = "batch_size warm_start_batch_size eval_every checkpoint_every log_every keep_last eval_batch_size"
-        for name in positive.split():
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in [
-            "warm_start_steps",
-            "steps",
-            "warm_start_patience",
-            "max_tokens",
-            "keep_best",
-            "eval_examples",
-            "samples",
-            "threads",
-            "max_time",
-        ]:
-            self._require(name, getattr(self, name) >= 0, "0 or more")
         if self.monitor.startswith("loss"):
             raise UserError(
                 "trainer.monitor",
@@ -94,10 +80,6 @@ class Trainer:
                 raise UserError(
                     f"trainer.{key}={name}", problem + hint(name, known), f"choose one of {', '.join(known)}"
                 )
-
-    def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise UserError(f"trainer.{name}", f"must be {wanted}, got {getattr(self, name)}")
 
 
 MEASURED: dict[str, Any] = {"value": float, "better": int, "score": float, "step": int, "reward": float}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -17,32 +17,37 @@ from torch import Tensor
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout, UserError
 from tokenrl_cli.optim import NonFinite
+from tokenrl_cli.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How tokens are chosen from a policy. Values and meanings: conf/decode/."""
 
-    max_length: int
-    temperature: float
-    top_k: int
-    top_p: float
-    epsilon: float
-    forbidden: Sequence[int]
-    beam_size: int
-    length_penalty: float
+    max_length: Size
+    temperature: Weight
+    top_k: SizeOrNone
+    top_p: Annotated[float, Gt(0), Le(1)]
+    epsilon: Probability
+    forbidden: Sequence[CountOrNone]
+    beam_size: Size
+    length_penalty: Annotated[float, Ge(-10), Le(10)]
 
     def __post_init__(self) -> None:
-        for name, holds, wanted in (
-            ("max_length", self.max_length >= 1, "at least 1"),
-            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
-            ("epsilon", 0 <= self.epsilon <= 1, "in [0, 1]"),
-            ("beam_size", self.beam_size >= 1, "at least 1"),
-        ):
-            if not holds:
-                raise UserError(f"decode.{name}", f"must be {wanted}, got {getattr(self, name)}")
+        """Refuses what would do nothing: a beam draws no samples, the best token is cut off by nothing."""
+        cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
+        drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
+        if self.beam_size > 1:
+            idle, why = drawn, f"does nothing in a search with decode.beam_size={self.beam_size}, which draws no sample"
+        else:
+            idle = [("length_penalty", self.length_penalty != 0), *(cut if self.temperature == 0 else ())]
+            why = "does nothing where decode.beam_size=1 and decode.temperature=0 take the best token each time"
+        for name, given in idle:
+            if given:
+                off = {"top_p": 1}.get(name, 0)
+                alone = "compares hypotheses of several lengths, and decode.beam_size=1 keeps a single one"
+                problem = alone if name == "length_penalty" else why
+                raise UserError(f"decode.{name}={getattr(self, name)}", problem, f"decode.{name}={off}")
 
     @property
     def name(self) -> str:

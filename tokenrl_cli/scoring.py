@@ -146,10 +146,10 @@ def name_of(reward: Reward) -> str:
     return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
 
 
-def reported(reward: Reward, metrics: Iterable[str]) -> list[str]:
+def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
     """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
-    where it has one."""
-    own = [name_of(reward)] if hasattr(reward, "corpus") else []
+    where it has one; not where `is_metric`: then a metric of the config is the same one, and is told once."""
+    own = [name_of(reward)] if hasattr(reward, "corpus") and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
 

@@ -1,22 +1,28 @@
 """Whether a value from a config fits a parameter of Python: the signature is the only source of truth.
 
-Says nothing of ranges, and nothing where an annotation cannot be read: then the constructor has the word.
+Says nothing where an annotation cannot be read: then the constructor has the word.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import sys
 import types
 import typing
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cache
 from itertools import takewhile
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from tokenrl_cli.ranges import Infinite, Range
+
+BITS, LONG = 63, 80  # of an integer, beside its sign; characters of a value that an error shows
 SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
 
 
+@cache
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """Parameters by name with their annotations read, and whether it takes any further keyword (`**kwargs`)."""
     module = vars(sys.modules[target.__module__])
@@ -46,16 +52,31 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
 
+def plain(annotation: Any) -> Any:
+    """An annotation without its ranges."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def ranges_of(annotation: Any) -> tuple[Range, ...]:
+    """The ranges that an annotation declares."""
+    declared = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return tuple(each for each in declared if isinstance(each, Range))
+
+
 def is_part(annotation: Any) -> bool:
     """A class of ours, which only a block can give: not a scalar, a container or a plain type."""
     return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
 
 
 def describe(annotation: Any) -> str:
+    """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
+    if limits := ranges_of(annotation):
+        return f"{describe(plain(annotation))}, {' and '.join(map(str, limits))}"
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
     if is_union(annotation):
-        return " or ".join(describe(each) for each in get_args(annotation))
+        listed = [describe(each) for each in get_args(annotation)]
+        return (", or " if any("," in each for each in listed) else " or ").join(listed)
     if annotation is type(None) or annotation is None:
         return "null"
     if inspect.isclass(annotation) and not get_args(annotation):
@@ -63,27 +84,49 @@ def describe(annotation: Any) -> str:
     return str(annotation).replace("collections.abc.", "").replace("typing.", "")
 
 
-def mismatch(value: Any, annotation: Any) -> str:
+def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
     """What is wrong with a plain value (no block), or ""."""
+    if get_origin(annotation) is Annotated:
+        limits = [each for each in ranges_of(annotation) if not isinstance(each, Infinite)]
+        return mismatch(value, plain(annotation), Infinite() in ranges_of(annotation)) or _outside(value, limits)
     if is_union(annotation):
         if all(mismatch(value, each) for each in get_args(annotation)):
-            return f"must be {describe(annotation)}, got {_shown(value)}"
+            return f"must be {describe(annotation)}, got {shown(value)}"
         return ""
     if annotation is None or annotation is type(None):
-        return "" if value is None else f"must be null, got {_shown(value)}"
+        return "" if value is None else f"must be null, got {shown(value)}"
     origin = get_origin(annotation) or annotation
     if origin is Literal:
         return _literal(value, get_args(annotation))
     if origin in SCALARS:
         accepted = isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
-        return "" if accepted else f"must be {origin.__name__}, got {_shown(value)}{_quoted(value, origin)}"
+        if not accepted:
+            return f"must be {origin.__name__}, got {shown(value)}{_quoted(value, origin)}"
+        return unusable(value, infinite)
     if origin is Callable or is_part(origin):
-        return f"must be a block with _target_ ({describe(annotation)}), got {_shown(value)}"
+        return f"must be a block with _target_ ({describe(annotation)}), got {shown(value)}"
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return "" if isinstance(value, dict) else f"must be a dictionary, got {_shown(value)}"
+        return "" if isinstance(value, dict) else f"must be a dictionary, got {shown(value)}"
     if inspect.isclass(origin) and issubclass(list, origin) or origin in (tuple, set, frozenset):
         return _sequence(value, annotation, origin)
-    return ""
+    return unusable(value, False)
+
+
+def unusable(value: Any, infinite: bool) -> str:
+    """Why no setting may be this number or text, whatever its type, or ""."""
+    if isinstance(value, float) and not (math.isfinite(value) or (infinite and not math.isnan(value))):
+        return f"must be {'a number' if infinite else 'finite'}, got {value}"
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"must be an integer of 64 bits, got {shown(value)}"
+    return "must not hold a zero byte" if isinstance(value, str) and "\0" in value else ""
+
+
+def _outside(value: Any, limits: Sequence[Range]) -> str:
+    if all(each.holds(value) for each in limits):
+        return ""
+    if value in ("", [], {}):
+        return "must not be empty"
+    return f"must be {' and '.join(map(str, limits))}, got {shown(value, typed=False)}"
 
 
 def _literal(value: Any, options: tuple[Any, ...]) -> str:
@@ -99,15 +142,22 @@ def _sequence(value: Any, annotation: Any, origin: Any) -> str:
     if origin is object:
         return ""
     if not isinstance(value, list):
-        return f"must be a list, got {_shown(value)}"
+        return f"must be a list, got {shown(value)}"
     items = get_args(annotation)
     if origin is tuple and items and Ellipsis not in items and len(items) != len(value):
         return f"must be a list of {len(items)}, got {len(value)}"
     return ""
 
 
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {value!r}" if value is not None else "null"
+def shown(value: Any, typed: bool = True) -> str:
+    """A value in an error, shortened, with its type."""
+    if value is None:
+        return "null"
+    if isinstance(value, int) and value.bit_length() > 3 * LONG:
+        return f"one of {value.bit_length()} bits"  # Python refuses to write out what is much longer
+    text = repr(value)
+    text = text if len(text) <= LONG else f"{text[:LONG]}..."
+    return f"{type(value).__name__} {text}" if typed else text
 
 
 def _quoted(value: Any, wanted: type) -> str:
@@ -120,10 +170,12 @@ class Slot:
     """A place that a value goes to, with what its owner expects there."""
 
     annotation: Any
+    group: str = ""  # of conf/, whose options may stand here; "" where its key is no group's
 
     @property
     def kinds(self) -> tuple[Any, ...]:
-        return get_args(self.annotation) if is_union(self.annotation) else (self.annotation,)
+        annotation = plain(self.annotation)
+        return tuple(map(plain, get_args(annotation))) if is_union(annotation) else (annotation,)
 
     @property
     def record(self) -> Any:
@@ -136,8 +188,8 @@ class Slot:
         for kind in self.kinds:
             elements = [each for each in get_args(kind) if each is not Ellipsis]
             if elements and get_origin(kind) is not Callable:
-                return Slot(elements[-1])
-        return Slot(Any)
+                return Slot(elements[-1], self.group)
+        return Slot(Any, self.group)
 
     def refuses(self, target: Callable[..., Any], partial: bool) -> str:
         """Why `target` cannot stand here, or ""."""

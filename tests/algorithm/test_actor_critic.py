@@ -27,7 +27,7 @@ from tests.world import (
 from tokenrl_cli import optim
 from tokenrl_cli.algorithm.actor_critic import ActorCritic
 from tokenrl_cli.credit.delta import Delta
-from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Rollout, UserError
+from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Rollout
 from tokenrl_cli.sampling import concatenate, rollout_of
 from tokenrl_cli.scoring import judge
 
@@ -274,13 +274,3 @@ def test_a_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert train(tmp_path / "part", *chosen, "trainer.steps=3") == 0
     assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("samples_per_source", 0), ("target_rate", 0.0), ("critic_steps", -1), ("critic_lr_scale", 0.0)]
-    + [("value_penalty", -1.0), ("nll_mix", -0.1), ("micro_batches", 0)],
-)
-def test_values_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(UserError, match=f"algorithm.{name}"):
-        algorithm(**{name: value})

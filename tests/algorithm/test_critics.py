@@ -298,9 +298,7 @@ def test_a_text_near_the_limit_pays_for_its_length() -> None:
     [
         ({"baseline": advantages.state_value}, "algorithm.critic"),
         ({"returns": partial(lambda_returns, gae_lambda=0.5)}, "algorithm.critic"),
-        ({"overlong_share": 1.0}, "algorithm.overlong_share"),
-        ({"kl_coef": -1.0}, "algorithm.kl_coef"),
-        ({"kl_rate": -1.0}, "algorithm.kl_rate"),
+        ({"kl_coef": 0.0, "kl_target": 6.0}, "algorithm.kl_target"),
         ({"add_reference": True, "top_k": 2}, "algorithm.add_reference"),
     ],
 )
@@ -308,12 +306,3 @@ def test_parts_that_do_not_go_together_are_named(changes: dict[str, Any], where:
     with pytest.raises(UserError) as caught:
         algorithm_with(**({"baseline": advantages.no_baseline, "samples": 1} | changes))
     assert caught.value.where == where
-
-
-@pytest.mark.parametrize(
-    ("part", "values"),
-    [(ValueHead, (-1.0, 0.0, 1.0)), (ValueHead, (1.0, 0.0, 0.0)), (Continuations, (0, 1)), (Continuations, (1, 0))],
-)
-def test_values_out_of_range_are_named(part: Any, values: tuple[Any, ...]) -> None:
-    with pytest.raises(UserError, match="algorithm.critic"):
-        part(*values)

@@ -14,7 +14,6 @@ from tests.world import RECORDED, Capture, Letters, TabularPolicy, batch_of
 from tokenrl_cli.algorithm.gold import Gold
 from tokenrl_cli.algorithm.mle import Mle
 from tokenrl_cli.functional import demonstrations, schedules
-from tokenrl_cli.interfaces import UserError
 
 TARGET = [1, 2, 0]
 
@@ -94,11 +93,3 @@ def test_a_run_resumes_to_the_same_bits(preset: str, tmp_path: Path) -> None:
     assert train(tmp_path / "part", *chosen, "trainer.steps=3") == 0
     assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=6") == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
-
-
-@pytest.mark.parametrize(
-    "changes", [{"suffix": -1}, {"least": -0.1}, {"floor": 1.1}, {"sync_every": 0}, {"micro_batches": 0}]
-)
-def test_values_out_of_range_are_named(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"algorithm.{next(iter(changes))}"):
-        gold(**changes)

@@ -12,7 +12,7 @@ import torch
 from tests.toys import chi_squared
 from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.ocd import Ocd
-from tokenrl_cli.interfaces import SAMPLED, UserError
+from tokenrl_cli.interfaces import SAMPLED
 from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.sampling import rollout_of
 
@@ -89,16 +89,3 @@ def test_micro_batches_change_no_gradient(parts: int) -> None:
     ragged = [SEQUENCES[i] for i in (0, 5, 14, 2)]
     whole, split = (gradient(algorithm(WORLD["policy_logits"], micro_batches=n), ragged) for n in (1, parts))
     assert (whole - split).abs().max() < 1e-15
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"tau": 0.0}, "algorithm.tau: must be above 0"),
-        ({"temperature": -1.0}, "algorithm.temperature: must be above 0"),
-        ({"samples_per_source": 0}, "algorithm.samples_per_source: must be at least 1, got 0"),
-    ],
-)
-def test_values_out_of_range_are_named(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=problem):
-        algorithm(WORLD["policy_logits"], **changes)

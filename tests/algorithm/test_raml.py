@@ -15,7 +15,7 @@ from tokenrl_cli.algorithm.raml import Raml
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.functional import advantages
 from tokenrl_cli.functional.demonstrations import replaced_share
-from tokenrl_cli.interfaces import SAMPLED, UserError
+from tokenrl_cli.interfaces import SAMPLED
 from tokenrl_cli.sampling import rollout_of
 from tokenrl_cli.scoring import judge
 
@@ -111,8 +111,3 @@ def test_its_optimum_is_that_of_reinforcement_with_an_entropy_bonus(tau: float) 
     for gradient in (likelihood_gradient, reward_gradient):
         assert gradient(right, tau).abs().max() < 1e-9
         assert gradient(beside, tau).abs().max() > 1e-3
-
-
-def test_values_out_of_range_are_named() -> None:
-    with pytest.raises(UserError, match="algorithm.tau"):
-        raml(tau=0.0)

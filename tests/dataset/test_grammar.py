@@ -9,7 +9,6 @@ import pytest
 
 from tokenrl_cli.dataset.grammar import Grammar, split_of
 from tokenrl_cli.grammar import Meaning, english, translations
-from tokenrl_cli.interfaces import UserError
 
 
 def grammar(**changes: Any) -> Grammar:
@@ -64,9 +63,3 @@ def test_an_example_takes_few_calls() -> None:
     finally:
         sys.setprofile(None)
     assert 200 < calls < 200 * 400
-
-
-@pytest.mark.parametrize("name", ["val_size", "test_size", "max_source_length"])
-def test_a_size_below_one_is_refused_by_name(name: str) -> None:
-    with pytest.raises(UserError, match=f"dataset.{name}"):
-        grammar(**{name: 0})

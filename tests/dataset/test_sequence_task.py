@@ -72,14 +72,8 @@ def test_full_corruption_leaves_no_symbol_right_and_spreads_over_the_others() ->
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("task", "shuffle"),
-        ("symbols", 1),
         ("min_symbols", 0),
         ("min_symbols", 7),
-        ("corruption", 1.1),
-        ("corruption", -0.1),
-        ("val_size", 0),
-        ("test_size", 0),
         ("max_source_length", 0),
         ("overlong", "cut"),
     ],

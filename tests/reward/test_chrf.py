@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from sacrebleu.metrics.chrf import CHRF
 
 from tests.reward.said import GOLDEN, assert_length_does_not_pay, columns, pairs, texts
-from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.chrf import Chrf
 
 SETTINGS = [(6, 0, 2, False, False), (6, 2, 2, True, True)]
@@ -55,19 +54,6 @@ def test_a_text_without_a_reference_has_no_score_and_does_not_move_the_others() 
     assert np.isnan(reward(texts(rows))).tolist() == [False, True]
     corpus = reward.corpus(texts(rows))
     assert corpus.value == reward.corpus(texts(rows[:1])).value and not corpus.statistics[1].any()
-
-
-@pytest.mark.parametrize(
-    ("values", "problem"),
-    [
-        ((0, 2, 2), "reward.char_order: must be at least 1, got 0"),
-        ((6, -1, 2), "reward.word_order: must be at least 0, got -1"),
-        ((6, 0, 0), "reward.beta: must be at least 1, got 0"),
-    ],
-)
-def test_values_out_of_range_are_named(values: tuple[int, int, int], problem: str) -> None:
-    with pytest.raises(UserError, match=problem):
-        Chrf(*values, False, False)
 
 
 def test_length_does_not_pay() -> None:

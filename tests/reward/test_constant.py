@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from tests.credit.toy import EOS, Merges, rollout_from
 from tests.reward.said import texts
 from tests.world import batch_of
 from tokenrl_cli.credit.delta import Delta
-from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.constant import Constant
 from tokenrl_cli.scoring import judge
 
@@ -23,8 +21,3 @@ def test_credit_over_prefixes_pays_nothing_as_the_documentation_admits() -> None
     rollout, _ = judge(rollout_from([[1, 2, EOS], [EOS]]), batch_of(1), Merges(["a", "b"]), Constant(0.5), Delta())
     assert rollout.rewards is not None and not rollout.rewards.any()
     assert "Credit over prefixes pays nothing" in str(Constant.__doc__)
-
-
-def test_a_value_that_is_no_number_is_named() -> None:
-    with pytest.raises(UserError, match="reward.value: must be finite, got inf"):
-        Constant(float("inf"))

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reward.said import texts, words
-from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.distinct import Distinct
 
 
@@ -33,8 +32,3 @@ def test_it_is_the_share_of_any_text(text: str, order: int) -> None:
 def test_endless_repetition_comes_near_nothing_and_a_short_text_games_it_as_the_documentation_admits() -> None:
     assert Distinct(2)(texts([("the cat sat " * 50, []), ("the cat", [])])).tolist() == pytest.approx([3 / 149, 1])
     assert "Gamed by short texts" in str(Distinct.__doc__)
-
-
-def test_an_order_out_of_range_is_named() -> None:
-    with pytest.raises(UserError, match="reward.order: must be at least 1, got 0"):
-        Distinct(0)

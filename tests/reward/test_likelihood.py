@@ -94,11 +94,9 @@ def test_another_tokenizer_is_read_as_text_but_not_as_tokens(run: Path) -> None:
         reward(run, tokenizer=other, per_token=True)(made)
 
 
-def test_a_run_that_is_not_there_and_a_temperature_out_of_range_are_named(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_not_there_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"reward.checkpoint={tmp_path}: .*holds no complete checkpoint"):
         reward(run, checkpoint=str(tmp_path)).judge  # noqa: B018
-    with pytest.raises(UserError, match="reward.temperature: must be above 0"):
-        reward(run, temperature=0.0)
 
 
 def test_the_frozen_run_has_no_gradient_and_is_in_evaluation_mode(run: Path) -> None:

@@ -106,7 +106,6 @@ def test_numbers_a_token_can_be_scaled_but_not_shifted() -> None:
     [
         ({"parts": {}}, "reward.parts: has no part"),
         ({"weights": {"bleu": 1.0}}, "reward.weights.bleu: there is no such part; there are wer, exact"),
-        ({"scales": {"wer": float("inf")}}, "reward.scales.wer: must be finite, got inf"),
         ({"normalize": True, "shifts": {"wer": 1.0}}, "reward.normalize: chooses scale and shift itself"),
         ({"parts": {"inner": mixture()}}, "reward.parts.inner: is a mixture itself"),
     ],

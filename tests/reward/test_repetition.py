@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reward.said import texts, words
-from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.repetition import Repetition
 
 
@@ -36,8 +35,3 @@ def test_a_text_of_at_most_order_words_has_nothing_to_repeat() -> None:
 
 def test_endless_repetition_comes_near_nothing() -> None:
     assert Repetition(3)(texts([("the cat sat " * 50, [])]))[0] < 0.05
-
-
-def test_an_order_out_of_range_is_named() -> None:
-    with pytest.raises(UserError, match="reward.order: must be at least 1, got 0"):
-        Repetition(0)

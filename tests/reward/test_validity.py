@@ -64,8 +64,3 @@ def test_a_dataset_without_meanings_is_refused_with_the_remedy() -> None:
     with pytest.raises(UserError, match="validity.*'meaning'") as refused:
         Validity(1)(blank)
     assert "dataset=grammar" in refused.value.remedy
-
-
-def test_a_cache_of_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="cached_sources"):
-        Validity(0)

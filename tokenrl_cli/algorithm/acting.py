@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.parts import frozen_copy
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, ModelOutput, State, UserError
+from tokenrl_cli.interfaces import Model, ModelOutput, State
+from tokenrl_cli.ranges import Count, Positive, Probability, Weight
 
 Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]
 
@@ -84,9 +85,7 @@ class Greedy:
 class Tilted:
     """Acts by prior(a | s) exp(beta Q(s, a)). The prior is the policy at the switch; with Q = 0 it still is that."""
 
-    def __init__(self, model: Any, beta: float) -> None:
-        if beta < 0:
-            raise UserError("algorithm.acting.beta", f"must be 0 (the policy as it was) or more, got {beta}")
+    def __init__(self, model: Any, beta: Weight) -> None:
         self.beta, self.model = beta, frozen_copy(model)
 
     def logits(self, q: Tensor, before: ModelOutput | None) -> Tensor:
@@ -108,12 +107,7 @@ class WarmStart:
     """With probability epsilon at every token the warm start, as it was, acts instead; epsilon falls in a straight line
     over the first `steps` steps of the stage. Uniform tokens out of thousands would find nothing."""
 
-    def __init__(self, model: Any, start: float, end: float, steps: int) -> None:
-        for name, share in (("start", start), ("end", end)):
-            if not 0 <= share <= 1:
-                raise UserError(f"algorithm.exploration.{name}", f"must be in [0, 1], got {share}")
-        if steps < 1:
-            raise UserError("algorithm.exploration.steps", f"must be at least 1, got {steps}")
+    def __init__(self, model: Any, start: Probability, end: Probability, steps: Count) -> None:
         self.first, self.last, self.steps = start, end, steps
         self.model = frozen_copy(model)
 
@@ -132,9 +126,7 @@ class Boltzmann:
 
     model = None
 
-    def __init__(self, temperature: float) -> None:
-        if temperature <= 0:
-            raise UserError("algorithm.exploration.temperature", f"must be above 0, got {temperature}")
+    def __init__(self, temperature: Positive) -> None:
         self.temperature = temperature
 
     def acting(self, policy: Composed, step: int) -> Any:

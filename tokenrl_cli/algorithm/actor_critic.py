@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.functional.value import explained_variance, last_steps, td_targets
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
 from tokenrl_cli.sampling import Decoding, generate, rollout_of
 
 
@@ -61,27 +62,16 @@ class ActorCritic:
         max_length: int,
         seed: int,
         critic: Model,
-        samples_per_source: int,
-        target_rate: float,
-        critic_steps: int,
-        critic_lr_scale: float,
-        value_penalty: float,
+        samples_per_source: Size,
+        target_rate: Annotated[float, Gt(0), Le(1)],
+        critic_steps: CountOrNone,
+        critic_lr_scale: Positive,
+        value_penalty: Weight,
         entropy_coef: float,
-        nll_mix: float,
-        micro_batches: int,
+        nll_mix: Weight,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        for name, holds, wanted in (
-            ("samples_per_source", samples_per_source >= 1, "at least 1"),
-            ("target_rate", 0 < target_rate <= 1, "in (0, 1]"),
-            ("critic_steps", critic_steps >= 0, "0 or more"),
-            ("critic_lr_scale", critic_lr_scale > 0, "above 0"),
-            ("value_penalty", value_penalty >= 0, "0 (off) or more"),
-            ("nll_mix", nll_mix >= 0, "0 (off) or more"),
-            ("micro_batches", micro_batches >= 1, "at least 1"),
-        ):
-            if not holds:
-                raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         like = next(model.parameters())
         self.model = model
         self.critic = Critic(critic, tokenizer.size).to(like.device, like.dtype)

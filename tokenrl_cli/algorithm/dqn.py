@@ -17,8 +17,9 @@ from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, r
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.value import conservative, n_step_targets
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Tokenizer
 from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.ranges import Count, Size, Weight
 
 
 class Dqn(ValueBased):
@@ -41,24 +42,20 @@ class Dqn(ValueBased):
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
+        samples_per_source: Size,
         head: nn.Module,
         acting: Greedy | Tilted,
         backup: Callable[..., Tensor],
-        horizon: int | None,
-        conservatism: float,
+        horizon: Count | None,
+        conservatism: Weight,
         target: Callable[[int], float],
         data: Experience,
         exploration: Exploration,
         bootstrap_truncated: bool,
         train_trunk: bool,
-        micro_batches: int,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        if horizon is not None and horizon < 1:
-            raise UserError("algorithm.horizon", f"must be at least 1, or null for the whole episode, got {horizon}")
-        if conservatism < 0:
-            raise UserError("algorithm.conservatism", f"must be 0 (off) or more, got {conservatism}")
         explores = not isinstance(exploration, Itself)
         own = data.on_policy and not explores and "policy" in needs(backup)
         refuse(

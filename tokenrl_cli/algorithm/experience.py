@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenrl_cli import streams
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, UserError
+from tokenrl_cli.ranges import Count, Probability, Size, Weight
 from tokenrl_cli.replay import Replay
 from tokenrl_cli.sampling import concatenate
 
@@ -42,26 +43,20 @@ class Experience:
 
     def __init__(
         self,
-        minibatch_size: int,
-        updates: int,
-        fresh: float,
-        demonstrated: float,
-        capacity: int,
-        priority: float,
-        correction: float,
+        minibatch_size: Size,
+        updates: Size,
+        fresh: Probability,
+        demonstrated: Probability,
+        capacity: Count,
+        priority: Weight,
+        correction: Probability,
     ) -> None:
-        for name, holds, wanted in (
-            ("minibatch_size", minibatch_size >= 1, "at least 1"),
-            ("updates", updates >= 1, "at least 1"),
-            ("fresh", 0 <= fresh <= 1, "in [0, 1]"),
-            ("demonstrated", 0 <= demonstrated <= 1 - fresh + 1e-9, "in [0, 1], and with fresh at most 1"),
-            ("capacity", capacity >= 1, "at least 1 token"),
-            ("priority", priority >= 0, "0 (uniform) or more"),
-            ("correction", 0 <= correction <= 1, "in [0, 1]"),
-            ("priority", priority == 0 or fresh + demonstrated < 1 - 1e-9, "0 where nothing is drawn from the replay"),
-        ):
-            if not holds:
-                raise UserError(f"algorithm.data.{name}", f"must be {wanted}, got {locals()[name]}")
+        if fresh + demonstrated > 1 + 1e-9:
+            problem = f"must with algorithm.data.fresh be at most 1, got {demonstrated} and {fresh}"
+            raise UserError("algorithm.data.demonstrated", problem)
+        if priority > 0 and fresh + demonstrated > 1 - 1e-9:
+            problem = f"must be 0 where nothing is drawn from the replay, got {priority}"
+            raise UserError("algorithm.data.priority", problem)
         self.minibatch_size, self.updates = minibatch_size, updates
         shares = [fresh, demonstrated, max(0.0, 1 - fresh - demonstrated)]
         self.fresh, self.demonstrated, self.replayed = (share if share > 1e-9 else 0.0 for share in shares)

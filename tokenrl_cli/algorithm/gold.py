@@ -13,8 +13,9 @@ from tokenrl_cli.algorithm.parts import frozen_copy, within
 from tokenrl_cli.functional.demonstrations import ahead
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
-from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.ranges import Count, CountOrNone, Probability, Size, Weight
 from tokenrl_cli.sampling import recite
 
 
@@ -50,23 +51,14 @@ class Gold:
         model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         value: Callable[[Tensor], Tensor],
-        suffix: int,
+        suffix: CountOrNone,
         lower_bound: float,
-        least: float,
-        floor: float,
-        sync_every: int,
-        micro_batches: int,
+        least: Weight,
+        floor: Probability,
+        sync_every: Count,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        for name, holds, wanted in (
-            ("suffix", suffix >= 0, "0 or more"),
-            ("least", least >= 0, "0 or more"),
-            ("floor", 0 <= floor <= 1, "in [0, 1]"),
-            ("sync_every", sync_every >= 1, "at least 1"),
-            ("micro_batches", micro_batches >= 1, "at least 1"),
-        ):
-            if not holds:
-                raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         self.model, self.eos_id = model, tokenizer.eos_id
         self.frozen, self.lagged = (frozen_copy(model) for _ in range(2))
         self.value, self.suffix, self.lower_bound, self.least = value, suffix, lower_bound, least

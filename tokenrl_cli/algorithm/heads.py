@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Tokenizer, UserError
+from tokenrl_cli.ranges import Positive, Size, SizeOrNone
 
 Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own logits say of values [..., V]
 
@@ -20,12 +21,10 @@ class Linear(nn.Module):
     Two heads on the same numbers would stay the same for ever: `count` above 1 needs the layer, which tells them apart.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, count: int, layer: int) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone) -> None:
         super().__init__()
-        if count < 1:
-            raise UserError("algorithm.head.count", f"must be at least 1, got {count}")
-        if layer < 0 or (count > 1 and layer == 0):
-            raise UserError("algorithm.head.layer", f"must be 0 (none) or more, and 1 or more with {count} heads")
+        if count > 1 and layer == 0:
+            raise UserError("algorithm.head.layer", f"must be at least 1 with {count} heads, got 0")
         like = next(model.parameters())
         inner = [nn.Sequential(nn.Linear(model.width, layer * model.width), nn.ReLU()) for _ in range(count) if layer]
         self.layers = nn.ModuleList(inner).to(like.device, like.dtype)
@@ -62,9 +61,9 @@ class Logits(nn.Module):
     has a head of its own that learns `scale` times as fast as a logit, because it has far to go.
     """
 
-    def __init__(self, model: Any, scale: float) -> None:
+    def __init__(self, model: Any, scale: Positive) -> None:
         super().__init__()
-        self.level = Level(model, scale, "head.scale")
+        self.level = Level(model, scale)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """[..., D] -> [1, ..., V]; `project` gives temperature * logits."""
@@ -72,13 +71,10 @@ class Logits(nn.Module):
 
 
 class Level(nn.Module):
-    """One number a state: scale (w h + b). Adam's steps are as long whatever the gradient, so `scale` is its speed;
-    `key` is its name in the configuration."""
+    """One number a state: scale (w h + b). Adam's steps are as long whatever the gradient, so `scale` is its speed."""
 
-    def __init__(self, model: Any, scale: float, key: str) -> None:
+    def __init__(self, model: Any, scale: float) -> None:
         super().__init__()
-        if scale <= 0:
-            raise UserError(f"algorithm.{key}", f"must be above 0, got {scale}")
         like = next(model.parameters())
         self.scale, self.linear = scale, zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
 

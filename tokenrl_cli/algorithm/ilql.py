@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Tokenizer
 from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.ranges import Ge, Gt, Lt, Positive, Size, Weight
 
 
 class Ilql(ValueBased):
@@ -38,33 +39,23 @@ class Ilql(ValueBased):
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
-        beta: float,
+        samples_per_source: Size,
+        beta: Weight,
         head: nn.Module,
-        expectile: float,
-        value_scale: float,
-        conservatism: float,
-        behaviour_coef: float,
-        advantage_beta: float,
-        advantage_limit: float,
+        expectile: Annotated[float, Gt(0), Lt(1)],
+        value_scale: Positive,
+        conservatism: Weight,
+        behaviour_coef: Weight,
+        advantage_beta: Weight,
+        advantage_limit: Annotated[float, Ge(1)],
         target: Callable[[int], float],
         data: Experience,
         exploration: Exploration,
         bootstrap_truncated: bool,
         train_trunk: bool,
-        micro_batches: int,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        for name, holds, wanted in (
-            ("beta", beta >= 0, "0 (the behaviour itself) or more"),
-            ("expectile", 0 < expectile < 1, "above 0 and below 1"),
-            ("conservatism", conservatism >= 0, "0 (off) or more"),
-            ("behaviour_coef", behaviour_coef >= 0, "0 (off) or more"),
-            ("advantage_beta", advantage_beta >= 0, "0 (off) or more"),
-            ("advantage_limit", advantage_limit >= 1, "at least 1"),
-        ):
-            if not holds:
-                raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
         own_values(head)
         refuse(
             (behaviour_coef > 0 and not train_trunk, f"algorithm.behaviour_coef={behaviour_coef}",
@@ -74,7 +65,7 @@ class Ilql(ValueBased):
         self.beta, self.expectile, self.conservatism = beta, expectile, conservatism
         self.behaviour_coef, self.advantage_beta, self.limit = behaviour_coef, advantage_beta, advantage_limit
         self.bootstrap_truncated = bootstrap_truncated
-        heads = {"q": head, "v": Level(model, value_scale, "value_scale")}
+        heads = {"q": head, "v": Level(model, value_scale)}
         super().__init__(
             model, heads, tokenizer, max_length, seed, samples_per_source, data, exploration, target, train_trunk,
             micro_batches, optimizer,

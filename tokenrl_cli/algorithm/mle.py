@@ -14,8 +14,9 @@ from tokenrl_cli.algorithm.parts import within
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.value import last_steps
-from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.ranges import Fraction, Size
 from tokenrl_cli.sampling import Decoding, generate, recite
 
 
@@ -37,13 +38,11 @@ class Mle:
         model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         seed: int,
-        label_smoothing: float,
+        label_smoothing: Fraction,
         scheduled_sampling: Callable[[int], float],
-        micro_batches: int,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise UserError("algorithm.label_smoothing", f"must be in [0, 1), got {label_smoothing}")
         self.model = model
         self.eos_id, self.seed = tokenizer.eos_id, seed
         self.scheduled_sampling = scheduled_sampling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,9 +12,10 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import within
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.optim import Optimizer, gradient_step
+from tokenrl_cli.ranges import Positive, Size
 from tokenrl_cli.sampling import Decoding, generate, rollout_of
 
 
@@ -36,18 +36,12 @@ class Ocd:
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
-        temperature: float,
-        tau: float,
-        micro_batches: int,
+        samples_per_source: Size,
+        temperature: Positive,
+        tau: Positive,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        for name, value in (("temperature", temperature), ("tau", tau)):
-            if not 0 < value < math.inf:
-                raise UserError(f"algorithm.{name}", f"must be above 0 and finite, got {value}")
-        for name, count in (("samples_per_source", samples_per_source), ("micro_batches", micro_batches)):
-            if count < 1:
-                raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
         self.model, self.eos_id, self.seed = model, tokenizer.eos_id, seed
         self.samples_per_source, self.tau, self.micro_batches = samples_per_source, tau, micro_batches
         self.decoding = Decoding(max_length, temperature, 0, 1.0, 0.0, [], 1, 0.0)

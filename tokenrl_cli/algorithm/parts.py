@@ -14,16 +14,7 @@ from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import value_error
 from tokenrl_cli.interfaces import CONTINUATION, Rollout, UserError
-
-
-def checked(name: str, follow: Callable[[int], float]) -> Callable[[int], float]:
-    """A schedule that copies networks follow, refused where it could never be one."""
-    given = getattr(follow, "keywords", {})
-    if given.get("every", 1) < 1:
-        raise UserError(f"algorithm.{name}.every", f"must be at least 1, got {given['every']}")
-    if not 0 <= given.get("rate", 0) <= 1:
-        raise UserError(f"algorithm.{name}.rate", f"must be in [0, 1], got {given['rate']}")
-    return follow
+from tokenrl_cli.ranges import Fraction, Positive, Size, Weight
 
 
 class MovingAverage:
@@ -33,9 +24,7 @@ class MovingAverage:
     length of the run.
     """
 
-    def __init__(self, decay: float) -> None:
-        if not 0 <= decay < 1:
-            raise UserError("algorithm.baseline.decay", f"must be in [0, 1), got {decay}")
+    def __init__(self, decay: Fraction) -> None:
         self.decay = decay
         self.average = self.weight = 0.0  # sum of decay ** age times a batch's mean return, and of decay ** age
 
@@ -90,12 +79,7 @@ class ValueHead:
 
     estimates, continuations = True, 0
 
-    def __init__(self, coef: float, clip: float, scale: float) -> None:
-        for name, value in (("coef", coef), ("clip", clip)):
-            if value < 0:
-                raise UserError(f"algorithm.critic.{name}", f"must be 0 or more, got {value}")
-        if scale <= 0:
-            raise UserError("algorithm.critic.scale", f"must be above 0, got {scale}")
+    def __init__(self, coef: Weight, clip: Weight, scale: Positive) -> None:
         self.coef, self.clip, self.scale = coef, clip, scale
 
     def attach(self, model: Any) -> list[nn.Parameter]:
@@ -136,10 +120,7 @@ class Continuations:
 
     estimates, coef = True, 0.0
 
-    def __init__(self, continuations: int, stride: int) -> None:
-        for name, count in (("continuations", continuations), ("stride", stride)):
-            if count < 1:
-                raise UserError(f"algorithm.critic.{name}", f"must be at least 1, got {count}")
+    def __init__(self, continuations: Size, stride: Size) -> None:
         self.continuations, self.stride = continuations, stride
 
     def attach(self, model: Any) -> list[nn.Parameter]:
@@ -184,9 +165,9 @@ class AdaptiveKl:
     leaves it as it is. Ziegler et al. 2019 (arXiv:1909.08593), section 2.2."""
 
     def __init__(self, coefficient: float, target: float, rate: float) -> None:
-        for name, value in (("kl_coef", coefficient), ("kl_target", target), ("kl_rate", rate)):
-            if value < 0:
-                raise UserError(f"algorithm.{name}", f"must be 0 (off) or more, got {value}")
+        if target > 0 and coefficient == 0:
+            problem = f"has nothing to adapt, got {target} with algorithm.kl_coef=0, which no factor makes larger"
+            raise UserError("algorithm.kl_target", problem, "algorithm.kl_target=0, or algorithm.kl_coef above 0")
         self.start = self.coefficient = coefficient
         self.target, self.rate = target, rate
 

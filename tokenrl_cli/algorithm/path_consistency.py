@@ -13,13 +13,14 @@ from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Level
 from tokenrl_cli.algorithm.parts import asked
 from tokenrl_cli.algorithm.priors import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero, refuse
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import closed, log_partition, one_token
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.ranges import Positive, Size
 
 
 class Head:
@@ -27,8 +28,8 @@ class Head:
 
     mates = False
 
-    def __init__(self, model: Any, scale: float) -> None:
-        self.head: nn.Module | None = Level(model, scale, "state_value.scale")
+    def __init__(self, model: Any, scale: Positive) -> None:
+        self.head: nn.Module | None = Level(model, scale)
 
     def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
         assert self.head is not None
@@ -46,8 +47,8 @@ class Tied:
 
     mates = False
 
-    def __init__(self, model: Any, scale: float) -> None:
-        self.head: nn.Module | None = Level(model, scale, "state_value.scale")
+    def __init__(self, model: Any, scale: Positive) -> None:
+        self.head: nn.Module | None = Level(model, scale)
 
     def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
         assert self.head is not None
@@ -80,8 +81,8 @@ class PathConsistency(ValueBased):
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
-        temperature: float,
+        samples_per_source: Size,
+        temperature: Positive,
         consistency: Callable[..., tuple[Tensor, Tensor]],
         every_state: bool,
         state_value: Head | Tied | GroupMean,
@@ -89,16 +90,13 @@ class PathConsistency(ValueBased):
         data: Experience,
         exploration: Exploration,
         bootstrap_truncated: bool,
-        micro_batches: int,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        above_zero(temperature=temperature)
         span = getattr(consistency, "keywords", {}).get("span")
         short = span is not None or getattr(consistency, "func", consistency) is one_token
         head = "algorithm/state_value=head"
         refuse(
-            (span is not None and span < 1, "algorithm.consistency.span", f"must be at least 1, got {span}",
-             "null goes to the end"),
             (not every_state and short, "algorithm.every_state=false",
              "leaves all tokens but the first to paths, and only whole ones go through them all",
              "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import (
     AdaptiveKl,
     asked,
-    checked,
     frozen_copy,
     move,
     needs,
@@ -46,6 +45,7 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
+from tokenrl_cli.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
 from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.typecheck import methods_of
 
@@ -117,15 +117,15 @@ class PolicyGradient:
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        epsilon: float,
+        samples_per_source: Size,
+        temperature: Positive,
+        top_k: SizeOrNone,
+        top_p: Annotated[float, Gt(0), Le(1)],
+        epsilon: Probability,
         forced_prefix: Callable[[int], float],
         add_reference: bool,
         deduplicate: bool,
-        overlong_share: float,
+        overlong_share: Fraction,
         returns: Callable[..., Tensor],
         critic: Critic,
         baseline: Callable[..., Tensor],
@@ -134,32 +134,22 @@ class PolicyGradient:
         aggregation: Callable[..., Tensor],
         divergence: Callable[..., Tensor],
         drop_equal_groups: bool,
-        epochs: int,
-        minibatches: int,
-        kl_coef: float,
-        kl_target: float,
-        kl_rate: float,
-        kl_loss_coef: float,
+        epochs: Size,
+        minibatches: Size,
+        kl_coef: Weight,
+        kl_target: Weight,
+        kl_rate: Weight,
+        kl_loss_coef: Weight,
         reference: Callable[[int], float],
         entropy_coef: float,
-        nll_mix: float,
-        micro_batches: int,
+        nll_mix: Weight,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         self.needs = needs(baseline)
-        fewest = 2 if "valid" in self.needs else 1  # who reads that compares the samples of a source
-        for name, holds, wanted in (
-            ("samples_per_source", samples_per_source >= fewest, f"at least {fewest} with this baseline"),
-            ("temperature", temperature > 0, "above 0: a greedy policy has no gradient"),
-            ("epochs", epochs >= 1, "at least 1"),
-            ("minibatches", minibatches >= 1, "at least 1"),
-            ("overlong_share", 0 <= overlong_share < 1, "in [0, 1)"),
-            ("kl_loss_coef", kl_loss_coef >= 0, "0 (off) or more"),
-            ("nll_mix", nll_mix >= 0, "0 (off) or more"),
-            ("micro_batches", micro_batches >= 1, "at least 1"),
-        ):
-            if not holds:
-                raise UserError(f"algorithm.{name}", f"must be {wanted}, got {locals()[name]}")
+        if "valid" in self.needs and samples_per_source < 2:  # who reads that compares the samples of a source
+            problem = f"must be at least 2 with this baseline, got {samples_per_source}"
+            raise UserError("algorithm.samples_per_source", problem)
         if not isinstance(critic, Critic):
             lacking = [
                 name
@@ -180,7 +170,7 @@ class PolicyGradient:
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
         self.reference = frozen_copy(model) if compared else None
-        self.follow = checked("reference", reference)
+        self.follow = reference
         self.eos_id = tokenizer.eos_id
         self.seed = seed
         self.samples_per_source = samples_per_source

@@ -16,6 +16,7 @@ from tokenrl_cli.functional.schedules import never
 from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.ranges import Fraction, Positive, Size
 
 
 class Raml(Mle):
@@ -33,13 +34,11 @@ class Raml(Mle):
         model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         seed: int,
-        tau: float,
-        label_smoothing: float,
-        micro_batches: int,
+        tau: Positive,
+        label_smoothing: Fraction,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        if tau <= 0:
-            raise UserError("algorithm.tau", f"must be above 0, got {tau}")
         super().__init__(model, tokenizer, seed, label_smoothing, never, micro_batches, optimizer)
         self.allowed = [i for i in range(tokenizer.size) if i not in (tokenizer.eos_id, tokenizer.unknown_id)]
         if len(self.allowed) < 2:

@@ -12,13 +12,14 @@ from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Logits
 from tokenrl_cli.algorithm.priors import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, above_zero, refuse
+from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import n_step_targets, soft_value
 from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.ranges import Positive, Size
 
 
 class SoftQ(ValueBased):
@@ -39,8 +40,8 @@ class SoftQ(ValueBased):
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
-        samples_per_source: int,
-        temperature: float,
+        samples_per_source: Size,
+        temperature: Positive,
         head: nn.Module,
         prior: Uniform | Reference,
         target: Callable[[int], float],
@@ -48,10 +49,9 @@ class SoftQ(ValueBased):
         exploration: Exploration,
         bootstrap_truncated: bool,
         train_trunk: bool,
-        micro_batches: int,
+        micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        above_zero(temperature=temperature)
         refuse(
             (isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)), "algorithm/head=logits",
              "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "

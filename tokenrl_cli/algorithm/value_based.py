@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.acting import Itself
 from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.parts import checked, frozen_copy, move, within
+from tokenrl_cli.algorithm.parts import frozen_copy, move, within
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
@@ -78,9 +78,6 @@ class ValueBased:
         micro_batches: int,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        for name, count in (("samples_per_source", samples_per_source), ("micro_batches", micro_batches)):
-            if count < 1:
-                raise UserError(f"algorithm.{name}", f"must be at least 1, got {count}")
         room = data.replay.capacity
         refuse(
             (data.replayed > 0 and room < max_length, "algorithm.data.capacity",
@@ -91,7 +88,7 @@ class ValueBased:
         )  # fmt: skip
         self.model = model.eval()
         self.learned = Learned(model, heads, train_trunk)
-        self.follow = target if target is None else checked("target", target)
+        self.follow = target
         self.target = None if target is None else frozen_copy(self.learned)
         self.size, self.eos_id, self.seed = tokenizer.size, tokenizer.eos_id, seed
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
@@ -193,9 +190,3 @@ def refuse(*cases: tuple[bool, str, str, str]) -> None:
     for made, where, problem, remedy in cases:
         if made:
             raise UserError(where, problem, remedy)
-
-
-def above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"algorithm.{name}", f"must be above 0, got {value}")

@@ -33,14 +33,14 @@ def run(config: DictConfig) -> float | None:
     """
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Eval
+    from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.train import evaluate
     from tokenrl_cli.writing import require_room
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Eval)
+    require_keys(plain, Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
     require_room(out)

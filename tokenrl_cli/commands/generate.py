@@ -25,12 +25,12 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli import assemble, checkpoint
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.eval import with_overrides
-    from tokenrl_cli.commands.keys import Generate
+    from tokenrl_cli.commands.keys import Generate, require_keys
     from tokenrl_cli.lines import one_line
     from tokenrl_cli.unread import Unread
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Generate)
+    require_keys(plain, Generate)
     require_input(plain["input"], plain["samples"])
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
+from tokenrl_cli.build import check
 from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
+from tokenrl_cli.ranges import Count, CountOrNone, Size, Text
 from tokenrl_cli.recorder import Trainer
 from tokenrl_cli.sampling import Decoding
 
@@ -23,11 +25,11 @@ class Train:
     trainer: Trainer
     metrics: dict[str, Reward]
     seed: int
-    out: str | None
-    data_root: str
-    init_from: str | None
-    resume: str | None
-    imports: list[str]
+    out: Text | None
+    data_root: Text
+    init_from: Text | None
+    resume: Text | None
+    imports: list[Text]
     source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
     fallback: bool = False
 
@@ -36,16 +38,16 @@ class Train:
 class Generate:
     algorithm: Algorithm
     decode: Decoding
-    ckpt: str
-    input: str | None
-    samples: int | None
-    output: str | None
-    batch_size: int
+    ckpt: Text
+    input: Text | None
+    samples: Count | None
+    output: Text | None
+    batch_size: Size
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     seed: int
-    data_root: str
-    imports: list[str]
+    data_root: Text
+    imports: list[Text]
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,25 @@ class Eval:
     algorithm: Algorithm
     decode: Decoding
     metrics: dict[str, Reward]
-    ckpt: str
+    ckpt: Text
     split: Literal["train", "val", "test"]
-    examples: int
-    batch_size: int
+    examples: CountOrNone
+    batch_size: Size
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     seed: int
-    data_root: str
-    imports: list[str]
-    out: str | None
+    data_root: Text
+    imports: list[Text]
+    out: Text | None
+
+
+def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
+    """The check of a whole config: its keys, its blocks, their types and ranges. Raises UserError."""
+    known = {field.name for field in fields(schema)}
+    if (unknown := next((key for key in config if key not in known), None)) is not None:  # +key=value
+        from tokenrl_cli.explain import unknown_key
+        from tokenrl_cli.recipes import conf_dir
+
+        rest = {key: value for key, value in config.items() if key in known}
+        raise unknown_key(str(unknown), rest, [conf_dir()], schema.__name__.lower())
+    check(config, config.get("imports", []), schema)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokenrl_cli.arguments import Arguments
 from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.limits import limits, target_of
 from tokenrl_cli.recipes import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 from tokenrl_cli.report.layout import cells, columns_of, wrapped
 
@@ -77,11 +78,24 @@ def listed(group: str, places: list[Path]) -> str:
     lines = [
         [
             f"{group}={each}  # {about(file)}",
-            *(f"  {line}" for line in (*parts(file, group), *brought(places, group, each), *keys(file))),
+            *(
+                f"  {line}"
+                for line in (*parts(file, group), *brought(places, group, each), *_limited(file, places, group))
+            ),
         ]
         for each, file in shown.items()
     ]
     return "\n\n".join("\n".join(part) for part in lines)
+
+
+def _limited(file: Path, places: list[Path], group: str) -> list[str]:
+    """The values of an option with what they may be, where its class or function says so."""
+    within = limits(target_of(file, places, group))
+    found = []
+    for line in keys(file):
+        limit = within.get(line.partition(":")[0])
+        found.append(f"{line} ({limit})" if limit and "#" in line else line)
+    return found
 
 
 def origins(arguments: Arguments) -> str:

@@ -34,14 +34,13 @@ def run(config: DictConfig) -> float | None:
 def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
     """The run of a resolved config, after all that can be said of it without a step."""
     from tokenrl_cli import checkpoint
-    from tokenrl_cli.build import check
-    from tokenrl_cli.commands.keys import Train
+    from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import construct
     from tokenrl_cli.continuation import config_of, filled, given
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.outside import refuse_missing, refuse_unnamed
 
-    check(plain, plain["imports"], Train)
+    require_keys(plain, Train)
     saved = None
     if plain["resume"]:
         started_in, theirs = config_of(run)
@@ -102,7 +101,8 @@ class Training:
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         facts = (config, self.trust, device, precision, config["seed"], tokenizers)
         self.task = assemble.task_of(*facts, splits=assemble.SPLITS)
-        self.trainer.check_monitors(reported(self.task.reward, self.task.metrics))
+        is_metric = config["reward"] in config["metrics"].values()
+        self.trainer.check_monitors(reported(self.task.reward, self.task.metrics, is_metric))
         self.model = assemble.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)

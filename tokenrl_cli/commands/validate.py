@@ -21,13 +21,11 @@ class Vocabulary:
 def run(config: DictConfig) -> None:
     from tokenrl_cli import checkpoint
     from tokenrl_cli.assemble import SPLITS, sizes_of
-    from tokenrl_cli.build import build, check
-    from tokenrl_cli.commands.keys import Train
+    from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Dataset
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    check(plain, plain["imports"], Train)
-    construct(plain)
+    require_valid(plain)
     require_place(plain["out"])
     if plain["init_from"]:
         checkpoint.load(checkpoint.find(Path(plain["init_from"])))
@@ -55,9 +53,28 @@ def require_place(out: str | None) -> None:
     require_room(place)
 
 
+def require_valid(config: dict[str, Any]) -> None:
+    """Raises UserError where a run of train's config could not begin."""
+    from tokenrl_cli.build import build
+    from tokenrl_cli.commands.keys import Train, require_keys
+    from tokenrl_cli.interfaces import Dataset
+
+    require_keys(config, Train)
+    build(config["dataset"], Dataset, config["imports"], seed=config["seed"])
+    construct(config)
+
+
 def construct(config: dict[str, Any]) -> None:
-    """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges."""
-    from tokenrl_cli.assemble import device_of, frozen_by, precision_of, require_loadable_policy
+    """Every part but the data set once, around a tiny vocabulary, for constructors check what goes together. Networks
+    of tokenrl's own have no memory here, so one of any size can be counted."""
+    from tokenrl_cli.assemble import (
+        device_of,
+        frozen_by,
+        precision_of,
+        require_loadable_policy,
+        require_room,
+        without_memory,
+    )
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
@@ -76,12 +93,16 @@ def construct(config: dict[str, Any]) -> None:
             build(config[name], Tokenizer, trust)
     for block in config["metrics"].values():
         build(block, Reward, trust, **facts)
-    trainer.check_monitors(reported(build(config["reward"], Reward, trust, **facts), config["metrics"]))
+    reward, metrics = build(config["reward"], Reward, trust, **facts), config["metrics"]
+    trainer.check_monitors(reported(reward, metrics, config["reward"] in metrics.values()))
     build(config["credit"], Credit, trust, **facts)
-    model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
-    for name in ("warm_start", "algorithm"):
-        algorithm = build(config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts)
-        require_loadable_policy(algorithm, model)
+    with without_memory(*(config[name] for name in ("model", "warm_start", "algorithm"))):
+        model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
+        require_room(model.parameters(), device)
+        for name in ("warm_start", "algorithm"):
+            algorithm = build(config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts)
+            require_room(algorithm.state_dict().values(), device)
+            require_loadable_policy(algorithm, model)
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:

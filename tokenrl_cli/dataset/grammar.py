@@ -8,7 +8,8 @@ from typing import Literal
 
 from tokenrl_cli import grammar, streams
 from tokenrl_cli.dataset.files import check_limits
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example
+from tokenrl_cli.ranges import Count
 
 SHARES = {"test": range(0, 1), "val": range(1, 2), "train": range(2, 20)}  # twentieths of all sources
 
@@ -24,15 +25,12 @@ class Grammar:
     def __init__(
         self,
         corpus_seed: int,
-        val_size: int,
-        test_size: int,
-        max_source_length: int,
+        val_size: Count,
+        test_size: Count,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
-        for name, value in (("val_size", val_size), ("test_size", test_size)):
-            if value < 1:
-                raise UserError(f"dataset.{name}", f"must be at least 1, got {value}")
         self.max_source_length, self.overlong, self.corpus_seed = max_source_length, overlong, corpus_seed
         self.sizes = {"train": None, "val": val_size, "test": test_size}
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
 from tokenrl_cli.interfaces import Example, UserError
 from tokenrl_cli.lines import json_object, shown
+from tokenrl_cli.ranges import Count, Text
 
 
 class Jsonl:
@@ -21,11 +22,11 @@ class Jsonl:
 
     def __init__(
         self,
-        path: str,
-        source_column: str,
-        reference_column: str,
+        path: Text,
+        source_column: Text,
+        reference_column: Text,
         reverse: bool,
-        max_source_length: int,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
 from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.ranges import Count, Text
 
 
 class Parallel:
@@ -17,10 +18,10 @@ class Parallel:
 
     def __init__(
         self,
-        path: str,
-        source_suffix: str,
-        target_suffix: str,
-        max_source_length: int,
+        path: Text,
+        source_suffix: Text,
+        target_suffix: Text,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)

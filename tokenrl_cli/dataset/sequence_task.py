@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.ranges import WIDE, Count, Ge, Le, Probability, Size
 
 TASKS: dict[str, Callable[[list[int]], list[int]]] = {
     "copy": list,
@@ -31,29 +32,20 @@ class SequenceTask:
     def __init__(
         self,
         task: Literal["copy", "reverse", "sort"],
-        symbols: int,
-        min_symbols: int,
-        max_symbols: int,
-        corruption: float,
+        symbols: Annotated[int, Ge(2), Le(WIDE)],
+        min_symbols: Size,
+        max_symbols: Size,
+        corruption: Probability,
         corpus_seed: int,
-        val_size: int,
-        test_size: int,
-        max_source_length: int,
+        val_size: Count,
+        test_size: Count,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
-        if task not in TASKS:
-            raise UserError("dataset.task", f"must be one of {', '.join(TASKS)}, got {task!r}")
-        if symbols < 2:
-            raise UserError("dataset.symbols", f"must be at least 2, got {symbols}")
         if not 1 <= min_symbols <= max_symbols:
             found = f"{min_symbols} to {max_symbols}"
             raise UserError("dataset.min_symbols", f"must be from 1 to dataset.max_symbols, got {found}")
-        if not 0 <= corruption <= 1:
-            raise UserError("dataset.corruption", f"must be from 0 to 1, got {corruption}")
-        for name, value in (("val_size", val_size), ("test_size", test_size)):
-            if value < 1:
-                raise UserError(f"dataset.{name}", f"must be at least 1, got {value}")
         self.max_source_length, self.overlong = max_source_length, overlong
         self.solve, self.symbols, self.corruption, self.corpus_seed = TASKS[task], symbols, corruption, corpus_seed
         self.lengths = (min_symbols, max_symbols)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
 from tokenrl_cli import streams, walks
 from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.ranges import Count, Ge, Le, Size
 
 
 class Walks:
@@ -20,26 +21,19 @@ class Walks:
 
     def __init__(
         self,
-        nodes: int,
-        degree: int,
-        limit: int,
+        nodes: Annotated[int, Ge(3), Le(10_000)],
+        degree: Size,
+        limit: Size,
         corpus_seed: int,
-        train_size: int,
-        val_size: int,
-        test_size: int,
-        max_source_length: int,
+        train_size: Count,
+        val_size: Count,
+        test_size: Count,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
-        if nodes < 3:
-            raise UserError("dataset.nodes", f"must be at least 3, got {nodes}")
         if not 1 <= degree < nodes:
             raise UserError("dataset.degree", f"must be from 1 to dataset.nodes - 1, got {degree}")
-        for name, value in (("limit", limit), ("train_size", train_size), ("val_size", val_size)):
-            if value < 1:
-                raise UserError(f"dataset.{name}", f"must be at least 1, got {value}")
-        if test_size < 1:
-            raise UserError("dataset.test_size", f"must be at least 1, got {test_size}")
         self.max_source_length, self.overlong, self.corpus_seed = max_source_length, overlong, corpus_seed
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.graph = walks.draw(nodes, degree, limit, Random(streams.derive(corpus_seed, "walks/graph", 0)))

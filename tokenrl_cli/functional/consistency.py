@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenrl_cli.ranges import Count
+
 
 def closed(values: Tensor, mask: Tensor, over: Tensor) -> Tensor:
     """Values [B, T + 1] of the states of episodes, 0 after the last token of those that are `over` [B]."""
@@ -19,7 +21,7 @@ def closed(values: Tensor, mask: Tensor, over: Tensor) -> Tensor:
 
 
 def path(
-    values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, temperature: float, span: int | None
+    values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, temperature: float, span: Count | None
 ) -> tuple[Tensor, Tensor]:
     """C^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} r_k - tau l_k, where u = t + `span` (None: no limit) or the
     end of the episode if that is sooner. PCL's full gradient: through V at both ends and through every l.

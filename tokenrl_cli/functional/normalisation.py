@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenrl_cli.ranges import Positive
+
 EPSILON = 1e-6  # a standard deviation below it is none
 
 
@@ -34,7 +36,7 @@ def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
     return _divided(centred, (centred.square().sum() / mask.sum().clamp(min=1)).sqrt())
 
 
-def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoods: Tensor, alpha: float) -> Tensor:
+def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoods: Tensor, alpha: Positive) -> Tensor:
     """A_k = K alpha Q_k (R_k - sum_j Q_j R_j), Q = softmax_k(alpha log p(y_k)) over the samples of the source.
 
     The gradient of minus the expected risk sum_k Q_k R_k of minimum risk training, Shen et al. 2016 (arXiv:1512.02433),

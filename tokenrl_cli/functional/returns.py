@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenrl_cli.ranges import Probability
+
 
 def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     """G_t = sum_{u >= t} r_u over real tokens, gamma = 1. [B, T] -> [B, T], 0 where masked.
@@ -26,7 +28,7 @@ def held_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, returns, last)
 
 
-def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor, gae_lambda: float) -> Tensor:
+def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor, gae_lambda: Probability) -> Tensor:
     """G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token there is nothing.
 
     Less V(s_t) it is the generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda 1

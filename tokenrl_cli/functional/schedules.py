@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+from tokenrl_cli.ranges import Count, CountOrNone, Positive, Probability
+
 
 def all_tokens(step: int) -> float:
     """Every token is the policy's."""
     return float("inf")
 
 
-def annealed(step: int, start: int, increment: int, every: int) -> float:
+def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
     """The policy says the last `start` tokens of a text, and `increment` more after each `every` steps.
 
     MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
@@ -23,12 +25,12 @@ def frozen(step: int) -> float:
     return 0.0
 
 
-def moving_average(step: int, rate: float) -> float:
+def moving_average(step: int, rate: Probability) -> float:
     """The reference goes `rate` of the way to the policy at every step."""
     return rate
 
 
-def periodic(step: int, every: int) -> float:
+def periodic(step: int, every: Count) -> float:
     """The reference becomes the policy after every `every` steps."""
     return float((step + 1) % every == 0)
 
@@ -38,12 +40,12 @@ def never(step: int) -> float:
     return 0.0
 
 
-def linear(step: int, final: float, over: int) -> float:
+def linear(step: int, final: Probability, over: Count) -> float:
     """A share that grows from 0 in a straight line to `final` at step `over`."""
     return final * min(1.0, step / over)
 
 
-def inverse_sigmoid(step: int, k: float) -> float:
+def inverse_sigmoid(step: int, k: Positive) -> float:
     """1 - k / (k + exp(step / k)): slow, fast, slow; half of the tokens near step k log k.
 
     Bengio et al. 2015 (arXiv:1506.03099), section 2.4.

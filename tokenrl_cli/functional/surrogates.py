@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenrl_cli.ranges import Weight
+
 
 def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
     """A log pi (Williams 1992): no ratio, so an old sample is taken for a new one."""
@@ -16,7 +18,7 @@ def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor
 
 
 def clipped_ratio(
-    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
     """min(rho A, clip(rho, 1 - low, 1 + high) A), rho = pi / pi_sampled of the token.
 
@@ -26,7 +28,7 @@ def clipped_ratio(
 
 
 def sequence_ratio(
-    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
     """As `clipped_ratio`, with rho = exp(mean_t log(pi / pi_sampled)) of the whole episode at each of its tokens.
 
@@ -39,7 +41,7 @@ def sequence_ratio(
 
 
 def per_decision(
-    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, limit: float
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, limit: Weight
 ) -> tuple[Tensor, Tensor]:
     """log pi(a_u) sum_{t >= u} rho_1 ... rho_t (A_t - A_{t+1}): what each token was paid, weighted by how much likelier
     the episode up to it is now, at most `limit` (0: none).
@@ -56,7 +58,7 @@ def per_decision(
 
 
 def detached_clip(
-    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
     """sg(clip(rho, 1 - low, 1 + high)) A log pi: a weight is bounded, no token loses its gradient.
 

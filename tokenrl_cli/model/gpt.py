@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
 from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
-from tokenrl_cli.model.transformer import check_sizes
+from tokenrl_cli.model.transformer import check_width
+from tokenrl_cli.ranges import Fraction, Size
 
 
 @dataclass
@@ -42,11 +43,11 @@ class Gpt(nn.Module):
         tokenizer: Tokenizer,
         source_tokenizer: Tokenizer,
         max_length: int,
-        width: int,
-        heads: int,
-        feedforward: int,
-        layers: int,
-        dropout: float,
+        width: Size,
+        heads: Size,
+        feedforward: Size,
+        layers: Size,
+        dropout: Fraction,
         tied: bool,
     ) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class Gpt(nn.Module):
             raise UserError(
                 "source_tokenizer", "model=gpt reads source and response as one text", "use source_tokenizer=null"
             )
-        check_sizes(width, heads, feedforward, layers, dropout)
+        check_width(width, heads)
         self.width, self.max_length, self.begin = width, max_length, tokenizer.size
         self.embedding = nn.Embedding(tokenizer.size + 1, width)  # the last row is "begin"
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout, False) for _ in range(layers))

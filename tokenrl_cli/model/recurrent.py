@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Tokenizer
+from tokenrl_cli.ranges import Fraction, Size
 
 CELLS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Memory = tuple[Tensor, ...]  # of one layer, each [1, B, D]: (h,) or (h, c)
@@ -48,18 +49,13 @@ class Recurrent(nn.Module):
         tokenizer: Tokenizer,
         source_tokenizer: Tokenizer,
         cell: Literal["rnn", "gru", "lstm"],
-        embedding: int,
-        hidden: int,
-        layers: int,
-        dropout: float,
+        embedding: Size,
+        hidden: Size,
+        layers: Size,
+        dropout: Fraction,
         tied: bool,
     ) -> None:
         super().__init__()
-        for name, value in (("embedding", embedding), ("hidden", hidden), ("layers", layers)):
-            if value < 1:
-                raise UserError(f"model.{name}", f"must be at least 1, got {value}")
-        if not 0 <= dropout < 1:
-            raise UserError("model.dropout", f"must be in [0, 1), got {dropout}")
         build, self.begin = CELLS[cell], tokenizer.size
         self.source_embedding = nn.Embedding(source_tokenizer.size, embedding)
         self.embedding = nn.Embedding(tokenizer.size + 1, embedding)  # the last row is "begin"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
 from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
+from tokenrl_cli.ranges import Fraction, Size
 
 
 @dataclass
@@ -40,15 +41,15 @@ class Transformer(nn.Module):
         tokenizer: Tokenizer,
         source_tokenizer: Tokenizer,
         max_length: int,
-        width: int,
-        heads: int,
-        feedforward: int,
-        layers: int,
-        dropout: float,
+        width: Size,
+        heads: Size,
+        feedforward: Size,
+        layers: Size,
+        dropout: Fraction,
         tied: bool,
     ) -> None:
         super().__init__()
-        check_sizes(width, heads, feedforward, layers, dropout)
+        check_width(width, heads)
         self.width, self.max_length, self.begin = width, max_length, tokenizer.size
         self.source_embedding = nn.Embedding(source_tokenizer.size, width)
         self.embedding = nn.Embedding(tokenizer.size + 1, width)  # the last row is "begin"
@@ -107,12 +108,7 @@ class Transformer(nn.Module):
         return nn.functional.linear(hidden, weight)
 
 
-def check_sizes(width: int, heads: int, feedforward: int, layers: int, dropout: float) -> None:
-    """UserError for a size that no transformer can have."""
-    for name, value in (("width", width), ("heads", heads), ("feedforward", feedforward), ("layers", layers)):
-        if value < 1:
-            raise UserError(f"model.{name}", f"must be at least 1, got {value}")
+def check_width(width: int, heads: int) -> None:
+    """UserError for a width that the heads cannot share, in pairs of places."""
     if width % (2 * heads):
         raise UserError("model.width", f"must be a multiple of twice the {heads} heads, got {width}")
-    if not 0 <= dropout < 1:
-        raise UserError("model.dropout", f"must be in [0, 1), got {dropout}")

@@ -9,7 +9,8 @@ import numpy as np
 from tokenrl_cli.grammar import Content, Meaning, adequate, contents
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.reward.meaning import bounded, meanings
+from tokenrl_cli.ranges import Size
+from tokenrl_cli.reward.meaning import meanings
 
 
 class Adequacy:
@@ -18,8 +19,8 @@ class Adequacy:
     The rule is `grammar.adequate`; a valid text is adequate, an adequate one may have its words in a wrong order.
     """
 
-    def __init__(self, cached_sources: int) -> None:
-        self._contents = lru_cache(bounded(cached_sources))(_contents)
+    def __init__(self, cached_sources: Size) -> None:
+        self._contents = lru_cache(cached_sources)(_contents)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B] of 0 and 1."""

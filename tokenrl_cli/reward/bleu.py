@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +12,7 @@ from tokenrl_cli.metrics.bleu import bleu, nearest_lengths
 from tokenrl_cli.metrics.corpus import library_score
 from tokenrl_cli.metrics.growth import Words
 from tokenrl_cli.metrics.ngrams import matches
+from tokenrl_cli.ranges import Order, Positive
 
 
 class Bleu:
@@ -24,21 +24,17 @@ class Bleu:
 
     def __init__(
         self,
-        max_order: int,
+        max_order: Order,
         smoothing: Literal["none", "floor", "add-k", "exp"],
-        smoothing_value: float | None,
+        smoothing_value: Positive | None,
         effective_order: bool,
         tokenize: Literal["13a", "none", "char", "intl", "zh"],
         lowercase: bool,
     ) -> None:
         from sacrebleu.metrics.bleu import BLEU
 
-        if max_order < 1:
-            raise UserError("reward.max_order", f"must be at least 1, got {max_order}")
         if smoothing_value is not None and smoothing not in ("floor", "add-k"):
             raise UserError("reward.smoothing_value", f"{smoothing} takes none, got {smoothing_value}", "null")
-        if smoothing_value is not None and not 0 < smoothing_value < math.inf:
-            raise UserError("reward.smoothing_value", f"must be above 0 and finite, got {smoothing_value}")
         force = True  # no advice on text that looks tokenized: a policy says what it says
         self.order, self.smoothing, self.effective_order = max_order, smoothing, effective_order
         self.value = smoothing_value if smoothing_value is not None else BLEU.SMOOTH_DEFAULTS[smoothing] or 0.0

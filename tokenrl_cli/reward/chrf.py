@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
-from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.chrf import chrf
 from tokenrl_cli.metrics.corpus import library_score
 from tokenrl_cli.metrics.growth import Characters, Words
 from tokenrl_cli.metrics.ngrams import matches, totals
+from tokenrl_cli.ranges import Ge, Le, Order
 
 
 class Chrf:
@@ -20,12 +22,16 @@ class Chrf:
     but it costs.
     """
 
-    def __init__(self, char_order: int, word_order: int, beta: int, whitespace: bool, lowercase: bool) -> None:
+    def __init__(
+        self,
+        char_order: Order,
+        word_order: Annotated[int, Ge(0), Le(100)],
+        beta: Order,
+        whitespace: bool,
+        lowercase: bool,
+    ) -> None:
         from sacrebleu.metrics.chrf import CHRF
 
-        for name, value, least in (("char_order", char_order, 1), ("word_order", word_order, 0), ("beta", beta, 1)):
-            if value < least:
-                raise UserError(f"reward.{name}", f"must be at least {least}, got {value}")
         self.library = CHRF(char_order, word_order, beta, lowercase, whitespace)
         self.units = [(Characters(str.lower if lowercase else None, squeezed=not whitespace), char_order)]
         if word_order:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.interfaces import Texts
 
 
 class Constant:
@@ -17,8 +15,6 @@ class Constant:
     control = True
 
     def __init__(self, value: float) -> None:
-        if not math.isfinite(value):
-            raise UserError("reward.value", f"must be finite, got {value}")
         self.value = value
 
     def __call__(self, texts: Texts) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.ranges import Text
 from tokenrl_cli.words import in_word
 
 
@@ -20,7 +21,7 @@ class Coverage:
     text says, and how often, does not matter: gamed by listing everything there is.
     """
 
-    def __init__(self, column: str, unsaid: list[str], lowercase: bool) -> None:
+    def __init__(self, column: Text, unsaid: list[str], lowercase: bool) -> None:
         self.column, self.unsaid, self.flags = column, frozenset(unsaid), re.IGNORECASE if lowercase else 0
 
     def __call__(self, texts: Texts) -> np.ndarray:

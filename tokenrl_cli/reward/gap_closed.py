@@ -10,7 +10,8 @@ from tokenrl_cli.ceiling import Ceiling, ceiling, expected_bleu
 from tokenrl_cli.grammar import Meaning, translations
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.aggregates import Mean
-from tokenrl_cli.reward.meaning import bounded, meanings
+from tokenrl_cli.ranges import Size
+from tokenrl_cli.reward.meaning import meanings
 
 
 class GapClosed:
@@ -20,8 +21,8 @@ class GapClosed:
     own translations. Worse than the first is below 0. NaN for a source without a gap.
     """
 
-    def __init__(self, cached_sources: int) -> None:
-        self._ceiling = lru_cache(bounded(cached_sources))(_ceiling)
+    def __init__(self, cached_sources: Size) -> None:
+        self._ceiling = lru_cache(cached_sources)(_ceiling)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]."""

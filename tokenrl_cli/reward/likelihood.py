@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
@@ -16,6 +15,7 @@ from tokenrl_cli.encoding import Ragged, source_ids
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CorpusScore, Frozen, Texts, Tokenizer, UserError
 from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.ranges import Positive, Text
 
 ROWS = 256  # scored at once; logits [ROWS, T, V] are the largest tensor
 
@@ -31,14 +31,12 @@ class Likelihood:
 
     def __init__(
         self,
-        checkpoint: str,
-        temperature: float,
+        checkpoint: Text,
+        temperature: Positive,
         per_token: bool,
         frozen: Callable[[str], Frozen],
         tokenizer: Tokenizer,
     ) -> None:
-        if not 0 < temperature < math.inf:
-            raise UserError("reward.temperature", f"must be above 0 and finite, got {temperature}")
         self.checkpoint, self.temperature, self.per_token = checkpoint, temperature, per_token
         self.frozen, self.tokenizer = frozen, tokenizer
 

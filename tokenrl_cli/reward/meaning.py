@@ -14,10 +14,3 @@ def meanings(texts: Texts, reward: str) -> list[str]:
             f"choose dataset=grammar, or leave {reward} out of reward and metrics",
         )
     return texts.columns["meaning"]
-
-
-def bounded(sources: int) -> int:
-    """The size of a cache, checked."""
-    if sources < 1:
-        raise UserError("reward.cached_sources", f"must be at least 1, got {sources}")
-    return sources

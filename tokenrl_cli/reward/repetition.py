@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.interfaces import Texts
+from tokenrl_cli.ranges import Size
 
 
 class Repetition:
@@ -15,9 +16,7 @@ class Repetition:
     words, so alone it is gamed by saying little.
     """
 
-    def __init__(self, order: int) -> None:
-        if order < 1:
-            raise UserError("reward.order", f"must be at least 1, got {order}")
+    def __init__(self, order: Size) -> None:
         self.order = order
 
     def __call__(self, texts: Texts) -> np.ndarray:

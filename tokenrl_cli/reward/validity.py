@@ -9,14 +9,15 @@ import numpy as np
 from tokenrl_cli.grammar import Meaning, translations
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.reward.meaning import bounded, meanings
+from tokenrl_cli.ranges import Size
+from tokenrl_cli.reward.meaning import meanings
 
 
 class Validity:
     """1 where the text is one of the grammar's translations of its source, however improbable; else 0."""
 
-    def __init__(self, cached_sources: int) -> None:
-        self._translations = lru_cache(bounded(cached_sources))(_translations)
+    def __init__(self, cached_sources: Size) -> None:
+        self._translations = lru_cache(cached_sources)(_translations)
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B] of 0 and 1."""

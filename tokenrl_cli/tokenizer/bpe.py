@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.lines import well_formed
+from tokenrl_cli.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along
@@ -39,12 +40,10 @@ class Bpe:
     The start of a text counts as a space, as for `word`. A prefix that ends inside a character ends with U+FFFD.
     """
 
-    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
         smallest = 1 + len(LETTERS)  # EOS and the bytes
         if vocabulary_size < smallest:
             raise UserError("tokenizer.vocabulary_size", f"must be at least {smallest}, got {vocabulary_size}")
-        if min_count < 1:
-            raise UserError("tokenizer.min_count", f"must be at least 1, got {min_count}")
         self.vocabulary_size, self.min_count = vocabulary_size, min_count
         self.eos_id, self.unknown_id = EOS, None
         self._assign([END, *sorted(LETTERS)], [])

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from tokenrl_cli.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
 
 class Char:
     """A token is a Unicode code point, white space included; decode(encode(x)) == x without unknown ones."""
 
-    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
         self._vocabulary = Vocabulary("char", "\N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 

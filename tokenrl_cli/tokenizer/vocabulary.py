@@ -21,8 +21,6 @@ class Vocabulary:
     def __init__(self, kind: str, unknown: str, vocabulary_size: int, min_count: int) -> None:
         if vocabulary_size <= RESERVED:
             raise UserError("tokenizer.vocabulary_size", f"must be above {RESERVED}, got {vocabulary_size}")
-        if min_count < 1:
-            raise UserError("tokenizer.min_count", f"must be at least 1, got {min_count}")
         self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
         self.reserved = ["", unknown]  # the texts of EOS and of an unknown token
         self._assign([])

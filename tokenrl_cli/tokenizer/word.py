@@ -8,6 +8,7 @@ from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
+from tokenrl_cli.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 from tokenrl_cli.words import marks
 
@@ -34,7 +35,7 @@ class Word:
     of a prefix of the ids is a prefix of the text.
     """
 
-    def __init__(self, vocabulary_size: int, min_count: int) -> None:
+    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
         self._vocabulary = Vocabulary("word", " \N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 
