@@ -81,7 +81,7 @@ def test_a_split_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
         (b'{"src": "x", "refs": ["y", " "]}\n', 1, "non-empty strings"),
         (b'{"src": "x", "refs": ["y", null]}\n', 1, "non-empty strings"),
         (b'{"src": "\\uD83D", "refs": ["y"]}\n', 1, "surrogate"),
-        (GOOD + GOOD + b'{"src": "\xe9"}\n', 3, "not UTF-8 text: byte 0xe9"),
+        (GOOD + b'{"src": "x", "src": "z", "refs": ["y"]}', 2, 'the key "src" twice'),
     ],
 )
 def test_a_bad_line_is_named_with_what_was_expected(tmp_path: Path, content: bytes, line: int, said: str) -> None:
@@ -90,6 +90,12 @@ def test_a_bad_line_is_named_with_what_was_expected(tmp_path: Path, content: byt
     with pytest.raises(UserError) as caught:
         dataset(tmp_path).size("train")
     assert caught.value.where == f"{path}, line {line}" and said in caught.value.problem
+
+
+def test_wrong_bytes_are_named_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(GOOD + GOOD + b'{"src": "\xe9"}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl: line 3 is not UTF-8: byte 0xe9"):
+        dataset(tmp_path).size("train")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n"])

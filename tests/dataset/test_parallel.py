@@ -31,7 +31,7 @@ def test_line_n_belongs_to_line_n(tmp_path: Path) -> None:
         ("a\n\n", "x\ny\n", "train.en, line 2", "is empty"),
         ("a\nb\n", "x\n \n", "train.de, line 2", "is empty"),
         ("", "x\n", "train.en", "is empty"),
-        ("a\n", "\udce9\n", "train.de, line 1", "not UTF-8"),
+        ("a\n", "\udce9\n", "train.de", "line 1 is not UTF-8"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, source: str, target: str, where: str, said: str) -> None:

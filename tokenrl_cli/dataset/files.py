@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
+from tokenrl_cli import lines
 from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"
@@ -30,22 +29,8 @@ def find(directory: Path, name: str) -> Path:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without their ends. At least one."""
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(str(path), f"is no whole gzip file: {error}", "fetch or pack it again") from None
-    except OSError as error:
-        raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        found = f"is not UTF-8 text: byte {content[error.start]:#04x}"
-        raise UserError(f"{path}, line {line}", found, "convert it, e.g. with iconv") from None
-    if not text.strip():
+    """The lines of a file that must hold something."""
+    found = list(lines.read_lines(path))
+    if not any(line.strip() for line in found):
         raise UserError(str(path), "is empty: expected at least one example")
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
+    return found

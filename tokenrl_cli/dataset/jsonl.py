@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
 from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.lines import json_object, shown
 
 
 class Jsonl:
@@ -54,27 +54,18 @@ class Jsonl:
         for number, line in enumerate(read_lines(path), 1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-                if "\\ud" in line.lower():
-                    json.dumps(record, ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise UserError(f"{path}, line {number}", "holds half of a surrogate pair, which is no text") from None
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}", f"is not JSON: {error}", "one JSON object a line") from None
-            yield self._example(record, f"{path}, line {number}", str(number))
+            where = f"{path}, line {number}"
+            yield self._example(json_object(line, where), where, str(number))
 
-    def _example(self, record: Any, where: str, name: str) -> Example:
-        if not isinstance(record, dict):
-            raise UserError(where, f"expected a JSON object, got {_shown(record)}")
+    def _example(self, record: dict[str, Any], where: str, name: str) -> Example:
         columns = dict(record)
         source, references = columns.pop(self.source_column, None), columns.pop(self.reference_column, None)
         if not isinstance(source, str):
-            raise UserError(where, f"expected a string under {self.source_column!r}, got {_shown(source)}")
+            raise UserError(where, f"expected a string under {self.source_column!r}, got {shown(source)}")
         good = isinstance(references, list) and all(isinstance(text, str) and text.strip() for text in references)
         if not (good and references):
             expected = f"expected a list of one or more non-empty strings under {self.reference_column!r}"
-            raise UserError(where, f"{expected}, got {_shown(references)}")
+            raise UserError(where, f"{expected}, got {shown(references)}")
         return Example(str(columns.pop("id", name)), source, references, references, columns)
 
 
@@ -88,8 +79,3 @@ def _reversed(examples: list[Example]) -> list[Example]:
             if example.source not in found[reference].references:
                 found[reference].references.append(example.source)
     return list(found.values())
-
-
-def _shown(value: Any) -> str:
-    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

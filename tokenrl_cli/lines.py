@@ -1,0 +1,141 @@
+"""Where text lines are read: data sets, the input of a command, standard input. One rule for all of them.
+
+Text is UTF-8, whatever the locale says, with or without a byte order mark at its start, plain or packed by gzip. LF and
+CRLF end a line; a lone CR, U+2028, U+0085, a vertical tab or a form feed is part of it. Every other character is kept.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import zlib
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from tokenrl_cli.interfaces import UserError
+
+MAGIC = b"\x1f\x8b"  # how gzip data begins
+DEEPEST = 50  # lists and records inside one another in a line of JSON
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a file without their ends, read as they are asked for; a last line needs no end.
+
+    Packed files are known by their name (.gz) or by how they begin. Raises UserError, with the line, for bytes that are
+    not UTF-8 and for NUL bytes, which no text has, and for a file that is damaged or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _lines(file, str(path), path.suffix == ".gz")
+    except OSError as error:
+        raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
+
+
+def standard_input() -> Iterator[str]:
+    """The lines of standard input by the rules of a file; its bytes are read, so that the locale has no say."""
+    if sys.stdin is None:
+        raise UserError("standard input", "is closed", "name a file with input=FILE, or pipe text into the command")
+    try:
+        yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]
+    except OSError as error:
+        raise UserError("standard input", f"cannot be read: {error.strerror or error}") from None
+
+
+def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
+    stream: BinaryIO = file
+    if packed or file.peek(len(MAGIC))[: len(MAGIC)] == MAGIC:
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=file))
+    number = 0
+    try:
+        for number, line in enumerate(stream, 1):
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
+            if b"\0" in line:
+                remedy = "convert it to UTF-8; text in UTF-16 has such bytes"
+                raise UserError(name, f"line {number} holds a NUL byte, which no text has", remedy)
+            if line.endswith(b"\n"):
+                line = line[: -2 if line.endswith(b"\r\n") else -1]
+            yield line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"line {number} is not UTF-8: byte {error.object[error.start]:#04x}"
+        raise UserError(name, found, "convert it to UTF-8, e.g. with iconv") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(name, f"is no whole gzip file: {error}", "fetch or pack it again") from None
+
+
+# ------------------------------------------------------------------------------------------------- a line that is JSON
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The one JSON object that a line holds. Raises UserError at `where` for anything else, and for what would be lost
+    or mean something else in silence: a key that stands twice, a number that is none or is out of range, half of a
+    surrogate pair, and records and lists in one another deeper than any text needs."""
+    remedy = "one JSON object a line"
+    if (line.count("[") + line.count("{") > DEEPEST) and _depth(line) > DEEPEST:
+        raise UserError(where, f"is nested more than {DEEPEST} deep", remedy)
+    try:
+        record = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        if "\\ud" in line.lower():
+            json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UserError(where, "holds half of a surrogate pair, which is no text") from None
+    except json.JSONDecodeError as error:
+        raise UserError(where, f"is not JSON: {error.msg} at column {error.colno}", remedy) from None
+    except _Refused as error:
+        raise UserError(where, str(error)) from None
+    except ValueError:  # Python's own limit
+        raise UserError(where, f"holds an integer of more than {sys.get_int_max_str_digits():,} digits") from None
+    if not isinstance(record, dict):
+        raise UserError(where, f"expected a JSON object, got {shown(record)}")
+    return record
+
+
+def shown(value: Any) -> str:
+    """A value of JSON, shortened, for a message."""
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class _Refused(Exception):
+    """Valid for Python's reader of JSON, and not for us."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Refused(f"has the key {shown(twice)} twice: one of the values would be lost")
+    return record
+
+
+def _no_number(text: str) -> NoReturn:
+    raise _Refused(f"holds {text}, which is no number of JSON: write null for what is not known")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise _Refused(f"holds {text[:60]}, which is out of the range of numbers")
+    return number
+
+
+def _depth(line: str) -> int:
+    """How deep the brackets stand in one another, those inside strings left out."""
+    depth = deepest = 0
+    inside = escaped = False
+    for letter in line:
+        if inside:
+            inside, escaped = escaped or letter != '"', letter == "\\" and not escaped
+        elif letter == '"':
+            inside = True
+        elif letter in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in "]}":
+            depth -= 1
+    return deepest
