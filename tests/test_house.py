@@ -23,7 +23,7 @@ GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tra
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
     ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies", "lines"),
     ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
-    ("sampling", "beam", "replay", "scoring", "rehearsal", "optim", "batching", "encoding"),
+    ("sampling", "beam", "replay", "scoring", "rehearsal", "optim", "batching", "encoding", "splits"),
     GROUPS,
     ("checkpoint", "report"),
     ("train", "recorder", "assemble"),

@@ -31,6 +31,7 @@ class Mle:
     """
 
     needs_rewards = False
+    needs_references = True
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenrl_cli.checkpoint import Checkpoint
     from tokenrl_cli.interfaces import Evaluation, Finding
     from tokenrl_cli.report.terminal import Display
+    from tokenrl_cli.splits import Reader
+    from tokenrl_cli.train import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
 COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
@@ -32,7 +34,8 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.commands.keys import Eval
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
-    from tokenrl_cli.train import evaluate
+    from tokenrl_cli.splits import require_references, require_split
+    from tokenrl_cli.train import decoding_for, evaluate, sampling_findings
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Eval)
@@ -43,6 +46,12 @@ def run(config: DictConfig) -> float | None:
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
     task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    require_split(task.dataset, plain["split"])
+    require_references(task.dataset, _readers(task, plain["split"]))
+    found = sampling_findings(task, [plain["split"]], plain["examples"])
+    if found:
+        task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
+        whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
@@ -52,7 +61,7 @@ def run(config: DictConfig) -> float | None:
         out = Path(plain["out"]) if plain["out"] else saved.path.parent.parent / "eval"
         settings = settings_of(saved, whole, plain, evaluation)
         folder = folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings)
-        results = write(folder, evaluation, str(saved.path), settings)
+        results = write(folder, evaluation, str(saved.path), settings, found)
         show(shown, evaluation, results)
         stage = saved.state["stage"].replace("_", " ")
         shown.message(f"step {saved.step} ({stage}), written to {folder}")
@@ -60,6 +69,16 @@ def run(config: DictConfig) -> float | None:
         shown.close()
     monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
+
+
+def _readers(task: Task, split: str) -> list[Reader]:
+    """What an evaluation reads references for."""
+    from tokenrl_cli.scoring import name_of
+    from tokenrl_cli.splits import Reader
+
+    found = [Reader(f"metrics.{name}", metric, split, f"~metrics.{name}") for name, metric in task.metrics.items()]
+    reward = f"reward={name_of(task.reward)}"
+    return [Reader(reward, task.reward, split, "reward=NAME of one that needs none"), *found]
 
 
 def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -127,6 +146,8 @@ def rooted(value: Any, root: str) -> Any:
     """A block with its paths below `root` as if data_root were not known yet."""
     if isinstance(value, dict):
         return {key: rooted(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rooted(item, root) for item in value]
     return "data_root" + value[len(root) :] if isinstance(value, str) and value.startswith(f"{root}/") else value
 
 
@@ -165,7 +186,9 @@ def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> 
     return saved | changed
 
 
-def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any]) -> dict[str, Any]:
+def write(
+    folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
+) -> dict[str, Any]:
     """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; statistics.npz, from which
     intervals and differences can be computed again (metrics/kept.py); then results.json, which is given back.
 
@@ -198,7 +221,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "metrics": metrics,
         "other": {name: value for name, value in evaluation.metrics.items() if name not in metrics},
         "settings": settings,
-        "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
+        "findings": [asdict(finding) for finding in [*found, *_findings(evaluation, metrics, settings)]],
     })  # fmt: skip
     part = folder / ".results.json.part"
     part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from tokenrl_cli.interfaces import Model
+    from tokenrl_cli.interfaces import Dataset, Model
     from tokenrl_cli.train import Task
 
 
@@ -21,9 +21,13 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.eval import with_overrides
     from tokenrl_cli.commands.keys import Generate
+    from tokenrl_cli.interfaces import UserError
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Generate)
+    if plain["split"] and plain["input"]:
+        problem = f"names the sources to decode, and so does input={plain['input']}"
+        raise UserError(f"split={plain['split']}", problem, "leave one of them out")
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain) | {"metrics": {}}
     check(whole, plain["imports"])
@@ -32,7 +36,7 @@ def run(config: DictConfig) -> None:
     precision = assemble.precision_of(plain["precision"])
     task = assemble.task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
-    source = _opened(plain["input"])
+    source = _sources(task.dataset, plain["split"]) if plain["split"] else _opened(plain["input"])
     with source as lines, _sink(plain["output"]) as out:
         for part, sources in enumerate(_chunks(lines, plain["batch_size"], plain["input"] or "standard input")):
             for text in decoded(policy, task, sources, part):
@@ -51,6 +55,18 @@ def decoded(policy: Model, task: Task, sources: list[str], part: int) -> list[st
         rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
     return [task.tokenizer.decode(ids[:length]) for ids, length in rows]
+
+
+def _sources(dataset: Dataset, split: str) -> Any:
+    """The sources of a split, in its order."""
+    from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.splits import require_split
+
+    require_split(dataset, split)
+    size = dataset.size(split)
+    if size is None:
+        raise UserError(f"split={split}", "is unlimited: it has no end to be decoded to", "split=val or split=test")
+    return nullcontext(dataset.example(split, index).source for index in range(size))
 
 
 def _opened(path: str | None) -> Any:

@@ -37,6 +37,7 @@ class Generate:
     decode: Decoding
     ckpt: str
     input: str | None
+    split: str | None
     output: str | None
     batch_size: int
     device: Literal["auto", "cpu", "cuda"]
@@ -54,7 +55,7 @@ class Eval:
     decode: Decoding
     metrics: dict[str, Reward]
     ckpt: str
-    split: Literal["train", "val", "test"]
+    split: str
     examples: int
     batch_size: int
     device: Literal["auto", "cpu", "cuda"]

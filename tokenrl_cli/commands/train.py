@@ -19,12 +19,15 @@ def run(config: DictConfig) -> float | None:
 
     from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Train
-    from tokenrl_cli.commands.validate import construct
+    from tokenrl_cli.commands.validate import construct, readers
+    from tokenrl_cli.splits import require_references
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
-    construct(plain)  # a value out of range is told now, not after the warm start
-    return Training(plain, Path(HydraConfig.get().runtime.output_dir)).run()
+    parts = construct(plain)  # a value out of range is told now, not after the warm start
+    training = Training(plain, Path(HydraConfig.get().runtime.output_dir))
+    require_references(training.task.dataset, readers(plain, parts, training.task.dataset))
+    return training.run()
 
 
 class Training:
@@ -84,9 +87,10 @@ class Training:
         from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
         from tokenrl_cli.rehearsal import differing_metrics
-        from tokenrl_cli.train import rehearse
+        from tokenrl_cli.train import rehearse, sampling_findings
 
         found = rehearse(self.task, self._learns_from_rewards())
+        found += sampling_findings(self.task, ("val", "test"))
         if self.saved is not None:
             self.recorder.resume(self.saved.state)
         (self.directory / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.config)), "utf-8")
@@ -129,13 +133,15 @@ class Training:
         from tokenrl_cli import assemble
         from tokenrl_cli.batching import Batching
         from tokenrl_cli.optim import horizon_findings
+        from tokenrl_cli.splits import drawn_by
         from tokenrl_cli.train import Stage
 
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assemble.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
         tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
-        batching = Batching(task.dataset, "train", size, *tokenizers, limit, task.seed, alike)
+        split, member = drawn_by(task.dataset, name)
+        batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member)
         schedule = (self.config[assemble.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
         for finding in [*batching.findings(), *horizon_findings(assemble.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)

@@ -20,6 +20,8 @@ class Chrf:
     but it costs.
     """
 
+    needs_references = True
+
     def __init__(self, char_order: int, word_order: int, beta: int, whitespace: bool, lowercase: bool) -> None:
         from sacrebleu.metrics.chrf import CHRF
 

@@ -14,6 +14,8 @@ class Distinct:
     which says how much they differ from each other, and this does not. Gamed by short texts and by rare words.
     """
 
+    needs_references = False
+
     def __init__(self, order: int) -> None:
         if order < 1:
             raise UserError("reward.order", f"must be at least 1, got {order}")

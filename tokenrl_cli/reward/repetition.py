@@ -15,6 +15,8 @@ class Repetition:
     words, so alone it is gamed by saying little.
     """
 
+    needs_references = False
+
     def __init__(self, order: int) -> None:
         if order < 1:
             raise UserError("reward.order", f"must be at least 1, got {order}")
