@@ -8,7 +8,7 @@ pools of fresh examples. An example with several references gives one of them, d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -224,6 +224,21 @@ def evaluation_batches(
         rows = order[start : start + batch_size]
         indices = rows.tolist()
         yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
+
+
+def example_batch(
+    dataset: Dataset,
+    split: str,
+    indices: Sequence[int],
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Batch:
+    """The examples at `indices` of a split in one batch, as evaluation reads them."""
+    items = [own_example(dataset.example(split, i)) for i in indices]
+    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    rows = np.arange(len(items))
+    return encoded.batch(0, rows, encoded.first_pairs(rows), items)
 
 
 def source_batch(sources: list[str], source_tokenizer: Tokenizer, max_source_length: int) -> Batch:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tokenrl_cli import __version__, streams
-from tokenrl_cli.batching import Batching, evaluation_batches
+from tokenrl_cli.batching import Batching, evaluation_batches, example_batch
 from tokenrl_cli.beam import beam_search
 from tokenrl_cli.functional.entropy import concentration, ranks
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
@@ -26,6 +26,7 @@ from tokenrl_cli.interfaces import (
     CorpusScore,
     Credit,
     Dataset,
+    Divided,
     Evaluation,
     Finding,
     Model,
@@ -37,10 +38,10 @@ from tokenrl_cli.interfaces import (
     ValuedPolicy,
 )
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.rehearsal import MORE, SOURCES, metric_findings, reward_findings, trial
+from tokenrl_cli.rehearsal import ERRORS, FEW, MORE, SOURCES, metric_findings, reward_findings, trial
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.scoring import corpus_score, judge, mean_of, name_of, per_text, scored, texts_of
-from tokenrl_cli.splits import all_empty
+from tokenrl_cli.splits import all_empty, drawn_by
 
 DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
     "reward": 1,
@@ -259,6 +260,46 @@ def evaluate(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
+    """Whether RL is about to draw sources that the warm start knows by heart: a note where greedy texts for sources of
+    train earn far more than those for val (`far_above`), of which `val` is the evaluation of the same policy.
+
+    Costs one batch of `examples` sources, spread over train. Says nothing where RL has sources of its own, where train
+    is unlimited, or where texts are sampled.
+    """
+    size = task.dataset.size("train")
+    if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
+        return []
+    indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
+    tokenizers = task.source_tokenizer, task.tokenizer
+    batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)
+    with task.numerics():
+        rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "memory"))
+    texts = texts_of(rollout, batch, task.tokenizer)
+    scores, others = per_text(scored(task.reward, texts).scores, texts.mask), np.array(val.scores)
+    if not far_above(scores, others):
+        return []
+    divided = isinstance(task.dataset, Divided)
+    text = (
+        f"{val.decode} texts earn a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
+        "those of val: RL draws sources that the warm start has memorised, where little is left to learn"
+    )
+    text += "; dataset.rl_share=0.2 keeps a fifth of train for RL alone" if divided else ""
+    return [Finding("memorised_sources", "note", val.step, text, "dataset.rl_share" if divided else None)]
+
+
+def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the mean of `scores` [n] is above that of `others` [m] by more than noise, which is ERRORS standard
+    errors of their difference, and by more than half a standard deviation of `others`. NaN does not count."""
+    scores, others = (each[~np.isnan(each)] for each in (scores, others))
+    if min(len(scores), len(others)) < FEW:
+        return False
+    deviation = others.std(ddof=1)
+    error = math.sqrt(scores.var(ddof=1) / len(scores) + deviation**2 / len(others))
+    return bool(scores.mean() - others.mean() > max(ERRORS * error, deviation / 2, 1e-9))
 
 
 def _likelihood(sums: dict[str, float]) -> dict[str, float]:

@@ -184,7 +184,7 @@ class Training:
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
-        from tokenrl_cli.train import acting_policy
+        from tokenrl_cli.train import acting_policy, memory_findings
 
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
@@ -192,7 +192,11 @@ class Training:
         if saved:
             stage.algorithm.load_state_dict(self.saved.algorithm)  # type: ignore[union-attr]
         elif self.trainer.steps:
-            self.recorder.evaluate(acting_policy(stage.algorithm), "val", "train", done)
+            policy = acting_policy(stage.algorithm)
+            val = self.recorder.evaluate(policy, "val", "train", done)
+            if stage.algorithm.needs_rewards:
+                for finding in memory_findings(policy, self.task, self.trainer.eval_batch_size, val):
+                    self.recorder.note(finding)
         self._run(stage, done)
         return stage
 
