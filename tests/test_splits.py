@@ -14,7 +14,7 @@ import yaml
 from tests.presets import PRESETS, preset, targets
 from tests.reward.said import texts
 from tests.world import RECORDED, Letters, TableReward, batch_of
-from tokenrl_cli.batching import Batching
+from tokenrl_cli.batching import Batching, training_texts
 from tokenrl_cli.build import build, locate
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.dataset.jsonl import Jsonl
@@ -125,6 +125,13 @@ def test_what_needs_references_is_named_with_the_first_example_that_has_none() -
     require_references(Old(examples(5, 2)), readers[2:])
     untouched = Reader("warm_start=mle", Asks(), "train", "", lambda example, index: index != 2)
     require_references(Old(examples(5, 2)), [untouched])
+
+
+def test_a_tokenizer_of_nothing_is_refused() -> None:
+    prompts = Old(examples(3, 0, 1, 2))
+    assert list(training_texts(prompts, sources=True, targets=True)) == ["x0", "x1", "x2"]
+    with pytest.raises(UserError, match="tokenizer: there is nothing to make it of: train has no references"):
+        list(training_texts(prompts, sources=False, targets=True))
 
 
 REFERENCED = {"bleu", "cer", "chrf", "exact_match", "length", "per", "rouge", "ter", "token_accuracy", "wer"}

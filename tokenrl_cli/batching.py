@@ -253,19 +253,29 @@ def source_batch(sources: list[str], source_tokenizer: Tokenizer, max_source_len
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
     """What a tokenizer learns from: the training split, demonstrations included where they differ from references.
 
-    Of an unlimited split the first examples, until the last half of them brought no new word.
+    Of an unlimited split the first examples, until the last half of them brought no new word. Raises UserError where
+    there is no text at all, as without sources there is none in a split without references.
     """
     size = dataset.size("train")
     words: set[str] = set()
     newest = 0
+    empty = True
     for i in range(VOCABULARY_EXAMPLES if size is None else size):
         example = own_example(dataset.example("train", i))
         same = example.demonstrations == example.references
         texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
         yield from texts
+        empty = empty and not any(texts)
         if size is None:
             before = len(words)
             words.update(word for text in texts for word in text.split())
             newest = i if len(words) > before else newest
             if i >= max(2_000, 2 * newest):
-                return
+                break
+    if empty:
+        key = "tokenizer" if targets else "source_tokenizer"
+        lacking = "references" if targets and not sources else "sources" if sources and not targets else "text"
+        remedy = "init_from=RUN takes over that run's tokenizers" + "; source_tokenizer=null makes one of both" * (
+            sources != targets
+        )
+        raise UserError(key, f"there is nothing to make it of: train has no {lacking}", remedy)

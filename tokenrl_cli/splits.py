@@ -12,7 +12,7 @@ from tokenrl_cli.build import hint
 from tokenrl_cli.interfaces import Dataset, Divided, Example, NamedSplits, ReadsReferences, UserError
 
 Member = Callable[[Example, int], bool]  # of an example and its index in the split: whether it is one to draw
-LOOKED_AT = 1_000  # examples of an unlimited split that are asked for their references
+MADE = 100  # examples without a place, which are made and not read: so many of a split speak for all
 
 
 def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
@@ -99,8 +99,9 @@ def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
 def _without(dataset: Dataset, split: str, member: Member | None) -> list[str]:
     """The places of the examples without a reference."""
     size = dataset.size(split)
+    read = size is not None and size > 0 and bool(dataset.example(split, 0).place)
     found = []
-    for index in range(LOOKED_AT if size is None else size):
+    for index in range(MADE if size is None else size if read else min(size, MADE)):
         example = dataset.example(split, index)
         if not example.references and (member is None or member(example, index)):
             found.append(example.place or f"example {example.id!r} of {split}")
