@@ -8,7 +8,7 @@ pools of fresh examples. An example with several references gives one of them, d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.copies import own_example
 from tokenrl_cli.encoding import Encoded, Ragged, source_ids
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.splits import Member
 from tokenrl_cli.unread import Unread, unknown_finding
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -38,7 +39,7 @@ class _Chapter:
 
 
 class Batching:
-    """The batches of a split, of texts alike in length or drawn at random.
+    """The batches of a split, of texts alike in length or drawn at random; of its examples for which `member` is true.
 
     What it keeps between calls is a memo of the current chapter, no state. Alike in length they are fast, and a mean
     over the tokens of each weighs a token of a short text more than one of a long text.
@@ -54,6 +55,7 @@ class Batching:
         max_length: int,
         seed: int,
         alike_lengths: bool = True,
+        member: Member | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
@@ -63,9 +65,9 @@ class Batching:
         self.drop = dataset.overlong == "drop"
         self.batches_per_chapter = POOL
         self._whole: Encoded | None = None
-        size = dataset.size(split)
-        if size is not None:
-            self._whole = self._encode([self._example(i) for i in range(size)])
+        self._indices = _indices(dataset, split, member)
+        if self._indices is not None:
+            self._whole = self._encode([self._row(row) for row in range(len(self._indices))])
             self._require(self._whole)
             self.batches_per_chapter = -(-len(self._whole.rows) // batch_size)
         self._chapter: _Chapter | None = None
@@ -116,6 +118,11 @@ class Batching:
     def _example(self, index: int) -> Example:
         return own_example(self.dataset.example(self.split, index))
 
+    def _row(self, row: int) -> Example:
+        """Of a finite split, by its row among the examples that are drawn."""
+        assert self._indices is not None
+        return self._example(int(self._indices[row]))
+
     def _encode(self, examples: list[Example]) -> Encoded:
         limits = (self.dataset.max_source_length, self.max_length)
         return Encoded(examples, self.source_tokenizer, self.tokenizer, *limits, self.drop)
@@ -130,7 +137,7 @@ class Batching:
 
     def _open(self, number: int) -> _Chapter:
         draws = streams.generator(self.seed, "batching", number)
-        example: Callable[[int], Example] = self._example
+        example: Callable[[int], Example] = self._row
         slots = self.batches_per_chapter * self.batch_size
         if self._whole is not None:
             encoded = self._whole
@@ -158,6 +165,21 @@ class Batching:
                 examples = [examples[row] for row in encoded.rows]
             kept += examples
         return kept[:wanted]
+
+
+def _indices(dataset: Dataset, split: str, member: Member | None) -> np.ndarray | None:
+    """Of the examples to draw from a finite split; None for an unlimited one."""
+    size = dataset.size(split)
+    if member is None:
+        return None if size is None else np.arange(size)
+    if size is None:
+        problem = f"divides the split {split!r}, which is unlimited: a source hardly comes twice"
+        raise UserError("dataset.rl_share", problem, "leave it at 0")
+    kept = np.array([i for i in range(size) if member(dataset.example(split, i), i)], dtype=np.int64)
+    if not len(kept):
+        problem = f"leaves none of the {size:,} examples of {split!r} to the warm start, or none to RL"
+        raise UserError("dataset.rl_share", problem, "choose another share")
+    return kept
 
 
 def _by_length(lengths: np.ndarray, batch_size: int, draws: torch.Generator) -> np.ndarray:
@@ -201,6 +223,21 @@ def evaluation_batches(
         yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
 
 
+def example_batch(
+    dataset: Dataset,
+    split: str,
+    indices: Sequence[int],
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Batch:
+    """The examples at `indices` of a split in one batch, as evaluation reads them."""
+    items = [own_example(dataset.example(split, i)) for i in indices]
+    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    rows = np.arange(len(items))
+    return encoded.batch(0, rows, encoded.first_pairs(rows), items)
+
+
 def source_batch(
     sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
 ) -> Batch:
@@ -217,19 +254,29 @@ def source_batch(
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
     """What a tokenizer learns from: the training split, demonstrations included where they differ from references.
 
-    Of an unlimited split the first examples, until the last half of them brought no new word.
+    Of an unlimited split the first examples, until the last half of them brought no new word. Raises UserError where
+    there is no text at all, as without sources there is none in a split without references.
     """
     size = dataset.size("train")
     words: set[str] = set()
     newest = 0
+    empty = True
     for i in range(VOCABULARY_EXAMPLES if size is None else size):
         example = own_example(dataset.example("train", i))
         same = example.demonstrations == example.references
         texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
         yield from texts
+        empty = empty and not any(texts)
         if size is None:
             before = len(words)
             words.update(word for text in texts for word in text.split())
             newest = i if len(words) > before else newest
             if i >= max(2_000, 2 * newest):
-                return
+                break
+    if empty:
+        key = "tokenizer" if targets else "source_tokenizer"
+        lacking = "references" if targets and not sources else "sources" if sources and not targets else "text"
+        remedy = "init_from=RUN takes over that run's tokenizers" + "; source_tokenizer=null makes one of both" * (
+            sources != targets
+        )
+        raise UserError(key, f"there is nothing to make it of: train has no {lacking}", remedy)

@@ -26,9 +26,9 @@ class Ragged:
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """ids [N, L] int64 (0 where padded), mask [N, L] bool."""
+        """ids [N, L] int64 (0 where padded), mask [N, L] bool; L is at least 1."""
         lengths = self.lengths[rows]
-        columns = np.arange(lengths.max(initial=0))
+        columns = np.arange(lengths.max(initial=1))
         mask = columns < lengths[:, None]
         ids = np.zeros(mask.shape, dtype=np.int64)
         ids[mask] = self.flat[(self.starts[rows, None] + columns)[mask]]
@@ -36,7 +36,8 @@ class Ragged:
 
 
 class Encoded:
-    """n examples as ids. Each has one or more pairs of a demonstration and the clean reference behind it.
+    """n examples as ids. Each has one or more pairs of a demonstration and the clean reference behind it; a prompt,
+    which has no reference, has one pair without a token.
 
     EOS ends every target, and counts for the limit: a target that is cut has none. With `drop`, a pair whose
     demonstration is over the limit is not usable, nor is an example whose source is, or that has no usable pair.
@@ -54,10 +55,12 @@ class Encoded:
         sources, demonstrations, references, sizes = _texts(examples)
         eos = tokenizer.eos_id
         self.sources = Ragged(source_ids(source_tokenizer, sources), max_source_length)
-        self.targets = Ragged((ids + [eos] for ids in map(tokenizer.encode, demonstrations)), max_length)
-        self.clean = self.targets
-        if demonstrations != references:
-            self.clean = Ragged((ids + [eos] for ids in map(tokenizer.encode, references)), max_length)
+
+        def targets(texts: list[str | None]) -> Ragged:
+            return Ragged(([] if text is None else [*tokenizer.encode(text), eos] for text in texts), max_length)
+
+        self.targets = targets(demonstrations)
+        self.clean = self.targets if demonstrations == references else targets(references)
         self.unknown = {
             "source": count(self.sources, source_tokenizer.unknown_id),
             "target": count(self.targets, tokenizer.unknown_id),
@@ -101,19 +104,20 @@ def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
     return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
 
 
-def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str], list[str], list[int]]:
+def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str | None], list[str | None], list[int]]:
+    """Sources; demonstrations, the references behind them, and of each example how many. None where there is none."""
     sources: list[str] = []
-    demonstrations: list[str] = []
-    references: list[str] = []
+    demonstrations: list[str | None] = []
+    references: list[str | None] = []
     sizes: list[int] = []
     for example in examples:
-        if not 0 < len(example.references) == len(example.demonstrations):
+        if len(example.references) != len(example.demonstrations):
             found = f"{len(example.references)} references and {len(example.demonstrations)} demonstrations"
-            raise UserError("dataset", f"example {example.id!r} has {found}; expected as many of both, at least 1")
+            raise UserError("dataset", f"example {example.id!r} has {found}; expected as many of both")
         sources.append(example.source)
-        demonstrations += example.demonstrations
-        references += example.references
-        sizes.append(len(example.references))
+        demonstrations += example.demonstrations or [None]
+        references += example.references or [None]
+        sizes.append(max(1, len(example.references)))
     return sources, demonstrations, references, sizes
 
 

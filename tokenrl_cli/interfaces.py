@@ -54,9 +54,10 @@ class Example:
 
     id: str
     source: str
-    references: list[str]  # one or more equally valid targets; metrics score against all of them
+    references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
     demonstrations: list[str]  # what imitation recites; demonstrations[i] is references[i], corrupted or not
     columns: dict[str, Any]  # whatever else the dataset knows; rewards may read it
+    place: str = field(default="", compare=False)  # where it was read, "FILE, line N", for messages
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Batch:
     step: int  # global, over the warm start and RL
     source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
     source_mask: Tensor  # [N, S] bool
-    targets: Tensor  # [N, R] int64, one demonstration each, EOS included
-    target_mask: Tensor  # [N, R] bool
+    targets: Tensor  # [N, R] int64, one demonstration each, EOS included; R is at least 1
+    target_mask: Tensor  # [N, R] bool, all False for a source without a reference
     reference_ids: Tensor  # [N, R'] int64, the clean reference behind the demonstration, EOS included
     reference_mask: Tensor  # [N, R'] bool
     sources: list[str]
@@ -259,7 +260,7 @@ class Frozen:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Examples by split ("train", "val", "test") and index; `example` is pure."""
+    """Examples by split ("train", "val", "test") and index; `example` is pure. See also NamedSplits and Divided."""
 
     max_source_length: int  # tokens; longer sources are cut or dropped, and counted
     overlong: str  # "truncate" or "drop": what happens to a training example over a limit
@@ -268,6 +269,31 @@ class Dataset(Protocol):
         """None: unlimited."""
 
     def example(self, split: str, index: int) -> Example: ...
+
+
+@runtime_checkable
+class NamedSplits(Protocol):
+    """A Dataset that may have other splits beside train, val and test."""
+
+    def splits(self) -> list[str]:
+        """The names of all its splits. Reads no data."""
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """A Dataset of which RL can draw its sources from a part that the warm start never sees."""
+
+    rl_share: float  # of train, kept for RL; 0: the warm start and RL both draw from all of train
+    rl_split: str | None  # the split that RL draws from instead of train; None: from train
+
+
+@runtime_checkable
+class ReadsReferences(Protocol):
+    """A reward, a metric or an algorithm that says whether it reads references, or demonstrations, which stand behind
+    them. Where it does, a split with a source that has none is refused before the first step. What does not say so is
+    taken to need none."""
+
+    needs_references: bool
 
 
 @runtime_checkable
@@ -281,7 +307,7 @@ class Reward(Protocol):
     corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
     parts: list[Part], a mixture: credit is applied to each part, then summed.
 
-    What it is given is its own: a copy, into which it may write. See also Control, Advised and Family.
+    What it is given is its own: a copy, into which it may write. See also Control, Advised, Family and ReadsReferences.
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:

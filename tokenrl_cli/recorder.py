@@ -20,7 +20,7 @@ from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.ranges import Count, CountOrNone, Ge, Le, Size, Text, Weight
 from tokenrl_cli.report.journal import FILES, Journal
 from tokenrl_cli.report.terminal import Display
-from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, direction, evaluate
+from tokenrl_cli.train import DIRECTIONS, Stage, Task, acting_policy, decoding_for, direction, evaluate
 from tokenrl_cli.typecheck import mismatch
 
 WITHOUT_REWARD = 10  # batches on end without a single reward after which a run stops
@@ -200,7 +200,7 @@ class Recorder:
         """Evaluates the stage's policy on val. True if it is the best of the stage so far, by the stage's monitor."""
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._measured(self.trainer.monitor, evaluation)
-        if stage.name == "warm_start":
+        if stage.name == "warm_start" and self.trainer.warm_start_steps:
             found = self._measured(self.trainer.warm_start_monitor, evaluation)
         if self.best is None or found["score"] > self.best["score"] or math.isnan(self.best["value"]):
             self.best, self.stale = found, 0
@@ -228,7 +228,7 @@ class Recorder:
 
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
         examples = self.trainer.eval_examples if split == "val" else 0
-        size, decoding = self.trainer.eval_batch_size, self.task.decoding
+        size, decoding = self.trainer.eval_batch_size, decoding_for(self.task, split, examples)
         progress = partial(self.display.evaluating, stage, split, step)
         try:
             evaluation = evaluate(policy, self.task, split, examples, size, decoding, stage, step, progress)

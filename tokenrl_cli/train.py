@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tokenrl_cli import __version__, streams
-from tokenrl_cli.batching import Batching, evaluation_batches
+from tokenrl_cli.batching import Batching, evaluation_batches, example_batch
 from tokenrl_cli.beam import beam_search
 from tokenrl_cli.functional.entropy import concentration, ranks
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
@@ -26,6 +26,7 @@ from tokenrl_cli.interfaces import (
     CorpusScore,
     Credit,
     Dataset,
+    Divided,
     Evaluation,
     Finding,
     Model,
@@ -37,9 +38,10 @@ from tokenrl_cli.interfaces import (
     ValuedPolicy,
 )
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.rehearsal import MORE, SOURCES, metric_findings, reward_findings, trial
+from tokenrl_cli.rehearsal import ERRORS, FEW, MORE, SOURCES, metric_findings, reward_findings, trial
 from tokenrl_cli.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.scoring import corpus_score, judge, mean_of, name_of, per_text, scored, texts_of
+from tokenrl_cli.splits import all_empty, drawn_by
 
 DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
     "reward": 1,
@@ -48,6 +50,7 @@ DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where 
     "perplexity": -1,
     "policy/target_rank": -1,
 }
+OF_REFERENCES = ("nll", "perplexity", "policy/target_rank")  # left out where no source has a reference
 LARGEST_NLL = 700.0  # nats; exp of more is no float any more
 
 
@@ -152,9 +155,13 @@ def rehearse(task: Task, learns: bool) -> list[Finding]:
 
     Raises UserError where they do not go together, and where no text has a reward in a run that `learns` from rewards;
     in another run that is a warning. Costs SOURCES rows through the credit and one call of the reward with six times
-    as many; only where none has a reward, MORE rows through the credit.
+    as many; only where none has a reward, MORE rows through the credit. Where val has sources without references
+    there are no demonstrations to try anything on, which is a note.
     """
     _, batch = next(_batches(task, "val", SOURCES, SOURCES))  # so many that one sample's bad luck does not stop a run
+    if not all(batch.references):
+        text = "val has sources without references: reward and metrics were not tried on demonstrations beforehand"
+        return [Finding("not_tried", "note", 0, text, None)]
     rewarded = _rewarded(task, batch) or (
         len(batch.sources) == SOURCES and _rewarded(task, next(_batches(task, "val", MORE, MORE))[1])
     )
@@ -182,7 +189,9 @@ def agree(policy: Model, model: Model, task: Task) -> bool:
         each.eval()
     _, batch = next(_batches(task, "val", 8, 8))
     read = (batch.source, batch.source_mask, batch.targets)
-    one, other = (each(*read).logits.double().log_softmax(-1)[batch.target_mask] for each in (policy, model))
+    mask = batch.target_mask.clone()
+    mask[:, 0] = True  # what is said first depends on the source alone: there is something to compare without targets
+    one, other = (each(*read).logits.double().log_softmax(-1)[mask] for each in (policy, model))
     return bool((one.exp() - other.exp()).abs().max() < 1e-4)
 
 
@@ -204,7 +213,8 @@ def evaluate(
 
     Besides the metrics: `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy` (nats a token) and
     the concentration of one episode a source sampled from the policy itself; of the first reference of each example
-    `nll` (nats a token, EOS included), `perplexity` = exp(nll), and the rank that the policy gives its tokens.
+    `nll` (nats a token, EOS included), `perplexity` = exp(nll), and the rank that the policy gives its tokens; these
+    are left out where no source has a reference.
     Draws from streams of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1, length_penalty=0.0)
@@ -248,17 +258,13 @@ def evaluate(
     scores = per_text(judged.scores, whole.mask)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     corpus |= reward_scores(task.reward, whole, scores, corpus)
-    metrics = {name: score.value for name, score in corpus.items()}
-    mean_nll = sums["nll"] / max(sums["references"], 1.0)
+    metrics = {name: score.value for name, score in corpus.items()} | _likelihood(sums)
     metrics |= {
-        "nll": mean_nll,
-        "perplexity": math.exp(mean_nll) if mean_nll < LARGEST_NLL else math.inf,
         "reward": mean_of(scores),
         "sampled_reward": mean_of(sampled_scores),
         "entropy": sums["entropy"] / max(sums["tokens"], 1.0),
         "policy/mode_prob": sums["mode_prob"] / max(sums["tokens"], 1.0),
         "policy/top10_mass": sums["top10_mass"] / max(sums["tokens"], 1.0),
-        "policy/target_rank": sums["ranks"] / max(sums["references"], 1.0),
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": 1 - float(np.mean(ended)),
     }
@@ -268,6 +274,77 @@ def evaluate(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
         scores.tolist(), judged.columns,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
+    """Whether RL is about to draw sources that the warm start knows by heart: a note where greedy texts for sources of
+    train earn far more than those for val (`far_above`), of which `val` is the evaluation of the same policy.
+
+    Costs one batch of `examples` sources, spread over train. Says nothing where RL has sources of its own, where train
+    is unlimited, or where texts are sampled.
+    """
+    size = task.dataset.size("train")
+    if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
+        return []
+    indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
+    tokenizers = task.source_tokenizer, task.tokenizer
+    batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)
+    with task.numerics():
+        rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "memory"))
+    texts = texts_of(rollout, batch, task.tokenizer)
+    scores, others = per_text(scored(task.reward, texts).scores, texts.mask), np.array(val.scores)
+    if not far_above(scores, others):
+        return []
+    divided = isinstance(task.dataset, Divided)
+    text = (
+        f"{val.decode} texts earn a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
+        "those of val: RL draws sources that the warm start has memorised, where little is left to learn"
+    )
+    text += "; dataset.rl_share=0.2 keeps a fifth of train for RL alone" if divided else ""
+    return [Finding("memorised_sources", "note", val.step, text, "dataset.rl_share" if divided else None)]
+
+
+def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the mean of `scores` [n] is above that of `others` [m] by more than noise, which is ERRORS standard
+    errors of their difference, and by more than half a standard deviation of `others`. NaN does not count."""
+    scores, others = (each[~np.isnan(each)] for each in (scores, others))
+    if min(len(scores), len(others)) < FEW:
+        return False
+    deviation = others.std(ddof=1)
+    error = math.sqrt(scores.var(ddof=1) / len(scores) + deviation**2 / len(others))
+    return bool(scores.mean() - others.mean() > max(ERRORS * error, deviation / 2, 1e-9))
+
+
+def _likelihood(sums: dict[str, float]) -> dict[str, float]:
+    """What an evaluation says of the references, per token; nothing where no source has one."""
+    tokens = sums["references"]
+    if not tokens:
+        return {}
+    nll = sums["nll"] / tokens
+    perplexity = math.exp(nll) if nll < LARGEST_NLL else math.inf
+    return dict(zip(OF_REFERENCES, (nll, perplexity, sums["ranks"] / tokens), strict=True))
+
+
+def decoding_for(task: Task, split: str, examples: int) -> Decoding:
+    """How the first `examples` of a split (0: all) are decoded: as the task says, but where every source is empty and
+    decoding is not by sampling, every text would be the same, and texts are sampled at temperature 1 instead."""
+    decoding = task.decoding
+    if decoding.name == "sample" or not all_empty(task.dataset, split, examples):
+        return decoding
+    return replace(decoding, temperature=1.0, beam_size=1)
+
+
+def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
+    """Says so of splits that are decoded by sampling because all their sources are empty."""
+    empty = [split for split in splits if decoding_for(task, split, examples) is not task.decoding]
+    if not empty:
+        return []
+    text = (
+        f"all sources of {' and '.join(empty)} are empty, and decode={task.decoding.name} would say one text for all: "
+        "their texts are sampled at temperature 1, as by decode=sample"
+    )
+    return [Finding("empty_sources", "note", 0, text, "decode")]
 
 
 def direction(name: str, evaluation: Evaluation) -> int:

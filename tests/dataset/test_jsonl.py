@@ -16,7 +16,8 @@ PACKED = gzip.compress(GOOD * 1000, mtime=0)
 
 
 def dataset(folder: Path, **changes: Any) -> Jsonl:
-    values = {"source_column": "src", "reference_column": "refs", "reverse": False} | changes
+    values = {"source_column": "src", "reference_column": "refs", "reverse": False, "splits": {}} | changes
+    values |= {"rl_share": 0.0, "rl_split": None}
     return Jsonl(**({"path": str(folder), "max_source_length": 10, "overlong": "truncate"} | values))
 
 
@@ -50,6 +51,31 @@ def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
         dataset(tmp_path, source_column="en", reference_column="en")
 
 
+def test_a_line_without_references_is_a_prompt_and_a_source_may_be_empty(tmp_path: Path) -> None:
+    written(tmp_path, {"src": "x"}, {"src": "", "refs": []}, {"src": "y", "refs": None, "n": 1})
+    data = dataset(tmp_path)
+    assert [data.example("train", i).source for i in range(3)] == ["x", "", "y"]
+    assert not any(data.example("train", i).references for i in range(3))
+    assert data.example("train", 1).place == f"{tmp_path / 'train.jsonl'}, line 2"
+
+
+def test_without_a_column_of_sources_every_source_is_empty(tmp_path: Path) -> None:
+    written(tmp_path, {"refs": ["y"], "src": "a column now"})
+    example = dataset(tmp_path, source_column=None).example("train", 0)
+    assert (example.source, example.references, example.columns) == ("", ["y"], {"src": "a column now"})
+
+
+@pytest.mark.parametrize(
+    ("record", "lacking"), [({"src": "x"}, "references to make sources of"), ({"src": "", "refs": ["y"]}, "source to")]
+)
+def test_reversed_a_line_without_one_side_is_refused(tmp_path: Path, record: dict[str, Any], lacking: str) -> None:
+    written(tmp_path, {"src": "x", "refs": ["y"]}, record)
+    with pytest.raises(UserError, match=rf"train\.jsonl, line 2: has no {lacking}"):
+        dataset(tmp_path, reverse=True).size("train")
+    with pytest.raises(UserError, match=r"dataset\.reverse"):
+        dataset(tmp_path, reverse=True, source_column=None)
+
+
 def test_reversed_every_reference_is_a_source_and_equal_ones_are_merged(tmp_path: Path) -> None:
     written(
         tmp_path,
@@ -78,9 +104,7 @@ def test_a_split_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
         (GOOD + b"\n[1, 2]\n", 3, "expected a JSON object"),
         (b'{"refs": ["y"]}\n', 1, "expected a string under 'src', got nothing"),
         (b'{"src": 3, "refs": ["y"]}\n', 1, "expected a string under 'src', got 3"),
-        (b'{"src": "x"}\n', 1, "non-empty strings under 'refs', got nothing"),
         (b'{"src": "x", "refs": "y"}\n', 1, 'got "y"'),
-        (b'{"src": "x", "refs": []}\n', 1, "non-empty strings"),
         (b'{"src": "x", "refs": ["y", " "]}\n', 1, "non-empty strings"),
         (b'{"src": "x", "refs": ["y", null]}\n', 1, "non-empty strings"),
         (b'{"src": "\\uD83D", "refs": ["y"]}\n', 1, "surrogate"),

@@ -11,7 +11,8 @@ from tokenrl_cli.interfaces import Dataset, Example, UserError
 
 
 def dataset(folder: Path, **changes: Any) -> Parallel:
-    values = {"path": str(folder), "source_suffix": "en", "target_suffix": "de"}
+    values: dict[str, Any] = {"path": str(folder), "splits": {}, "source_suffix": "en", "target_suffix": "de"}
+    values |= {"rl_share": 0.0, "rl_split": None}
     return Parallel(**(values | {"max_source_length": 10, "overlong": "drop"} | changes))
 
 

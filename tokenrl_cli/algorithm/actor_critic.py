@@ -54,6 +54,7 @@ class ActorCritic:
     """
 
     needs_rewards = True
+    needs_references = True
 
     def __init__(
         self,

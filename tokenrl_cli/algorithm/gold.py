@@ -45,6 +45,7 @@ class Gold:
     """
 
     needs_rewards = False
+    needs_references = True
 
     def __init__(
         self,

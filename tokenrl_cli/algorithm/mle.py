@@ -32,6 +32,7 @@ class Mle:
     """
 
     needs_rewards = False
+    needs_references = True
 
     def __init__(
         self,

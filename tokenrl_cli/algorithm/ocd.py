@@ -29,6 +29,7 @@ class Ocd:
     """
 
     needs_rewards = False
+    needs_references = True
 
     def __init__(
         self,

@@ -196,6 +196,11 @@ class PolicyGradient:
         self.optimizer = optimizer([*model.parameters(), *critic.attach(model)])
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 
+    @property
+    def needs_references(self) -> bool:
+        """Whether demonstrations are learned from, or begin episodes."""
+        return self.add_reference or self.nll_mix > 0 or math.isfinite(self.forced_prefix(0))
+
     def collect(self, batch: Batch) -> Rollout:
         self.model.eval()
         parts = [self._episodes(batch, self.decoding, self.samples_per_source, SAMPLED)]

@@ -97,6 +97,11 @@ class ValueBased:
         self.optimizer = optimizer(self.learned.learning())
         self.collected = self.updates = 0
 
+    @property
+    def needs_references(self) -> bool:
+        """Whether demonstrations are among what is learned from."""
+        return self.data.demonstrated > 0
+
     def policy(self) -> Any:
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.checkpoint import Checkpoint
     from tokenrl_cli.interfaces import Evaluation, Finding
     from tokenrl_cli.report.terminal import Display
+    from tokenrl_cli.splits import Reader
     from tokenrl_cli.train import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
@@ -36,7 +37,8 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
-    from tokenrl_cli.train import evaluate
+    from tokenrl_cli.splits import require_references, require_split
+    from tokenrl_cli.train import decoding_for, evaluate, sampling_findings
     from tokenrl_cli.writing import require_room
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -51,7 +53,14 @@ def run(config: DictConfig) -> float | None:
     device = assemble.device_of(plain["device"])
     precision = assemble.precision_of(plain["precision"])
     facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
-    task = assemble.task_of(*facts, splits=[plain["split"]], learns=False)
+    task = assemble.task_of(*facts, learns=False)
+    require_split(task.dataset, plain["split"])
+    assemble.sizes_of(task.dataset, [plain["split"]])
+    require_references(task.dataset, _readers(task, plain["split"]))
+    found = sampling_findings(task, [plain["split"]], plain["examples"])
+    if found:
+        task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
+        whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
@@ -60,7 +69,7 @@ def run(config: DictConfig) -> float | None:
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
         settings = settings_of(saved, whole, plain, evaluation)
         folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
-        results = write(folder, evaluation, str(saved.path), settings)
+        results = write(folder, evaluation, str(saved.path), settings, found)
         show(shown, evaluation, results)
         if said := unread(evaluation, task):
             shown.message(said)
@@ -83,6 +92,16 @@ def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
     read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
     refuse_unnamed(read, saved, given(HydraConfig.get().overrides.task))
     refuse_missing(read, saved, saved.get("started_in"))
+
+
+def _readers(task: Task, split: str) -> list[Reader]:
+    """What an evaluation reads references for."""
+    from tokenrl_cli.scoring import name_of
+    from tokenrl_cli.splits import Reader
+
+    found = [Reader(f"metrics.{name}", metric, split, f"~metrics.{name}") for name, metric in task.metrics.items()]
+    reward = f"reward={name_of(task.reward)}"
+    return [Reader(reward, task.reward, split, "reward=NAME of one that needs none"), *found]
 
 
 def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
@@ -175,6 +194,8 @@ def rooted(value: Any, root: str) -> Any:
     """A block with its paths below `root` as if data_root were not known yet."""
     if isinstance(value, dict):
         return {key: rooted(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rooted(item, root) for item in value]
     return "data_root" + value[len(root) :] if isinstance(value, str) and value.startswith(f"{root}/") else value
 
 
@@ -213,7 +234,9 @@ def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> 
     return saved | changed
 
 
-def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any]) -> dict[str, Any]:
+def write(
+    folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
+) -> dict[str, Any]:
     """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; statistics.npz, from which
     intervals and differences can be computed again (metrics/kept.py); then results.json, which is given back.
 
@@ -252,7 +275,7 @@ def write(folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, A
         "metrics": metrics,
         "other": {name: value for name, value in evaluation.metrics.items() if name not in metrics},
         "settings": settings,
-        "findings": [asdict(finding) for finding in _findings(evaluation, metrics, settings)],
+        "findings": [asdict(finding) for finding in [*found, *_findings(evaluation, metrics, settings)]],
     })  # fmt: skip
     writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results

@@ -17,21 +17,22 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from tokenrl_cli.assemble import Speech
-    from tokenrl_cli.interfaces import Model
+    from tokenrl_cli.interfaces import Dataset, Model
     from tokenrl_cli.unread import Unread
 
 
 def run(config: DictConfig) -> None:
     from tokenrl_cli import assemble, checkpoint
-    from tokenrl_cli.build import check
-    from tokenrl_cli.commands.eval import with_overrides
+    from tokenrl_cli.build import build, check
+    from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
     from tokenrl_cli.commands.keys import Generate, require_keys
+    from tokenrl_cli.interfaces import Dataset
     from tokenrl_cli.lines import one_line
     from tokenrl_cli.unread import Unread
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Generate)
-    require_input(plain["input"], plain["samples"])
+    require_input(plain["input"], plain["split"], plain["samples"])
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
@@ -41,9 +42,13 @@ def run(config: DictConfig) -> None:
     precision = assemble.precision_of(plain["precision"])
     task = assemble.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     policy = assemble.policy_of(saved, whole, plain["imports"], task)
+    dataset = None
+    if plain["split"] is not None:
+        refuse_strange_data({"dataset": whole["dataset"], "data_root": plain["data_root"]}, saved.config)
+        dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
-        sources = sources_of(plain["input"], plain["samples"])
+        sources = sources_of(plain["input"], plain["samples"]) if dataset is None else of_split(dataset, plain["split"])
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
             for text in decoded(policy, task, chunk, part, unread):
                 out.write(one_line(text) + "\n")
@@ -75,15 +80,26 @@ def decoded(policy: Model, task: Speech, sources: list[str | None], part: int, u
     return ["" if source is None else next(texts) for source in sources]
 
 
-def require_input(path: str | None, samples: int | None) -> None:
+def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
+    """The sources of a split, in its order."""
+    from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.splits import require_split
+
+    require_split(dataset, split)
+    size = dataset.size(split)
+    if size is None:
+        raise UserError(f"split={split}", "is unlimited: it has no end to be decoded to", "split=val or split=test")
+    return (dataset.example(split, index).source for index in range(size))
+
+
+def require_input(path: str | None, split: str | None, samples: int | None) -> None:
     """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
     from tokenrl_cli.interfaces import UserError
 
-    if samples is not None and path is not None:
-        problem = f"writes texts without a source, and input={path} has sources"
-        raise UserError(f"samples={samples}", problem, "give one of the two")
-    if samples is not None and samples < 1:
-        raise UserError("samples", f"must be at least 1, got {samples}")
+    asked = {"input": path, "split": split, "samples": samples}
+    given = [f"{key}={value}" for key, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(given[1], f"says what to write a text for, and so does {given[0]}", "leave one of them out")
     if path is not None and not Path(path).exists():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
     if path is not None and Path(path).is_dir():

@@ -40,6 +40,7 @@ class Generate:
     decode: Decoding
     ckpt: Text
     input: Text | None
+    split: Text | None
     samples: Count | None
     output: Text | None
     batch_size: Size
@@ -58,7 +59,7 @@ class Eval:
     decode: Decoding
     metrics: dict[str, Reward]
     ckpt: Text
-    split: Literal["train", "val", "test"]
+    split: Text
     examples: CountOrNone
     batch_size: Size
     device: Literal["auto", "cpu", "cuda"]

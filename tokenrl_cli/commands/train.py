@@ -35,10 +35,11 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
     """The run of a resolved config, after all that can be said of it without a step."""
     from tokenrl_cli import checkpoint
     from tokenrl_cli.commands.keys import Train, require_keys
-    from tokenrl_cli.commands.validate import construct
+    from tokenrl_cli.commands.validate import construct, readers
     from tokenrl_cli.continuation import config_of, filled, given
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.outside import refuse_missing, refuse_unnamed
+    from tokenrl_cli.splits import require_references
 
     require_keys(plain, Train)
     saved = None
@@ -51,8 +52,10 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
         refuse_missing(read, theirs, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to go on from")
-    construct(plain)  # a value out of range is told now, not after the warm start
-    return Training(plain | {"started_in": str(Path.cwd())}, run, saved, record, line)
+    parts = construct(plain)  # a value out of range is told now, not after the warm start
+    training = Training(plain | {"started_in": str(Path.cwd())}, run, saved, record, line)
+    require_references(training.task.dataset, readers(plain, parts, training.task.dataset))
+    return training
 
 
 def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +142,11 @@ class Training:
         from tokenrl_cli.optim import NonFinite
         from tokenrl_cli.recorder import Interrupted
         from tokenrl_cli.rehearsal import differing_metrics
-        from tokenrl_cli.train import rehearse
+        from tokenrl_cli.train import rehearse, sampling_findings
         from tokenrl_cli.unread import split_findings
 
         found = rehearse(self.task, self._learns_from_rewards())
+        found += sampling_findings(self.task, ("val", "test"))
         _keep(self.directory, self.record)
         if self.saved is not None:
             checkpoint.point_as(self.directory, self.saved)
@@ -191,13 +195,15 @@ class Training:
         from tokenrl_cli import assemble
         from tokenrl_cli.batching import Batching
         from tokenrl_cli.optim import horizon_findings
+        from tokenrl_cli.splits import drawn_by
         from tokenrl_cli.train import Stage
 
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assemble.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
         tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
-        batching = Batching(task.dataset, "train", size, *tokenizers, limit, task.seed, alike)
+        split, member = drawn_by(task.dataset, name)
+        batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member)
         schedule = (self.config[assemble.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
         for finding in [*batching.findings(), *horizon_findings(assemble.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)
@@ -241,7 +247,7 @@ class Training:
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
-        from tokenrl_cli.train import acting_policy
+        from tokenrl_cli.train import acting_policy, memory_findings
 
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
@@ -249,7 +255,11 @@ class Training:
         if saved:
             stage.algorithm.load_state_dict(self.saved.algorithm)  # type: ignore[union-attr]
         elif self.trainer.steps:
-            self.recorder.evaluate(acting_policy(stage.algorithm), "val", "train", done)
+            policy = acting_policy(stage.algorithm)
+            val = self.recorder.evaluate(policy, "val", "train", done)
+            if stage.algorithm.needs_rewards:
+                for finding in memory_findings(policy, self.task, self.trainer.eval_batch_size, val):
+                    self.recorder.note(finding)
         self._run(stage, done)
         return stage
 

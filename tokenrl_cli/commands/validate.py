@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from tokenrl_cli.interfaces import Dataset
+    from tokenrl_cli.splits import Reader
 
 
 @dataclass(frozen=True)
@@ -18,18 +22,28 @@ class Vocabulary:
     unknown_id: int | None = 1
 
 
+@dataclass(frozen=True)
+class Demonstrated:
+    """Stands for a number of an evaluation that is of the references."""
+
+    needs_references: bool = True
+
+
 def run(config: DictConfig) -> None:
     from tokenrl_cli import checkpoint
     from tokenrl_cli.assemble import SPLITS, sizes_of
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Dataset
+    from tokenrl_cli.splits import require_references
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    require_valid(plain)
+    parts = require_valid(plain)
     require_place(plain["out"])
     if plain["init_from"]:
         checkpoint.load(checkpoint.find(Path(plain["init_from"])))
-    sizes = sizes_of(build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"]), SPLITS)
+    dataset = build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
+    sizes = sizes_of(dataset, SPLITS)
+    require_references(dataset, readers(plain, parts, dataset))
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
     for name in ("seed", "data_root"):
@@ -53,20 +67,21 @@ def require_place(out: str | None) -> None:
     require_room(place)
 
 
-def require_valid(config: dict[str, Any]) -> None:
-    """Raises UserError where a run of train's config could not begin."""
+def require_valid(config: dict[str, Any]) -> dict[str, Any]:
+    """Raises UserError where a run of train's config could not begin. -> as `construct`."""
     from tokenrl_cli.build import build
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.interfaces import Dataset
 
     require_keys(config, Train)
     build(config["dataset"], Dataset, config["imports"], seed=config["seed"])
-    construct(config)
+    return construct(config)
 
 
-def construct(config: dict[str, Any]) -> None:
+def construct(config: dict[str, Any]) -> dict[str, Any]:
     """Every part but the data set once, around a tiny vocabulary, for constructors check what goes together. Networks
-    of tokenrl's own have no memory here, so one of any size can be counted."""
+    of tokenrl's own have no memory here, so one of any size can be counted. -> the parts that may read references, by
+    key: the reward, metrics.NAME, and the algorithms of both stages."""
     from tokenrl_cli.assemble import (
         device_of,
         frozen_by,
@@ -91,18 +106,60 @@ def construct(config: dict[str, Any]) -> None:
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
-    for block in config["metrics"].values():
-        build(block, Reward, trust, **facts)
-    reward, metrics = build(config["reward"], Reward, trust, **facts), config["metrics"]
-    trainer.check_monitors(reported(reward, metrics, config["reward"] in metrics.values()))
+    parts: dict[str, Any] = {"reward": build(config["reward"], Reward, trust, **facts)}
+    parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
+    trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
     build(config["credit"], Credit, trust, **facts)
     with without_memory(*(config[name] for name in ("model", "warm_start", "algorithm"))):
         model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
         require_room(model.parameters(), device)
         for name in ("warm_start", "algorithm"):
-            algorithm = build(config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts)
-            require_room(algorithm.state_dict().values(), device)
-            require_loadable_policy(algorithm, model)
+            parts[name] = build(
+                config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts
+            )
+            require_room(parts[name].state_dict().values(), device)
+            require_loadable_policy(parts[name], model)
+    return parts
+
+
+def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> list[Reader]:
+    """All of a run that may read references, with the splits that they are read of; `parts` as `construct` gives
+    them."""
+    from tokenrl_cli.scoring import name_of
+    from tokenrl_cli.splits import Reader, drawn_by
+    from tokenrl_cli.train import OF_REFERENCES
+
+    trainer, found = config["trainer"], []
+    whole = parts["reward"]
+    rewards = [(f"reward.parts.{part.name}", part.reward) for part in getattr(whole, "parts", [])]
+    rewards = rewards or [(f"reward={name_of(whole)}", whole)]
+    other = "a reward that needs none: repetition, coverage, likelihood, a function of yours ..."
+    remedies = {
+        "warm_start": "trainer.warm_start_steps=0, perhaps with init_from=RUN",
+        "algorithm": "an algorithm without demonstrations, e.g. algorithm=rloo",
+    }
+    stages = (("warm_start", "warm_start", "warm_start_steps"), ("train", "algorithm", "steps"))
+    for stage, key, steps in stages:
+        if trainer[steps]:
+            split, member = drawn_by(dataset, stage)
+            found.append(Reader(f"{key}={_kind(parts[key])}", parts[key], split, remedies[key], member))
+            if parts[key].needs_rewards:
+                found += [Reader(name, part, split, other, member) for name, part in rewards]
+    for split in ("val", "test"):
+        found += [Reader(name, part, split, other) for name, part in rewards]
+        found += [Reader(k, part, split, f"~{k}") for k, part in parts.items() if k.startswith("metrics.")]
+    for key, usual, acts in (
+        ("warm_start_monitor", "reward", trainer["warm_start_steps"]),
+        ("monitor", "sampled_reward", True),
+    ):
+        if acts and trainer[key] in OF_REFERENCES:
+            name = f"trainer.{key}={trainer[key]}"
+            found.append(Reader(name, Demonstrated(), "val", f"trainer.{key}={usual}"))
+    return found
+
+
+def _kind(part: Any) -> str:
+    return type(part).__module__.rpartition(".")[2]
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:

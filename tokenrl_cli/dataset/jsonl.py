@@ -6,26 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenrl_cli.dataset.files import check_limits, find, read_lines
+from tokenrl_cli.dataset.files import check_limits, read_lines
+from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
 from tokenrl_cli.lines import json_object, shown
-from tokenrl_cli.ranges import Count, Text
+from tokenrl_cli.ranges import Count, Probability, Text
 
 
 class Jsonl:
-    """`path/{train,val,test}.jsonl[.gz]`: a string under `source_column`, under `reference_column` a list of one or
-    more equally valid targets, perhaps an `id`; whatever else stands there goes to the rewards as columns.
+    """A string under `source_column`, under `reference_column` a list of equally valid targets, perhaps an `id`;
+    whatever else stands in a line goes to the rewards as columns. A list that is empty or missing makes a prompt, which
+    has no reference; with `source_column` null every source is empty.
 
-    With `reverse`, every reference becomes the source of an example whose references are the sources it stood with;
-    its columns are those of the first. Blank lines are passed over. A split is read when it is first asked for.
+    The files of a split: `dataset/splits.py`, without `splits` `path/{train,val,test}.jsonl[.gz]`. With `reverse`,
+    every reference becomes the source of an example whose references are the sources it stood with; its columns are
+    those of the first. Blank lines are passed over. A split is read when it is first asked for.
     """
 
     def __init__(
         self,
         path: Text,
-        source_column: Text,
+        splits: dict[str, str | list[str]],
+        source_column: Text | None,
         reference_column: Text,
         reverse: bool,
+        rl_share: Probability,
+        rl_split: Text | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
@@ -33,9 +39,17 @@ class Jsonl:
         if source_column == reference_column:
             raise UserError("dataset.reference_column", f"must differ from dataset.source_column={source_column}")
         self.max_source_length, self.overlong = max_source_length, overlong
-        self.path = Path(path).expanduser()
+        self.files = Splits(path, splits, ".jsonl")
+        check_rl(rl_share, rl_split, self.files.names)
+        self.rl_share, self.rl_split = rl_share, rl_split
+        if reverse and source_column is None:
+            problem = "makes sources into references, and with dataset.source_column=null there are none"
+            raise UserError("dataset.reverse", problem, "reverse=false, or name the column of the sources")
         self.source_column, self.reference_column, self.reverse = source_column, reference_column, reverse
         self._splits: dict[str, list[Example]] = {}
+
+    def splits(self) -> list[str]:
+        return self.files.names
 
     def size(self, split: str) -> int | None:
         return len(self._read(split))
@@ -45,8 +59,7 @@ class Jsonl:
 
     def _read(self, split: str) -> list[Example]:
         if split not in self._splits:
-            path = find(self.path, f"{split}.jsonl")
-            examples = list(self._parsed(path))
+            examples = [example for file in self.files.files(split) for example in self._parsed(file)]
             keys = dict.fromkeys(key for example in examples for key in example.columns)
             for example in examples:  # the same columns everywhere: what a line lacks is None
                 example.columns.update({key: None for key in keys if key not in example.columns})
@@ -62,15 +75,22 @@ class Jsonl:
 
     def _example(self, record: dict[str, Any], where: str, name: str) -> Example:
         columns = dict(record)
-        source, references = columns.pop(self.source_column, None), columns.pop(self.reference_column, None)
+        source = "" if self.source_column is None else columns.pop(self.source_column, None)
+        references = columns.pop(self.reference_column, None)
         if not isinstance(source, str):
             raise UserError(where, f"expected a string under {self.source_column!r}, got {shown(source)}")
-        good = isinstance(references, list) and all(isinstance(text, str) and text.strip() for text in references)
-        if not (good and references):
-            expected = f"expected a list of one or more non-empty strings under {self.reference_column!r}"
+        if references is None:
+            references = []
+        if not (isinstance(references, list) and all(isinstance(text, str) and text.strip() for text in references)):
+            expected = f"expected a list of non-empty strings under {self.reference_column!r}"
             raise UserError(where, f"{expected}, got {shown(references)}")
+        if self.reverse and not (references and source.strip()):
+            lacking = "references to make sources of" if not references else "source to make a reference of"
+            raise UserError(
+                where, f"has no {lacking}, as dataset.reverse=true does", "remove the line, or reverse=false"
+            )
         own = columns.get("id")  # a column, too: a reward may look something up by it
-        return Example(name if own is None else str(own), source, references, references, columns)
+        return Example(name if own is None else str(own), source, references, references, columns, where)
 
 
 def _reversed(examples: list[Example]) -> list[Example]:
@@ -79,7 +99,9 @@ def _reversed(examples: list[Example]) -> list[Example]:
         for k, reference in enumerate(example.references):
             if reference not in found:
                 sources: list[str] = []
-                found[reference] = Example(f"{example.id}.{k}", reference, sources, sources, example.columns)
+                found[reference] = Example(
+                    f"{example.id}.{k}", reference, sources, sources, example.columns, example.place
+                )
             if example.source not in found[reference].references:
                 found[reference].references.append(example.source)
     return list(found.values())

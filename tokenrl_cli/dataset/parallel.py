@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
+from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.ranges import Count, Text
+from tokenrl_cli.ranges import Count, Probability, Text
 
 
 class Parallel:
-    """`path/{train,val,test}.SUFFIX[.gz]` with one suffix for sources and one for targets; one reference an example.
+    """Files of sources and, called the same but for their suffix, files of targets; one reference an example.
 
-    A split is read when it is first asked for.
+    The files of a split: `dataset/splits.py`, where an entry names those of the sources, with their suffix or without;
+    without `splits` `path/{train,val,test}.SUFFIX[.gz]`. A split is read when it is first asked for.
     """
 
     def __init__(
         self,
         path: Text,
+        splits: dict[str, str | list[str]],
         source_suffix: Text,
         target_suffix: Text,
+        rl_share: Probability,
+        rl_split: Text | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
@@ -28,27 +34,49 @@ class Parallel:
         self.max_source_length, self.overlong = max_source_length, overlong
         if source_suffix == target_suffix:
             raise UserError("dataset.target_suffix", f"must differ from dataset.source_suffix={source_suffix}")
-        self.path, self.suffixes = Path(path).expanduser(), (source_suffix, target_suffix)
-        self._splits: dict[str, list[tuple[str, str]]] = {}
+        self.suffixes = source_suffix, target_suffix
+        self.files = Splits(path, splits, f".{source_suffix}")
+        check_rl(rl_share, rl_split, self.files.names)
+        self.rl_share, self.rl_split = rl_share, rl_split
+        self._splits: dict[str, list[Example]] = {}
+
+    def splits(self) -> list[str]:
+        return self.files.names
 
     def size(self, split: str) -> int | None:
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        source, target = self._read(split)[index]
-        return Example(str(index + 1), source, [target], [target], {})
+        return self._read(split)[index]
 
-    def _read(self, split: str) -> list[tuple[str, str]]:
+    def _read(self, split: str) -> list[Example]:
         if split not in self._splits:
-            paths = [find(self.path, f"{split}.{suffix}") for suffix in self.suffixes]
-            sides = [read_lines(path) for path in paths]
-            if len(sides[0]) != len(sides[1]):
-                lengths = f"it has {len(sides[0]):,} lines, {paths[1].name} has {len(sides[1]):,}"
-                raise UserError(str(paths[0]), f"{lengths}: expected line n of both to belong together")
-            for path, lines in zip(paths, sides, strict=True):
-                for number, line in enumerate(lines, 1):
-                    if not line.strip():
-                        where = f"{path}, line {number}"
-                        raise UserError(where, "is empty: expected a text", "remove the line on both sides")
-            self._splits[split] = list(zip(*sides, strict=True))
+            pairs = [pair for file in self.files.files(split) for pair in self._pairs(file)]
+            self._splits[split] = [
+                Example(str(number), source, [target], [target], {}, place)
+                for number, (source, target, place) in enumerate(pairs, 1)
+            ]
         return self._splits[split]
+
+    def _pairs(self, sources: Path) -> Iterator[tuple[str, str, str]]:
+        """(source, target, place) of each line of a file of sources and of the file of targets beside it."""
+        paths = [sources, self._beside(sources)]
+        sides = [read_lines(path) for path in paths]
+        if len(sides[0]) != len(sides[1]):
+            lengths = f"it has {len(sides[0]):,} lines, {paths[1].name} has {len(sides[1]):,}"
+            raise UserError(str(paths[0]), f"{lengths}: expected line n of both to belong together")
+        for path, lines in zip(paths, sides, strict=True):
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    where = f"{path}, line {number}"
+                    raise UserError(where, "is empty: expected a text", "remove the line on both sides")
+        for number, (source, target) in enumerate(zip(*sides, strict=True), 1):
+            yield source, target, f"{sources}, line {number}"
+
+    def _beside(self, sources: Path) -> Path:
+        source, target = self.suffixes
+        name = sources.name.removesuffix(".gz")
+        if not name.endswith(f".{source}"):
+            problem = f"must end in .{source}, as dataset.source_suffix={source} says: its targets end in .{target}"
+            raise UserError(str(sources), problem, "set the suffixes, or rename the files")
+        return find(sources.parent, name.removesuffix(source) + target)

@@ -19,6 +19,8 @@ class Adequacy:
     The rule is `grammar.adequate`; a valid text is adequate, an adequate one may have its words in a wrong order.
     """
 
+    needs_references = False
+
     def __init__(self, cached_sources: Size) -> None:
         self._contents = lru_cache(cached_sources)(_contents)
 

@@ -22,6 +22,8 @@ class Bleu:
     the brevity penalty, a long one by its precision.
     """
 
+    needs_references = True
+
     def __init__(
         self,
         max_order: Order,

@@ -77,6 +77,11 @@ class UserFunction:
         else:
             self._run = (Together if inspect.iscoroutinefunction(found) else InTurn)(found, timeout)
 
+    @property
+    def needs_references(self) -> bool:
+        """Whether it has a parameter for them without a default."""
+        return any((self.parameters or {}).get(name) for name in ("reference", "references"))
+
     def __call__(self, texts: Texts) -> Scored:
         """[B], or [B, T] with 0 at masked places where the function gives a number a token. Raises UserError."""
         answers = self._batches(texts) if self.batched else self._samples(texts)

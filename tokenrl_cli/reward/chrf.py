@@ -22,6 +22,8 @@ class Chrf:
     but it costs.
     """
 
+    needs_references = True
+
     def __init__(
         self,
         char_order: Order,

@@ -12,6 +12,7 @@ class Constant:
     samples makes the advantage 0, and without one every sampled text becomes likelier, or less likely below 0.
     Credit over prefixes pays nothing: no token changes the score."""
 
+    needs_references = False
     control = True
 
     def __init__(self, value: float) -> None:

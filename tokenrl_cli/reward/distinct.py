@@ -15,6 +15,8 @@ class Distinct:
     which says how much they differ from each other, and this does not. Gamed by short texts and by rare words.
     """
 
+    needs_references = False
+
     def __init__(self, order: Size) -> None:
         self.order = order
 

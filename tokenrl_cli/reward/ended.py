@@ -14,6 +14,8 @@ class Ended:
     this reward they do not. Alone it is gamed by ending at once.
     """
 
+    needs_references = False
+
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B] of 0 and 1."""
         return texts.ended.astype(np.float64)

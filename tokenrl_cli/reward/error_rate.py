@@ -28,6 +28,7 @@ class ErrorRate:
     divides. 0 for an empty text, and below 0, without limit, for one that goes on: length never pays.
     """
 
+    needs_references = True
     measures = ("unit",)
 
     def __init__(self, unit: Literal["words", "characters", "phones"]) -> None:

@@ -14,6 +14,8 @@ from tokenrl_cli.metrics.mean import mean_score
 class ExactMatch:
     """1 where the hypothesis equals a reference, else 0."""
 
+    needs_references = True
+
     def __init__(self, lowercase: bool, strip: bool) -> None:
         self.lowercase, self.strip = lowercase, strip
 

@@ -21,6 +21,8 @@ class GapClosed:
     own translations. Worse than the first is below 0. NaN for a source without a gap.
     """
 
+    needs_references = False
+
     def __init__(self, cached_sources: Size) -> None:
         self._ceiling = lru_cache(cached_sources)(_ceiling)
 

@@ -16,6 +16,8 @@ class Length:
     beside a reward that length can game; alone it is gamed by any words, as many as the reference has.
     """
 
+    needs_references = True
+
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)

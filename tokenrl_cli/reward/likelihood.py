@@ -29,6 +29,8 @@ class Likelihood:
     text (arXiv:1904.09751), so mix it with a reward that sees the reference.
     """
 
+    needs_references = False
+
     def __init__(
         self,
         checkpoint: Text,

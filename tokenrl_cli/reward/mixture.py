@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenrl_cli.interfaces import Part, Reward, Scored, Texts, UserError
+from tokenrl_cli.interfaces import Part, ReadsReferences, Reward, Scored, Texts, UserError
 from tokenrl_cli.scoring import per_text, scored
 
 
@@ -42,6 +42,11 @@ class Mixture:
             Part(name, part, weights.get(name, 1.0), scales.get(name, 1.0), shifts.get(name, 0.0), normalize)
             for name, part in parts.items()
         ]
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether a part does."""
+        return any(isinstance(each.reward, ReadsReferences) and each.reward.needs_references for each in self.parts)
 
     def __call__(self, texts: Texts) -> Scored:
         """[B]; as it is, never normalised. A part of one number a token counts as its sum."""

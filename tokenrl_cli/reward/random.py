@@ -13,6 +13,7 @@ class Random:
     """Uniform in [0, 1), a pure function of the seed, the step, the source and the text: noise of the size of a reward,
     which says nothing. What a run gains with it, it does not owe to its reward."""
 
+    needs_references = False
     control = True
 
     def __init__(self, seed: int) -> None:

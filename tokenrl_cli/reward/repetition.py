@@ -16,6 +16,8 @@ class Repetition:
     words, so alone it is gamed by saying little.
     """
 
+    needs_references = False
+
     def __init__(self, order: Size) -> None:
         self.order = order
 

@@ -24,6 +24,7 @@ class Rouge:
     n-grams is 0. `recall` is gamed by going on, `precision` by stopping early.
     """
 
+    needs_references = True
     measures = ("variant", "measure")
 
     def __init__(

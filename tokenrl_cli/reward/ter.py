@@ -20,6 +20,8 @@ class Ter:
     library's own, so credit over prefixes calls it for each distinct prefix.
     """
 
+    needs_references = True
+
     def __init__(self, normalized: bool, no_punct: bool, asian_support: bool, case_sensitive: bool) -> None:
         from sacrebleu.metrics.ter import TER
 

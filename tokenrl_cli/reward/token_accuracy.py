@@ -18,6 +18,8 @@ class TokenAccuracy:
     going on: words past the end of the reference cost nothing.
     """
 
+    needs_references = True
+
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)

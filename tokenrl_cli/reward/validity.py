@@ -16,6 +16,8 @@ from tokenrl_cli.reward.meaning import meanings
 class Validity:
     """1 where the text is one of the grammar's translations of its source, however improbable; else 0."""
 
+    needs_references = False
+
     def __init__(self, cached_sources: Size) -> None:
         self._translations = lru_cache(cached_sources)(_translations)
 

@@ -20,6 +20,8 @@ class Walk:
     0 for what ends elsewhere, is no walk, is too long, or goes on from the goal.
     """
 
+    needs_references = False
+
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B], from 0 to 1."""
         starts = _starts(texts)

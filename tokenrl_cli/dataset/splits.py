@@ -1,0 +1,91 @@
+"""Which files a split of a data set is read from, and which of its examples RL draws."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenrl_cli.build import hint
+from tokenrl_cli.dataset.files import REMEDY, find
+from tokenrl_cli.interfaces import UserError
+
+USUAL = ("train", "val", "test")
+
+
+class Splits:
+    """The files of each split: what `named` says, a file, a folder, a pattern or a list of these, relative to `path`;
+    of train, val and test, where it does not name them, `path/NAME` + `suffix`, perhaps with .gz.
+
+    An entry may leave out `suffix` and .gz. A folder gives its files with that suffix, a pattern (*, ?, [abc], **) its
+    matches, in the order of their names; a list is read in its own order.
+    """
+
+    def __init__(self, path: str, named: dict[str, str | list[str]], suffix: str) -> None:
+        self.path, self.suffix = Path(path).expanduser(), suffix
+        self.named = {name: [entry] if isinstance(entry, str) else entry for name, entry in named.items()}
+        for name, entries in self.named.items():
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                problem = "is no name for a split: results are kept under it"
+                raise UserError(f"dataset.splits.{name}", problem, "letters, digits, _, . and -")
+            if not entries or not all(entries):
+                raise UserError(f"dataset.splits.{name}", "names no file", "a file, a folder, a pattern or a list")
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys([*USUAL, *self.named]))
+
+    def files(self, split: str) -> list[Path]:
+        """In the order in which they are read. Raises UserError where there is none."""
+        if split in self.named:
+            return [file for entry in self.named[split] for file in self._entry(entry, split)]
+        if split in USUAL:
+            return [find(self.path, f"{split}{self.suffix}")]
+        problem = f"the data set has no such split{hint(split, self.names)}"
+        raise UserError(f"split={split}", problem, f"one of {', '.join(self.names)}; dataset.splits names others")
+
+    def _entry(self, entry: str, split: str) -> list[Path]:
+        place = self.path / Path(entry).expanduser()
+        where = f"dataset.splits.{split}={entry}"
+        if place.is_dir():
+            found = self._suffixed(place.iterdir())
+            if not found:
+                raise UserError(where, f"there is no file in {place} that ends in {self.suffix} or {self.suffix}.gz")
+            return found
+        for end in (self.suffix, f"{self.suffix}.gz", "", ".gz"):
+            if (file := place.with_name(place.name + end)).is_file():
+                return [file]
+        if not glob.has_magic(entry):
+            raise UserError(where, f"there is no file {place}, with or without {self.suffix} and .gz", REMEDY)
+        pattern = str(Path(glob.escape(str(self.path))) / Path(entry).expanduser())
+        for end in ("", self.suffix, f"{self.suffix}.gz"):
+            matches = [Path(match) for match in glob.glob(pattern + end, recursive=True)]
+            if found := self._suffixed(matches) or sorted(match for match in matches if match.is_file()):
+                return found
+        raise UserError(where, f"no file is called like {place}", REMEDY)
+
+    def _suffixed(self, files: Iterable[Path]) -> list[Path]:
+        """Those that end in the suffix, sorted; of one that lies there plain and packed, the plain one."""
+        found = [each for each in files if each.is_file() and not each.name.startswith(".")]
+        plain = [each for each in found if each.name.endswith(self.suffix)]
+        packed = [each for each in found if each.name.endswith(f"{self.suffix}.gz")]
+        return sorted([*plain, *(each for each in packed if each.with_suffix("") not in plain)])
+
+
+def check_rl(rl_share: float, rl_split: str | None, names: list[str]) -> None:
+    """The two settings that say where RL draws its sources from. Raises UserError."""
+    if not 0 <= rl_share < 1:
+        raise UserError("dataset.rl_share", f"must be from 0 to below 1, got {rl_share}", "0: all of train for both")
+    if rl_split is None:
+        return
+    if rl_split not in names:
+        problem = f"the data set has no such split{hint(rl_split, names)}"
+        raise UserError(
+            f"dataset.rl_split={rl_split}", problem, f"one of {', '.join(names)}; dataset.splits names others"
+        )
+    if rl_split in ("val", "test"):
+        raise UserError(f"dataset.rl_split={rl_split}", "is what a run is measured on", "name a split of its own")
+    if rl_share:
+        problem = f"RL draws from the split {rl_split}: there is no share of train to keep for it"
+        raise UserError("dataset.rl_share", problem, "leave one of dataset.rl_share and dataset.rl_split out")
