@@ -76,7 +76,10 @@ def decoded(policy: Model, task: Task, sources: list[str | None], part: int, unr
 def require_input(path: str | None, samples: int | None) -> None:
     """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
     from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.lines import require_open
 
+    if samples is None and path is None:
+        require_open()
     if samples is not None and path is not None:
         problem = f"writes texts without a source, and input={path} has sources"
         raise UserError(f"samples={samples}", problem, "give one of the two")
