@@ -121,11 +121,11 @@ def test_a_line_of_json_that_is_no_object_or_would_lose_something_is_refused(lin
 
 
 def test_a_line_of_json_keeps_what_it_holds() -> None:
-    nested = '{"a": ' + "[" * 49 + '"]' + "[{" * 99 + '\\""' + "]" * 49 + "}"  # brackets in a string are no nesting
+    nested = '{"a": ' + "[" * 49 + '"]\\"' + "[{" * 99 + '"' + "]" * 49 + "}"  # brackets in a string are no nesting
     value = json_object(nested, "")["a"]
     for _ in range(49):
         (value,) = value
-    assert value == "]" + "[{" * 99 + '"'
+    assert value == ']"' + "[{" * 99
     value = json_object('{"a": "\\ud83d\\ude00\\u0000", "b": 1e-999, "": null}', "")
     assert value == {"a": "\U0001f600\0", "b": 0, "": None}
 

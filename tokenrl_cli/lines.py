@@ -37,12 +37,17 @@ def read_lines(path: Path) -> Iterator[str]:
 
 def standard_input() -> Iterator[str]:
     """The lines of standard input by the rules of a file; its bytes are read, so that the locale has no say."""
-    if sys.stdin is None:
-        raise UserError("standard input", "is closed", "name a file with input=FILE, or pipe text into the command")
+    require_open()
     try:
         yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]
     except OSError as error:
         raise UserError("standard input", f"cannot be read: {error.strerror or error}") from None
+
+
+def require_open() -> None:
+    """Raises UserError where the program was started without a standard input."""
+    if sys.stdin is None:
+        raise UserError("standard input", "is closed", "name a file with input=FILE, or pipe text into the command")
 
 
 def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:

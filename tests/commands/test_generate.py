@@ -147,6 +147,15 @@ def test_an_input_that_cannot_be_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_closed_standard_input_is_said_before_anything_is_made(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert tokenrl("generate", f"ckpt={run}", f"output={tmp_path / 'said.txt'}") == 2
+    assert "standard input: is closed" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert tokenrl("generate", f"ckpt={run}", "samples=1") == 0
+
+
 def test_an_evaluation_counts_what_the_model_could_not_read(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

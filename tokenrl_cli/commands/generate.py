@@ -95,11 +95,14 @@ def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
     """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
     from tokenrl_cli.interfaces import UserError
+    from tokenrl_cli.lines import require_open
 
     asked = {"input": path, "split": split, "samples": samples}
     given = [f"{key}={value}" for key, value in asked.items() if value is not None]
     if len(given) > 1:
         raise UserError(given[1], f"says what to write a text for, and so does {given[0]}", "leave one of them out")
+    if not given:
+        require_open()
     if path is not None and not Path(path).exists():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
     if path is not None and Path(path).is_dir():
