@@ -239,3 +239,23 @@ def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pyt
         assert cells[0] == f"algorithm={name}" and float(cells[column]) == pytest.approx(
             each["sampled_reward"], abs=5e-4
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("decode.forbidden=[9999]", "decode.forbidden: holds 9999, and the last token is"),
+        ("decode=null", "decode=null: names no option"),
+        ("decode=greedy decode.length_penalty=1", "decode.length_penalty=1: compares hypotheses"),
+        ("batch_size=0", "batch_size=0: must be at least 1"),
+        ("+lr=3", "lr: there is no such key or group"),
+        ("imports=5", "imports=5: must be a list"),
+    ],
+)
+def test_what_cannot_be_decoded_with_is_told_in_one_line(
+    run: Path, words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("eval", "generate"):
+        assert tokenrl(command, f"ckpt={run / 'run'}", *words.split()) == 2
+        error = capsys.readouterr().err
+        assert told in error and "Traceback" not in error
