@@ -55,12 +55,15 @@ def test_an_error_is_shown_without_its_control_characters(capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("tokenrl: evil\\x1b]0;x\\x07: there is no such group")
 
 
-def test_a_standard_error_that_cannot_be_written_changes_nothing() -> None:
+def test_a_standard_error_that_cannot_be_written_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for raw in (Broken(errno.EPIPE), Broken(errno.ENOSPC), Broken(errno.EIO)):
         print("x", file=Screen(raw, True, False))
     closed = io.StringIO()
     closed.close()
     Screen(closed, True, False).write("x")
+    for number in (errno.EPIPE, errno.ENOSPC):
+        streams(monkeypatch, sys.stdout, Broken(number))
+        assert tokenrl("trian") == 2
 
 
 def test_a_product_that_nobody_reads_is_done_and_one_that_has_no_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
