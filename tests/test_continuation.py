@@ -109,11 +109,12 @@ def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Ca
     (elsewhere / "precious").mkdir()
     (elsewhere / "precious" / "config.yaml").write_text("mine: 1\n")
     for name, target in ((".hydra", "precious"), (".hydra/config.yaml", "precious/config.yaml"), ("train.log", "none")):
-        link = elsewhere / "run" / name
-        link.parent.mkdir(parents=True, exist_ok=True)
+        place = elsewhere / f"run {name}".replace("/", "_")
+        link = place / name
+        link.parent.mkdir(parents=True)
         link.symlink_to(elsewhere / target)
-        assert f"{name}: is a link to " in mistake(capsys, "train", *TINY, "model.hidden=0", "out=run")
-        link.unlink()
+        told = mistake(capsys, "train", *TINY, "model.hidden=0", f"out='{place}'")
+        assert f"{name}: is a link to " in told
     assert [path.name for path in (elsewhere / "precious").iterdir()] == ["config.yaml"]
     assert (elsewhere / "precious" / "config.yaml").read_text() == "mine: 1\n" and not (elsewhere / "none").exists()
 

