@@ -21,9 +21,9 @@ from tokenrl_cli.typecheck import parameters_of
 HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
-    ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies"),
+    ("", "interfaces", "build", "typecheck", "streams", "recipes", "copies", "imports", "answers", "lent"),
     ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
-    ("sampling", "beam", "replay", "scoring", "rehearsal", "optim", "batching", "encoding"),
+    ("sampling", "beam", "replay", "scoring", "guests", "rehearsal", "optim", "batching", "encoding"),
     GROUPS,
     ("checkpoint", "report"),
     ("train", "recorder", "assemble"),

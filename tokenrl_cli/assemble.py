@@ -26,6 +26,7 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.sampling import Decoding
+from tokenrl_cli.scoring import check_columns
 from tokenrl_cli.train import Task, acting_policy
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -77,13 +78,16 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
+    reward = build(config["reward"], Reward, trust, **facts)
+    metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
+    check_columns([reward, *metrics.values()], dataset)
     return Task(
         dataset=dataset,
         source_tokenizer=source,
         tokenizer=target,
-        reward=build(config["reward"], Reward, trust, **facts),
+        reward=reward,
         credit=build(config["credit"], Credit, trust, **facts),
-        metrics={name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()},
+        metrics=metrics,
         decoding=build(config["decode"], Decoding, trust),
         device=device,
         precision=precision,

@@ -8,15 +8,12 @@ a module the user named in `imports=` on this command line: a config may come wi
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from tokenrl_cli import imports
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.typecheck import Slot, describe, mismatch, parameters_of
 
@@ -47,7 +44,7 @@ def is_block(value: Any) -> bool:
 
 def trusted(path: str, trust: Sequence[str]) -> bool:
     """Whole components count: `tokenrl_cli_evil` is not under `tokenrl_cli`."""
-    return any(path == module or path.startswith(f"{module}.") for module in (PACKAGE, *trust))
+    return imports.holds((PACKAGE, *trust), path)
 
 
 def locate(path: Any, trust: Sequence[str]) -> Callable[..., Any]:
@@ -59,10 +56,10 @@ def locate(path: Any, trust: Sequence[str]) -> Callable[..., Any]:
     if not isinstance(path, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
         raise UserError(f"_target_={path!r}", "must be a dotted name, module.Name")
     module_name, name = path.rsplit(".", 1)
-    if not trusted(module_name, trust):
+    if not trusted(module_name, trust) and not imports.file_of(module_name, trust):
         remedy = f"if you trust that module, add 'imports=[{module_name}]'"
         raise UserError(f"_target_={path}", f"{module_name} is neither {PACKAGE} nor in imports", remedy)
-    module = _imported(path, module_name)
+    module = _module(path, module_name, trust)
     if not hasattr(module, name):
         raise UserError(f"_target_={path}", f"{module_name} has no {name!r}{hint(name, _public(module))}")
     found = getattr(module, name)
@@ -77,32 +74,11 @@ def _public(module: Any) -> list[str]:
     return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
 
 
-def _imported(path: str, name: str) -> Any:
-    """The module, with the current directory importable; what goes wrong in it is told as the user's mistake."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # last: a file of the user's must not hide a library
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise UserError(f"_target_={path}", f"importing {name} failed: {error}") from error
-        raise UserError(f"_target_={path}", f"there is no module {name}{_near(name)}") from None
-    except UserError:
-        raise
-    except Exception as error:  # the user's module may do anything at import
-        if name.split(".")[0] == PACKAGE:
-            raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{at.filename}, line {at.lineno}"
-        problem = f"importing {name} failed: {type(error).__name__}: {error} ({place})"
-        raise UserError(f"_target_={path}", problem) from error
-
-
-def _near(name: str) -> str:
-    parent = sys.modules.get(name.rpartition(".")[0])
-    folder = [Path(place) for place in getattr(parent, "__path__", [])] or [Path.cwd()]
-    stems = [file.stem for place in folder for file in place.glob("*.py")]
-    return hint(name.rpartition(".")[2], stems)
+def _module(path: str, name: str, trust: Sequence[str]) -> Any:
+    """That of the user's file of this name, if `trust` has one; else the module that Python calls so."""
+    where = f"_target_={path}"
+    file = imports.file_of(name, trust)
+    return imports.loaded(file, where) if file else imports.imported(name, where)
 
 
 # ---------------------------------------------------------------------------------------------------------- the check
@@ -111,7 +87,8 @@ def _near(name: str) -> str:
 def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> None:
     """Every block against the signature of its target, nested ones too; all mistakes in one UserError.
 
-    With `schema` (a dataclass) the keys of the root are checked against its fields as well.
+    With `schema` (a dataclass) the keys of the root are checked against its fields as well, and every module that
+    `trust` names is imported.
     """
     problems = list(_signature(config, schema, "", trust, frozenset())) if schema else list(_walk(config, "", trust))
     if len(problems) == 1:
@@ -119,6 +96,8 @@ def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> N
     if problems:
         listed = "\n".join(f"  {where}: {what}" for where, what in problems)
         raise UserError("config", f"{len(problems)} mistakes\n{listed}")
+    if schema is not None:
+        imports.import_all(trust)
 
 
 def _walk(value: Any, where: str, trust: Sequence[str]) -> Iterator[Problem]:

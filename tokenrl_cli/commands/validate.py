@@ -24,8 +24,7 @@ def run(config: DictConfig) -> None:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     check(plain, plain["imports"], Train)
-    build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
-    construct(plain)
+    construct(plain, build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"]))
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
     for name in ("seed", "data_root"):
@@ -36,14 +35,15 @@ def run(config: DictConfig) -> None:
     )
 
 
-def construct(config: dict[str, Any]) -> None:
-    """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges."""
+def construct(config: dict[str, Any], dataset: Any = None) -> None:
+    """Every part but the data set once, around a tiny vocabulary, for the constructors check ranges. With a data set,
+    rewards are asked whether they find their columns in it."""
     from tokenrl_cli.assemble import device_of, frozen_by, precision_of, require_loadable_policy
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.recorder import Trainer
     from tokenrl_cli.sampling import Decoding
-    from tokenrl_cli.scoring import reported
+    from tokenrl_cli.scoring import check_columns, reported
 
     trust = config["imports"]
     trainer = Trainer(**config["trainer"])
@@ -55,9 +55,11 @@ def construct(config: dict[str, Any]) -> None:
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
-    for block in config["metrics"].values():
-        build(block, Reward, trust, **facts)
-    trainer.check_monitors(reported(build(config["reward"], Reward, trust, **facts), config["metrics"]))
+    reward = build(config["reward"], Reward, trust, **facts)
+    metrics = [build(block, Reward, trust, **facts) for block in config["metrics"].values()]
+    if dataset is not None:
+        check_columns([reward, *metrics], dataset)
+    trainer.check_monitors(reported(reward, config["metrics"]))
     build(config["credit"], Credit, trust, **facts)
     model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
     for name in ("warm_start", "algorithm"):
