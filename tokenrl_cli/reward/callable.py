@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
@@ -244,13 +243,14 @@ def _finite(column: list[Any]) -> list[float]:
 
 def _prepare(function: str, trust: tuple[str, ...]) -> None:
     """Imports the function before the clock of the first call runs; what goes wrong is told by that call."""
-    with suppress(BaseException):
-        _there(function, trust)
+    _there(function, trust)
 
 
 def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batched: bool, arguments: Arguments) -> Any:
     try:
         found = _there(function, trust)
+        if isinstance(found, Failure):
+            return found
         return _plain(answer(found, places, _loop().run_until_complete, arguments), batched)
     except Wrong as wrong:
         return wrong
@@ -259,8 +259,11 @@ def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batc
 
 
 @cache
-def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any]:
-    return located(function, trust)
+def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any] | Failure:
+    try:
+        return located(function, trust)
+    except BaseException as error:
+        return failure(error)
 
 
 @cache

@@ -61,7 +61,8 @@ def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
             there = [key for key, each in vars(found).items() if callable(each) and key[0] != "_"] if names else []
             raise UserError(where, f"{owner or 'it'} has no {name!r}{hint(name, there)}")
         found = getattr(found, name)
-        _refuse_foreign(found, trust, where)
+        if callable(found) or isinstance(found, types.ModuleType):
+            _refuse_foreign(found, trust, where)
     if inspect.isclass(found):
         raise UserError(where, "is a class, must be something that gives a number", "name an object: score = Class()")
     if not callable(found):
