@@ -541,7 +541,7 @@ def test_a_reward_written_for_trl_works_as_it_is(ways: str, caplog: pytest.LogCa
         ("tokenrl_cli.typecheck._read", "is of tokenrl_cli, must be of a module of your own"),
         ("os.system", "os is not in imports"),
         ("way.length", "way is not in imports"),
-        ("length", "write it as module.name"),
+        ("length", "length is not in imports"),
     ],
 )
 def test_what_is_not_the_users_or_could_never_be_called_is_refused_at_once(ways: str, name: str, told: str) -> None:

@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -33,8 +33,10 @@ from tokenrl_cli.answers import writable
 Arguments = dict[str, Any]
 GRACE = 1.0  # seconds that an event loop gets, past the timeout, to report its own timeouts
 START = 120.0  # seconds that a process gets to import what it needs; the timeout begins after that
+SLOW = 5.0  # seconds after which a process that is still starting is not counted on
 TAKE_UP = 30.0  # seconds that a process gets to take up a call; one that does not is replaced, the call is not lost
 STARTS = 2  # processes that may fail one after another, if there are not more of them, before there is no use in more
+TRIES = 3  # times that a call goes to another process because the one that had it died before it took it up
 SLICE = 0.05  # seconds between two looks at the clock
 LONGEST = 0.25  # seconds that count of a slice, however long it was: more is time in which nobody ran
 
@@ -214,13 +216,13 @@ class Processes:
 
     def _share_out(self, todo: deque[tuple[int, bytes]], outcomes: list[Any]) -> None:
         watch = Watch()
-        failed = 0  # processes, one after another, that died or hung before they took a call up
+        tries: Counter[int] = Counter()
+        failed = 0  # processes, one after another, that died or hung before they were ready
         while todo or any(worker.call for worker in self._team):
             if failed >= max(STARTS, self.workers):
                 todo.clear()
-            while len(self._team) < min(
-                self.workers, len(todo) + sum(worker.call is not None for worker in self._team)
-            ):
+            taken = sum(worker.call is not None or worker.slow(watch.look()) for worker in self._team)
+            while len(self._team) < min(self.workers, len(todo) + taken):
                 self._team.append(_Worker(*self._what, self._news, watch.look()))
             for worker in self._team:
                 if todo and worker.ready and worker.call is None:
@@ -229,11 +231,12 @@ class Processes:
             failed = 0 if lost is None else failed
             for worker, why in lost or ():
                 self._dismiss(worker)
+                failed += not worker.ready
                 if worker.call is not None and worker.began:
                     outcomes[worker.call[0]] = why
-                    continue
-                failed += 1
-                todo.extendleft([worker.call] if worker.call else [])
+                elif worker.call is not None and tries[worker.call[0]] < TRIES:
+                    tries[worker.call[0]] += 1
+                    todo.appendleft(worker.call)
 
     def _heard(self, watch: Watch, outcomes: list[Any]) -> list[tuple[_Worker, Failure]] | None:
         """Waits a little for news; -> processes that are of no use any more, and why; None: there is an answer."""
@@ -309,6 +312,10 @@ class _Worker:
         if not self.ready:
             return START
         return math.inf if self.call is None else timeout if self.began else TAKE_UP
+
+    def slow(self, now: float) -> bool:
+        """Whether it takes so long to start that another should be started in its place."""
+        return not self.ready and now - self.since > SLOW
 
     def end(self) -> None:
         self._given.put(b"")
