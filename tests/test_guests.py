@@ -65,7 +65,7 @@ def test_none_is_no_score() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (["0.5", "1"], r"gave \['0.5', '1'\] \(list\), must be an array of numbers"),
+        (["0.5", "1"], r"\['0.5', '1'\] \(list\), must be an array of numbers"),
         (np.array(["0.5", "1"]), "must be an array of numbers"),
         ([10**400, 1], "must be an array of numbers"),
         ([1j, 1], "must be an array of numbers"),
@@ -75,15 +75,15 @@ def test_none_is_no_score() -> None:
         ((each for each in [1.0, 2.0]), r"\(generator\), must be an array of numbers"),
         (None, "must be an array of numbers|of shape"),
         ([1.0], r"of shape \(1,\), must be \(2,\) or"),
-        ([1e300, 1.0], "too large to train on"),
+        ([1e300, 1.0], "which no policy can be trained on"),
         ([math.inf, 1.0], "infinite"),
-        (Scored(np.zeros(2), {"level": "x"}, {}), "gave 'x' .* as 'level', must be a number"),
+        (Scored(np.zeros(2), {"level": "x"}, {}), "'x' .* as 'level', must be a number"),
         (Scored(np.zeros(2), [], {}), "as its metrics, must be a dictionary"),  # type: ignore[arg-type]
         (Scored(np.zeros(2), {}, {"level": [1]}), "as column 'level', must be a list of 2"),
     ],
 )
 def test_what_is_no_score_is_named(value: Any, told: str) -> None:
-    with pytest.raises(UserError, match=f"reward: test_guests gave .*({told})|reward: test_guests gave {told}"):
+    with pytest.raises(UserError, match=f"reward: test_guests gave (.*{told})"):
         scored(Gives(value), ROWS)
 
 

@@ -39,7 +39,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("\ninput()\n", "failed: EOFError: EOF when reading a line .*line 2"),
         ("def f(:\n", "failed: SyntaxError: invalid syntax .*line 1"),
         ("import json\njson.loads('{')\n", "failed: json.decoder.JSONDecodeError: .*line 2"),
-        ("import surely_not_installed\n", "failed: No module named 'surely_not_installed' .*line 1"),
+        (
+            "import surely_not_installed\n",
+            "ModuleNotFoundError: No module named 'surely_not_installed' .*line 1",
+        ),
         ("def f():\n    raise OSError(2, 'gone')\nf()\n", "failed: FileNotFoundError: .*line 2"),
     ],
 )

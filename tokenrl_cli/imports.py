@@ -66,12 +66,13 @@ def imported(name: str, where: str) -> Any:
         raise UserError(where, f"{name!r} is neither a dotted name nor a file that ends in .py", remedy)
     ours = name.split(".")[0] == PACKAGE.name
     _add_here()
+    importlib.invalidate_caches()  # a file may have been written since the folder was looked at
     try:
         with nullcontext() if ours else _running(name, where):
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise UserError(where, f"importing {name} failed: {error} ({place(error)})") from error
+        if not _is_of(error, name):  # what one of ours lacks
+            raise UserError(where, f"importing {name} failed: {error}") from error
         raise UserError(where, f"there is no module {name}{_near(name)}", "" if ours else _elsewhere(name)) from None
     _refuse_shadowed(name, module, where)
     return module
@@ -112,18 +113,23 @@ def _running(name: str, where: str) -> Iterator[None]:
             sys.argv = [short, *before[1:]]  # what reads the command line complains in its own name
             sys.stdin = nothing
             yield
-    except (UserError, ModuleNotFoundError):
+    except UserError:
         raise
     except SystemExit as stop:
         problem = f"{place(stop)}: {short} ended the program while it was imported ({told(stop)})"
         remedy = 'put what reads the command line, or runs something, under `if __name__ == "__main__":`'
         raise UserError(where, problem, remedy) from None
     except BaseException as error:
-        if interrupted():
+        if interrupted() or (isinstance(error, ModuleNotFoundError) and _is_of(error, name)):
             raise
         raise UserError(where, f"importing {short} failed: {told(error)} ({place(error)})") from error
     finally:
         sys.argv, sys.stdin = before, stdin
+
+
+def _is_of(error: ModuleNotFoundError, name: str) -> bool:
+    """Whether it is the module itself, or a package that it would lie in, that is not there."""
+    return error.name is not None and (name == error.name or name.startswith(f"{error.name}."))
 
 
 def _near(name: str) -> str:
