@@ -73,7 +73,7 @@ def test_none_is_no_score() -> None:
         (torch.empty(2, device="meta"), "must be an array of numbers"),
         ([[1.0], [1.0, 2.0]], "must be an array of numbers"),
         ((each for each in [1.0, 2.0]), r"\(generator\), must be an array of numbers"),
-        (None, "must be an array of numbers|of shape"),
+        (None, r"scores of shape \(\), must be"),
         ([1.0], r"of shape \(1,\), must be \(2,\) or"),
         ([1e300, 1.0], "which no policy can be trained on"),
         ([math.inf, 1.0], "infinite"),
