@@ -28,6 +28,7 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.sampling import Decoding
+from tokenrl_cli.scoring import check_columns
 from tokenrl_cli.train import Task, acting_policy, numerics
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -123,13 +124,16 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     if len(set(decoding.forbidden)) == target.size:
         raise UserError("decode.forbidden", f"leaves none of the {target.size} tokens to choose from")
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
+    reward = build(config["reward"], Reward, trust, **facts)
+    metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
+    check_columns([reward, *metrics.values()], dataset)
     return Task(
         dataset=dataset,
         source_tokenizer=source,
         tokenizer=target,
-        reward=build(config["reward"], Reward, trust, **facts),
+        reward=reward,
         credit=build(config["credit"], Credit, trust, **facts) if learns else None,
-        metrics={name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()},
+        metrics=metrics,
         decoding=decoding,
         device=device,
         precision=precision,

@@ -9,16 +9,13 @@ types and declared ranges, and lists every mistake at once.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from tokenrl_cli import imports
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.recipes import conf_dir, groups, options, target_in
 from tokenrl_cli.typecheck import LONG, Slot, describe, is_part, mismatch, parameters_of, shown
@@ -102,10 +99,10 @@ def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callabl
     module_name, name = path.rsplit(".", 1)
     if _within(path, PACKAGE):
         _require_declared(path, slot or Slot(Any))
-    elif not trusted(module_name, trust):
+    elif not trusted(module_name, trust) and not imports.file_of(module_name, trust):
         remedy = f"if you trust that module, add 'imports=[{module_name}]'"
         raise UserError(f"_target_={path}", f"{module_name} is neither {PACKAGE} nor in imports", remedy)
-    module = _imported(path, module_name)
+    module = _module(path, module_name, trust)
     if name.startswith("_") or not hasattr(module, name):
         raise UserError(f"_target_={path}", f"{module_name} has no public {name!r}{hint(name, _public(module))}")
     found: Callable[..., Any] = getattr(module, name)
@@ -130,84 +127,24 @@ def _require_declared(path: str, slot: Slot) -> None:
     raise UserError(f"_target_={path}", f"cannot be chosen here{close}", listed or shown)
 
 
-def locate_users(path: str, trust: Sequence[str]) -> Callable[..., Any]:
-    """The callable that a dotted name, module.name, has in a module of `trust`; else UserError.
-
-    Whatever can be called will do (function, class, bound method, instance, partial), but what defines it must be a
-    module of the user's own: nothing of tokenrl, nothing that the module has merely imported, no leading underscore.
-    """
-    if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
-        raise UserError(repr(path), "must be a dotted name, module.name")
-    module_name, name = path.rsplit(".", 1)
-    if not trusted(module_name, trust):
-        whose = f"{PACKAGE} itself" if _within(module_name, PACKAGE) else "not in imports"
-        remedy = "" if _within(module_name, PACKAGE) else f"if you trust that module, add 'imports=[{module_name}]'"
-        raise UserError(path, f"{module_name} is {whose}, must be a module of your own", remedy)
-    module = _imported(path, module_name)
-    found = getattr(module, name, None)
-    if name.startswith("_") or not callable(found):
-        raise UserError(path, f"{module_name} has no public callable {name!r}{hint(name, _public(module))}")
-    require_users(found, path, trust)
-    return found
-
-
-def require_users(found: Any, path: str, trust: Sequence[str]) -> None:
-    """Raises UserError unless a callable is defined in a module of `trust`. A partial object is made where it stands,
-    out of whatever is not tokenrl's."""
-    while isinstance(found, functools.partial):
-        found = found.func
-        if not _within(_home(found), PACKAGE):
-            return
-    if not trusted(home := _home(found), trust):
-        raise UserError(path, f"is defined in {home}, which is not in imports")
-
-
 def trusted(module: str, trust: Sequence[str]) -> bool:
     """Whether the user named a module: whole components count, and nothing of tokenrl is theirs."""
-    return not _within(module, PACKAGE) and any(_within(module, each) for each in trust)
+    return not _within(module, PACKAGE) and imports.holds(trust, module)
 
 
 def _within(module: str, parent: str) -> bool:
     return module == parent or module.startswith(f"{parent}.")
 
 
-def _home(found: Any) -> str:
-    """The module that defines a function, a class, a bound method, or the class of an instance."""
-    owner = getattr(found, "__func__", found)
-    owner = owner if inspect.isclass(owner) or inspect.isroutine(owner) else type(owner)
-    return str(owner.__module__)
-
-
 def _public(module: Any) -> list[str]:
     return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
 
 
-def _imported(path: str, name: str) -> Any:
-    """The module, with the current directory importable; what goes wrong in it is told as the user's mistake."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # last: a file of the user's must not hide a library
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise UserError(f"_target_={path}", f"importing {name} failed: {error}") from error
-        raise UserError(f"_target_={path}", f"there is no module {name}{_near(name)}") from None
-    except UserError:
-        raise
-    except Exception as error:  # the user's module may do anything at import
-        if name.split(".")[0] == PACKAGE:
-            raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{at.filename}, line {at.lineno}"
-        problem = f"importing {name} failed: {type(error).__name__}: {error} ({place})"
-        raise UserError(f"_target_={path}", problem) from error
-
-
-def _near(name: str) -> str:
-    parent = sys.modules.get(name.rpartition(".")[0])
-    folder = [Path(place) for place in getattr(parent, "__path__", [])] or [Path.cwd()]
-    stems = [file.stem for place in folder for file in place.glob("*.py")]
-    return hint(name.rpartition(".")[2], stems)
+def _module(path: str, name: str, trust: Sequence[str]) -> Any:
+    """That of the user's file of this name, if `trust` has one; else the module that Python calls so."""
+    where = f"_target_={path}"
+    file = imports.file_of(name, trust)
+    return imports.loaded(file, where) if file else imports.imported(name, where)
 
 
 # ---------------------------------------------------------------------------------------------------------- the check
@@ -216,11 +153,14 @@ def _near(name: str) -> str:
 def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> None:
     """Every block against the signature of its target, nested ones too; all mistakes in one UserError.
 
-    With `schema` (a dataclass) the keys of the root are checked against its fields as well.
+    With `schema` (a dataclass) the keys of the root are checked against its fields as well, and every module that
+    `trust` names is imported.
     """
     named = isinstance(trust, list | tuple) and all(isinstance(each, str) for each in trust)
     trust = trust if named else []  # the check of `imports` says what is wrong with it
     _report(_signature(config, schema, "", trust, frozenset(), "") if schema else _value(config, "", trust, Slot(Any)))
+    if schema is not None:
+        imports.import_all(trust)
 
 
 def _report(found: Iterable[Problem]) -> None:

@@ -8,7 +8,7 @@ real, and it covers EOS. Padding has no id of its own: only a mask says what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -307,7 +307,8 @@ class Reward(Protocol):
     corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
     parts: list[Part], a mixture: credit is applied to each part, then summed.
 
-    What it is given is its own: a copy, into which it may write. See also Control, Advised, Family and ReadsReferences.
+    What it is given is its own: a copy, into which it may write. See also Control, Advised, ReadsColumns, Family and
+    ReadsReferences.
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
@@ -328,6 +329,14 @@ class Advised(Protocol):
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """One sentence with the setting that helps with `texts`, demonstrations, and their `scores` [N], NaN where
         there is none; "" where it knows none."""
+
+
+@runtime_checkable
+class ReadsColumns(Protocol):
+    """A reward that reads columns of the data by name."""
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Raises UserError where one that it needs is not among them. Called before anything is learned."""
 
 
 @runtime_checkable

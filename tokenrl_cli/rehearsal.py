@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from tokenrl_cli import streams
+from tokenrl_cli.copies import own_texts
+from tokenrl_cli.guests import ask
 from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Part, Reward, Texts, Tokenizer
 from tokenrl_cli.scoring import corpus_score, mean_of, name_of, per_text, scored
 
@@ -57,7 +59,7 @@ def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Tri
     first word as often as it has words, and empty. Words are what spaces divide; a text of one word is taken by
     characters. Each is spelt by the tokenizer and cut at `max_length` tokens. Draws from a stream of its own."""
     ids = [row[real].tolist() for row, real in zip(batch.targets.cpu(), batch.target_mask.cpu(), strict=True)]
-    said = [tokenizer.decode(row) for row in ids]
+    said = [tokenizer.decode(list(row)) for row in ids]
     draws = streams.generator(seed, "rehearsal")
     rows = [ids, [ids[other] for other in _others(said)]]
     for spoil in (_halved, _shuffled, _repeated, _emptied):
@@ -196,7 +198,9 @@ def _listed(means: Any) -> str:
 
 
 def _advice(reward: Reward, tried: Trial, scores: np.ndarray) -> str:
-    said = reward.advice(tried.kinds[0], scores) if isinstance(reward, Advised) else ""
+    if not isinstance(reward, Advised):
+        return ""
+    said = ask(reward, "reward", reward.advice, own_texts(tried.kinds[0]), scores.copy())
     return f" {said}" if said else ""
 
 
@@ -253,6 +257,6 @@ def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
     lengths = np.array([len(row) for row in ids])
     actions = np.array([row + [tokenizer.eos_id] * (width - len(row)) for row in ids], dtype=np.int64)
     mask = np.arange(width)[None, :] < lengths[:, None]
-    said = [tokenizer.decode(row) for row in ids]
+    said = [tokenizer.decode(list(row)) for row in ids]
     ended = np.array([tokenizer.eos_id in row for row in ids])
     return Texts(said, batch.references, batch.sources, batch.columns, actions, mask, ended, batch.step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.copies import copied, own_texts
+from tokenrl_cli.copies import own_texts
+from tokenrl_cli.guests import ask, corpus_of, scored_of, scores_of
 from tokenrl_cli.interfaces import (
     DEMONSTRATION,
     SAMPLED,
     Batch,
     CorpusScore,
     Credit,
+    Dataset,
     Part,
+    ReadsColumns,
     Reward,
     Rollout,
     Scored,
@@ -27,6 +31,8 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.metrics.mean import mean_score
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,20 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
     The reward gets copies, and what it gives is copied: neither side sees what the other writes later.
     """
-    said = reward(own_texts(texts))
-    said = said if isinstance(said, Scored) else Scored(said, {}, {})
-    scores = _checked(reward, said.scores, [texts.mask.shape[:1], texts.mask.shape])
-    return Scored(scores, dict(said.metrics), copied(said.columns))
+    said = ask(reward, "reward", reward, own_texts(texts))
+    return scored_of(said, name_of(reward), len(texts.hypotheses), [texts.mask.shape[:1], texts.mask.shape])
+
+
+def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
+    """Raises UserError where a reward, or a part of a mixture, needs a column that some split does not have."""
+    every = [part.reward for each in rewards for part in getattr(each, "parts", [Part("", each, 1, 1, 0, False)])]
+    readers = [each for each in every if isinstance(each, ReadsColumns)]
+    for split in SPLITS if readers else ():
+        with suppress(UserError):  # a split that cannot be read is told by who reads it
+            example = dataset.example(split, 0) if dataset.size(split) != 0 else None
+            columns = {} if example is None else example.columns
+        for reader in readers if example else ():
+            reader.check_columns(columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -136,8 +152,8 @@ def mean_of(scores: np.ndarray) -> float:
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     """The metric over all texts: its own corpus score, or the mean of what it says of each."""
     if hasattr(metric, "corpus"):
-        score: CorpusScore = metric.corpus(own_texts(texts))
-        return score
+        said = ask(metric, "metrics", metric.corpus, own_texts(texts))
+        return corpus_of(said, name_of(metric), len(texts.hypotheses))
     return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
 
 
@@ -183,23 +199,13 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     potential = getattr(credit, "potential", "prefix_scores")
     if hasattr(reward, potential):
         rows, width = texts.mask.shape
-        said = getattr(reward, potential)(own_texts(texts), prefixes)
-        return Scored(_checked(reward, said, [(rows, width + 1)]), {}, {})
+        said = ask(reward, "reward", getattr(reward, potential), own_texts(texts), prefixes)
+        return Scored(scores_of(said, name_of(reward), [(rows, width + 1)]), {}, {})
     if potential != "prefix_scores":
         raise UserError(
             "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
         )
     return _every_prefix(reward, texts, prefixes)
-
-
-def _checked(reward: Reward, scores: np.ndarray, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    scores = np.array(scores, dtype=np.float64)  # a copy: a reward may fill the same array again
-    if scores.shape not in shapes:
-        expected = " or ".join(map(str, shapes))
-        raise UserError("reward", f"{name_of(reward)} gave scores of shape {scores.shape}, must be {expected}")
-    if np.isinf(scores).any():
-        raise UserError("reward", f"{name_of(reward)} gave an infinite score", "NaN says that a text has none")
-    return scores
 
 
 def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
@@ -252,11 +258,15 @@ def _spread(
 ) -> Tensor:
     """The rewards [B, T] that `credit` makes of what was measured, held to its contract: one number a token, and their
     sum is final - start [B], to 1e-9 of the largest reward if that is above 1 (1e-5 in float32). Raises UserError."""
-    rewards = credit(measured.clone(), mask.clone(), ended.clone())  # a user's credit may write into what it gets
+    # a user's credit may write into what it gets
+    rewards = ask(credit, "credit", credit, measured.clone(), mask.clone(), ended.clone())
     kind = type(credit).__name__
     if not isinstance(rewards, Tensor) or rewards.shape != mask.shape:
         shape = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
         raise UserError("credit", f"{kind} gave {shape}, must be a tensor of rewards of shape {list(mask.shape)}")
+    if rewards.is_complex() or not bool(rewards.detach().isfinite().logical_or(rewards.isnan()).all()):
+        raise UserError("credit", f"{kind} gave rewards that are no finite numbers, for the scores of {name}")
+    rewards = rewards.detach().to("cpu", torch.promote_types(rewards.dtype, torch.float32))
     real = rewards.masked_fill(~mask, 0.0)
     spread, largest = real.sum(-1), real.abs().amax(-1).clamp(min=1.0)
     wanted = torch.where(mask.any(-1), final - start, 0.0)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +124,11 @@ def gives_all(hypotheses: list[str]) -> Any:
     return GIVEN.get()
 
 
+class Unshown:
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
 class Given:
     value: Any = None
 
@@ -127,10 +137,6 @@ class Given:
 
 
 GIVEN = Given()
-
-
-def unnamed(hypothesis: str, /) -> float:
-    return 0.0
 
 
 def test_it_gets_what_its_parameters_name() -> None:
@@ -175,11 +181,16 @@ def test_a_list_is_one_number_a_token_and_padding_is_zero() -> None:
 
 @pytest.mark.parametrize(
     ("value", "score"),
-    [(1, 1.0), (True, 1.0), (0.5, 0.5), (np.float32(0.5), 0.5), (np.bool_(True), 1.0), (torch.tensor(2), 2.0)],
-)
+    [
+        (1, 1.0), (True, 1.0), (0.5, 0.5), (np.float32(0.5), 0.5), (np.bool_(True), 1.0), (torch.tensor(2), 2.0),
+        (Decimal("0.5"), 0.5), (Fraction(1, 2), 0.5), (np.array(0.5), 0.5), (np.longdouble(0.5), 0.5),
+        (torch.tensor(0.5, requires_grad=True), 0.5), (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        ([torch.tensor(0.5)], 0.5),
+    ],
+)  # fmt: skip
 def test_numbers_of_any_library_are_taken(value: Any, score: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GIVEN, "value", value)
-    assert reward(gives)(texts(ROWS)).scores.tolist() == [score] * 3
+    assert reward(gives)(texts(ROWS)).scores.ravel().tolist() == [score] * 3
 
 
 def test_none_does_not_apply_and_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
@@ -223,11 +234,26 @@ def test_a_dictionary_holds_whatever_a_reward_may_be(score: Any, monkeypatch: py
         ({"score": 1}, "must have the key 'reward'"),
         ({"reward": "0.5"}, "must give a finite number"),
         ({"reward": {"reward": 0.5}}, "must give a finite number"),
-        ({"reward": 0.5, "level": [1]}, "as 'level', must give a number or a string"),
+        ({"reward": 0.5, "level": [1]}, "as 'level', must give a finite number or a string"),
         ({"reward": 0.5, "mean": 1}, "'mean', which is logged already"),
         (math.inf, "must give a finite number"),
         ([-math.inf], "must give a finite number"),
         (1j, "must give a finite number"),
+        (10**400, "no float is so large"),
+        pytest.param(10**5000, "cannot be shown", id="more digits than Python prints"),
+        (Decimal("Infinity"), "must give a finite number"),
+        (Decimal("sNaN"), "must give a finite number"),
+        (Fraction(10**400), "must give a finite number"),
+        (torch.empty(2, device="meta"), "must give a finite number"),
+        (torch.tensor(1j), "must give a finite number"),
+        (np.datetime64("2026-01-01"), "must give a finite number"),
+        ((each for each in [1.0]), "it yields, and must return"),
+        (Unshown(), "(Unshown), must give a finite number"),
+        ([[0.5]], "must give a finite number"),
+        ({"reward": 1, 2: 3}, "the key 2 (int), must be a string"),
+        ({"reward": 1, "a\n": 3}, "must be a string that can be printed"),
+        ({"reward": 1, "level": 10**400}, "as 'level', must give a finite number"),
+        ({"reward": 1, "level": math.inf}, "as 'level', must give a finite number"),
         ([0.5, 0.5], "gave 2 numbers, must give one for each of the 1 sampled tokens, EOS included"),
         ("x" * 500, "x..."),
     ],
@@ -257,7 +283,7 @@ def asleep() -> Iterator[None]:
 
 def test_what_was_left_behind_does_not_go_on_with_the_next_samples(asleep: None) -> None:
     before = set(threading.enumerate())
-    reward(dozes, timeout=1.0)(texts(ROWS))
+    reward(dozes, timeout=0.5)(texts(ROWS))
     left = set(threading.enumerate()) - before
     AWAKE.set()
     for thread in left:
@@ -266,14 +292,14 @@ def test_what_was_left_behind_does_not_go_on_with_the_next_samples(asleep: None)
 
 
 def test_an_async_function_keeps_its_loop_even_past_a_timeout() -> None:
-    judge = reward(in_loop, timeout=1.0)
+    judge = reward(in_loop, timeout=0.5)
     for _ in range(2):
         judge(texts(ROWS))
     assert len({id(seen["loop"]) for seen in SEEN}) == 1 and len(SEEN) == 6
 
 
 def test_an_async_function_that_blocks_its_loop_is_left_behind(asleep: None) -> None:
-    judge = reward(blocking, timeout=1.0)
+    judge = reward(blocking, timeout=0.5)
     scores = judge(texts(ROWS)).scores
     assert scores[:2].tolist() == [1, 1] and math.isnan(scores[2])
     assert judge(texts(ROWS[:2])).scores.tolist() == [1, 1]  # in a loop of its own
@@ -287,7 +313,7 @@ def test_no_thread_keeps_the_program_alive(asleep: None) -> None:
 
 
 def test_an_unknown_argument_is_told_with_those_there_are() -> None:
-    with pytest.raises(UserError, match="asks for 'level'; there are hypothesis, reference"):
+    with pytest.raises(UserError, match="needs 'level', which it will never get; there are hypothesis, reference"):
         reward(column)(texts(ROWS))
 
 
@@ -296,8 +322,6 @@ def test_mistakes_are_told_before_anything_is_called() -> None:
         reward(length, timeout=0)
     with pytest.raises(UserError, match="is a class"):
         of(f"{HERE}.Given", HERE)
-    with pytest.raises(UserError, match="by name"):
-        reward(unnamed)
     with pytest.raises(UserError, match=r"reward.function=os.system.*imports"):
         of("os.system")
 
@@ -369,13 +393,13 @@ def test_a_checkpoints_config_runs_no_file(folder: Path) -> None:
     ("function", "told"),
     [
         ("deep/absent.py:length", "there is no file"),
-        ("deep/random.py:lenght", r"has no function 'lenght' \(did you mean 'length'\?\)"),
-        ("deep/random.py:Result", "has no function 'Result'"),
-        ("deep/random.py:OFFSET", "has no function 'OFFSET'"),
+        ("deep/random.py:lenght", r"random.py has no 'lenght' \(did you mean 'length'\?\)"),
+        ("deep/random.py:Result", "is a class, must be something that gives a number"),
+        ("deep/random.py:OFFSET", "is int, which cannot be called"),
         ("deep/random.py:borrowed", "is defined in posixpath, which is not in imports"),
-        ("deep/random.py:", "has no function ''"),
-        ("deep/wrong.py:length", r"wrong.py failed: ZeroDivisionError: division by zero \(line 2\)"),
-        ("deep/syntax.py:length", "syntax.py failed: SyntaxError"),
+        ("deep/random.py:", "'' is private, or no name"),
+        ("deep/wrong.py:length", r"wrong.py failed: ZeroDivisionError: division by zero \(deep/wrong.py, line 2\)"),
+        ("deep/syntax.py:length", r"syntax.py failed: SyntaxError: '\(' was never closed \(deep/syntax.py, line 1\)"),
         (":length", "not in imports"),
     ],
 )
@@ -384,6 +408,206 @@ def test_what_is_wrong_with_a_file_is_told(folder: Path, function: str, told: st
     (folder / "deep" / "syntax.py").write_text("def length(\n")
     with pytest.raises(UserError, match=f"reward.function={function}: .*{told}"):
         of(function, function.partition(":")[0])
+
+
+# ------------------------------------------------------------------------------------------- whatever can be called
+
+WAYS = """
+import functools
+import math
+import os
+from os import system
+import numpy as np
+from tokenrl_cli.reward.length import *
+from tokenrl_cli.typecheck import describe
+
+def share(hypothesis, letter):
+    return float(hypothesis.count(letter))
+
+partial = functools.partial(share, letter="b")
+named = lambda hypothesis: 2.0
+
+class Judge:
+    def __call__(self, hypothesis):
+        return 3.0
+    def method(self, hypothesis):
+        return 4.0
+    @staticmethod
+    def static(hypothesis):
+        return 5.0
+    @classmethod
+    def of_class(cls, hypothesis):
+        return 6.0
+
+judge = Judge()
+bound = Judge().method
+
+@functools.lru_cache
+def cached(hypothesis):
+    return 7.0
+
+async def later(hypothesis):
+    return 8.0
+
+later_partial = functools.partial(later)
+disguised = lambda hypothesis: later(hypothesis)
+
+class Later:
+    async def __call__(self, hypothesis):
+        return 9.0
+
+later_judge = Later()
+length = len
+ufunc = np.frompyfunc(len, 1, 1)
+by_place = lambda hypothesis, /, reference=None: 10.0
+
+def decorated(function):
+    @functools.wraps(function)
+    def inner(*args, **kwargs):
+        return function(*args, **kwargs)
+    return inner
+
+@decorated
+def wrapped(hypothesis):
+    return 11.0
+
+def trl(prompts, completions, completion_ids=None, trainer_state=None, log_extra=None, **kwargs):
+    assert [type(each) for each in (prompts, completions, completion_ids, kwargs["level"])] == [list] * 4
+    assert log_extra is None
+    return [None if text == "bb" else len(text) + trainer_state.global_step for text in completions]
+
+def messages(completions, **kwargs):
+    return [completion[0]["content"] for completion in completions]
+
+sqrt, run, count = math.sqrt, os.system, "b".count
+ours = Length()
+
+def typo(hypothesis, refrence, **others):
+    return 1.0
+
+def of_many(hypotheses):
+    return 1.0
+
+def logs(completions, log_metric):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "ways.py").write_text(WAYS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return "ways.py"
+
+
+def test_anything_that_can_be_called_is_a_reward(ways: str) -> None:
+    found = {"partial": [0, 2, 0], "length": [1, 2, 3], "ufunc": [1, 2, 3]} | {
+        name: [value] * 3
+        for name, value in [
+            ("named", 2), ("judge", 3), ("judge.method", 4), ("bound", 4), ("Judge.static", 5), ("Judge.of_class", 6),
+            ("cached", 7), ("later", 8), ("later_partial", 8), ("disguised", 8), ("later_judge", 9), ("by_place", 10),
+            ("wrapped", 11),
+        ]
+    }  # fmt: skip
+    for name, values in found.items():
+        for function in (f"ways.py:{name}", f"ways.{name}"):
+            assert of(function, ways)(texts(ROWS)).scores.tolist() == values, function
+
+
+def test_a_reward_written_for_trl_works_as_it_is(ways: str, caplog: pytest.LogCaptureFixture) -> None:
+    scores = of("ways.py:trl", ways)(texts(ROWS, level=[1, 2, 3])).scores
+    assert scores[[0, 2]].tolist() == [8, 10] and math.isnan(scores[1])
+    of("ways.py:messages", ways)(texts(ROWS))
+    assert "are texts here, never lists of messages" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ways.system", "is defined in posix, which is not in imports"),
+        ("ways.run", "is defined in posix, which is not in imports"),
+        ("ways.sqrt", "is defined in math, which is not in imports"),
+        ("ways.os.system", "leads into the module os"),
+        ("ways.describe", "comes from tokenrl_cli, must be your own"),
+        ("ways.ours", "comes from tokenrl_cli, must be your own"),
+        ("ways.Judge.method", "needs 'self', .* it is a method of a class"),
+        ("ways.count", "its parameters cannot be read"),
+        ("ways.share", "needs 'letter', which it will never get; there are hypothesis, "),
+        ("ways.typo", r"needs 'refrence', which it will never get \(did you mean 'reference'\?\)"),
+        ("ways.of_many", "needs 'hypotheses', .* with reward.batched=true"),
+        ("ways.logs", "needs 'log_metric', .* TRL's log_metric is not here"),
+        ("ways.judge.__call__", "'__call__' is private"),
+        ("tokenrl_cli.typecheck._read", "is of tokenrl_cli, must be of a module of your own"),
+        ("os.system", "os is not in imports"),
+        ("way.length", "way is not in imports"),
+        ("length", "length is not in imports"),
+    ],
+)
+def test_what_is_not_the_users_or_could_never_be_called_is_refused_at_once(ways: str, name: str, told: str) -> None:
+    with pytest.raises(UserError, match=f"reward.function={name}: .*{told}"):
+        of(name, ways, "tokenrl_cli").check_columns(["level"])
+
+
+# ------------------------------------------------------------------------------------ what it does to this process
+
+
+def leaves(hypothesis: str) -> float:
+    os.chdir("/")
+    return float(Path("here").exists())
+
+
+def switches(hypothesis: str) -> float:
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    np.seterr(all="raise")
+    warnings.simplefilter("error")
+    sys.stdout.close()
+    sys.stdout = sys.stderr = None  # type: ignore[assignment]
+    return 1.0
+
+
+def ends(hypothesis: str) -> float:
+    raise {"a": SystemExit(3), "bb": KeyboardInterrupt(), "ccc": GeneratorExit()}[hypothesis]
+
+
+def ends_at_once(hypothesis: str) -> float:
+    os._exit(3)
+
+
+def surrogates(hypothesis: str) -> dict[str, Any]:
+    if hypothesis == "bb":
+        raise ValueError(hypothesis + "\ud800")
+    return {"reward": 1.0, "text": "\ud800"}
+
+
+def state() -> list[Any]:
+    switched = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled()
+    numerics = np.geterr(), warnings.filters[:], torch.get_rng_state().tolist()
+    return [os.getcwd(), sys.stdout, sys.stderr, os._exit, signal.getsignal(signal.SIGINT), *switched, *numerics]
+
+
+@pytest.mark.parametrize("function", [leaves, switches, ends, ends_at_once])
+def test_what_a_function_does_to_this_process_is_put_back(
+    function: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = state()
+    reward(function)(texts(ROWS))
+    assert state() == before
+    print("stdout is still open")
+
+
+def test_the_end_of_the_program_is_a_failure_of_its_sample_alone(caplog: pytest.LogCaptureFixture) -> None:
+    assert reward(ends)(texts(ROWS)).metrics == {"failed": 3} and "SystemExit: 3" in caplog.text
+    assert reward(ends_at_once)(texts(ROWS)).metrics == {"failed": 3} and "os._exit(3)" in caplog.text
+
+
+def test_lone_surrogates_can_be_written(caplog: pytest.LogCaptureFixture) -> None:
+    scored = reward(surrogates)(texts(ROWS))
+    assert scored.columns["text"][0] == "\\ud800" and caplog.text.encode()
+    assert reward(length)(texts([("\ud800", ["\ud800"])])).scores.tolist() == [1]
 
 
 # ---------------------------------------------------------------------------------------------------------- the block

@@ -34,6 +34,7 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.assemble import SPLITS, sizes_of
     from tokenrl_cli.build import build
     from tokenrl_cli.interfaces import Dataset
+    from tokenrl_cli.scoring import check_columns
     from tokenrl_cli.splits import require_references
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> None:
         checkpoint.load(checkpoint.find(Path(plain["init_from"])))
     dataset = build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     sizes = sizes_of(dataset, SPLITS)
+    check_columns([part for key, part in parts.items() if key.startswith(("reward", "metrics."))], dataset)
     require_references(dataset, readers(plain, parts, dataset))
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))

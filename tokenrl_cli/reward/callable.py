@@ -1,47 +1,43 @@
-"""A reward of the user's own: a function with the arguments it asks for by name."""
+"""A reward of the user's own: anything that can be called, with the arguments that its parameters name."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import inspect
 import logging
 import math
-import numbers
-import sys
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokenrl_cli.build import hint, locate, trusted
-from tokenrl_cli.copies import copied
+from tokenrl_cli.answers import named, number, plain, shown, writable
 from tokenrl_cli.interfaces import Scored, Texts, UserError
+from tokenrl_cli.lent import lent, same_numerics
+from tokenrl_cli.reward.calls import Asked, answer, asked, call, is_async, located, of_all, of_one, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
 
-NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TAKEN = ("mean", "std", "failed")  # what every reward, or this one, logs itself
 
 
 class UserFunction:
     """What `function` (module.name, or file.py:name) returns: a number; a list with a number a sampled token, EOS too;
     None, where it does not apply; or {"reward": one of these, ...}, whose other entries, numbers or strings, become
-    columns beside the samples, the numbers also metrics (their mean).
+    columns beside the samples, the numbers also metrics (their mean). It may be anything that can be called: a
+    function, a partial, an object with `__call__`, a method of one; async or not.
 
     It is called once a sample with what its parameters name: hypothesis, reference (the first), references, source,
     tokens (ids), ended (EOS was chosen), step, or any column of the dataset; `batched`, with many samples at once and
     everything but step a list (hypotheses, references (a list a sample), sources ...), to return a list of the above.
+    One that names `prompts` or `completions` is called as TRL calls its rewards: batched, with these (plain texts, no
+    lists of messages), completion_ids, trainer_state (global_step alone) and the columns.
 
     A sample that raises, runs longer than `timeout` or gives NaN is invalid: its score is NaN, as for None, but it is
     counted (`failed`) and shown, or stops the run. Any other answer is a mistake, and always does.
 
     With `workers` = 0 an async function runs for all samples at once, a plain one for one after another, in a thread;
-    one that hangs is left behind there, and os._exit ends the program. In worker processes it is killed, or replaced.
+    one that hangs is left behind there. In worker processes it is killed and replaced. What it changes of this process
+    (the directory, standard streams, seeds and switches of numpy and torch) is put back.
     """
 
     measures = ("function",)
@@ -65,17 +61,25 @@ class UserFunction:
         if not 0 < max_failed_fraction <= 1:
             raise UserError("reward.max_failed_fraction", f"must be above 0 and at most 1, got {max_failed_fraction}")
         self.where = f"reward.function={function}"
-        self.batched, self.workers, self.on_error = batched, workers, on_error
+        self.workers, self.on_error = workers, on_error
         self.max_failed_fraction = max_failed_fraction
         found = located(function, trust)
-        self.parameters = _parameters(found, self.where)
+        self.asked: Asked = asked(found, batched, self.where)
         self._shown: set[str] = set()
         self._run: Callable[[list[Arguments]], list[Any]]
         if workers:
             known = function, tuple(trust)
-            self._run = Processes(partial(_answer, *known, batched), _prepare, known, timeout, workers)
+            facts = self.asked.places, self.asked.batched
+            self._run = Processes(partial(_answer, *known, *facts), _prepare, known, timeout, workers)
+        elif is_async(found):
+            self._run = Together(partial(call, found, self.asked.places), timeout)
         else:
-            self._run = (Together if inspect.iscoroutinefunction(found) else InTurn)(found, timeout)
+            self._run = InTurn(partial(answer, found, self.asked.places, asyncio.run), timeout)
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Raises UserError where a parameter without a default is neither what every reward may have nor a column."""
+        if lacking := self.asked.lacks(columns):
+            raise UserError(self.where, lacking)
 
     @property
     def needs_references(self) -> bool:
@@ -84,7 +88,9 @@ class UserFunction:
 
     def __call__(self, texts: Texts) -> Scored:
         """[B], or [B, T] with 0 at masked places where the function gives a number a token. Raises UserError."""
-        answers = self._batches(texts) if self.batched else self._samples(texts)
+        self.check_columns(texts.columns)
+        with lent(), same_numerics():
+            answers = self._batches(texts) if self.asked.batched else self._samples(texts)
         failed = {row: each for row, each in enumerate(answers) if isinstance(each, Failure)}
         if failed:
             self._report(failed, texts)
@@ -102,34 +108,25 @@ class UserFunction:
         return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
 
     def _samples(self, texts: Texts) -> list[Any]:
-        calls = [self._given(_one(texts, row)) for row in range(len(texts.hypotheses))]
+        calls = [self.asked.of(of_one(texts, row)) for row in range(len(texts.hypotheses))]
         return [self._right(each, False) for each in self._run(calls)]
 
     def _batches(self, texts: Texts) -> list[Any]:
         """One call, or one for each of the workers."""
-        known, count = _all(texts), len(texts.hypotheses)
-        shares = max(1, min(self.workers, count))
-        cuts = list(pairwise(count * i // shares for i in range(shares + 1)))
-        parts = [{name: v if name == "step" else v[start:end] for name, v in known.items()} for start, end in cuts]
+        count = len(texts.hypotheses)
+        parts = shares(self.asked.of(of_all(texts)), count, max(1, min(self.workers, count)))
         answers: list[Any] = []
-        for answer, (start, end) in zip(self._run([self._given(part) for part in parts]), cuts, strict=True):
-            several = self._right(answer, True)
-            several = [several] * (end - start) if isinstance(several, Failure) else several
-            if len(several) != end - start:
-                raise UserError(self.where, f"gave {len(several)} answers for {end - start} samples")
+        for given, (size, _) in zip(self._run([part for _, part in parts]), parts, strict=True):
+            several = self._right(given, True)
+            several = [several] * size if isinstance(several, Failure) else several
+            if len(several) != size:
+                raise UserError(self.where, f"gave {len(several)} answers for {size} samples")
             answers += several
         return answers
 
-    def _given(self, known: Arguments) -> Arguments:
-        if self.parameters is None:
-            return known
-        if missing := [repr(name) for name, needed in self.parameters.items() if needed and name not in known]:
-            raise UserError(self.where, f"asks for {', '.join(missing)}; there are {', '.join(known)}")
-        return {name: known[name] for name in self.parameters if name in known}
-
-    def _right(self, answer: Any, batched: bool) -> Any:
+    def _right(self, given: Any, batched: bool) -> Any:
         try:
-            return _plain(answer, batched)
+            return _plain(given, batched)
         except Wrong as wrong:
             raise UserError(self.where, str(wrong)) from None
 
@@ -148,7 +145,7 @@ class UserFunction:
 
     def _report(self, failed: dict[int, Failure], texts: Texts) -> None:
         row, first = next(iter(failed.items()))
-        told = f"failed on {_shown(texts.hypotheses[row], 200)}: {first.error}"
+        told = f"failed on {shown(texts.hypotheses[row], 200)}: {_brief(first.error)}{self._why(first.error)}"
         count = len(texts.hypotheses)
         if self.on_error == "raise":
             raise UserError(self.where, told, "reward.on_error=mask leaves such samples out")
@@ -160,96 +157,17 @@ class UserFunction:
             log = logging.getLogger(__name__)
             log.warning("%s %s; %d of %d samples do not count\n%s", self.where, told, len(failed), count, first.trace)
 
-
-# ------------------------------------------------------------------------------------------------- finding it
-
-
-def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
-    """The function of a module, or of a file (relative to the current directory), that `trust` names; else UserError.
-
-    That a config names a file is not enough: the config may be of somebody else's checkpoint.
-    """
-    where = f"reward.function={function}"
-    try:
-        found = _in_file(function, trust) if ":" in function else locate(function, trust)
-    except UserError as error:
-        raise UserError(where, error.problem, error.remedy) from error.__cause__
-    if inspect.isclass(found):
-        raise UserError(where, "is a class, must be a function")
-    return found
+    def _why(self, error: str) -> str:
+        """What may be behind a failure of every sample."""
+        if self.asked.trl and error.startswith(("TypeError", "AttributeError")):
+            return " (prompts and completions are texts here, never lists of messages)"
+        if self.asked.everything and "unexpected keyword argument" in error:
+            return " (it takes any name: a decorator without functools.wraps?)"
+        return ""
 
 
-def _in_file(function: str, trust: Sequence[str]) -> Callable[..., Any]:
-    file, _, name = function.rpartition(":")
-    path = Path(file).resolve()
-    if path not in [Path(each).resolve() for each in trust if each.endswith(".py")]:
-        raise UserError(file, f"{file} is not in imports", f"if you trust that file, add 'imports=[{file}]'")
-    if not path.is_file():
-        raise UserError(file, f"there is no file {path}")
-    module = sys.modules.get(str(path)) or _loaded(path)  # named by its path: random.py must not hide a library
-    found = getattr(module, name, None)
-    if not inspect.isfunction(found):
-        functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise UserError(file, f"{file} has no function {name!r}{hint(name, functions)}")
-    if found.__module__ != str(path) and not trusted(found.__module__, trust):
-        raise UserError(file, f"is defined in {found.__module__}, which is not in imports")
-    return found
-
-
-def _loaded(path: Path) -> Any:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # what the file imports may lie there, too
-    spec = importlib.util.spec_from_file_location(str(path), path)
-    assert spec and spec.loader, "a file that ends in .py has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[str(path)] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's file may do anything
-        del sys.modules[str(path)]
-        line = traceback.extract_tb(error.__traceback__)[-1].lineno
-        problem = f"running {path.name} failed: {type(error).__name__}: {error} (line {line})"
-        raise UserError(str(path), problem) from error
-    return module
-
-
-def _parameters(function: Callable[..., Any], where: str) -> dict[str, bool] | None:
-    """By name, whether it must be given; None: whatever there is."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(each.kind is each.POSITIONAL_ONLY for each in parameters):
-        raise UserError(where, "has parameters without a name, must take all of them by name")
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
-        return None
-    return {each.name: each.default is each.empty for each in parameters if each.kind in NAMED}
-
-
-# ----------------------------------------------------------------------------------------------- what it is given
-
-
-def _all(texts: Texts) -> Arguments:
-    return {
-        **copied(texts.columns),
-        "hypotheses": list(texts.hypotheses),
-        "references": copied(texts.references),
-        "sources": list(texts.sources),
-        "tokens": [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)],
-        "ended": texts.ended.tolist(),
-        "step": texts.step,
-    }
-
-
-def _one(texts: Texts, row: int) -> Arguments:
-    references = copied(texts.references[row])
-    return {
-        **{name: copied(values[row]) for name, values in texts.columns.items()},
-        "hypothesis": texts.hypotheses[row],
-        "reference": references[0] if references else None,
-        "references": references,
-        "source": texts.sources[row],
-        "tokens": texts.actions[row][texts.mask[row]].tolist(),
-        "ended": bool(texts.ended[row]),
-        "step": texts.step,
-    }
+def _brief(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 # ------------------------------------------------------------------------------------------------- what it may give
@@ -259,60 +177,70 @@ class Wrong(Exception):
     """An answer of a wrong type: a mistake in the function, where a Failure is of one sample."""
 
 
-def _plain(answer: Any, batched: bool) -> Any:
+def _plain(given: Any, batched: bool) -> Any:
     """A float, list of floats, None, dict or Failure (NaN is one); a list of them where batched. Raises Wrong."""
-    if isinstance(answer, Failure):
-        return answer
-    if isinstance(answer, Wrong):  # from another process, whose pool keeps it: raised, it would keep this frame, too
-        raise Wrong(*answer.args)
+    if isinstance(given, Failure):
+        return given
+    if isinstance(given, Wrong):  # from another process, whose pool keeps it: raised, it would keep this frame, too
+        raise Wrong(*given.args)
     if batched:
-        answer = answer.tolist() if hasattr(answer, "tolist") else answer  # arrays of numpy and torch
-        if not isinstance(answer, list | tuple):
-            raise Wrong(
-                f"gave {_named(answer)}, must give a list with an answer for each sample, as batched=true wants"
-            )
-        return [_plain(each, False) for each in answer]
-    if not isinstance(answer, dict):
-        return _score(answer)
-    if "reward" not in answer:
-        raise Wrong(f"gave {_named(answer)}, must have the key 'reward'")
-    score = _score(answer["reward"])
-    extra = {str(key): _extra(key, value) for key, value in answer.items() if key != "reward"}
+        several = plain(given)
+        if not isinstance(several, list | tuple):
+            wanted = "must give a list with an answer for each sample, as it is called with all of them"
+            raise Wrong(f"gave {named(given)}, {wanted}")
+        return [_plain(each, False) for each in several]
+    if not isinstance(given, dict):
+        return _score(given)
+    if "reward" not in given:
+        raise Wrong(f"gave {named(given)}, must have the key 'reward'")
+    score = _score(given["reward"])
+    extra = {_key(key): _extra(key, value) for key, value in given.items() if key != "reward"}
     return score if isinstance(score, Failure) else {"reward": score} | extra
 
 
-def _score(answer: Any) -> float | list[float] | None | Failure:
-    answer = answer.tolist() if hasattr(answer, "tolist") else answer
-    several = isinstance(answer, list | tuple)
-    given = list(answer) if several else [] if answer is None else [answer]
-    if not all(isinstance(each, numbers.Real) and not math.isinf(each) for each in given):
+def _score(given: Any) -> float | list[float] | None | Failure:
+    value = plain(given)
+    if value is None:
+        return None
+    several = isinstance(value, list | tuple)
+    found = [number(each) for each in value] if several else [number(value)]
+    scores = [each for each in found if each is not None]
+    if len(scores) < len(found):
         expected = "a finite number, a list with a finite number a token, None, or a dict with one of these as 'reward'"
-        raise Wrong(f"gave {_named(answer)}, must give {expected}")
-    if any(map(math.isnan, given)):
+        raise Wrong(f"gave {named(given)}, must give {expected}{_hint(given, value)}")
+    if any(map(math.isnan, scores)):
         return Failure("gave NaN")
-    return None if answer is None else [float(each) for each in given] if several else float(answer)
+    return scores if several else scores[0]
 
 
-def _extra(key: Any, value: Any) -> float | str:
+def _hint(given: Any, value: Any) -> str:
+    if hasattr(type(given), "__next__") or hasattr(type(given), "__anext__"):
+        return ": it yields, and must return"
+    if isinstance(value, int):
+        return ": no float is so large"
+    return ""
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) or not key.strip() or not key.isprintable():
+        raise Wrong(f"gave the key {named(key)}, must be a string that can be printed")
     if key in TAKEN:
         raise Wrong(f"gave a {key!r}, which is logged already, must give it another name")
-    value = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(value, numbers.Real | str):
-        raise Wrong(f"gave {_named(value)} as {key!r}, must give a number or a string")
-    return value if isinstance(value, str) else float(value)
+    return key
+
+
+def _extra(key: str, given: Any) -> float | str:
+    value = plain(given)
+    if isinstance(value, str):
+        return writable(value)
+    found = number(value)
+    if found is None:
+        raise Wrong(f"gave {named(given)} as {key!r}, must give a finite number or a string")
+    return found
 
 
 def _finite(column: list[Any]) -> list[float]:
     return [value for value in column if isinstance(value, float) and math.isfinite(value)]
-
-
-def _named(value: Any) -> str:
-    return f"{_shown(value, 80)} ({type(value).__name__})"
-
-
-def _shown(value: Any, width: int) -> str:
-    text = repr(value)
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 # -------------------------------------------------------------------------------------------- in a worker process
@@ -320,15 +248,15 @@ def _shown(value: Any, width: int) -> str:
 
 def _prepare(function: str, trust: tuple[str, ...]) -> None:
     """Imports the function before the clock of the first call runs; what goes wrong is told by that call."""
-    with suppress(BaseException):
-        _there(function, trust)
+    _there(function, trust)
 
 
-def _answer(function: str, trust: tuple[str, ...], batched: bool, arguments: Arguments) -> Any:
+def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batched: bool, arguments: Arguments) -> Any:
     try:
         found = _there(function, trust)
-        answer = found(**arguments)
-        return _plain(_loop().run_until_complete(answer) if inspect.iscoroutinefunction(found) else answer, batched)
+        if isinstance(found, Failure):
+            return found
+        return _plain(answer(found, places, _loop().run_until_complete, arguments), batched)
     except Wrong as wrong:
         return wrong
     except BaseException as error:
@@ -336,8 +264,11 @@ def _answer(function: str, trust: tuple[str, ...], batched: bool, arguments: Arg
 
 
 @cache
-def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any]:
-    return located(function, trust)
+def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any] | Failure:
+    try:
+        return located(function, trust)
+    except BaseException as error:
+        return failure(error)
 
 
 @cache

@@ -1,0 +1,280 @@
+"""Where a user's callable is found, and what its parameters name: what it is called with."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenrl_cli.build import PACKAGE, hint
+from tokenrl_cli.copies import copied
+from tokenrl_cli.imports import file_of, holds, imported, loaded
+from tokenrl_cli.interfaces import Texts, UserError
+
+Arguments = dict[str, Any]
+HARMLESS = (len, sum, max, min, any, all)  # of Python's own functions: a stranger may name them, too
+WRAP = "write a function of your own around it: def score(hypothesis): return ..."
+OF_EACH = ("hypothesis", "reference", "references", "source", "tokens", "ended", "step")
+OF_ALL = ("hypotheses", "references", "sources", "tokens", "ended", "step")
+OF_TRL = ("prompts", "completions", "completion_ids", "trainer_state")  # as TRL's rewards are called, for all at once
+ONE_FOR_ALL = ("step", "trainer_state")  # not a list with an item a sample
+NOT_OURS = {
+    "hypothesis": "it is given one sample at a time, with reward.batched=false",
+    "reference": "it is given one sample at a time, with reward.batched=false",
+    "source": "it is given one sample at a time, with reward.batched=false",
+    "hypotheses": "it is given with reward.batched=true",
+    "sources": "it is given with reward.batched=true",
+    "log_extra": "TRL's log_extra is not here: return a dictionary, {'reward': ..., 'name': ...}",
+    "log_metric": "TRL's log_metric is not here: return a dictionary, {'reward': ..., 'name': ...}",
+    "self": "it is a method of a class: name one of an object, `score = Class().method`",
+}
+
+
+# ------------------------------------------------------------------------------------------------------- finding it
+
+
+def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
+    """What can be called, of a module or a file that `trust`, the command line's imports, names; else UserError.
+
+    A config may be of somebody else's checkpoint. So neither tokenrl's own functions are taken, nor what a trusted
+    module has only imported from others: a stranger could name `os.system` through it.
+    """
+    where = f"reward.function={function}"
+    module, names = _in_file(function, trust, where) if ":" in function else _in_module(function, trust, where)
+    found = module
+    for name in names:
+        if name.startswith("_") or not name.isidentifier():
+            raise UserError(where, f"{name!r} is private, or no name")
+        if not hasattr(found, name):
+            owner = found.__name__ if isinstance(found, type) else Path(getattr(found, "__file__", "")).name
+            there = [key for key, each in vars(found).items() if callable(each) and key[0] != "_"] if names else []
+            raise UserError(where, f"{owner or 'it'} has no {name!r}{hint(name, there)}")
+        found = getattr(found, name)
+        if callable(found) or isinstance(found, types.ModuleType):
+            _refuse_foreign(found, trust, where)
+    if inspect.isclass(found):
+        raise UserError(where, "is a class, must be something that gives a number", "name an object: score = Class()")
+    if not callable(found):
+        raise UserError(where, f"is {type(found).__name__}, which cannot be called")
+    called: Callable[..., Any] = found
+    return called
+
+
+def _in_file(function: str, trust: Sequence[str], where: str) -> tuple[Any, list[str]]:
+    file, _, name = function.rpartition(":")
+    path = Path(file).resolve()
+    if path not in [Path(each).resolve() for each in trust if each.endswith(".py")]:
+        raise UserError(where, f"{file} is not in imports", f"if you trust that file, add 'imports=[{file}]'")
+    return loaded(path, where), name.split(".")
+
+
+def _in_module(function: str, trust: Sequence[str], where: str) -> tuple[Any, list[str]]:
+    """The module, as deep as there are modules, and the names that follow it."""
+    parts = function.split(".")
+    if parts[0] == PACKAGE:
+        remedy = "tokenrl's own rewards are chosen by name, reward=bleu; `tokenrl list reward` shows them"
+        raise UserError(where, f"is of {PACKAGE}, must be of a module of your own", remedy)
+    prefixes = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+    named = next((each for each in prefixes if holds(trust, each) or file_of(each, trust)), None)
+    if named is None:
+        whole = prefixes[-1] if prefixes else function
+        remedy = f"if you trust that module, add 'imports=[{whole}]'" if prefixes else "write it as module.name"
+        raise UserError(where, f"{whole} is not in imports", remedy)
+    file = file_of(named, trust)
+    if file:
+        return loaded(file, where), parts[named.count(".") + 1 :]
+    module, depth = imported(named, where), named.count(".") + 1
+    while depth < len(parts) - 1 and _is_module(".".join(parts[: depth + 1]), module):
+        depth += 1
+        module = imported(".".join(parts[:depth]), where)
+    return module, parts[depth:]
+
+
+def _is_module(name: str, parent: Any) -> bool:
+    return hasattr(parent, "__path__") and importlib.util.find_spec(name) is not None
+
+
+def _refuse_foreign(found: Any, trust: Sequence[str], where: str) -> None:
+    """Raises UserError of what is tokenrl's, or was only imported from a module that `trust` does not name."""
+    if any(home.split(".")[0] == PACKAGE for home in _homes(found)):
+        raise UserError(where, f"comes from {PACKAGE}, must be your own", WRAP)
+    if isinstance(found, types.ModuleType):
+        raise UserError(where, f"leads into the module {found.__name__}, which is not in imports")
+    if inspect.ismethod(found):
+        _refuse_foreign(found.__self__, trust, where)
+        return
+    if isinstance(found, np.ufunc) or any(found is each for each in HARMLESS):
+        return
+    home = found.__module__ if inspect.isroutine(found) or inspect.isclass(found) else None
+    home = home or getattr(found, "__dict__", {}).get("__module__") or type(found).__module__
+    if holds(trust, str(home)):
+        return
+    if not (inspect.isroutine(found) and found.__module__ or inspect.isclass(found)):
+        home = _holder(found, trust)  # an object of a library's class: made here, or taken from there?
+    if home:
+        raise UserError(where, f"is defined in {home}, which is not in imports", WRAP)
+
+
+def _homes(found: Any) -> Iterator[str]:
+    """The modules that define a callable, or what it wraps."""
+    yield str(getattr(found, "__module__", "") or "")
+    if not inspect.isroutine(found) and not inspect.isclass(found):
+        yield type(found).__module__
+    for name in ("func", "__wrapped__", "__func__", "__self__"):
+        inner = inspect.getattr_static(found, name, None) if name in ("func", "__wrapped__") else None
+        inner = getattr(found, name, None) if name in ("__func__", "__self__") or inner is not None else None
+        if callable(inner) and inner is not found and not isinstance(inner, types.ModuleType):
+            yield from _homes(inner)
+
+
+def _holder(found: Any, trust: Sequence[str]) -> str | None:
+    """Another module from which the object could have been imported."""
+    for name, module in list(sys.modules.items()):
+        own = name == "__main__" or holds(trust, name)
+        if not own and isinstance(module, types.ModuleType) and any(each is found for each in vars(module).values()):
+            return name
+    return None
+
+
+# ------------------------------------------------------------------------------------------------- what it asks for
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a callable's parameters name."""
+
+    places: tuple[str, ...]  # what its positional-only parameters get, in order
+    needed: tuple[str, ...]  # without these it cannot be called
+    taken: tuple[str, ...]  # all that it takes by name
+    everything: bool  # it takes any other name, too
+    batched: bool
+    trl: bool  # its names are those of TRL's rewards
+
+    def facts(self) -> tuple[str, ...]:
+        """What there is besides the columns of the data."""
+        return (OF_TRL if self.trl else ()) + (OF_ALL if self.batched else OF_EACH)
+
+    def of(self, known: Arguments) -> Arguments:
+        """The arguments of one call; `known` is all there is."""
+        known = {name: value for name, value in known.items() if self.trl or name not in OF_TRL or name in self.needed}
+        return {name: value for name, value in known.items() if self.everything or name in self.taken + self.places}
+
+    def lacks(self, columns: Collection[str]) -> str:
+        """What it needs and never gets, with what there is; or ""."""
+        there = dict.fromkeys((*self.facts(), *columns))
+        for name in self.needed:
+            if name not in there:
+                near = f"; {NOT_OURS[name]}" if name in NOT_OURS else hint(name, there)
+                return f"needs {name!r}, which it will never get{near}; there are {', '.join(there)}"
+        return ""
+
+
+def asked(function: Callable[..., Any], batched: bool, where: str) -> Asked:
+    """Read from the signature. Raises UserError where there is none to read."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        raise UserError(where, "its parameters cannot be read, so nobody knows what it needs", WRAP) from None
+    by_place = [each for each in parameters if each.kind is each.POSITIONAL_ONLY]
+    by_name = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    names = {each.name for each in by_place + by_name}
+    trl = bool(names & {"prompts", "completions"}) and not names & {"hypothesis", "hypotheses"}
+    batched = batched or trl
+    places = [each.name for each in by_place if each.default is each.empty]
+    if len(places) == 1 and places[0] not in (*OF_EACH, *OF_ALL, *OF_TRL) and not _needed(by_name):
+        places = ["hypotheses" if batched else "hypothesis"]  # len, a ufunc: one argument, whatever its name
+    needed = [*places, *_needed(by_name)]
+    everything = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    taken = tuple(each.name for each in by_name)
+    return Asked(tuple(places), tuple(needed), taken, everything, batched, trl)
+
+
+def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
+    return [each.name for each in parameters if each.default is each.empty]
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """A coroutine function, a partial of one, or an object whose __call__ is one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def call(function: Callable[..., Any], places: tuple[str, ...], arguments: Arguments) -> Any:
+    """Its answer, or, of an async function, what is to be awaited."""
+    rest = {name: value for name, value in arguments.items() if name not in places}
+    return function(*(arguments[name] for name in places), **rest)
+
+
+def answer(
+    function: Callable[..., Any], places: tuple[str, ...], run: Callable[[Any], Any], arguments: Arguments
+) -> Any:
+    """Its answer, by `run` where it is to be awaited; the working directory is what it was."""
+    here = None
+    with suppress(OSError):
+        here = os.getcwd()
+    try:
+        given = call(function, places, arguments)
+        return run(_awaited(given)) if inspect.isawaitable(given) else given
+    finally:
+        with suppress(OSError):
+            if here and os.getcwd() != here:
+                os.chdir(here)
+
+
+async def _awaited(given: Any) -> Any:
+    return await given
+
+
+# ----------------------------------------------------------------------------------------------- what it is given
+
+
+def of_all(texts: Texts) -> Arguments:
+    """Lists with an item a sample, copies of ours; in TRL's names, too."""
+    tokens = [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)]
+    known = {
+        **copied(texts.columns),
+        "hypotheses": list(texts.hypotheses),
+        "references": copied(texts.references),
+        "sources": list(texts.sources),
+        "tokens": tokens,
+        "ended": texts.ended.tolist(),
+        "step": texts.step,
+    }
+    state = types.SimpleNamespace(global_step=texts.step)
+    trl = (list(texts.sources), list(texts.hypotheses), copied(tokens), state)
+    return dict(zip(OF_TRL, trl, strict=True)) | known
+
+
+def of_one(texts: Texts, row: int) -> Arguments:
+    references = copied(texts.references[row])
+    return {
+        **{name: copied(values[row]) for name, values in texts.columns.items()},
+        "hypothesis": texts.hypotheses[row],
+        "reference": references[0] if references else None,
+        "references": references,
+        "source": texts.sources[row],
+        "tokens": texts.actions[row][texts.mask[row]].tolist(),
+        "ended": bool(texts.ended[row]),
+        "step": texts.step,
+    }
+
+
+def shares(known: Arguments, count: int, parts: int) -> list[tuple[int, Arguments]]:
+    """What is known of `count` samples, cut into `parts`, each with its number of samples."""
+    cuts = pairwise(count * i // parts for i in range(parts + 1))
+    return [
+        (end - start, {name: v if name in ONE_FOR_ALL else v[start:end] for name, v in known.items()})
+        for start, end in cuts
+    ]
