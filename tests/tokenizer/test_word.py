@@ -58,6 +58,7 @@ def test_prefixes_of_any_ids_are_their_decodings(ids: list[int]) -> None:
         ["שָׁלוֹם", ",", " ที่", " นี่"],
         ["e\u0301te\u0301", "'e\u0301", " it", "'s", " \u0301a"],  # decomposed; a mark at the start of a word
         ["\u2764\ufe0f", "\U0001f468\u200d", "\U0001f469", " 1\ufe0f\u20e3", "\n", "\u0301"],
+        ["x", "'", "a\u0301b\u0301c"],  # three letters are no clitic, whatever stands on them
         ["a", ".\u0301", "b", " b\U000e0101"],  # a mark follows what it stands on
     ],
 )
