@@ -84,7 +84,7 @@ class UserFunction:
     @property
     def needs_references(self) -> bool:
         """Whether it has a parameter for them without a default."""
-        return any((self.parameters or {}).get(name) for name in ("reference", "references"))
+        return bool({"reference", "references"} & {*self.asked.needed})
 
     def __call__(self, texts: Texts) -> Scored:
         """[B], or [B, T] with 0 at masked places where the function gives a number a token. Raises UserError."""
