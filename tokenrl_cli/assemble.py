@@ -118,7 +118,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     sizes_of(dataset, splits)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
-    decoding = build(config["decode"], Decoding, trust)
+    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding.require_effect()
     if beyond := [token for token in decoding.forbidden if token >= target.size]:
         raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {target.size - 1}")
     if len(set(decoding.forbidden)) == target.size:

@@ -19,7 +19,7 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
     equation 14; EOS counted). A hypothesis ends when EOS is among the best `beam_size` continuations of its source; a
     source is done when it has as many as there are beams, or no open one can overtake. One beam is greedy decoding.
     """
-    plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1, length_penalty=0.0)
+    plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device
     state = model.start(source, source_mask).repeat(beams)
     first = torch.arange(total, device=device).unsqueeze(1) * beams  # [N, 1], row of each source's first beam

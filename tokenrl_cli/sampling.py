@@ -33,8 +33,9 @@ class Decoding:
     beam_size: Size
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 
-    def __post_init__(self) -> None:
-        """Refuses what would do nothing: a beam draws no samples, the best token is cut off by nothing."""
+    def require_effect(self) -> None:
+        """Raises UserError for a setting of a config that would do nothing: a beam draws no samples, and nothing cuts
+        off the best token."""
         cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
         drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
         if self.beam_size > 1:

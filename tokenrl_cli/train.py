@@ -217,7 +217,7 @@ def evaluate(
     are left out where no source has a reference.
     Draws from streams of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
     """
-    plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1, length_penalty=0.0)
+    plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
     order: list[int] = []
     said: list[Texts] = []
     sampled: list[Texts] = []

@@ -104,7 +104,9 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     device = device_of(trainer.device)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
     facts["frozen"] = frozen_by(trust, device)  # asked by the rewards that need it, and not yet
-    facts["max_length"] = build(config["decode"], Decoding, trust).max_length
+    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding.require_effect()
+    facts["max_length"] = decoding.max_length
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
