@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokenrl_cli import checkpoint
 from tokenrl_cli.cli import status
 
 TINY = [
@@ -61,3 +62,10 @@ def weights(run: Path, name: str = "last") -> dict[str, bytes]:
     """Every tensor file of a checkpoint, byte for byte."""
     folder = run / "checkpoints" / name
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+
+
+def acting(run: Path, name: str) -> dict[str, bytes]:
+    """What a checkpoint's policy acts by, byte for byte: all of it that one that is kept to be evaluated alone has."""
+    saved = checkpoint.load(checkpoint.find(run, (name,)))
+    kept = saved.model | {key: value for key, value in saved.algorithm.items() if key.startswith("policy.")}
+    return {key: value.numpy().tobytes() for key, value in kept.items()}

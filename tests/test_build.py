@@ -22,7 +22,6 @@ from tokenrl_cli.build import (
     group_of,
     hint,
     locate,
-    locate_users,
     parameter_slot,
     trusted,
 )
@@ -195,30 +194,6 @@ def test_a_misspelt_module_or_name_is_answered_with_the_right_one() -> None:
     with pytest.raises(UserError, match=r"has no public 'Lenght' \(did you mean 'Length'\?\)"):
         locate("tests.parts.Lenght", TRUST)
     assert hint("zzz", ["bleu"]) == ""
-
-
-@pytest.mark.parametrize("name", ["length", "Length", "JUDGE", "SCORE", "HALF"])
-def test_whatever_of_the_users_can_be_called_is_found(name: str) -> None:
-    assert callable(locate_users(f"tests.parts.{name}", TRUST))
-
-
-@pytest.mark.parametrize(
-    ("path", "told"),
-    [
-        ("tokenrl_cli.typecheck._read", "tokenrl_cli.typecheck is tokenrl_cli itself"),
-        ("tests.parts.system", "is defined in posix"),
-        ("tests.parts.build", "is defined in tokenrl_cli.build"),
-        ("tests.parts.BUILT", "is defined in tokenrl_cli.build"),
-        ("tests.parts._hidden", "has no public callable '_hidden'"),
-        ("tests.parts.VALUE", "has no public callable 'VALUE'"),
-        ("tests.parts.lenght", r"did you mean 'length'\?"),
-        ("tests.world.World", "is not in imports"),
-        ("length", "must be a dotted name"),
-    ],
-)
-def test_a_users_callable_comes_from_the_users_module_alone(path: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        locate_users(path, [*TRUST, "tokenrl_cli"])
 
 
 # -------------------------------------------------------------------------------------------------------- the check
