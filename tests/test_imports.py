@@ -48,8 +48,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 @pytest.mark.parametrize("entry", ["of_the_user.py", "of_the_user"])
 def test_what_goes_wrong_in_a_module_is_told_with_its_line(
-    folder: Path, entry: str, text: str, told: str, capsys: Capture
+    folder: Path, entry: str, text: str, told: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["tokenrl", "train", "model=lstm"])
     (folder / "of_the_user.py").write_text(text)
     with pytest.raises(UserError, match=f"imports=.{entry}.: .*{told}") as raised:
         import_all([entry])
@@ -81,7 +82,7 @@ def test_a_module_may_be_named_by_its_file_or_its_name(entry: str, target: str) 
 
 
 def test_a_file_that_shares_its_name_with_a_library_makes_nothing_of_the_library_choosable() -> None:
-    with pytest.raises(UserError, match="has no 'Random'"):
+    with pytest.raises(UserError, match="has no public 'Random'"):
         locate("random.Random", ["random.py"])
     Path("random.py").write_text("from secrets import SystemRandom\n")
     Path("again.py").write_text("from random import Random\n")

@@ -118,12 +118,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     sizes_of(dataset, splits)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
-    decoding: Decoding = build(config["decode"], Decoding, trust)
-    decoding.require_effect()
-    if beyond := [token for token in decoding.forbidden if token >= target.size]:
-        raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {target.size - 1}")
-    if len(set(decoding.forbidden)) == target.size:
-        raise UserError("decode.forbidden", f"leaves none of the {target.size} tokens to choose from")
+    decoding = _decoding(config, trust, target.size)
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
     reward = build(config["reward"], Reward, trust, **facts)
     metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
@@ -146,8 +141,19 @@ def speech_of(config: Config, trust: Sequence[str], device: torch.device, precis
               tokenizers: Path) -> Speech:  # fmt: skip
     """What a saved policy generates with; its tokenizers are loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
-    decoding = build(config["decode"], Decoding, trust)
+    decoding = _decoding(config, trust, target.size)
     return Speech(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
+
+
+def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
+    """For a vocabulary of `size` tokens. Raises UserError where a setting has no effect, or no token is left to say."""
+    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding.require_effect()
+    if beyond := [token for token in decoding.forbidden if token >= size]:
+        raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {size - 1}")
+    if len(set(decoding.forbidden)) == size:
+        raise UserError("decode.forbidden", f"leaves none of the {size} tokens to choose from")
+    return decoding
 
 
 def speaking(config: Config, stage: str) -> list[str]:

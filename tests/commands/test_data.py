@@ -39,6 +39,12 @@ def findings(run: Path) -> dict[str, str]:
     return {each["rule"]: f"{each['key']}: {each['text']}" for each in results(run)["findings"]}
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run's config names in the current directory may be read."""
+    monkeypatch.chdir(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve pairs to be known by heart, others in val and test; a run that has learned them, and RL on its share."""
@@ -89,7 +95,7 @@ def test_a_named_split_is_evaluated_and_its_sources_are_decoded_in_order(home: P
     [
         (["eval", "split=test_othr"], "split=test_othr: the data set has no such split (did you mean 'test_other'?)"),
         (["generate", "split=vall"], "split=vall: the data set has no such split (did you mean 'val'?)"),
-        (["generate", "split=val", "input=x.txt"], "names the sources to decode, and so does input=x.txt"),
+        (["generate", "split=val", "input=x.txt"], "split=val: says what to write a text for, and so does input=x.txt"),
     ],
 )
 def test_a_split_that_is_not_there_is_refused(

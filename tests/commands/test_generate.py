@@ -134,8 +134,8 @@ def test_samples_are_texts_without_a_source(run: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["samples=2", "input=x.txt"], "samples=2: writes texts without a source, and input=x.txt has sources"),
-        (["samples=0"], "samples: must be at least 1, got 0"),
+        (["samples=2", "input=x.txt"], "samples=2: says what to write a text for, and so does input=x.txt"),
+        (["samples=0"], "samples=0: must be int, at least 1"),
         (["input=nowhere.txt"], "input=nowhere.txt: there is no such file"),
         (["input=/"], "input=/: is a folder"),
     ],
@@ -160,7 +160,7 @@ def test_an_evaluation_counts_what_the_model_could_not_read(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["eval", f"ckpt={run}", f"out={tmp_path / 'eval'}"]
-    assert tokenrl(*given) == 0
+    assert tokenrl(*given, f"dataset.path={run.parent}") == 0
     assert "unknown" not in capsys.readouterr().err
     texts = [{"src": "one two", "refs": ["a x", "b"]}, {"src": "one 2 three four five", "refs": ["c"]}]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), "utf-8")

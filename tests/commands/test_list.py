@@ -75,6 +75,7 @@ def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
 )
 def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
     shown = [line for line in parts(options(roots(None), group)[name], group) if not line.startswith("as ")]
+    shown = [line for line in shown if not line.endswith("=null")]  # a part left out, as ~GROUP is typed
     place = {"optimizer": "optimizer@algorithm.optimizer"}.get(group, group)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         chosen = compose("train", [f"{place}={name}"])
