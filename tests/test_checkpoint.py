@@ -174,7 +174,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
             assert set(found.algorithm) == set(ALGORITHM)
         goes_on(run, (found.step if found else 0) + 1, 4)
         assert {name: os.readlink(run / "checkpoints" / name) for name in directory.LINKS} == end
-    assert last > 50, "a run changes its directory more often than this"
+    assert last > 40, "a run changes its directory more often than this"
 
 
 def test_what_the_run_goes_on_from_is_named_where_it_is_damaged(tmp_path: Path) -> None:
