@@ -286,12 +286,13 @@ def test_a_users_module_is_trusted_by_imports_alone(capsys: Capture, elsewhere: 
     ("files", "told"),
     [
         ({"a": "defaults:\n  - a\n  - bleu\n"}, "reward/a.yaml: includes itself: reward/a > reward/a"),
+        ({"a": "defaults: [a]\n"}, "reward/a.yaml: includes itself: reward/a > reward/a"),
         ({"a": "defaults:\n  - b\n", "b": "defaults:\n- a\n"}, "includes itself: reward/a > reward/b > reward/a"),
         ({"a": f"x: {'[' * 3000}"}, "reward/a.yaml: is nested too deep"),
         ({"a": "a: &a [x, x]\n" + "b: [*a, *a, *a]\n" * 9}, "reward/a.yaml: has 27 aliases (*name)"),
         ({"a": "# " + "x" * 2**20}, "reward/a.yaml: has 1048578 bytes"),
     ],
-    ids=["itself", "a circle", "deep", "aliases", "large"],
+    ids=["itself", "in brackets", "a circle", "deep", "aliases", "large"],
 )
 def test_a_file_that_cannot_be_read_is_told_in_one_line(
     files: dict[str, str], told: str, capsys: Capture, elsewhere: Path

@@ -74,14 +74,19 @@ def circle(places: Sequence[Path]) -> list[str]:
 
 def _included(file: Path, group: str) -> list[str]:
     """What the defaults of an option include, "GROUP/NAME" each."""
-    inside = re.search(r"^defaults:\n((?:[ ]*- .*\n?)*)", file.read_text("utf-8", "replace"), re.MULTILINE)
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text("utf-8", "replace"))
+    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is told by who reads it
+        return []
     found = []
-    for entry in re.findall(r"- (?:optional |override )*([^#\n]+)", inside[1] if inside else ""):
-        key, named, option = entry.strip().partition(":")
-        inner, option = (key.partition("@")[0], option.strip()) if named else ("", key)
-        where = inner[1:] if inner.startswith("/") else f"{group}/{inner}".strip("/")
-        found.append(f"{where}/{option.strip(chr(39) + chr(34))}".lstrip("/"))
-    return [each for each in found if not each.endswith("/_self_") and each != "_self_"]
+    for entry in (content.get("defaults") if isinstance(content, dict) else None) or []:
+        for key, option in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            inner = str(key).rpartition(" ")[2].partition("@")[0]  # without `optional` and `override`
+            where = inner[1:] if inner.startswith("/") else f"{group}/{inner}".strip("/")
+            found.append(f"{where}/{option}".lstrip("/"))
+    return [each for each in found if each.rpartition("/")[2] != "_self_"]
 
 
 def groups(places: Sequence[Path]) -> list[str]:
