@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_checkpoint(
     wild = ["algorithm=mle", "algorithm.optimizer.lr=1e30", "algorithm.optimizer.clip_norm=0"]
     assert train(tmp_path / "run", *wild) == 2
     said = capsys.readouterr().err
-    assert "step 7, batch 7" in said and "checkpoints/000006" in said and "Traceback" not in said
+    assert "step 7 of seed 1" in said and "checkpoints/000006" in said and "Traceback" not in said
     assert not (tmp_path / "run" / "results.json").exists()
 
 
