@@ -38,5 +38,6 @@ def preset(name: str, model: Any, tokenizer: Tokenizer, max_length: int, *overri
     """The algorithm that `algorithm=NAME OVERRIDES` builds."""
     config = composed((f"algorithm={name}", *overrides))
     block = OmegaConf.to_container(config.algorithm, resolve=True)
-    known = {"model": model, "tokenizer": tokenizer, "max_length": max_length, "device": "cpu", "seed": 0}
+    known = {"model": model, "tokenizer": tokenizer, "source_tokenizer": tokenizer, "max_length": max_length}
+    known |= {"device": "cpu", "seed": 0}
     return build(block, Algorithm, [], **known)

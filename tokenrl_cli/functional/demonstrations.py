@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,5 +38,5 @@ def replaced_share(alternatives: int, tau: float) -> float:
 
     RAML's Hamming distance with the scale of its authors' sampler: n / n^(1 / tau) e^(-1 / tau) to 1.
     """
-    odds = alternatives * (torch.tensor(alternatives, dtype=torch.float64).log() + 1).div(-tau).exp()
-    return float(odds / (1 + odds))
+    odds = alternatives * math.exp(-(math.log(alternatives) + 1) / tau)
+    return odds / (1 + odds)
