@@ -179,7 +179,8 @@ def test_an_algorithm_needs_references_where_it_learns_otherwise_without(words: 
             rollout = algorithm.collect(each)
             if algorithm.needs_rewards:
                 rollout = judge(rollout, each, TOKENIZER, TableReward(RECORDED.table), Delta())[0]
-            algorithm.update(rollout)
+            for _ in range(2):  # a new critic says nothing before its first step
+                algorithm.update(rollout)
             learned.append([parameter.detach().clone() for parameter in model.parameters()])
         except (NonFinite, RuntimeError):
             learned.append([])  # nothing was there to learn from
