@@ -92,3 +92,12 @@ def test_the_printed_command_names_what_it_needs(here: Path) -> None:
     assert carried(config | {"data_root": away}) == ["imports=[rw.py]", f"data_root={away}"]
     assert carried(config | {"dataset": {"path": "set"}, "imports": []}) == []
     assert os.getcwd() == str(here)
+
+
+def test_entries_of_splits_lie_below_the_data_sets_path(here: Path) -> None:
+    away = here.parent / "elsewhere"
+    for entry in ("../../elsewhere/words.txt", "../*.jsonl", f"{away}/words.txt", f"{away}/*", "x/../../y"):
+        found = outside({"dataset": {"path": "set", "splits": {"train": ["a.jsonl", entry]}}}, "data")
+        assert found == {"dataset.splits.train": entry}, entry
+    inside = {"train": ["a.jsonl", "b/*.jsonl", f"{here}/set/c"], "seen": "test_seen"}
+    assert not outside({"dataset": {"path": "set", "splits": inside}}, "data")

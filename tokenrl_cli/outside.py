@@ -49,7 +49,19 @@ def outside(config: dict[str, Any], root: str) -> dict[str, str]:
     """Key -> the text, of a resolved config, that names something on disk outside the current directory and `root`."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
     kept = {key: value for key, value in config.items() if key not in HANDLED}
-    return {key: text for key, text in texts(kept) if _looks_like_a_file(key, text) and _leads_out(text, places)}
+    return {key: text for key, text in texts(kept) if _is_outside(key, text, places)}
+
+
+def _is_outside(key: str, text: str, places: list[Path]) -> bool:
+    if ".splits." in key:
+        return _entry_leads_out(text, places)
+    return _looks_like_a_file(key, text) and _leads_out(text, places)
+
+
+def _entry_leads_out(text: str, places: list[Path]) -> bool:
+    """Of a file, folder or pattern that `dataset.splits` names, below dataset.path unless it is absolute."""
+    path = Path(text).expanduser()
+    return ".." in path.parts or (path.is_absolute() and not _within(path.resolve(), places))
 
 
 def _looks_like_a_file(key: str, text: str) -> bool:

@@ -32,6 +32,9 @@ class Parallel:
     ) -> None:
         check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
+        for name, suffix in (("source_suffix", source_suffix), ("target_suffix", target_suffix)):
+            if "/" in suffix:
+                raise UserError(f"dataset.{name}={suffix}", "must be the end of a file's name, without a folder")
         if source_suffix == target_suffix:
             raise UserError("dataset.target_suffix", f"must differ from dataset.source_suffix={source_suffix}")
         self.suffixes = source_suffix, target_suffix
