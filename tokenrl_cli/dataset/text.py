@@ -11,6 +11,7 @@ from typing import Literal
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.ranges import Count, CountOrNone, Probability
 
 WORD = re.compile(r"\S+")
 
@@ -32,12 +33,12 @@ class Text:
         path: str,
         splits: dict[str, str | list[str]],
         shares: dict[str, float],
-        piece_words: int,
+        piece_words: CountOrNone,
         blank_lines: bool,
-        prompt_words: int,
-        rl_share: float,
+        prompt_words: CountOrNone,
+        rl_share: Probability,
         rl_split: str | None,
-        max_source_length: int,
+        max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
