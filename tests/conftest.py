@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from absl import logging  # rouge-score brings it
 from hydra._internal.hydra import Hydra
 from hypothesis import HealthCheck, settings
@@ -18,3 +21,18 @@ settings.load_profile("busy")
 
 # Hydra composes every config twice, the first time only to look whether hydra.mode was given, which no test does.
 Hydra.get_mode = lambda self, config_name, overrides: None
+
+
+@pytest.fixture(autouse=True)
+def nothing_imported_stays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Modules of the user's that a test wrote and imported are gone after it, and so is what it put on the path.
+
+    Another test may write a module of the same name elsewhere; it would get this one.
+    """
+    modules, path = set(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    base = tmp_path_factory.getbasetemp()
+    for name in set(sys.modules) - modules:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(base):
+            del sys.modules[name]
