@@ -42,17 +42,17 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
 
 from tests.presets import PRESETS, composed, targets
 from tests.running import TINY
-from tokenrl_cli import assemble
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
-from tokenrl_cli.batching import evaluation_batches
-from tokenrl_cli.build import build
 from tokenrl_cli.cli import status
+from tokenrl_cli.config.build import build
+from tokenrl_cli.data.batching import evaluation_batches
+from tokenrl_cli.episodes.sampling import Decoding, generate, logprobs_of
 from tokenrl_cli.interfaces import Algorithm, Batch, Rollout
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
 from tokenrl_cli.report.results import peak_memory_mb
-from tokenrl_cli.sampling import Decoding, generate, logprobs_of
-from tokenrl_cli.train import Task
+from tokenrl_cli.run import assembly
+from tokenrl_cli.run.loop import Task
 
 LIMIT, SPARE = 360.0, 15.0  # seconds of the whole, and of what is kept back to stop and to write
 MODELS = {
@@ -280,7 +280,7 @@ def compared(proof: Proof, folder: Path, model: str, name: str) -> list[str]:
 
 def difference(one: Path, other: Path) -> list[str]:
     """Names of the tensors and numbers that differ, bit for bit, between the last checkpoints of two runs."""
-    from tokenrl_cli import checkpoint
+    from tokenrl_cli.run import checkpoint
 
     first, second = (checkpoint.load(checkpoint.find(run, ("last",))) for run in (one, other))
     if first.step != second.step:
@@ -319,8 +319,8 @@ def task_and_model(name: str, device: torch.device, precision: torch.dtype) -> t
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(composed((*NO_MODEL, *MODELS[name])), resolve=True)
-    task = assemble.task_of(config, [], device, precision, config["seed"], None)
-    model = assemble.model_of(config, [], task).eval()
+    task = assembly.task_of(config, [], device, precision, config["seed"], None)
+    model = assembly.model_of(config, [], task).eval()
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -383,7 +383,7 @@ def rounded(largest_and_mean: tuple[float, float]) -> dict[str, float]:
 
 def no_tf32(proof: Proof) -> Numbers:
     """float32 means float32, once the command has chosen its device."""
-    assemble.device_of(proof.device.type)
+    assembly.device_of(proof.device.type)
     found = {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32}
     if proof.device.type == "cuda" and any(found.values()):
         raise Failure("TF32 is on", found)

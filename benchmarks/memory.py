@@ -28,9 +28,9 @@ from torch import nn
 sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
 
 from tests.presets import preset
+from tokenrl_cli.episodes.sampling import Samples, recite, rollout_of
 from tokenrl_cli.interfaces import SAMPLED, Batch, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
-from tokenrl_cli.sampling import Samples, recite, rollout_of
 
 V, B, T = 32_000, 64, 32
 TENSOR = B * T * V * 4  # bytes

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli import assemble, checkpoint
 from tokenrl_cli.interfaces import Evaluation
-from tokenrl_cli.train import evaluate
+from tokenrl_cli.run import assembly, checkpoint
+from tokenrl_cli.run.loop import evaluate
 
 DECODINGS = {
     "greedy": {"temperature": 0.0, "beam_size": 1},
@@ -38,9 +38,9 @@ def evaluated(
     saved = checkpoint.load(checkpoint.find(folder, (link,)))
     if reward is not None:
         saved = replace(saved, config=saved.config | {"reward": reward})
-    device = assemble.device_of("cpu")
-    precision = assemble.precision_of("fp32")
-    task = assemble.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)
-    policy = assemble.policy_of(saved, saved.config, [], task)
+    device = assembly.device_of("cpu")
+    precision = assembly.precision_of("fp32")
+    task = assembly.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)
+    policy = assembly.policy_of(saved, saved.config, [], task)
     decoding = replace(task.decoding, **DECODINGS[decode])  # type: ignore[arg-type]
     return evaluate(policy, task, "test", 0, 128, decoding, "eval", saved.step)

@@ -27,13 +27,13 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the world of the tests
 
 from tests.presets import preset
 from tests.world import RECORDED, Letters, TableReward, TabularPolicy, batch_of, exact_gradient
-from tokenrl_cli import assemble, checkpoint
 from tokenrl_cli.algorithm.parts import ValueHead
-from tokenrl_cli.batching import Batching
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.data.batching import Batching
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Batch, Reward
-from tokenrl_cli.scoring import judge
+from tokenrl_cli.run import assembly, checkpoint
 
 NAMES = ("reinforce", "reinforce_pp", "scst", "rloo", "grpo", "dr_grpo", "dapo", "mrt", "a2c", "ppo", "vine")
 ALIKE = "epochs=1 minibatches=1 kl_coef=0 kl_loss_coef=0 nll_mix=0 samples_per_source=4 overlong_share=0".split()
@@ -100,14 +100,14 @@ def on_grammar(count: int, out: Path) -> dict[str, Any]:
     folder = out / "warm_start"
     run(folder, "model=lstm", "reward=bleu", "trainer.steps=0", "seed=1", quiet=True)
     saved = checkpoint.load(checkpoint.find(folder, ("warm_start",)))
-    cpu = assemble.device_of("cpu")
-    task = assemble.task_of(saved.config, [], cpu, torch.float32, saved.config["seed"], saved.tokenizer_dir)
+    cpu = assembly.device_of("cpu")
+    task = assembly.task_of(saved.config, [], cpu, torch.float32, saved.config["seed"], saved.tokenizer_dir)
     limit = task.decoding.max_length
     batching = Batching(task.dataset, "train", 16, task.source_tokenizer, task.tokenizer, limit, task.seed)
     rows: dict[str, Any] = {}
     for name in NAMES:
         for credit, spread in CREDITS.items():
-            model = assemble.model_of(saved.config, [], task)
+            model = assembly.model_of(saved.config, [], task)
             checkpoint.restore(model, saved)
             algorithm = preset(name, model, task.tokenizer, limit, *(f"algorithm.{word}" for word in ALIKE))
             algorithm.tokenizer = task.tokenizer

@@ -137,13 +137,13 @@ def registered() -> bool:
 
 
 def main(commands: list[str]) -> int:
-    from tokenrl_cli import assemble
     from tokenrl_cli.cli import status
+    from tokenrl_cli.run import assembly
 
     if not registered():
         print("this torch knows no device written in Python")
         return 77
-    assemble.device_of = lambda name: torch.device(f"{NAME}:0")
+    assembly.device_of = lambda name: torch.device(f"{NAME}:0")
     failed = 0
     for command in commands:
         with Everywhere():

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokenrl_cli.build import build
+from tokenrl_cli.config.build import build
+from tokenrl_cli.config.ranges import Positive
 from tokenrl_cli.interfaces import Reward, Texts
-from tokenrl_cli.ranges import Positive
 
 VALUE = 3
 

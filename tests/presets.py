@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from tokenrl_cli.build import build
+from tokenrl_cli.config.build import build
 from tokenrl_cli.interfaces import Algorithm, Tokenizer
 
 CONF = Path(__file__).parents[1] / "conf"

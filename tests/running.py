@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli import checkpoint
 from tokenrl_cli.cli import status
+from tokenrl_cli.run import checkpoint
 
 TINY = [
     "dataset=reverse",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.toys import FunctionPolicy, anything, chi_squared
-from tokenrl_cli.sampling import Decoding, Samples, _choose, distribution, generate
+from tokenrl_cli.episodes.sampling import Decoding, Samples, _choose, distribution, generate
 
 PLAIN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0, "forbidden": []}
 SETTINGS: list[dict[str, Any]] = [

@@ -13,8 +13,8 @@ import torch
 from tests.presets import PRESETS
 from tests.running import TINY
 from tests.test_readme import FILES
-from tokenrl_cli import assemble
 from tokenrl_cli.algorithm.parts import differentiable
+from tokenrl_cli.run import assembly
 
 ROOT = Path(__file__).parents[1]
 FEW = ["trainer.warm_start_steps=1", "trainer.steps=2", "trainer.eval_every=2", "trainer.eval_examples=4"]
@@ -105,5 +105,5 @@ def test_a_recurrent_layer_takes_a_gradient_in_evaluation_mode_and_drops_nothing
 def test_float32_is_float32_on_a_gpu_whichever_command_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert assemble.device_of("auto") == torch.device("cuda")
+    assert assembly.device_of("auto") == torch.device("cuda")
     assert not torch.backends.cudnn.allow_tf32

@@ -13,34 +13,21 @@ import pytest
 import yaml
 
 import tokenrl_cli
-from tokenrl_cli.build import PACKAGE, RUNTIME, check, is_block, locate
 from tokenrl_cli.commands.list import listed
-from tokenrl_cli.recipes import BRINGS, about, brought, choices, conf_dir, groups, options, roots
-from tokenrl_cli.typecheck import parameters_of
+from tokenrl_cli.config.build import PACKAGE, RUNTIME, check, is_block, locate
+from tokenrl_cli.config.options import BRINGS, about, brought, choices, conf_dir, groups, options, roots
+from tokenrl_cli.config.types import parameters_of
 
 HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
-    ("", "interfaces", "build", "typecheck", "ranges", "limits", "streams", "recipes", "copies", "imports", "answers")
-    + ("lent", "lines", "words", "directory", "records", "writing"),
-    ("functional", "metrics", "grammar", "lexicon", "ceiling", "walks"),
-    (
-        "sampling",
-        "beam",
-        "replay",
-        "scoring",
-        "guests",
-        "rehearsal",
-        "optim",
-        "batching",
-        "encoding",
-        "unread",
-        "splits",
-    ),
+    ("", "interfaces", "streams", "config", "usercode", "files", "directory"),
+    ("functional", "metrics", "tasks"),
+    ("parallel", "optim", "data", "episodes"),
     GROUPS,
-    ("checkpoint", "report"),
-    ("train", "recorder", "assemble"),
-    ("commands", "arguments", "continuation", "outside", "explain", "faults", "completion"),
+    ("report",),
+    ("run",),
+    ("commandline", "commands"),
     ("cli", "__main__"),
 )
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
@@ -109,7 +96,7 @@ def test_modules_of_one_floor_do_not_import_in_a_circle() -> None:
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
 def test_only_the_command_knows_hydra(file: Path) -> None:
-    if part_of(name_of(file)) not in ("cli", "commands"):
+    if part_of(name_of(file)) not in ("cli", "commands", "commandline"):
         assert not [name for name in imports_of(file) if name.split(".")[0] in ("hydra", "hydra_plugins")]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.reward.said import texts
 from tests.running import tokenrl
-from tokenrl_cli.recipes import options, roots
+from tokenrl_cli.config.options import options, roots
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.error_rate import ErrorRate
 

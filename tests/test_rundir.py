@@ -15,7 +15,7 @@ import yaml
 
 from tests.running import TINY, lines, tokenrl, train, weights
 from tokenrl_cli import directory
-from tokenrl_cli.continuation import CONFIG
+from tokenrl_cli.commandline.continuation import CONFIG
 
 Capture = pytest.CaptureFixture[str]
 SHORT = ["trainer.warm_start_steps=3", "trainer.steps=3", "trainer.checkpoint_every=1", "trainer.eval_every=3",
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
     [("stage", "other"), ("step", -1), ("best", {}), ("findings", [1]), ("window", {"a": ["x"]}), ("journal", {})],
 )
 def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys: Capture) -> None:
-    from tokenrl_cli.checkpoint import _seal
+    from tokenrl_cli.run.checkpoint import _seal
 
     folder = run / "checkpoints" / "000006"
     state = json.loads((folder / "state.json").read_text())
@@ -193,7 +193,7 @@ def test_data_outside_are_read_only_if_they_are_named_again(
     """And a relative path that is missing is named with the folder that the run was started in."""
     secret = tmp_path / "secret"
     secret.mkdir()
-    from tokenrl_cli.checkpoint import _seal
+    from tokenrl_cli.run.checkpoint import _seal
 
     block: dict[str, Any] = {"_target_": "tokenrl_cli.dataset.jsonl.Jsonl", "reverse": False, "overlong": "truncate"}
     block |= {"splits": {}, "rl_share": 0.0, "rl_split": None}

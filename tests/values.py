@@ -14,9 +14,9 @@ from tokenrl_cli.algorithm.experience import Drawn
 from tokenrl_cli.algorithm.parts import move
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import SAMPLED, Rollout
-from tokenrl_cli.sampling import rollout_of
-from tokenrl_cli.scoring import judge
 
 CREDITS = {"terminal": Terminal(), "delta": Delta()}
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.episodes.sampling import Samples
 from tokenrl_cli.interfaces import Batch, ModelOutput, Rollout, Texts
-from tokenrl_cli.sampling import Samples
 
 WORLD = json.loads((Path(__file__).parent / "oracle_world.json").read_text())
 EOS, LENGTH = WORLD["EOS"], WORLD["L"]

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tokenrl_cli import __version__
-from tokenrl_cli.arguments import Arguments, parse
-from tokenrl_cli.build import hint
+from tokenrl_cli.commandline.arguments import Arguments, parse
+from tokenrl_cli.config.build import hint
 from tokenrl_cli.interfaces import UserError
 
 COMMANDS = {  # name -> what it does; each is a module of commands/
@@ -90,7 +90,7 @@ def dispatch(arguments: Arguments) -> None:
     if "--version" in arguments.flags:
         print(f"tokenrl {__version__}")
     elif "--shell-completion" in arguments.flags:
-        from tokenrl_cli.completion import complete
+        from tokenrl_cli.commandline.completion import complete
 
         complete(arguments, list(COMMANDS), PRIMARY, _hydra)
     elif command is None and not arguments.rest:
@@ -129,7 +129,7 @@ def overview() -> str:
 
 
 def _run(arguments: Arguments) -> None:
-    from tokenrl_cli.continuation import one_directory, resumed
+    from tokenrl_cli.commandline.continuation import one_directory, resumed
 
     try:
         os.getcwd()
@@ -168,7 +168,7 @@ def _module(command: str) -> Any:
 def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
     """Composes the config and runs the command's task on it, or shows what was asked for. `primary` is the config to
     start from where it is not the command's own."""
-    from tokenrl_cli.recipes import conf_dir, roots
+    from tokenrl_cli.config.options import conf_dir, roots
 
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
@@ -181,8 +181,8 @@ def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
 
             hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
     except (Failed, Exception) as raised:
-        from tokenrl_cli.explain import explained
-        from tokenrl_cli.faults import before_the_work, of_the_machine
+        from tokenrl_cli.commandline.explanations import explained
+        from tokenrl_cli.commandline.mistakes import before_the_work, of_the_machine
 
         error = raised.error if isinstance(raised, Failed) else raised
         if not isinstance(raised, Failed) and (mistake := of_the_machine(error, _place(arguments))):
@@ -208,7 +208,7 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
         try:
             return task(config)
         except (Exception, SystemExit) as error:
-            from tokenrl_cli.faults import mistake
+            from tokenrl_cli.commandline.mistakes import mistake
 
             found = error if isinstance(error, UserError) else mistake(error, *_surroundings(arguments, config))
             if isinstance(error, SystemExit) and found is None:
@@ -235,7 +235,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from tokenrl_cli.continuation import go_on
+    from tokenrl_cli.commandline.continuation import go_on
 
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -287,7 +287,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from tokenrl_cli.continuation import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
+    from tokenrl_cli.commandline.continuation import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
 
     shown = not arguments.runs  # then nothing is made on disk
     OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Count, CountOrNone, Fraction, Gt, Le, Positive, Probability, Weight
 from tokenrl_cli.interfaces import Finding, UserError
-from tokenrl_cli.ranges import Count, CountOrNone, Fraction, Gt, Le, Positive, Probability, Weight
 
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 

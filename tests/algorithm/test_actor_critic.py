@@ -27,9 +27,9 @@ from tests.world import (
 from tokenrl_cli import optim
 from tokenrl_cli.algorithm.actor_critic import ActorCritic
 from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.episodes.sampling import concatenate, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Rollout
-from tokenrl_cli.sampling import concatenate, rollout_of
-from tokenrl_cli.scoring import judge
 
 
 def algorithm(**changes: Any) -> ActorCritic:

@@ -26,11 +26,11 @@ from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, ValueHead
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, normalisation, schedules, surrogates
 from tokenrl_cli.functional.returns import lambda_returns, overlong_penalty
 from tokenrl_cli.functional.value import explained_variance, value_error
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.scoring import judge
 
 CREDITS = pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
 

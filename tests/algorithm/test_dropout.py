@@ -13,9 +13,9 @@ from tests.algorithm.test_actor_critic import algorithm as actor_critic
 from tests.presets import PRESETS, preset
 from tests.world import RECORDED, Letters, TableReward, TabularPolicy, TabularState, batch_of
 from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import schedules
 from tokenrl_cli.interfaces import ModelOutput
-from tokenrl_cli.scoring import judge
 
 SUPERVISED = ("gold", "gold_s", "mle", "raml")
 

@@ -25,10 +25,10 @@ from tests.world import (
 from tokenrl_cli.algorithm.mle import Mle
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, normalisation, schedules
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout
-from tokenrl_cli.sampling import Decoding, concatenate, generate, recite, rollout_of
-from tokenrl_cli.scoring import judge
 
 TARGET = [1, 2, EOS]  # the demonstration of every source of `batch_of`
 

@@ -20,11 +20,11 @@ from tests.world import RECORDED, Letters, TableReward, TabularPolicy, World, an
 from tokenrl_cli.algorithm.parts import Continuations
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import concatenate, distribution, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, kl
 from tokenrl_cli.functional.returns import lambda_returns
 from tokenrl_cli.interfaces import CONTINUATION, SAMPLED, Rollout, UserError
-from tokenrl_cli.sampling import concatenate, distribution, rollout_of
-from tokenrl_cli.scoring import judge
 
 WAYS: dict[str, dict[str, Any]] = {
     "cold": {"temperature": 0.5},

@@ -12,9 +12,9 @@ import torch
 from tests.toys import chi_squared
 from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.ocd import Ocd
+from tokenrl_cli.episodes.sampling import rollout_of
 from tokenrl_cli.interfaces import SAMPLED
 from tokenrl_cli.metrics.edits import completion_values
-from tokenrl_cli.sampling import rollout_of
 
 REFERENCE = np.array([[1, 2]])  # batch_of demonstrates "ab"
 

@@ -29,10 +29,10 @@ from tests.world import (
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
 from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Texts
-from tokenrl_cli.sampling import rollout_of
-from tokenrl_cli.scoring import judge
 
 CREDITS = pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
 WIDE = {"clip_low": 1.0, "clip_high": 1e9}

@@ -26,11 +26,11 @@ from tokenrl_cli.algorithm.parts import MovingAverage, NoCritic
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import concatenate, generate, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, schedules, surrogates
 from tokenrl_cli.functional.returns import held_to_go
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
-from tokenrl_cli.sampling import concatenate, generate, rollout_of
-from tokenrl_cli.scoring import judge
 
 TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
 

@@ -25,10 +25,10 @@ from tests.world import (
     samples_of,
 )
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
 from tokenrl_cli.interfaces import SAMPLED
-from tokenrl_cli.sampling import rollout_of
-from tokenrl_cli.scoring import judge
 
 REWARDS = torch.tensor(WORLD["rewards"], dtype=torch.float64)
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}

@@ -26,11 +26,11 @@ from tokenrl_cli.algorithm.parts import Continuations, MovingAverage, ValueHead
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient, Weighted
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import concatenate, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, normalisation, schedules, surrogates
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
-from tokenrl_cli.sampling import concatenate, rollout_of
-from tokenrl_cli.scoring import judge
 
 SAID = [[1, 0], [2, 1, 0], [1, 2, 2], [0], [2, 2, 0], [2, 0]]
 

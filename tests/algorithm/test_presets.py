@@ -15,9 +15,9 @@ from tests.running import lines, tokenrl, train, weights
 from tests.world import RECORDED, Capture, Letters, TableReward, TabularPolicy, batch_of
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Credit, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
-from tokenrl_cli.scoring import judge
 
 TOKENIZER = Letters()
 SAMPLING = {  # a cut goes with no k3 in the loss

@@ -13,11 +13,11 @@ from tests.algorithm.test_policy_gradient import algorithm_with
 from tests.world import EOS, RECORDED, Capture, Letters, TableReward, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.raml import Raml
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages
 from tokenrl_cli.functional.demonstrations import replaced_share
 from tokenrl_cli.interfaces import SAMPLED
-from tokenrl_cli.sampling import rollout_of
-from tokenrl_cli.scoring import judge
 
 TEXTS = [[first, second, EOS] for first in (1, 2) for second in (1, 2)]  # of the length of the demonstration, 1 2
 

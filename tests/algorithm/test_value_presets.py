@@ -22,10 +22,10 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
+from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Credit, Rollout, UserError
 from tokenrl_cli.optim import gradient_step
-from tokenrl_cli.sampling import Decoding, generate, rollout_of
-from tokenrl_cli.scoring import judge
 
 CLASSES = ("Dqn", "SoftQ", "PathConsistency", "Ilql")
 VALUES = [name for name in PRESETS if targets(name).rsplit(".", 1)[-1] in CLASSES]

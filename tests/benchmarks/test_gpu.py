@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.gpu import ON_CPU, Failure, Proof, difference, gap, line, prove, same_bits, summary, within
-from tokenrl_cli import checkpoint
+from tokenrl_cli.run import checkpoint
 
 
 def proof(folder: Path, limit: float = 300.0) -> Proof:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.running import TINY, tokenrl
-from tokenrl_cli.recipes import conf_dir
+from tokenrl_cli.config.options import conf_dir
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.running import TINY, lines, tokenrl, train
-from tokenrl_cli.splits import kept_for_rl
+from tokenrl_cli.data.splits import kept_for_rl
 
 SMALL = [each for each in TINY if not each.startswith(("dataset", "reward", "trainer.monitor"))]
 NO_METRICS = ["~metrics.bleu", "~metrics.chrf"]

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from tests.test_house import composed
-from tokenrl_cli.build import _value, build, check, locate, parameter_slot
 from tokenrl_cli.commands.keys import Eval, Generate
 from tokenrl_cli.commands.validate import Vocabulary, require_valid
+from tokenrl_cli.config.build import _value, build, check, locate, parameter_slot
+from tokenrl_cli.config.options import conf_dir, options
+from tokenrl_cli.config.types import parameters_of
 from tokenrl_cli.interfaces import Algorithm, Model, Reward, UserError
-from tokenrl_cli.recipes import conf_dir, options
-from tokenrl_cli.typecheck import parameters_of
 
 ODD = (-1, 0, 1e30, math.nan, "", None, [], {})
 HUGE = 10**18

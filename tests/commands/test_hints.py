@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from tests.running import tokenrl
 from tokenrl_cli.commands import hints
-from tokenrl_cli.recipes import conf_dir, options, roots
+from tokenrl_cli.config.options import conf_dir, options, roots
 
 Capture = pytest.CaptureFixture[str]
 RATES = "'algorithm.optimizer.lr' of RL or 'warm_start.optimizer.lr' of the warm start"

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from tests.running import tokenrl
 from tokenrl_cli.commands.list import hung
-from tokenrl_cli.recipes import about, choices, conf_dir, groups, options, parts, roots
+from tokenrl_cli.config.options import about, choices, conf_dir, groups, options, parts, roots
 
 Capture = pytest.CaptureFixture[str]
 EVERY = [(group, name) for group in groups(roots(None)) for name in options(roots(None), group)]

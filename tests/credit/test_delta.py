@@ -12,13 +12,13 @@ from tests.credit.toy import EOS, Merges, every_text, rollout_from, to_go
 from tests.reward.said import texts
 from tests.world import REWARDS, SEQUENCES, WORLD, TabularPolicy, batch_of, exact_gradient
 from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Reward
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
 from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.rouge import Rouge
-from tokenrl_cli.scoring import judge
 
 WORLDS = [(["a", "b", "ab", " "], "ab b"), (["5", ".", "3", " "], "5.3")]
 METRICS: list[Reward] = [

@@ -14,11 +14,11 @@ from tests.reward.said import texts
 from tests.world import SEQUENCES, WORLD, Letters, TabularPolicy, batch_of, exact_gradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.delta_optimal import DeltaOptimal
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.error_rate import ErrorRate
-from tokenrl_cli.scoring import judge
 
 WORDS = Merges([" a", " b", " c"])
 REFERENCE = "a b a c"

@@ -8,9 +8,9 @@ import torch
 from tests.credit.toy import Merges, rollout_from
 from tests.world import batch_of
 from tokenrl_cli.credit.token import Token
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Texts, UserError
 from tokenrl_cli.reward.exact_match import ExactMatch
-from tokenrl_cli.scoring import judge
 
 TOKENIZER = Merges(["a", "b"])
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.world import batch_of
+from tokenrl_cli.episodes.sampling import Samples, rollout_of
 from tokenrl_cli.interfaces import SAMPLED, Batch, Rollout
-from tokenrl_cli.sampling import Samples, rollout_of
 
 EOS = 0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tokenrl_cli.dataset.grammar import Grammar, split_of
-from tokenrl_cli.grammar import Meaning, english, translations
+from tokenrl_cli.tasks.grammar import Meaning, english, translations
 
 
 def grammar(**changes: Any) -> Grammar:

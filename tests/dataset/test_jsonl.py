@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.data import real
+from tests.real_data import real
 from tokenrl_cli.dataset.jsonl import Jsonl
 from tokenrl_cli.interfaces import Dataset, Example, UserError
 

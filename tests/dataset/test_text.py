@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data import real
+from tests.real_data import real
 from tokenrl_cli.dataset.text import Text
 from tokenrl_cli.interfaces import Dataset, Divided, Example, NamedSplits, UserError
 

@@ -13,7 +13,7 @@ import pytest
 from tokenrl_cli.dataset.walks import Walks
 from tokenrl_cli.interfaces import Dataset, Texts, UserError
 from tokenrl_cli.reward.walk import Walk
-from tokenrl_cli.walks import Graph, draw
+from tokenrl_cli.tasks.walks import Graph, draw
 
 SMALL = Graph(((1, 2), (0, 3), (1, 3), (2, 4), (4, 3)), 0, 4)
 

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from tokenrl_cli.beam import beam_search
+from tokenrl_cli.episodes.beam import beam_search
+from tokenrl_cli.episodes.sampling import Decoding, generate
 from tokenrl_cli.interfaces import Model, UserError
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
 from tokenrl_cli.model.transformer import Transformer
-from tokenrl_cli.sampling import Decoding, generate
 
 
 class Tokens:

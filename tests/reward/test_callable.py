@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from tests.reward.said import texts
-from tokenrl_cli.build import build, check
+from tokenrl_cli.config.build import build, check
+from tokenrl_cli.episodes.scoring import name_of
 from tokenrl_cli.interfaces import Reward, UserError
 from tokenrl_cli.reward.callable import UserFunction
-from tokenrl_cli.scoring import name_of
 
 HERE = __name__
 ROWS = [("a", ["A", "B"]), ("bb", ["C"]), ("ccc", ["D"])]
@@ -419,7 +419,7 @@ import os
 from os import system
 import numpy as np
 from tokenrl_cli.reward.length import *
-from tokenrl_cli.typecheck import describe
+from tokenrl_cli.config.types import describe
 
 def share(hypothesis, letter):
     return float(hypothesis.count(letter))
@@ -538,7 +538,7 @@ def test_a_reward_written_for_trl_works_as_it_is(ways: str, caplog: pytest.LogCa
         ("ways.of_many", "needs 'hypotheses', .* with reward.batched=true"),
         ("ways.logs", "needs 'log_metric', .* TRL's log_metric is not here"),
         ("ways.judge.__call__", "'__call__' is private"),
-        ("tokenrl_cli.typecheck._read", "is of tokenrl_cli, must be of a module of your own"),
+        ("tokenrl_cli.config.types._read", "is of tokenrl_cli, must be of a module of your own"),
         ("os.system", "os is not in imports"),
         ("way.length", "way is not in imports"),
         ("length", "length is not in imports"),

@@ -8,8 +8,8 @@ from tests.credit.toy import EOS, Merges, rollout_from
 from tests.reward.said import texts
 from tests.world import batch_of
 from tokenrl_cli.credit.delta import Delta
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.reward.ended import Ended
-from tokenrl_cli.scoring import judge
 
 
 def test_it_says_whether_eos_was_chosen() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.reward.test_validity import MAN, WOMAN, texts
-from tokenrl_cli.ceiling import ceiling
-from tokenrl_cli.grammar import Meaning
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.gap_closed import GapClosed
+from tokenrl_cli.tasks.ceiling import ceiling
+from tokenrl_cli.tasks.grammar import Meaning
 
 
 def test_the_true_greedy_path_closes_nothing_and_the_best_translation_all() -> None:

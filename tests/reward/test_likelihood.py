@@ -12,9 +12,9 @@ import torch
 
 from tests.reward.said import texts
 from tests.running import lines, tokenrl, train, weights
-from tokenrl_cli.assemble import frozen_by
 from tokenrl_cli.interfaces import Frozen, Texts, UserError
 from tokenrl_cli.reward.likelihood import Likelihood
+from tokenrl_cli.run.assembly import frozen_by
 from tokenrl_cli.tokenizer.char import Char
 
 CPU = torch.device("cpu")

@@ -17,11 +17,11 @@ from tests.world import batch_of
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.credit.token import Token
+from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Texts, UserError
 from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.mixture import Mixture
-from tokenrl_cli.scoring import judge
 
 WER, EXACT = ErrorRate("words"), ExactMatch(False, True)
 TOKENIZER = Merges([" a", " b", " c"])

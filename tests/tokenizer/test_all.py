@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data import real
+from tests.real_data import real
+from tokenrl_cli.data.lines import well_formed
 from tokenrl_cli.interfaces import Tokenizer
-from tokenrl_cli.lines import well_formed
 from tokenrl_cli.tokenizer.bpe import Bpe
 from tokenrl_cli.tokenizer.char import Char
 from tokenrl_cli.tokenizer.word import Word

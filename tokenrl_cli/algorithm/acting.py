@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.parts import frozen_copy
+from tokenrl_cli.config.ranges import Count, Positive, Probability, Weight
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Model, ModelOutput, State
-from tokenrl_cli.ranges import Count, Positive, Probability, Weight
 
 Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import differentiable, frozen_copy, move, within
+from tokenrl_cli.config.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
+from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
@@ -19,8 +21,6 @@ from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.functional.value import explained_variance, last_steps, td_targets
 from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
-from tokenrl_cli.sampling import Decoding, generate, rollout_of
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import own_values
 from tokenrl_cli.algorithm.parts import asked, needs
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.value import conservative, n_step_targets
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer
 from tokenrl_cli.optim import Optimizer
-from tokenrl_cli.ranges import Count, Size, Weight
 
 
 class Dqn(ValueBased):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli import streams
+from tokenrl_cli.config.ranges import Count, Probability, Size, Weight
+from tokenrl_cli.episodes.replay import Replay
+from tokenrl_cli.episodes.sampling import concatenate
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, UserError
-from tokenrl_cli.ranges import Count, Probability, Size, Weight
-from tokenrl_cli.replay import Replay
-from tokenrl_cli.sampling import concatenate
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.parts import frozen_copy, within
+from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
+from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import ahead
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.ranges import Count, CountOrNone, Probability, Size, Weight
-from tokenrl_cli.sampling import recite
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Positive, Size, SizeOrNone
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Tokenizer, UserError
-from tokenrl_cli.ranges import Positive, Size, SizeOrNone
 
 Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own logits say of values [..., V]
 

@@ -12,13 +12,13 @@ from tokenrl_cli.algorithm.acting import Composed
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Level, own_values
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.config.ranges import Ge, Gt, Lt, Positive, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer
 from tokenrl_cli.optim import Optimizer
-from tokenrl_cli.ranges import Ge, Gt, Lt, Positive, Size, Weight
 
 
 class Ilql(ValueBased):

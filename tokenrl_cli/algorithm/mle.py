@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.config.ranges import Fraction, Size
+from tokenrl_cli.episodes.sampling import Decoding, generate, recite
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.ranges import Fraction, Size
-from tokenrl_cli.sampling import Decoding, generate, recite
 
 
 class Mle:

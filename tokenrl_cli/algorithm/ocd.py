@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.config.ranges import Positive, Size
+from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.optim import Optimizer, gradient_step
-from tokenrl_cli.ranges import Positive, Size
-from tokenrl_cli.sampling import Decoding, generate, rollout_of
 
 
 class Ocd:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Fraction, Positive, Size, Weight
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import value_error
 from tokenrl_cli.interfaces import CONTINUATION, Rollout, UserError
-from tokenrl_cli.ranges import Fraction, Positive, Size, Weight
 
 
 class MovingAverage:

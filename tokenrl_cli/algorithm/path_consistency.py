@@ -14,13 +14,13 @@ from tokenrl_cli.algorithm.heads import Level
 from tokenrl_cli.algorithm.parts import asked
 from tokenrl_cli.algorithm.priors import Reference, Uniform
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import closed, log_partition, one_token
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
-from tokenrl_cli.ranges import Positive, Size
 
 
 class Head:

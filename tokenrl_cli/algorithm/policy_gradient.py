@@ -24,6 +24,9 @@ from tokenrl_cli.algorithm.parts import (
     needs,
     within,
 )
+from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.config.types import methods_of
+from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import full, k1, k3
@@ -45,9 +48,6 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
-from tokenrl_cli.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
-from tokenrl_cli.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
-from tokenrl_cli.typecheck import methods_of
 
 # by how much the same log-probability may differ between one pass and step by step
 SAME = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5, torch.float16: 0.1}

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.mle import Mle
+from tokenrl_cli.config.ranges import Fraction, Positive, Size
 from tokenrl_cli.functional.demonstrations import replaced_share
 from tokenrl_cli.functional.schedules import never
 from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer
-from tokenrl_cli.ranges import Fraction, Positive, Size
 
 
 class Raml(Mle):

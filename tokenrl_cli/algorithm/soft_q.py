@@ -13,13 +13,13 @@ from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.heads import Logits
 from tokenrl_cli.algorithm.priors import Reference, Uniform
 from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import n_step_targets, soft_value
 from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer
-from tokenrl_cli.ranges import Positive, Size
 
 
 class SoftQ(ValueBased):

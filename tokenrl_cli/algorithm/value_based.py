@@ -13,10 +13,10 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.acting import Itself
 from tokenrl_cli.algorithm.experience import Drawn, Experience
 from tokenrl_cli.algorithm.parts import frozen_copy, move, within
+from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
-from tokenrl_cli.sampling import Decoding, concatenate, generate, recite, rollout_of
 
 
 class Exploration(Protocol):

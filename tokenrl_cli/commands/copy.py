@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tokenrl_cli.arguments import Arguments, override, typed
-from tokenrl_cli.build import hint
+from tokenrl_cli.commandline.arguments import Arguments, override, typed
+from tokenrl_cli.config.build import hint
+from tokenrl_cli.config.options import groups, options, roots
+from tokenrl_cli.files.writing import whole_bytes
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.recipes import groups, options, roots
-from tokenrl_cli.writing import whole_bytes
 
 
 def run(arguments: Arguments) -> None:

@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from tokenrl_cli import directory
 
 if TYPE_CHECKING:
-    from tokenrl_cli.checkpoint import Checkpoint
+    from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.interfaces import Evaluation, Finding
     from tokenrl_cli.report.terminal import Display
-    from tokenrl_cli.splits import Reader
-    from tokenrl_cli.train import Task
+    from tokenrl_cli.run.checkpoint import Checkpoint
+    from tokenrl_cli.run.loop import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
 COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
@@ -32,14 +32,14 @@ def run(config: DictConfig) -> float | None:
     `algorithm.beta` or `decode.beam_size` keeps all of it. So is the step of a checkpoint that is not the one that RUN
     stands for. The same evaluation again replaces itself, and none replaces another.
     """
-    from tokenrl_cli import assemble, checkpoint
-    from tokenrl_cli.build import check
     from tokenrl_cli.commands.keys import Eval, require_keys
+    from tokenrl_cli.config.build import check
+    from tokenrl_cli.data.splits import require_references, require_split
+    from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
-    from tokenrl_cli.splits import require_references, require_split
-    from tokenrl_cli.train import decoding_for, evaluate, sampling_findings
-    from tokenrl_cli.writing import require_room
+    from tokenrl_cli.run import assembly, checkpoint
+    from tokenrl_cli.run.loop import decoding_for, evaluate, sampling_findings
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Eval)
@@ -47,21 +47,21 @@ def run(config: DictConfig) -> float | None:
     out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
     require_room(out)
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({name: whole.get(name) for name in assemble.evaluated(whole, saved.state["stage"])}, plain["imports"])
+    check({name: whole.get(name) for name in assembly.evaluated(whole, saved.state["stage"])}, plain["imports"])
     refuse_strange_data(whole, saved.config)
-    assemble.use_threads(whole["trainer"]["threads"])
-    device = assemble.device_of(plain["device"])
-    precision = assemble.precision_of(plain["precision"])
+    assembly.use_threads(whole["trainer"]["threads"])
+    device = assembly.device_of(plain["device"])
+    precision = assembly.precision_of(plain["precision"])
     facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
-    task = assemble.task_of(*facts, learns=False)
+    task = assembly.task_of(*facts, learns=False)
     require_split(task.dataset, plain["split"])
-    assemble.sizes_of(task.dataset, [plain["split"]])
+    assembly.sizes_of(task.dataset, [plain["split"]])
     require_references(task.dataset, _readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
     if found:
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
-    policy = assemble.policy_of(saved, whole, plain["imports"], task)
+    policy = assembly.policy_of(saved, whole, plain["imports"], task)
     shown = display()
     try:
         split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
@@ -86,8 +86,8 @@ def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
     are not here. Raises UserError."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.continuation import given
-    from tokenrl_cli.outside import refuse_missing, refuse_unnamed
+    from tokenrl_cli.commandline.continuation import given
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
 
     read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
     refuse_unnamed(read, saved, given(HydraConfig.get().overrides.task))
@@ -96,8 +96,8 @@ def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
 
 def _readers(task: Task, split: str) -> list[Reader]:
     """What an evaluation reads references for."""
-    from tokenrl_cli.scoring import name_of
-    from tokenrl_cli.splits import Reader
+    from tokenrl_cli.data.splits import Reader
+    from tokenrl_cli.episodes.scoring import name_of
 
     found = [Reader(f"metrics.{name}", metric, split, f"~metrics.{name}") for name, metric in task.metrics.items()]
     reward = f"reward={name_of(task.reward)}"
@@ -119,8 +119,8 @@ def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> Non
 def unread(evaluation: Evaluation, task: Task) -> str:
     """What of the split the model did not get to read, in one line; "" where it read all. References are counted, too:
     of what is unknown there, `nll` and `perplexity` say little."""
-    from tokenrl_cli.encoding import Ragged, source_ids
-    from tokenrl_cli.unread import Unread, unknown_share
+    from tokenrl_cli.data.counts import Unread, unknown_share
+    from tokenrl_cli.data.encoding import Ragged, source_ids
 
     counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
     counts.add(Ragged(source_ids(task.source_tokenizer, evaluation.sources), counts.limit))
@@ -203,7 +203,7 @@ def _yaml(name: str) -> dict[str, Any]:
     """A file of conf/ as plain values."""
     import yaml
 
-    from tokenrl_cli.recipes import conf_dir
+    from tokenrl_cli.config.options import conf_dir
 
     found: dict[str, Any] = yaml.safe_load((conf_dir() / name).read_text("utf-8"))
     return found
@@ -221,9 +221,9 @@ def meant(folder: Path) -> Path | None:
 
 def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's config with the blocks of the command line in place of its own."""
-    from tokenrl_cli.assemble import STAGES
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.report.folders import differing
+    from tokenrl_cli.run.assembly import STAGES
 
     changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
     if asked.get("algorithm") and STAGES[stage] == "algorithm":
@@ -243,7 +243,7 @@ def write(
     Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
     where a bootstrap says nothing, and `findings` says why.
     """
-    from tokenrl_cli import writing
+    from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import plain
@@ -294,7 +294,7 @@ def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[st
 
 def _lines(path: Path, texts: list[str]) -> None:
     """A line break inside a text would shift every line after it."""
-    from tokenrl_cli import writing
-    from tokenrl_cli.lines import one_line
+    from tokenrl_cli.data.lines import one_line
+    from tokenrl_cli.files import writing
 
     writing.write(path, "".join(one_line(text) + "\n" for text in texts))

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from tokenrl_cli.assemble import Speech
+    from tokenrl_cli.data.counts import Unread
     from tokenrl_cli.interfaces import Dataset, Model
-    from tokenrl_cli.unread import Unread
+    from tokenrl_cli.run.assembly import Speech
 
 
 def run(config: DictConfig) -> None:
-    from tokenrl_cli import assemble, checkpoint
-    from tokenrl_cli.build import build, check
     from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
     from tokenrl_cli.commands.keys import Generate, require_keys
+    from tokenrl_cli.config.build import build, check
+    from tokenrl_cli.data.counts import Unread
+    from tokenrl_cli.data.lines import one_line
     from tokenrl_cli.interfaces import Dataset
-    from tokenrl_cli.lines import one_line
-    from tokenrl_cli.unread import Unread
+    from tokenrl_cli.run import assembly, checkpoint
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Generate)
@@ -36,12 +36,12 @@ def run(config: DictConfig) -> None:
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({name: whole[name] for name in assemble.speaking(whole, saved.state["stage"])}, plain["imports"])
-    assemble.use_threads(whole["trainer"]["threads"])
-    device = assemble.device_of(plain["device"])
-    precision = assemble.precision_of(plain["precision"])
-    task = assemble.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
-    policy = assemble.policy_of(saved, whole, plain["imports"], task)
+    check({name: whole[name] for name in assembly.speaking(whole, saved.state["stage"])}, plain["imports"])
+    assembly.use_threads(whole["trainer"]["threads"])
+    device = assembly.device_of(plain["device"])
+    precision = assembly.precision_of(plain["precision"])
+    task = assembly.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    policy = assembly.policy_of(saved, whole, plain["imports"], task)
     dataset = None
     if plain["split"] is not None:
         refuse_strange_data({"dataset": whole["dataset"], "data_root": plain["data_root"]}, saved.config)
@@ -66,8 +66,8 @@ def decoded(policy: Model, task: Speech, sources: list[str | None], part: int, u
     What of the sources the model does not get to read is counted in `unread`.
     """
     from tokenrl_cli import streams
-    from tokenrl_cli.batching import source_batch
-    from tokenrl_cli.train import episodes
+    from tokenrl_cli.data.batching import source_batch
+    from tokenrl_cli.run.loop import episodes
 
     given = [source for source in sources if source is not None]
     if not given:
@@ -82,8 +82,8 @@ def decoded(policy: Model, task: Speech, sources: list[str | None], part: int, u
 
 def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
     """The sources of a split, in its order."""
+    from tokenrl_cli.data.splits import require_split
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.splits import require_split
 
     require_split(dataset, split)
     size = dataset.size(split)
@@ -94,8 +94,8 @@ def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
 
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
     """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
+    from tokenrl_cli.data.lines import require_open
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.lines import require_open
 
     asked = {"input": path, "split": split, "samples": samples}
     given = [f"{key}={value}" for key, value in asked.items() if value is not None]
@@ -111,7 +111,7 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
     """The lines of the input, as they come, None for a blank one; or `samples` empty sources."""
-    from tokenrl_cli.lines import read_lines, standard_input
+    from tokenrl_cli.data.lines import read_lines, standard_input
 
     if samples is not None:
         return repeat("", samples)
@@ -121,8 +121,8 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
 
 def require_output(path: str | None) -> None:
     """Raises UserError or OSError, before anything is loaded, where the output could not be written."""
+    from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.writing import require_room
 
     if path is None:
         return
@@ -135,7 +135,7 @@ def require_output(path: str | None) -> None:
 
 def _sink(path: str | None) -> Any:
     """Standard output, or a file that has its name once all of it is written."""
-    from tokenrl_cli.writing import whole
+    from tokenrl_cli.files.writing import whole
 
     if path is None:
         return nullcontext(sys.stdout)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from tokenrl_cli.build import check
+from tokenrl_cli.config.build import check
+from tokenrl_cli.config.ranges import Count, CountOrNone, Size, Text
+from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
-from tokenrl_cli.ranges import Count, CountOrNone, Size, Text
-from tokenrl_cli.recorder import Trainer
-from tokenrl_cli.sampling import Decoding
+from tokenrl_cli.run.recorder import Trainer
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) 
     """The check of a whole config: its keys, its blocks, their types and ranges. Raises UserError."""
     known = {field.name for field in fields(schema)}
     if (unknown := next((key for key in config if key not in known), None)) is not None:  # +key=value
-        from tokenrl_cli.explain import unknown_key
-        from tokenrl_cli.recipes import conf_dir
+        from tokenrl_cli.commandline.explanations import unknown_key
+        from tokenrl_cli.config.options import conf_dir
 
         rest = {key: value for key, value in config.items() if key in known}
         raise unknown_key(str(unknown), rest, [conf_dir()], schema.__name__.lower())

@@ -7,11 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from tokenrl_cli.arguments import Arguments
-from tokenrl_cli.build import hint
+from tokenrl_cli.commandline.arguments import Arguments
+from tokenrl_cli.config.build import hint
+from tokenrl_cli.config.limits import limits, target_of
+from tokenrl_cli.config.options import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.limits import limits, target_of
-from tokenrl_cli.recipes import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 from tokenrl_cli.report.layout import cells, columns_of, wrapped
 
 FLAGS = """\

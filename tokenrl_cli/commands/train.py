@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
-    from tokenrl_cli.checkpoint import Checkpoint
-    from tokenrl_cli.recorder import Recorder
-    from tokenrl_cli.train import Stage
+    from tokenrl_cli.run.checkpoint import Checkpoint
+    from tokenrl_cli.run.loop import Stage
+    from tokenrl_cli.run.recorder import Recorder
 
 
 def run(config: DictConfig) -> float | None:
     """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.continuation import unused
+    from tokenrl_cli.commandline.continuation import unused
     from tokenrl_cli.directory import locked
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -33,13 +33,13 @@ def run(config: DictConfig) -> float | None:
 
 def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
     """The run of a resolved config, after all that can be said of it without a step."""
-    from tokenrl_cli import checkpoint
+    from tokenrl_cli.commandline.continuation import config_of, filled, given
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import construct, readers
-    from tokenrl_cli.continuation import config_of, filled, given
+    from tokenrl_cli.data.splits import require_references
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.outside import refuse_missing, refuse_unnamed
-    from tokenrl_cli.splits import require_references
+    from tokenrl_cli.run import checkpoint
 
     require_keys(plain, Train)
     saved = None
@@ -60,7 +60,7 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
 
 def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
     """What config.yaml of the run says: all that is true from now on, resolved but for where the data are."""
-    from tokenrl_cli.continuation import kept, require_plain
+    from tokenrl_cli.commandline.continuation import kept, require_plain
 
     record = kept(raw, plain) | {"resume": None, "fallback": False, "started_in": str(Path.cwd())}
     require_plain({key: value for key, value in record.items() if key != "started_in"}, "config")
@@ -68,9 +68,9 @@ def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep(run: Path, record: dict[str, Any]) -> None:
-    from tokenrl_cli.continuation import CONFIG
+    from tokenrl_cli.commandline.continuation import CONFIG
     from tokenrl_cli.directory import write
-    from tokenrl_cli.records import yaml_text
+    from tokenrl_cli.files.records import yaml_text
 
     write(run / CONFIG, yaml_text(record))
 
@@ -81,12 +81,12 @@ class Training:
     def __init__(
         self, config: dict[str, Any], run: Path, saved: Checkpoint | None, record: dict[str, Any], line: list[str]
     ) -> None:
-        from tokenrl_cli import assemble, checkpoint
-        from tokenrl_cli.continuation import go_on, refuse_changes
-        from tokenrl_cli.recorder import Recorder, Trainer, require_state
+        from tokenrl_cli.commandline.continuation import go_on, refuse_changes
+        from tokenrl_cli.episodes.scoring import reported
         from tokenrl_cli.report.journal import Journal
         from tokenrl_cli.report.terminal import display
-        from tokenrl_cli.scoring import reported
+        from tokenrl_cli.run import assembly, checkpoint
+        from tokenrl_cli.run.recorder import Recorder, Trainer, require_state
 
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.record, self.line, self.go_on = record, line, go_on(run, config)
@@ -98,15 +98,15 @@ class Training:
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]).expanduser(), ("best", "last")))
-        assemble.use_threads(self.trainer.threads)
-        device = assemble.device_of(self.trainer.device)
-        precision = assemble.precision_of(self.trainer.precision)
+        assembly.use_threads(self.trainer.threads)
+        device = assembly.device_of(self.trainer.device)
+        precision = assembly.precision_of(self.trainer.precision)
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         facts = (config, self.trust, device, precision, config["seed"], tokenizers)
-        self.task = assemble.task_of(*facts, splits=assemble.SPLITS)
+        self.task = assembly.task_of(*facts, splits=assembly.SPLITS)
         is_metric = config["reward"] in config["metrics"].values()
         self.trainer.check_monitors(reported(self.task.reward, self.task.metrics, is_metric))
-        self.model = assemble.model_of(config, self.trust, self.task)
+        self.model = assembly.model_of(config, self.trust, self.task)
         if self.origin is not None:
             checkpoint.restore(self.model, self.origin)
         if self.saved is None and self.origin is not None:
@@ -117,14 +117,14 @@ class Training:
 
     def _check_start(self, origin: Checkpoint) -> None:
         """Refuses to begin from the model of a policy that is more than its model."""
-        from tokenrl_cli import assemble
-        from tokenrl_cli.arguments import override
+        from tokenrl_cli.commandline.arguments import override
         from tokenrl_cli.interfaces import UserError
-        from tokenrl_cli.train import agree
+        from tokenrl_cli.run import assembly
+        from tokenrl_cli.run.loop import agree
 
         if not any(name.startswith("policy.") for name in origin.algorithm):
             return
-        policy = assemble.policy_of(origin, origin.config, self.trust, self.task)
+        policy = assembly.policy_of(origin, origin.config, self.trust, self.task)
         if not agree(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
             remedy = f"begin from what it began from, {override('init_from', str(before))}" if before.exists() else ""
@@ -135,15 +135,15 @@ class Training:
             )
 
     def run(self) -> float | None:
-        from tokenrl_cli import checkpoint
-        from tokenrl_cli.assemble import STAGES
         from tokenrl_cli.commands.facts import facts
+        from tokenrl_cli.data.counts import split_findings
         from tokenrl_cli.interfaces import UserError
         from tokenrl_cli.optim import NonFinite
-        from tokenrl_cli.recorder import Interrupted
-        from tokenrl_cli.rehearsal import differing_metrics
-        from tokenrl_cli.train import rehearse, sampling_findings
-        from tokenrl_cli.unread import split_findings
+        from tokenrl_cli.run import checkpoint
+        from tokenrl_cli.run.assembly import STAGES
+        from tokenrl_cli.run.loop import rehearse, sampling_findings
+        from tokenrl_cli.run.recorder import Interrupted
+        from tokenrl_cli.run.reward_check import differing_metrics
 
         found = rehearse(self.task, self._learns_from_rewards())
         found += sampling_findings(self.task, ("val", "test"))
@@ -184,7 +184,7 @@ class Training:
 
     def _learns_from_rewards(self) -> bool:
         """Whether a stage with steps has an algorithm that needs rewards."""
-        from tokenrl_cli.build import locate
+        from tokenrl_cli.config.build import locate
 
         steps = {"warm_start": self.trainer.warm_start_steps, "algorithm": self.trainer.steps}
         kinds: list[Any] = [locate(self.config[key]["_target_"], self.trust) for key, count in steps.items() if count]
@@ -192,25 +192,25 @@ class Training:
 
     def _stage(self, name: str, start: int, steps: int) -> Stage:
         """A stage from its first step, or from where the checkpoint left it."""
-        from tokenrl_cli import assemble
-        from tokenrl_cli.batching import Batching
+        from tokenrl_cli.data.batching import Batching
+        from tokenrl_cli.data.splits import drawn_by
         from tokenrl_cli.optim import horizon_findings
-        from tokenrl_cli.splits import drawn_by
-        from tokenrl_cli.train import Stage
+        from tokenrl_cli.run import assembly
+        from tokenrl_cli.run.loop import Stage
 
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
-        algorithm = assemble.algorithm_of(self.config, self.trust, task, self.model, name)
+        algorithm = assembly.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
         tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
         split, member = drawn_by(task.dataset, name)
         batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member)
-        schedule = (self.config[assemble.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
-        for finding in [*batching.findings(), *horizon_findings(assemble.STAGES[name], schedule, steps)]:
+        schedule = (self.config[assembly.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
+        for finding in [*batching.findings(), *horizon_findings(assembly.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)
         return Stage(name, algorithm, batching, start, start + steps)
 
     def _run(self, stage: Stage, done: int) -> None:
-        from tokenrl_cli.train import run_stage
+        from tokenrl_cli.run.loop import run_stage
 
         self.stage = stage.name
         if self.recorder.stopped is None and not self.recorder.over_budget():
@@ -219,8 +219,8 @@ class Training:
     def _warm_start(self) -> None:
         """Imitation. Ends with the weights of its best or of its last evaluation, as `trainer.warm_start_from` says;
         `warm_start` names that checkpoint from then on."""
-        from tokenrl_cli import checkpoint
         from tokenrl_cli.interfaces import Finding
+        from tokenrl_cli.run import checkpoint
 
         stage = self._stage("warm_start", 0, self.trainer.warm_start_steps)
         done = 0
@@ -247,7 +247,7 @@ class Training:
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
-        from tokenrl_cli.train import acting_policy, memory_findings
+        from tokenrl_cli.run.loop import acting_policy, memory_findings
 
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
@@ -265,10 +265,10 @@ class Training:
 
     def _finish(self, stage: Stage) -> float | None:
         """Warm start, final and best on test; what RL gained, with its interval; results.json and the table."""
-        from tokenrl_cli import assemble, checkpoint
         from tokenrl_cli.interfaces import Finding
         from tokenrl_cli.report.results import results
-        from tokenrl_cli.train import acting_policy
+        from tokenrl_cli.run import assembly, checkpoint
+        from tokenrl_cli.run.loop import acting_policy
 
         recorder = self.recorder
         if over := recorder.over_budget():
@@ -276,7 +276,7 @@ class Training:
         rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}
         for name in ("warm_start", "best"):
             saved = checkpoint.load(self.directory / "checkpoints" / name)
-            policy = assemble.policy_of(saved, self.config, self.trust, self.task)
+            policy = assembly.policy_of(saved, self.config, self.trust, self.task)
             rows[name] = recorder.evaluate(policy, "test", name, saved.step)
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
@@ -287,8 +287,8 @@ class Training:
 
 def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     """What to type when a run is finished, to be pasted as it is. Generating reads none of its data."""
-    from tokenrl_cli.arguments import override, typed
-    from tokenrl_cli.outside import carried
+    from tokenrl_cli.commandline.arguments import override, typed
+    from tokenrl_cli.commandline.outside_data import carried
 
     ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
     return [typed("eval", ckpt, *carried(config)), typed("generate", ckpt, *carried(imports))]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.interfaces import Dataset
-    from tokenrl_cli.splits import Reader
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Demonstrated:
 
 
 def run(config: DictConfig) -> None:
-    from tokenrl_cli import checkpoint
-    from tokenrl_cli.assemble import SPLITS, sizes_of
-    from tokenrl_cli.build import build
+    from tokenrl_cli.config.build import build
+    from tokenrl_cli.data.splits import require_references
+    from tokenrl_cli.episodes.scoring import check_columns
     from tokenrl_cli.interfaces import Dataset
-    from tokenrl_cli.scoring import check_columns
-    from tokenrl_cli.splits import require_references
+    from tokenrl_cli.run import checkpoint
+    from tokenrl_cli.run.assembly import SPLITS, sizes_of
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     parts = require_valid(plain)
@@ -60,8 +60,8 @@ def run(config: DictConfig) -> None:
 
 def require_place(out: str | None) -> None:
     """Raises UserError or OSError where the directory of a run could not be made, or not written to."""
-    from tokenrl_cli.continuation import unused
-    from tokenrl_cli.writing import require_room
+    from tokenrl_cli.commandline.continuation import unused
+    from tokenrl_cli.files.writing import require_room
 
     place = Path(out or "outputs").expanduser()
     if out:
@@ -71,8 +71,8 @@ def require_place(out: str | None) -> None:
 
 def require_valid(config: dict[str, Any]) -> dict[str, Any]:
     """Raises UserError where a run of train's config could not begin. -> as `construct`."""
-    from tokenrl_cli.build import build
     from tokenrl_cli.commands.keys import Train, require_keys
+    from tokenrl_cli.config.build import build
     from tokenrl_cli.interfaces import Dataset
 
     require_keys(config, Train)
@@ -84,7 +84,11 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     """Every part but the data set once, around a tiny vocabulary, for constructors check what goes together. Networks
     of tokenrl's own have no memory here, so one of any size can be counted. -> the parts that may read references, by
     key: the reward, metrics.NAME, and the algorithms of both stages."""
-    from tokenrl_cli.assemble import (
+    from tokenrl_cli.config.build import build
+    from tokenrl_cli.episodes.sampling import Decoding
+    from tokenrl_cli.episodes.scoring import reported
+    from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
+    from tokenrl_cli.run.assembly import (
         device_of,
         frozen_by,
         precision_of,
@@ -92,11 +96,7 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
         require_room,
         without_memory,
     )
-    from tokenrl_cli.build import build
-    from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
-    from tokenrl_cli.recorder import Trainer
-    from tokenrl_cli.sampling import Decoding
-    from tokenrl_cli.scoring import reported
+    from tokenrl_cli.run.recorder import Trainer
 
     trust = config["imports"]
     trainer = Trainer(**config["trainer"])
@@ -129,9 +129,9 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
 def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> list[Reader]:
     """All of a run that may read references, with the splits that they are read of; `parts` as `construct` gives
     them."""
-    from tokenrl_cli.scoring import name_of
-    from tokenrl_cli.splits import Reader, drawn_by
-    from tokenrl_cli.train import OF_REFERENCES
+    from tokenrl_cli.data.splits import Reader, drawn_by
+    from tokenrl_cli.episodes.scoring import name_of
+    from tokenrl_cli.run.loop import OF_REFERENCES
 
     trainer, found = config["trainer"], []
     whole = parts["reward"]
@@ -168,7 +168,7 @@ def _kind(part: Any) -> str:
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
     """What every slot of the root is filled with."""
-    from tokenrl_cli.build import is_block
+    from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]
     metrics = [(f"metrics.{name}", block["_target_"]) for name, block in config["metrics"].items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenrl_cli import lines
+from tokenrl_cli.data import lines
 from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"

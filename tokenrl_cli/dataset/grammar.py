@@ -6,16 +6,17 @@ import hashlib
 from random import Random
 from typing import Literal
 
-from tokenrl_cli import grammar, streams
+from tokenrl_cli import streams
+from tokenrl_cli.config.ranges import Count
 from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example
-from tokenrl_cli.ranges import Count
+from tokenrl_cli.tasks import grammar
 
 SHARES = {"test": range(0, 1), "val": range(1, 2), "train": range(2, 20)}  # twentieths of all sources
 
 
 class Grammar:
-    """Sentences of `tokenrl_cli.grammar`, each with one translation drawn from its distribution.
+    """Sentences of `tokenrl_cli.tasks.grammar`, each with one translation drawn from its distribution.
 
     Example i is a pure function of (corpus_seed, split, i); `train` is unlimited. A digest of the source says which
     split it belongs to, so no source of val or test is ever trained on, whatever the corpus seed. Column `meaning`

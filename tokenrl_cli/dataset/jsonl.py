@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenrl_cli.config.ranges import Count, Probability, Text
+from tokenrl_cli.data.lines import json_object, shown
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.lines import json_object, shown
-from tokenrl_cli.ranges import Count, Probability, Text
 
 
 class Jsonl:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from tokenrl_cli.config.ranges import Count, Probability, Text
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.ranges import Count, Probability, Text
 
 
 class Parallel:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 import torch
 
 from tokenrl_cli import streams
+from tokenrl_cli.config.ranges import WIDE, Count, Ge, Le, Probability, Size
 from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.ranges import WIDE, Count, Ge, Le, Probability, Size
 
 TASKS: dict[str, Callable[[list[int]], list[int]]] = {
     "copy": list,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenrl_cli.build import hint
+from tokenrl_cli.config.build import hint
 from tokenrl_cli.dataset.files import REMEDY, find
 from tokenrl_cli.interfaces import UserError
 

@@ -8,10 +8,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+from tokenrl_cli.config.ranges import Count, CountOrNone, Probability
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.ranges import Count, CountOrNone, Probability
 
 WORD = re.compile(r"\S+")
 

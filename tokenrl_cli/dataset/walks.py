@@ -5,10 +5,11 @@ from __future__ import annotations
 from random import Random
 from typing import Annotated, Literal
 
-from tokenrl_cli import streams, walks
+from tokenrl_cli import streams
+from tokenrl_cli.config.ranges import Count, Ge, Le, Size
 from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example, UserError
-from tokenrl_cli.ranges import Count, Ge, Le, Size
+from tokenrl_cli.tasks import walks
 
 
 class Walks:

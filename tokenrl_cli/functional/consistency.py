@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokenrl_cli.ranges import Count
+from tokenrl_cli.config.ranges import Count
 
 
 def closed(values: Tensor, mask: Tensor, over: Tensor) -> Tensor:

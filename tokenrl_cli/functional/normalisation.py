@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokenrl_cli.ranges import Positive
+from tokenrl_cli.config.ranges import Positive
 
 EPSILON = 1e-6  # a standard deviation below it is none
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokenrl_cli.ranges import Probability
+from tokenrl_cli.config.ranges import Probability
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:

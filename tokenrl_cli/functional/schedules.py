@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tokenrl_cli.ranges import Count, CountOrNone, Positive, Probability
+from tokenrl_cli.config.ranges import Count, CountOrNone, Positive, Probability
 
 
 def all_tokens(step: int) -> float:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tokenrl_cli.files.writing import whole_bytes
 from tokenrl_cli.interfaces import CorpusScore, UserError
 from tokenrl_cli.metrics.aggregates import described, rebuilt
-from tokenrl_cli.writing import whole_bytes
 
 FORMAT = 1
 LARGEST = 2**53  # integers up to it are exact in float64

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
 from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
 from tokenrl_cli.model.transformer import check_width
-from tokenrl_cli.ranges import Fraction, Size
 
 
 @dataclass

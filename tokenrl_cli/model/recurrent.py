@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer
-from tokenrl_cli.ranges import Fraction, Size
 
 CELLS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 Memory = tuple[Tensor, ...]  # of one layer, each [1, B, D]: (h,) or (h, c)

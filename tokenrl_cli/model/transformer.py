@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
 from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
-from tokenrl_cli.ranges import Fraction, Size
 
 
 @dataclass

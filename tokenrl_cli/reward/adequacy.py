@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokenrl_cli.grammar import Content, Meaning, adequate, contents
+from tokenrl_cli.config.ranges import Size
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.ranges import Size
 from tokenrl_cli.reward.meaning import meanings
+from tokenrl_cli.tasks.grammar import Content, Meaning, adequate, contents
 
 
 class Adequacy:

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from tokenrl_cli.config.ranges import Order, Positive
 from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
 from tokenrl_cli.metrics.bleu import bleu, nearest_lengths
 from tokenrl_cli.metrics.corpus import library_score
 from tokenrl_cli.metrics.growth import Words
 from tokenrl_cli.metrics.ngrams import matches
-from tokenrl_cli.ranges import Order, Positive
 
 
 class Bleu:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tokenrl_cli.answers import named, number, plain, shown, writable
 from tokenrl_cli.interfaces import Scored, Texts, UserError
-from tokenrl_cli.lent import lent, same_numerics
 from tokenrl_cli.reward.calls import Asked, answer, asked, call, is_async, located, of_all, of_one, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
+from tokenrl_cli.usercode.isolation import lent, same_numerics
+from tokenrl_cli.usercode.values import named, number, plain, shown, writable
 
 TAKEN = ("mean", "std", "failed")  # what every reward, or this one, logs itself
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from tokenrl_cli.build import PACKAGE, hint
-from tokenrl_cli.copies import copied
-from tokenrl_cli.imports import file_of, holds, imported, loaded
+from tokenrl_cli.config.build import PACKAGE, hint
 from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.usercode.copies import copied
+from tokenrl_cli.usercode.modules import file_of, holds, imported, loaded
 
 Arguments = dict[str, Any]
 HARMLESS = (len, sum, max, min, any, all)  # of Python's own functions: a stranger may name them, too

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import numpy as np
 
+from tokenrl_cli.config.ranges import Ge, Le, Order
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.chrf import chrf
 from tokenrl_cli.metrics.corpus import library_score
 from tokenrl_cli.metrics.growth import Characters, Words
 from tokenrl_cli.metrics.ngrams import matches, totals
-from tokenrl_cli.ranges import Ge, Le, Order
 
 
 class Chrf:

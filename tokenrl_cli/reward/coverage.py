@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tokenrl_cli.config.ranges import Text
+from tokenrl_cli.data.words import in_word
 from tokenrl_cli.interfaces import Texts, UserError
-from tokenrl_cli.ranges import Text
-from tokenrl_cli.words import in_word
 
 
 class Coverage:

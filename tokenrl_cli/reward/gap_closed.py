@@ -6,12 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from tokenrl_cli.ceiling import Ceiling, ceiling, expected_bleu
-from tokenrl_cli.grammar import Meaning, translations
+from tokenrl_cli.config.ranges import Size
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.aggregates import Mean
-from tokenrl_cli.ranges import Size
 from tokenrl_cli.reward.meaning import meanings
+from tokenrl_cli.tasks.ceiling import Ceiling, ceiling, expected_bleu
+from tokenrl_cli.tasks.grammar import Meaning, translations
 
 
 class GapClosed:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.encoding import Ragged, source_ids
+from tokenrl_cli.config.ranges import Positive, Text
+from tokenrl_cli.data.encoding import Ragged, source_ids
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CorpusScore, Frozen, Texts, Tokenizer, UserError
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.ranges import Positive, Text
 
 ROWS = 256  # scored at once; logits [ROWS, T, V] are the largest tensor
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tokenrl_cli.episodes.scoring import per_text, scored
 from tokenrl_cli.interfaces import Part, ReadsReferences, Reward, Scored, Texts, UserError
-from tokenrl_cli.scoring import per_text, scored
 
 
 class Mixture:

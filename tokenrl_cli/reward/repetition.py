@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tokenrl_cli.config.ranges import Size
 from tokenrl_cli.interfaces import Texts
-from tokenrl_cli.ranges import Size
 
 
 class Repetition:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.walks import Graph
+from tokenrl_cli.tasks.walks import Graph
 
 parsed = lru_cache(64)(Graph.parse)
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tokenrl_cli.answers import writable
+from tokenrl_cli.usercode.values import writable
 
 Arguments = dict[str, Any]
 GRACE = 1.0  # seconds that an event loop gets, past the timeout, to report its own timeouts

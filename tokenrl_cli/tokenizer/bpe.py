@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
+from tokenrl_cli.config.ranges import Count, Size
+from tokenrl_cli.data.lines import well_formed
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.lines import well_formed
-from tokenrl_cli.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from tokenrl_cli.ranges import Count, Size
+from tokenrl_cli.config.ranges import Count, Size
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
 

@@ -8,9 +8,9 @@ from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
-from tokenrl_cli.ranges import Count, Size
+from tokenrl_cli.config.ranges import Count, Size
+from tokenrl_cli.data.words import marks
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
-from tokenrl_cli.words import marks
 
 # A clitic ('s, 't, 're), a word or a mark, each with the one space before it; any other white space by itself.
 # Every character is a word character, white space or neither, so the pieces of a text join to the text.

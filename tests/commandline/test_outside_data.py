@@ -1,0 +1,103 @@
+"""What a run's config may have read from this machine, and commands that can be pasted."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tokenrl_cli.commandline.arguments import override, parse, typed
+from tokenrl_cli.commandline.continuation import go_on
+from tokenrl_cli.commandline.outside_data import carried, outside, refuse_unnamed
+from tokenrl_cli.interfaces import UserError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    here = tmp_path / "here"
+    (here / "set").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "set").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "words.txt").write_text("secret")
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("TOKENRL_DATA", raising=False)
+    return here
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["run", "a b/run=1", "a,b", "it's", 'a "b"', "tab\there", "$HOME/`x`!", "ü/ß", "1e5", "12", "null", "true", "~/x",
+     "back\\slash", "end\\", "[a]", "{a: 1}", "", " ", "a:b", "x=y", "1_000", "-1", "(a)", "a;b|c&d", "NaN"],
+)  # fmt: skip
+def test_a_printed_value_reads_back_through_shell_and_grammar(value: str) -> None:
+    for given in (value, [value, "b.py"]):
+        words = shlex.split(typed("train", override("key", given)))
+        assert words[:2] == ["tokenrl", "train"] and len(words) == 3
+        assert OverridesParser.create().parse_override(words[2]).value() == given or _plain(words[2]) == given
+        if isinstance(given, str):
+            assert parse(words[1:]).value("key") == given
+
+
+def _plain(word: str) -> Any:
+    """As Hydra hands it to a config: quotes taken off."""
+    value = OverridesParser.create().parse_override(word).value()
+    strip = lambda each: getattr(each, "text", each)  # noqa: E731
+    return [strip(each) for each in value] if isinstance(value, list) else strip(value)
+
+
+def test_numbers_and_truth_are_written_as_they_are_typed() -> None:
+    assert [override("a", value) for value in (1, 0.5, True, None)] == ["a=1", "a=0.5", "a=true", "a=null"]
+
+
+def test_data_outside_are_seen_through_links_and_dots(here: Path) -> None:
+    away = here.parent / "elsewhere"
+    (here / "link").symlink_to(away / "set")
+    (here / "set" / "train.jsonl").symlink_to(away / "words.txt")
+    for value in (str(away / "set"), "../elsewhere/set", "./link", "set/../../elsewhere", f"{here}/set"):
+        assert outside({"dataset": {"path": value}}, "data") == {"dataset.path": value}, value
+        assert outside({"dataset": {"path": value}}, str(here.parent)) == {}
+    assert outside({"dataset": {"path": "link", "word": "link"}}, "data") == {"dataset.path": "link"}
+    (here / "link").unlink()
+    for value in ("a/b", "/", str(here), ".", "set/..", "x" * 5000 + "/", "/no\0", "~nobody_at_all/x", "link"):
+        assert outside({"dataset": {"path": value}}, "data") == {}, value
+
+
+def test_only_what_the_line_names_again_is_read(here: Path) -> None:
+    words = str(here.parent / "elsewhere" / "words.txt")
+    saved = {"reward": {"parts": {"a": {"files": [words]}}}, "data_root": "data"}
+    with pytest.raises(UserError, match=r"reward.parts.a.files=(.|\n)*name it again"):
+        refuse_unnamed(saved, saved, {})
+    refuse_unnamed(saved, saved, {"reward.parts.a.files": words})
+    refuse_unnamed(saved, {"reward": {}}, {})  # the user's own config names it
+
+
+def test_a_data_root_of_the_run_is_not_that_of_whoever_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = str(here.parent / "elsewhere")
+    saved = {"dataset": {"path": f"{root}/set"}, "data_root": root}
+    with pytest.raises(UserError, match=f"data_root={root}"):
+        refuse_unnamed(saved, saved, {})
+    refuse_unnamed(saved, saved, {"data_root": root})
+    monkeypatch.setenv("TOKENRL_DATA", root)
+    refuse_unnamed(saved, saved, {})
+
+
+def test_the_printed_command_names_what_it_needs(here: Path) -> None:
+    away = str(here.parent / "elsewhere")
+    config = {"dataset": {"path": f"{away}/set"}, "data_root": "data", "imports": ["rw.py"], "seed": 1}
+    assert carried(config) == ["imports=[rw.py]", f"dataset.path={away}/set"]
+    assert go_on("a b", config) == f'tokenrl train "resume=\'a b\'" "imports=[rw.py]" dataset.path={away}/set'
+    assert carried(config | {"data_root": away}) == ["imports=[rw.py]", f"data_root={away}"]
+    assert carried(config | {"dataset": {"path": "set"}, "imports": []}) == []
+    assert os.getcwd() == str(here)
+
+
+def test_entries_of_splits_lie_below_the_data_sets_path(here: Path) -> None:
+    away = here.parent / "elsewhere"
+    for entry in ("../../elsewhere/words.txt", "../*.jsonl", f"{away}/words.txt", f"{away}/*", "x/../../y"):
+        found = outside({"dataset": {"path": "set", "splits": {"train": ["a.jsonl", entry]}}}, "data")
+        assert found == {"dataset.splits.train": entry}, entry
+    inside = {"train": ["a.jsonl", "b/*.jsonl", f"{here}/set/c"], "seen": "test_seen"}
+    assert not outside({"dataset": {"path": "set", "splits": inside}}, "data")

@@ -1,0 +1,35 @@
+"""Plain values of somebody else's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from tokenrl_cli.files.records import read_yaml, yaml_text
+
+VALUES: list[Any] = [
+    "13a", "1e5", "1e-3", "12", "1.0e+30", ".5", "1_0", "0x1", "010", "1:30", "null", "a", "yes", ".inf", "1.", "1.2.3",
+    "2024-01-01", "=", "1e5x", "", "~", "ü\n", "- a", "*a", "&a", "!x", "a: b", "#", 1e30, 1e-5, 0.1, 3, True, None,
+    float("inf"), -1e-300, 10**20, [], {}, [[1, "1"]],
+]  # fmt: skip
+
+
+def test_every_reader_reads_what_was_written(tmp_path: Path) -> None:
+    shared = ["x"]
+    content = {"all": VALUES, "one": shared, "other": shared}
+    (tmp_path / "x.yaml").write_text(yaml_text(content), "utf-8")
+    found = read_yaml(tmp_path / "x.yaml")
+    assert found == content and [type(each) for each in found["all"]] == [type(each) for each in VALUES]
+    assert yaml.safe_load(yaml_text(content)) == content
+    assert OmegaConf.to_container(OmegaConf.create(yaml_text(content))) == content
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("3", 3), ("13a", "13a"), ("1_000", 1000), ("1.5", 1.5)])
+def test_what_is_typed_by_hand_is_read_as_a_config_is(text: str, value: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"a: {text}")
+    found = read_yaml(tmp_path / "x.yaml")["a"]
+    assert found == value and type(found) is type(value)

@@ -1,0 +1,61 @@
+"""Shell completion: the command names are ours, what follows them Hydra completes from that command's config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tokenrl_cli.commandline.arguments import VALUED, Arguments
+from tokenrl_cli.config.options import groups, options, roots
+from tokenrl_cli.interfaces import UserError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def complete(
+    arguments: Arguments, commands: Sequence[str], configs: dict[str, str], hydra: Callable[[Arguments], None]
+) -> None:
+    """`-sc install=SHELL` prints the shell's function, `-sc query=SHELL` what may follow COMP_LINE."""
+    asked = dict(each.partition("=")[::2] for each in (arguments.command or "", *arguments.rest) if each)
+    known = asked.keys() & {"install", "uninstall", "query"}
+    if len(known) != 1 or next(iter(asked.values())) not in SHELLS:
+        remedy = """eval "$(tokenrl -sc install=bash)" """.rstrip()
+        raise UserError("-sc", "needs install=SHELL or uninstall=SHELL, of bash, zsh and fish", remedy)
+    if "query" not in asked:
+        return hydra(Arguments("train", arguments.flags, arguments.rest))
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()[1:]
+    position = _command_position(words)
+    typing = position == len(words) - 1 and not line.endswith(" ")
+    separator = "\n" if asked["query"] == "fish" else " "
+    if position >= len(words) or typing:
+        begun = words[position] if typing else ""
+        print(separator.join(name for name in commands if name.startswith(begun)))
+        return None
+    command = words.pop(position)
+    if command in configs:
+        os.environ["COMP_LINE"] = " ".join(["tokenrl", *words]) + (" " if line.endswith(" ") else "")
+        with suppress(UserError):  # half a command line is seldom right; a message would land in the middle of it
+            hydra(Arguments(command, arguments.flags, arguments.rest))
+        return None
+    begun = "" if line.endswith(" ") else words[-1]
+    print(separator.join(name for name in _choices(command) if name.startswith(begun)))
+    return None
+
+
+def _command_position(words: Sequence[str]) -> int:
+    """The first word that is no flag and no value of one."""
+    short = {"-c", "-p", "-cp", "-cn", "-cd", *VALUED}
+    for index, word in enumerate(words):
+        if not word.startswith("-") and (index == 0 or words[index - 1] not in short):
+            return index
+    return len(words)
+
+
+def _choices(command: str) -> list[str]:
+    """Of the commands without a config."""
+    places = roots(None)
+    names = groups(places)
+    pairs = [f"{group}/{name}" for group in names for name in options(places, group)]
+    return {"list": names, "copy": pairs}.get(command, [])

@@ -1,0 +1,298 @@
+"""Config block -> object: allow-list, signature check, did-you-mean. Knows plain dictionaries, never Hydra.
+
+A block is a dictionary with `_target_`. Nothing is called, or even imported, unless it may be chosen where it stands:
+of tokenrl's own, what an option of that group of conf/ names; of others, what is defined in a module that the user
+named in `imports=` on this command line. A config may come with somebody else's checkpoint. `check` reads signatures,
+types and declared ranges, and lists every mistake at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from tokenrl_cli.config.options import conf_dir, groups, options, target_in
+from tokenrl_cli.config.types import LONG, Slot, describe, is_part, mismatch, parameters_of, shown
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.usercode import modules
+
+PACKAGE = "tokenrl_cli"
+RUNTIME = frozenset(
+    ("model", "tokenizer", "source_tokenizer", "max_length", "device", "seed", "frozen", "eos_id", "trust")
+)  # what only a running program knows: never in a config, so never missing from it
+SPECIAL = ("_target_", "_partial_")
+HYDRAS = ("_args_", "_convert_", "_recursive_", "_kwargs_", "_mode_")  # keys of a block that Hydra knows, and we do not
+FEW = 8  # choices that an error lists
+DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)+"
+
+Block = dict[str, Any]
+Problem = tuple[str, str]  # where, what
+
+
+def hint(name: str, options: Iterable[str]) -> str:
+    """ " (did you mean 'bleu'?)", or nothing."""
+    import difflib  # here: only mistakes pay for it
+
+    close = difflib.get_close_matches(name, list(options), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def is_block(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+# ---------------------------------------------------------------------------------------------------- the allow-list
+
+
+@cache
+def declared(group: str) -> tuple[str, ...]:
+    """The targets of tokenrl's own that the options of a group of conf/ name, those of its sub-groups left out; ""
+    stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
+    root = conf_dir()
+    where = [root / group] if group else [root / name for name in groups([root])]
+    found = {target_in(file) for folder in where for file in folder.glob("*.yaml")}
+    return tuple(sorted(found - {""}))
+
+
+def group_of(slot: Slot, target: str = "") -> str:
+    """The group whose options say what of tokenrl's own may stand in a slot: that of the protocol (a Reward anywhere is
+    of conf/reward), else that of the key, else the one that has `target`; "" where there is none."""
+    protocols = [kind.__name__.lower() for kind in slot.kinds if getattr(kind, "_is_protocol", False)]
+    known = [name for name in (*protocols, slot.group) if name and declared(name)]
+    return next(iter(known), "") or (_having(target) if target else "")
+
+
+@cache
+def _having(target: str) -> str:
+    return next((name for name in groups([conf_dir()]) if target in declared(name)), "")
+
+
+def choices(slot: Slot) -> tuple[str, ...]:
+    """What of tokenrl's own may stand in a slot. Where no group is known it is the class that is asked for, and where
+    nothing definite is, all that is declared."""
+    if group := group_of(slot):
+        return declared(group)
+    asked = {f"{kind.__module__}.{kind.__qualname__}" for kind in slot.kinds if is_part(kind)}
+    return tuple(sorted(asked.intersection(declared("")))) if asked else declared("")
+
+
+def parameter_slot(annotation: Any, key: str, group: str) -> Slot:
+    """The slot of the parameter `key` of something that stands in `group`. Its options are those of a sub-group of that
+    name, as in conf/algorithm/baseline, or of a group, as in conf/optimizer."""
+    inner = f"{group}/{key}" if group else key
+    return Slot(annotation, next((each for each in (inner, key) if declared(each)), ""))
+
+
+def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callable[..., Any]:
+    """The class or function that a `_target_` names: one that is declared for the slot, or that a module of `trust`
+    defines; else UserError. Without a slot, whatever is declared for any.
+
+    Asked of the path before anything is imported, and of the module that really defines what was found. Otherwise
+    `trusted_module.os.system` would do.
+    """
+    if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
+        raise UserError(f"_target_={path!r}", "must be a dotted name, module.Name")
+    module_name, name = path.rsplit(".", 1)
+    if _within(path, PACKAGE):
+        _require_declared(path, slot or Slot(Any))
+    elif not trusted(module_name, trust) and not modules.file_of(module_name, trust):
+        remedy = f"if you trust that module, add 'imports=[{module_name}]'"
+        raise UserError(f"_target_={path}", f"{module_name} is neither {PACKAGE} nor in imports", remedy)
+    module = _module(path, module_name, trust)
+    if name.startswith("_") or not hasattr(module, name):
+        raise UserError(f"_target_={path}", f"{module_name} has no public {name!r}{hint(name, _public(module))}")
+    found: Callable[..., Any] = getattr(module, name)
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        raise UserError(f"_target_={path}", f"is a {type(found).__name__}, must be a class or a function")
+    if not _within(path, PACKAGE) and not trusted(found.__module__, trust):
+        raise UserError(f"_target_={path}", f"is defined in {found.__module__}, which is not in imports")
+    return found
+
+
+def _require_declared(path: str, slot: Slot) -> None:
+    import difflib
+
+    known = choices(slot)
+    if path in known:
+        return
+    names = {each.rpartition(".")[2]: each for each in known}
+    near = difflib.get_close_matches(path.rpartition(".")[2], names, n=1)
+    close = f" (did you mean {names[near[0]]!r}?)" if near else ""
+    listed = f"there are {', '.join(known)}" if 0 < len(known) <= FEW else ""
+    shown = f"tokenrl list {group_of(slot)}".rstrip() + " shows what can be chosen"
+    raise UserError(f"_target_={path}", f"cannot be chosen here{close}", listed or shown)
+
+
+def trusted(module: str, trust: Sequence[str]) -> bool:
+    """Whether the user named a module: whole components count, and nothing of tokenrl is theirs."""
+    return not _within(module, PACKAGE) and modules.holds(trust, module)
+
+
+def _within(module: str, parent: str) -> bool:
+    return module == parent or module.startswith(f"{parent}.")
+
+
+def _public(module: Any) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+
+
+def _module(path: str, name: str, trust: Sequence[str]) -> Any:
+    """That of the user's file of this name, if `trust` has one; else the module that Python calls so."""
+    where = f"_target_={path}"
+    file = modules.file_of(name, trust)
+    return modules.loaded(file, where) if file else modules.imported(name, where)
+
+
+# ---------------------------------------------------------------------------------------------------------- the check
+
+
+def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> None:
+    """Every block against the signature of its target, nested ones too; all mistakes in one UserError.
+
+    With `schema` (a dataclass) the keys of the root are checked against its fields as well, and every module that
+    `trust` names is imported.
+    """
+    named = isinstance(trust, list | tuple) and all(isinstance(each, str) for each in trust)
+    trust = trust if named else []  # the check of `imports` says what is wrong with it
+    _report(_signature(config, schema, "", trust, frozenset(), "") if schema else _value(config, "", trust, Slot(Any)))
+    if schema is not None:
+        modules.import_all(trust)
+
+
+def _report(found: Iterable[Problem]) -> None:
+    problems = list(found)
+    if len(problems) == 1:
+        raise UserError(*problems[0])
+    if problems:
+        listed = "\n".join(f"  {where}: {what}" for where, what in problems)
+        raise UserError("config", f"{len(problems)} mistakes\n{listed}")
+
+
+def _block(block: Block, where: str, trust: Sequence[str], slot: Slot) -> Iterator[Problem]:
+    try:
+        target = locate(block["_target_"], trust, slot)
+    except UserError as error:
+        yield f"{where}.{error.where}", error.problem + (f"; {error.remedy}" if error.remedy else "")
+        return
+    partial = block.get("_partial_", False)
+    if not isinstance(partial, bool):
+        yield f"{where}._partial_", f"must be true or false, got {partial!r}"
+        return
+    if refused := slot.refuses(target, partial):
+        yield where, refused
+        return
+    owed = slot.owed(target, block) if partial else ()
+    group = group_of(slot, block["_target_"])
+    yield from _signature(block, target, where, trust, RUNTIME.union(owed), group)
+
+
+def _signature(
+    block: Block, target: Any, where: str, trust: Sequence[str], later: frozenset[str], group: str
+) -> Iterator[Problem]:
+    """Unknown keys, missing ones (but those that come `later`), and values of a wrong type."""
+    parameters, open_ended = parameters_of(target)
+    prefix = f"{where}." if where else ""
+    name = getattr(target, "__qualname__", str(target))
+    for key, value in block.items():
+        if key in SPECIAL and where:
+            continue
+        if key in HYDRAS:
+            yield f"{prefix}{key}", "is a key of Hydra's instantiate, which is not used here: leave it out"
+        elif key in parameters:
+            yield from _value(value, f"{prefix}{key}", trust, parameter_slot(parameters[key].annotation, key, group))
+        elif open_ended:
+            yield from _value(value, f"{prefix}{key}", trust, Slot(Any))
+        else:
+            owner = f"{name} has no {key!r}" if where else f"there is no key {key!r}"
+            yield f"{prefix}{key}", owner + hint(str(key), [p for p in parameters if p not in later])
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in block and key not in later:
+            needed = f"; {name} needs {describe(parameter.annotation)}"
+            if inner := group_of(parameter_slot(parameter.annotation, key, group)):
+                needed = f": one of {', '.join(options([conf_dir()], inner))}"
+            yield f"{prefix}{key}", f"is missing{needed}"
+
+
+def _value(value: Any, where: str, trust: Sequence[str], slot: Slot) -> Iterator[Problem]:
+    if value == "???":
+        yield where, f"is missing: give {where}=VALUE"
+    elif is_block(value):
+        yield from _block(value, where, trust, slot)
+    elif isinstance(value, dict) and (misplaced := [key for key in (*SPECIAL, *HYDRAS) if key in value]):
+        yield f"{where}.{misplaced[0]}", "belongs to a block with _target_, and there is none"
+    elif isinstance(value, dict) and slot.record is not None:
+        yield from _signature(value, slot.record, where, trust, frozenset(), "")
+    elif problem := mismatch(value, slot.annotation):
+        yield f"{where}={_short(value)}" if isinstance(value, str | int | float) else where, problem
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            path = f"{where}.{key}" if where else str(key)
+            if isinstance(value, dict) and not isinstance(key, str):
+                yield path, f"must have a text for its key, got {shown(key)}"
+            yield from _value(item, path, trust, slot.item)
+
+
+def _short(value: str | int | float) -> str:
+    """As it is typed, where it can be repeated in one line."""
+    text = value if isinstance(value, str) else shown(value, typed=False)
+    return text if len(text) <= LONG and text.isprintable() else "..."
+
+
+# ----------------------------------------------------------------------------------------------------------- building
+
+
+def build(block: Any, kind: Any, trust: Sequence[str], /, **runtime: Any) -> Any:
+    """The object of a block: a class with the methods of `kind` (a protocol, or a class), or a function that takes
+    what `kind.__call__` is given, its other arguments bound (`_partial_: true`).
+
+    The block is checked, and nested ones are built first. `runtime` facts, and `trust`, go to whatever has a parameter
+    of that name.
+    """
+    name = describe(kind)
+    if not is_block(block):
+        raise UserError(name.lower(), f"must be a block with _target_, got {shown(block)}")
+    slot = Slot(kind)
+    _report(_block(block, name.lower(), trust, slot))
+    built = _built(block, slot, trust, runtime | {"trust": trust})
+    if inspect.isclass(kind) and not isinstance(built, kind):
+        lacking = sorted(each for each in getattr(kind, "__annotations__", {}) if not hasattr(built, each))
+        raise UserError(f"_target_={block['_target_']}", f"is not a {name}: it has no {', '.join(lacking)}")
+    return built
+
+
+def _built(block: Block, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
+    target = locate(block["_target_"], trust, slot)
+    group = group_of(slot, block["_target_"])
+    parameters, _ = parameters_of(target)
+    facts = {name: value for name, value in runtime.items() if name in parameters}
+    if both := sorted(set(block) & set(facts)):
+        raise UserError(f"_target_={block['_target_']}", f"{', '.join(both)} comes from the program, not from a config")
+    given = facts | {
+        key: _filled(value, parameter_slot(_annotation(parameters, key), key, group), trust, runtime)
+        for key, value in block.items()
+        if key not in SPECIAL
+    }
+    if block.get("_partial_", False):
+        return functools.partial(target, **given)
+    missing = [key for key, each in parameters.items() if each.default is each.empty and key not in given]
+    if missing:
+        raise UserError(f"_target_={block['_target_']}", f"asks for {', '.join(missing)}, which is not known here")
+    return target(**given)
+
+
+def _annotation(parameters: dict[str, inspect.Parameter], key: str) -> Any:
+    return parameters[key].annotation if key in parameters else Any
+
+
+def _filled(value: Any, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
+    if is_block(value):
+        return _built(value, slot, trust, runtime)
+    if isinstance(value, dict):
+        return {key: _filled(item, slot.item, trust, runtime) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, slot.item, trust, runtime) for item in value]
+    return value

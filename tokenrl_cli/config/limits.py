@@ -1,0 +1,66 @@
+"""What the values of an option may be, read from the source of its class or function: nothing heavy is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from tokenrl_cli.config import ranges
+from tokenrl_cli.config.options import options, target_in
+from tokenrl_cli.config.types import is_union, ranges_of
+
+BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # that nobody comes near
+NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str": str}
+
+
+def target_of(file: Path, places: Sequence[Path], group: str) -> str:
+    """The `_target_` of an option, its own or that of the option it is made from; "" without one."""
+    if own := target_in(file):
+        return own
+    base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
+    known = options(places, group)
+    return target_of(known[base[1]], places, group) if base and known.get(base[1], file) != file else ""
+
+
+def limits(path: str) -> dict[str, str]:
+    """{"lr": "above 0"} of a class or function of tokenrl's; nothing of another's."""
+    package, *inner, name = path.split(".") if path.count(".") > 1 else ("", "")
+    source = Path(__file__).parents[1].joinpath(*inner).with_suffix(".py")
+    if package != __name__.split(".")[0] or not source.is_file():
+        return {}
+    tree = ast.parse(source.read_text("utf-8"))
+    names = dict(NAMES)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names[node.targets[0].id] = _read(node.value, names)
+    owner = next((node for node in tree.body if getattr(node, "name", None) == name), None)
+    return {key: said for key, node in _annotations(owner) if (said := _said(_read(node, names)))}
+
+
+def _annotations(owner: Any) -> list[tuple[str, Any]]:
+    """Of the parameters of a function or a constructor, or of the fields of a dataclass."""
+    if isinstance(owner, ast.ClassDef):
+        made = [node for node in owner.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+        if made:
+            return _annotations(made[0])
+        return [(node.target.id, node.annotation) for node in owner.body
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]  # fmt: skip
+    return [(each.arg, each.annotation) for each in owner.args.args] if isinstance(owner, ast.FunctionDef) else []
+
+
+def _read(node: Any, names: dict[str, Any]) -> Any:
+    """An annotation made of ranges and plain types; None for any other."""
+    try:
+        return eval(compile(ast.Expression(node), "annotation", "eval"), names)  # of the package's own source
+    except Exception:
+        return None
+
+
+def _said(annotation: Any) -> str:
+    for kind in get_args(annotation) if is_union(annotation) else (annotation,):
+        if shown := [each for each in ranges_of(kind) if each not in BOUNDS]:
+            return " and ".join(map(str, shown))
+    return ""

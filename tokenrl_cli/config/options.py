@@ -1,0 +1,182 @@
+"""Where conf/ lies and what its YAML files say, read as text: no Hydra, no YAML library, at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenrl_cli.interfaces import UserError
+
+BRINGS = "brings"  # brings/GROUP/OPTION.yaml: what the option of that name sets elsewhere in a config
+LARGEST, ALIASES = 2**20, 20  # bytes of a config file, and how often one may repeat a part of itself
+HIDDEN = ("hydra", BRINGS)  # groups that nobody chooses from
+
+
+def conf_dir() -> Path:
+    """The checkout's conf/ where there is one, else the copy inside the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "conf"
+    return checkout if (package.parent / "pyproject.toml").is_file() and checkout.is_dir() else package / "conf"
+
+
+def text_of(file: Path) -> str:
+    """Of a config file, the user's own among them. Raises UserError where it cannot be read."""
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(str(file), f"is not UTF-8: byte {error.object[error.start]:#04x}", "convert it") from None
+    except OSError as error:
+        raise UserError(str(file), f"cannot be read: {error.strerror or error}") from None
+
+
+def roots(config_dir: str | None) -> list[Path]:
+    """Directories with options, tokenrl's own before those of `--config-dir`, as Hydra searches them."""
+    if config_dir is None:
+        return [conf_dir()]
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}", "there is no such directory")
+    for file in sorted((Path(config_dir) / BRINGS).rglob("*.yml")):
+        right = file.with_suffix(".yaml")
+        raise UserError(str(file), "would not be read: the name of an option ends in .yaml", f"mv {file} {right}")
+    for file in Path(config_dir).rglob("*.yaml"):
+        _require_small(file)
+    return [conf_dir(), Path(config_dir)]
+
+
+def _require_small(file: Path) -> None:
+    """Refuses what would take minutes, or all memory, to read: a config is a page of text, and aliases multiply."""
+    if file.is_file() and (size := file.stat().st_size) > LARGEST:
+        raise UserError(str(file), f"has {size} bytes, and a config has at most {LARGEST}")
+    aliases = re.findall(r"(?m)(?:^|[-:,[{])[ \t]*\*\w+", file.read_text("utf-8", "replace")) if file.is_file() else []
+    if len(aliases) > ALIASES:
+        raise UserError(str(file), f"has {len(aliases)} aliases (*name), and a config has at most {ALIASES}")
+
+
+def circle(places: Sequence[Path]) -> list[str]:
+    """Options that include each other by their defaults, "GROUP/NAME" each; nothing where none does."""
+    included = {
+        f"{group}/{name}".lstrip("/"): _included(file, group)
+        for group in ("", *groups(places))
+        for name, file in options(places, group).items()
+    }
+
+    def follow(path: list[str]) -> list[str]:
+        for each in included.get(path[-1], ()):
+            if each in path:
+                return path[path.index(each) :]
+            if found := follow([*path, each]):
+                return found
+        return []
+
+    return next(filter(None, (follow([name]) for name in included)), [])
+
+
+def _included(file: Path, group: str) -> list[str]:
+    """What the defaults of an option include, "GROUP/NAME" each."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text("utf-8", "replace"))
+    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is told by who reads it
+        return []
+    found = []
+    for entry in (content.get("defaults") if isinstance(content, dict) else None) or []:
+        for key, option in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            inner = str(key).rpartition(" ")[2].partition("@")[0]  # without `optional` and `override`
+            where = inner[1:] if inner.startswith("/") else f"{group}/{inner}".strip("/")
+            found.append(f"{where}/{option}".lstrip("/"))
+    return [each for each in found if each.rpartition("/")[2] != "_self_"]
+
+
+def groups(places: Sequence[Path]) -> list[str]:
+    """Every directory that holds options, sub-groups included: "model", "algorithm/baseline"."""
+    found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
+    return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
+
+
+def options(places: Sequence[Path], group: str) -> dict[str, Path]:
+    """Name -> file; an earlier root hides a later one."""
+    found: dict[str, Path] = {}
+    for root in places:
+        for file in sorted((root / group).glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return dict(sorted(found.items()))
+
+
+def about(file: Path) -> str:
+    """The first comment; a line for Hydra (`# @package ...`), which must stand before it, does not count."""
+    lines = [line for line in text_of(file).splitlines()[:2] if not line.startswith("# @")]
+    return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
+
+
+def keys(file: Path) -> list[str]:
+    """The lines that set values, each with its comment; what Hydra alone reads is left out."""
+    shown: list[str] = []
+    skipping = False
+    for line in text_of(file).splitlines():
+        if line[:1] not in (" ", "#", "", "-"):
+            skipping = line.split(":")[0] in ("defaults", "hydra", "_target_", "_partial_")
+        if line.strip() and not line.startswith("#") and not skipping:
+            shown.append(line)
+    return shown
+
+
+def target_in(file: Path) -> str:
+    """The `_target_` of an option; "" where it has none of its own."""
+    match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def parts(file: Path, group: str) -> list[str]:
+    """What the defaults of an option choose, as it is typed."""
+    inside = re.search(r"^defaults:\n((?:  - .*\n)*)", text_of(file), re.MULTILINE)
+    found = []
+    for entry in re.findall(r"- (?:override )?([^#\n]+)", inside[1] if inside else ""):
+        key, chosen, option = entry.strip().partition(": ")
+        if chosen:
+            found.append(f"{typed(key, group)}={option}")
+        elif key != "_self_":
+            found.append(f"as {group}={key}, with")
+    return found
+
+
+def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
+    """What an option sets elsewhere in the config, one line `key.of.the.config: value # comment` each."""
+    file = options(places, f"{BRINGS}/{group}").get(name)
+    path: list[str] = []
+    found = []
+    for line in text_of(file).splitlines() if file else ():
+        inner = line.lstrip()
+        if not inner or inner.startswith("#"):
+            continue
+        key, _, value = inner.partition(":")
+        path = [*path[: (len(line) - len(inner)) // 2], key]
+        if value.strip():
+            found.append(f"{'.'.join(path)}:{value}")
+    return found
+
+
+def typed(key: str, group: str) -> str:
+    """A key of an option's defaults as the command line has it: with @ and a place where that is not its own name's."""
+    place = _place(group)
+    if not key.startswith("/"):  # a sub-group
+        return f"{group}/{key}" if place == group.replace("/", ".") else f"{group}/{key}@{place}.{key}"
+    name, at, inside = key[1:].partition("@")
+    package, _, rest = inside.partition(".")
+    if not at or group == "experiment":  # those begin at the root of the config
+        return key[1:]
+    return f"{name}@{rest}" if package == "_global_" else f"{name}@{place}.{inside}"
+
+
+def _place(group: str) -> str:
+    """Where the block of a group goes in the config of a run."""
+    starts = choices(conf_dir() / "train.yaml")
+    elsewhere = [start.partition("@")[2] for start in starts if start.startswith(f"{group}@")]
+    return elsewhere[0] if elsewhere and group not in starts else group.replace("/", ".")
+
+
+def choices(primary: Path) -> dict[str, str]:
+    """The groups of a command's config as they are typed, each with the option it starts from."""
+    inside = text_of(primary).partition("defaults:\n")[2].partition("\n\n")[0]
+    return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

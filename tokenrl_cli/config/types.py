@@ -1,0 +1,256 @@
+"""Whether a value from a config fits a parameter of Python: the signature is the only source of truth.
+
+Says nothing where an annotation cannot be read: then the constructor has the word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cache
+from itertools import takewhile
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from tokenrl_cli.config.ranges import Infinite, Range
+
+BITS, LONG = 63, 80  # of an integer, beside its sign; characters of a value that an error shows
+SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+
+
+@cache
+def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Parameters by name with their annotations read, and whether it takes any further keyword (`**kwargs`)."""
+    module = vars(sys.modules[target.__module__])
+    parameters = {}
+    open_ended = False
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            open_ended = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            parameters[name] = parameter.replace(annotation=_read(parameter.annotation, module))
+    return parameters, open_ended
+
+
+def _read(annotation: Any, names: dict[str, Any]) -> Any:
+    """`from __future__ import annotations` leaves text; names imported for type checkers alone stay unread."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, names)  # of the target's own source, which is trusted
+    except Exception:
+        return Any
+
+
+def is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def plain(annotation: Any) -> Any:
+    """An annotation without its ranges."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def ranges_of(annotation: Any) -> tuple[Range, ...]:
+    """The ranges that an annotation declares."""
+    declared = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return tuple(each for each in declared if isinstance(each, Range))
+
+
+def is_part(annotation: Any) -> bool:
+    """A class of ours, which only a block can give: not a scalar, a container or a plain type."""
+    return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
+
+
+def describe(annotation: Any) -> str:
+    """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
+    if limits := ranges_of(annotation):
+        return f"{describe(plain(annotation))}, {' and '.join(map(str, limits))}"
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(annotation)))
+    if is_union(annotation):
+        listed = [describe(each) for each in get_args(annotation)]
+        return (", or " if any("," in each for each in listed) else " or ").join(listed)
+    if annotation is type(None) or annotation is None:
+        return "null"
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return str(annotation.__name__)
+    return str(annotation).replace("collections.abc.", "").replace("typing.", "")
+
+
+def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
+    """What is wrong with a plain value (no block), or ""."""
+    if get_origin(annotation) is Annotated:
+        limits = [each for each in ranges_of(annotation) if not isinstance(each, Infinite)]
+        return mismatch(value, plain(annotation), Infinite() in ranges_of(annotation)) or _outside(value, limits)
+    if is_union(annotation):
+        if all(mismatch(value, each) for each in get_args(annotation)):
+            return f"must be {describe(annotation)}, got {shown(value)}"
+        return ""
+    if annotation is None or annotation is type(None):
+        return "" if value is None else f"must be null, got {shown(value)}"
+    origin = get_origin(annotation) or annotation
+    if origin is Literal:
+        return _literal(value, get_args(annotation))
+    if origin in SCALARS:
+        accepted = isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
+        if not accepted:
+            return f"must be {origin.__name__}, got {shown(value)}{_quoted(value, origin)}"
+        return unusable(value, infinite)
+    if origin is Callable or is_part(origin):
+        return f"must be a block with _target_ ({describe(annotation)}), got {shown(value)}"
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "" if isinstance(value, dict) else f"must be a dictionary, got {shown(value)}"
+    if inspect.isclass(origin) and issubclass(list, origin) or origin in (tuple, set, frozenset):
+        return _sequence(value, annotation, origin)
+    return unusable(value, False)
+
+
+def unusable(value: Any, infinite: bool) -> str:
+    """Why no setting may be this number or text, whatever its type, or ""."""
+    if isinstance(value, float) and not (math.isfinite(value) or (infinite and not math.isnan(value))):
+        return f"must be {'a number' if infinite else 'finite'}, got {value}"
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"must be an integer of 64 bits, got {shown(value)}"
+    return "must not hold a zero byte" if isinstance(value, str) and "\0" in value else ""
+
+
+def _outside(value: Any, limits: Sequence[Range]) -> str:
+    if all(each.holds(value) for each in limits):
+        return ""
+    if value in ("", [], {}):
+        return "must not be empty"
+    return f"must be {' and '.join(map(str, limits))}, got {shown(value, typed=False)}"
+
+
+def _literal(value: Any, options: tuple[Any, ...]) -> str:
+    if any(value == option and type(value) is type(option) for option in options):
+        return ""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(value), [str(option) for option in options], n=1)
+    return f"must be one of {', '.join(map(str, options))}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def _sequence(value: Any, annotation: Any, origin: Any) -> str:
+    if origin is object:
+        return ""
+    if not isinstance(value, list):
+        return f"must be a list, got {shown(value)}"
+    items = get_args(annotation)
+    if origin is tuple and items and Ellipsis not in items and len(items) != len(value):
+        return f"must be a list of {len(items)}, got {len(value)}"
+    return ""
+
+
+def shown(value: Any, typed: bool = True) -> str:
+    """A value in an error, shortened, with its type."""
+    if value is None:
+        return "null"
+    if isinstance(value, int) and value.bit_length() > 3 * LONG:
+        return f"one of {value.bit_length()} bits"  # Python refuses to write out what is much longer
+    text = repr(value)
+    text = text if len(text) <= LONG else f"{text[:LONG]}..."
+    return f"{type(value).__name__} {text}" if typed else text
+
+
+def _quoted(value: Any, wanted: type) -> str:
+    number = wanted is str and isinstance(value, int | float)
+    return f""" (quote it twice, as in '"{value}"', to mean the text)""" if number else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A place that a value goes to, with what its owner expects there."""
+
+    annotation: Any
+    group: str = ""  # of conf/, whose options may stand here; "" where its key is no group's
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        annotation = plain(self.annotation)
+        return tuple(map(plain, get_args(annotation))) if is_union(annotation) else (annotation,)
+
+    @property
+    def record(self) -> Any:
+        """The dataclass that a plain dictionary here fills, if there is one."""
+        return next((kind for kind in self.kinds if dataclasses.is_dataclass(kind)), None)
+
+    @property
+    def item(self) -> Slot:
+        """The slot of each element: list[Reward], dict[str, Reward]."""
+        for kind in self.kinds:
+            elements = [each for each in get_args(kind) if each is not Ellipsis]
+            if elements and get_origin(kind) is not Callable:
+                return Slot(elements[-1], self.group)
+        return Slot(Any, self.group)
+
+    def refuses(self, target: Callable[..., Any], partial: bool) -> str:
+        """Why `target` cannot stand here, or ""."""
+        reasons = [_refusal(target, partial, kind) for kind in self.kinds]
+        return "" if not all(reasons) else reasons[0]
+
+    def owed(self, target: Callable[..., Any], given: Container[str]) -> tuple[str, ...]:
+        """Parameters of a partial target that its owner gives when calling it: as many of the first as the slot says,
+        and where it does not say, all before the first one `given` in the config."""
+        names = list(parameters_of(target)[0])
+        for kind in self.kinds:
+            if called := _call_of(kind):
+                return tuple(called)
+            arguments = get_args(kind)[:1] if get_origin(kind) is Callable else ()
+            if arguments and isinstance(arguments[0], list):
+                return tuple(names[: len(arguments[0])])
+        return tuple(takewhile(lambda name: name not in given, names))
+
+
+def methods_of(kind: Any) -> list[str]:
+    """What a protocol demands."""
+    named = (name for name, value in vars(kind).items() if inspect.isfunction(value))
+    return [name for name in named if name == "__call__" or not name.startswith("_")]
+
+
+def _call_of(kind: Any) -> list[str]:
+    """The argument names of a protocol that is a function in a class's clothes."""
+    if not (inspect.isclass(kind) and getattr(kind, "_is_protocol", False)) or methods_of(kind) != ["__call__"]:
+        return []
+    return list(inspect.signature(kind.__call__).parameters)[1:]
+
+
+def _refusal(target: Callable[..., Any], partial: bool, kind: Any) -> str:
+    name = f"{target.__module__}.{target.__qualname__}"
+    if kind is Any or isinstance(kind, typing.TypeVar):
+        return "" if inspect.isclass(target) or partial else f"{name} is a function: add _partial_: true"
+    if get_origin(kind) is Callable or kind is Callable:
+        if inspect.isclass(target) and not partial:
+            return "" if _has(target, "__call__") else f"{name} cannot be called: it has no __call__"
+        return "" if partial else f"{name} is a function, which its owner calls: add _partial_: true"
+    if not is_part(kind):
+        return f"must be {describe(kind)}, not a block ({name})"
+    if not inspect.isclass(target):
+        return _function_refusal(target, partial, kind, name)
+    if partial:
+        return f"{name} is a class: remove _partial_"
+    if not getattr(kind, "_is_protocol", False):
+        return "" if issubclass(target, kind) else f"{name} is not a {kind.__name__}"
+    lacking = [method for method in methods_of(kind) if not _has(target, method)]
+    return f"{name} is not a {kind.__name__}: it has no {', '.join(lacking)}" if lacking else ""
+
+
+def _function_refusal(target: Callable[..., Any], partial: bool, kind: Any, name: str) -> str:
+    called = _call_of(kind)
+    if not called:
+        return f"{name} is a function, and a {kind.__name__} must be a class"
+    if list(parameters_of(target)[0])[: len(called)] != called:
+        return f"{name} is not a {kind.__name__}: its first parameters must be {', '.join(called)}"
+    return "" if partial else f"{name} is a function: add _partial_: true"
+
+
+def _has(target: type, method: str) -> bool:
+    """In the class itself: every class object has a __call__, that of its type."""
+    return any(method in vars(each) for each in target.__mro__)

@@ -1,0 +1,282 @@
+"""From examples to batches. `batch(step)` is a pure function of (seed, step).
+
+Batches hold examples of about the same length. A finite split is read in epochs: a permutation of the usable examples
+is cut in pools of `POOL` batches, each pool sorted by length and cut to batches, and those are shuffled. The last batch
+of an epoch is filled up from the start of the permutation: the batch size is constant. An unlimited split is read in
+pools of fresh examples. An example with several references gives one of them, drawn anew in every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from tokenrl_cli import streams
+from tokenrl_cli.data.counts import Unread, unknown_finding
+from tokenrl_cli.data.encoding import Encoded, Ragged, source_ids
+from tokenrl_cli.data.splits import Member
+from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.usercode.copies import own_example
+
+POOL = 50  # batches whose examples are sorted by length together
+FRESH = 2**31  # indices of an unlimited split are drawn below this
+SEEN = 1_000  # examples of an unlimited split that `findings` speaks of
+VOCABULARY_EXAMPLES = 20_000  # of an unlimited split are read, at most, to train a tokenizer
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """An epoch of a finite split, or a pool of an unlimited one: which example and which pair stand where."""
+
+    number: int
+    encoded: Encoded
+    example: Callable[[int], Example]  # by row of `encoded`
+    rows: np.ndarray  # [batches, N]
+    pairs: np.ndarray  # [batches, N]
+
+
+class Batching:
+    """The batches of a split, of texts alike in length or drawn at random; of its examples for which `member` is true.
+
+    What it keeps between calls is a memo of the current chapter, no state. Alike in length they are fast, and a mean
+    over the tokens of each weighs a token of a short text more than one of a long text.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        batch_size: int,
+        source_tokenizer: Tokenizer,
+        tokenizer: Tokenizer,
+        max_length: int,
+        seed: int,
+        alike_lengths: bool = True,
+        member: Member | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
+        self.dataset, self.split, self.batch_size, self.seed = dataset, split, batch_size, seed
+        self.alike_lengths = alike_lengths
+        self.source_tokenizer, self.tokenizer, self.max_length = source_tokenizer, tokenizer, max_length
+        self.drop = dataset.overlong == "drop"
+        self.batches_per_chapter = POOL
+        self._whole: Encoded | None = None
+        self._indices = _indices(dataset, split, member)
+        if self._indices is not None:
+            self._whole = self._encode([self._row(row) for row in range(len(self._indices))])
+            self._require(self._whole)
+            self.batches_per_chapter = -(-len(self._whole.rows) // batch_size)
+        self._chapter: _Chapter | None = None
+
+    def batch(self, step: int) -> Batch:
+        number, index = divmod(step, self.batches_per_chapter)
+        if self._chapter is None or self._chapter.number != number:
+            self._chapter = self._open(number)
+        chapter = self._chapter
+        rows, pairs = chapter.rows[index], chapter.pairs[index]
+        return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
+
+    def counts(self) -> dict[str, int]:
+        """What is cut, dropped and unknown: in all of a finite split, or in the first examples of an unlimited one."""
+        encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
+        return {
+            "examples": len(encoded),
+            "dropped_examples": len(encoded) - len(encoded.rows),
+            "sources": len(encoded.sources.lengths),
+            "overlong_sources": int(encoded.sources.overlong.sum()),
+            "source_tokens": len(encoded.sources.flat),
+            "unknown_source_tokens": encoded.unknown["source"],
+            "targets": len(encoded.targets.lengths),
+            "overlong_targets": int(encoded.targets.overlong.sum()),
+            "target_tokens": len(encoded.targets.flat),
+            "unknown_target_tokens": encoded.unknown["target"],
+        }
+
+    def findings(self) -> list[Finding]:
+        """The counts that a user should hear of, in words: what is cut, left out, or unknown to a tokenizer."""
+        n = self.counts()
+        name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
+        source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
+        found = []
+        for side, key in (("source", source_limit), ("target", f"decode.max_length={limit}")):
+            if n[f"overlong_{side}s"]:
+                fate = "dropped" if self.drop else "truncated"
+                share = f"{n[f'overlong_{side}s']:,} of {n[f'{side}s']:,} {side}s"
+                text = f"{name}: {share} are longer than {key} tokens: {fate} (dataset.overlong)"
+                found.append(Finding(f"overlong_{side}s", "note", 0, text, key.partition("=")[0]))
+        if n["dropped_examples"]:
+            text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
+            found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
+        for side in ("source", "target"):
+            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"])
+        return found
+
+    def _example(self, index: int) -> Example:
+        return own_example(self.dataset.example(self.split, index))
+
+    def _row(self, row: int) -> Example:
+        """Of a finite split, by its row among the examples that are drawn."""
+        assert self._indices is not None
+        return self._example(int(self._indices[row]))
+
+    def _encode(self, examples: list[Example]) -> Encoded:
+        limits = (self.dataset.max_source_length, self.max_length)
+        return Encoded(examples, self.source_tokenizer, self.tokenizer, *limits, self.drop)
+
+    def _require(self, encoded: Encoded) -> None:
+        if not len(encoded):
+            raise UserError("dataset", f"the split {self.split!r} is empty")
+        if not len(encoded.rows):
+            limits = f"dataset.max_source_length={self.dataset.max_source_length}, decode.max_length={self.max_length}"
+            problem = f"all {len(encoded):,} examples of the split {self.split!r} are over the limits ({limits})"
+            raise UserError("dataset.overlong=drop", problem, "raise a limit, or set dataset.overlong=truncate")
+
+    def _open(self, number: int) -> _Chapter:
+        draws = streams.generator(self.seed, "batching", number)
+        example: Callable[[int], Example] = self._row
+        slots = self.batches_per_chapter * self.batch_size
+        if self._whole is not None:
+            encoded = self._whole
+            order = np.resize(torch.randperm(len(encoded.rows), generator=draws).numpy(), slots)
+        else:
+            fresh = self._fresh(slots, draws)
+            encoded, example, order = self._encode(fresh), fresh.__getitem__, np.arange(slots)
+        rows = encoded.rows[order]
+        pairs = encoded.choose(rows, draws)
+        places = np.arange(slots).reshape(-1, self.batch_size)
+        if self.alike_lengths:
+            lengths = np.stack([encoded.sources.lengths[rows], encoded.targets.lengths[pairs]])
+            places = _by_length(lengths, self.batch_size, draws)
+        return _Chapter(number, encoded, example, rows[places], pairs[places])
+
+    def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:
+        """`wanted` usable examples of an unlimited split."""
+        kept: list[Example] = []
+        while len(kept) < wanted:
+            indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws)
+            examples = [self._example(i) for i in indices.tolist()]
+            if self.drop:
+                encoded = self._encode(examples)
+                self._require(encoded)
+                examples = [examples[row] for row in encoded.rows]
+            kept += examples
+        return kept[:wanted]
+
+
+def _indices(dataset: Dataset, split: str, member: Member | None) -> np.ndarray | None:
+    """Of the examples to draw from a finite split; None for an unlimited one."""
+    size = dataset.size(split)
+    if member is None:
+        return None if size is None else np.arange(size)
+    if size is None:
+        problem = f"divides the split {split!r}, which is unlimited: a source hardly comes twice"
+        raise UserError("dataset.rl_share", problem, "leave it at 0")
+    kept = np.array([i for i in range(size) if member(dataset.example(split, i), i)], dtype=np.int64)
+    if not len(kept):
+        problem = f"leaves none of the {size:,} examples of {split!r} to the warm start, or none to RL"
+        raise UserError("dataset.rl_share", problem, "choose another share")
+    return kept
+
+
+def _by_length(lengths: np.ndarray, batch_size: int, draws: torch.Generator) -> np.ndarray:
+    """[2, batches * N] lengths of sources and targets -> [batches, N] places: alike in length within a batch, in random
+    order across them. Sorted by the longer of the two, then by the shorter: a tenth less padding than by their sum."""
+    batches = []
+    for start in range(0, lengths.shape[1], POOL * batch_size):
+        part = lengths[:, start : start + POOL * batch_size]
+        pool = start + np.lexsort((part.min(0), part.max(0)))
+        cut = pool.reshape(-1, batch_size)
+        batches.append(cut[torch.randperm(len(cut), generator=draws).numpy()])
+    return np.concatenate(batches)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    split: str,
+    examples: int,
+    batch_size: int,
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Iterator[tuple[list[int], Batch]]:
+    """(indices in the split, batch) of the first `examples` of a split, 0 for all, by the length of the source.
+
+    Nothing is dropped or shuffled. Sources and target ids are cut at their limits; `references` are whole. Targets are
+    the first demonstration of each example.
+    """
+    size = dataset.size(split)
+    if size is None and examples == 0:
+        raise UserError("trainer.eval_examples", f"the split {split!r} is unlimited: say how many examples")
+    count = examples if size is None else min(examples or size, size)
+    if count < 1:
+        raise UserError("dataset", f"the split {split!r} is empty")
+    items = [own_example(dataset.example(split, i)) for i in range(count)]
+    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    order = np.argsort(encoded.sources.lengths, kind="stable")
+    for start in range(0, count, batch_size):
+        rows = order[start : start + batch_size]
+        indices = rows.tolist()
+        yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
+
+
+def example_batch(
+    dataset: Dataset,
+    split: str,
+    indices: Sequence[int],
+    source_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    max_length: int,
+) -> Batch:
+    """The examples at `indices` of a split in one batch, as evaluation reads them."""
+    items = [own_example(dataset.example(split, i)) for i in indices]
+    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    rows = np.arange(len(items))
+    return encoded.batch(0, rows, encoded.first_pairs(rows), items)
+
+
+def source_batch(
+    sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
+) -> Batch:
+    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone. Counted in `unread`."""
+    ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    if unread is not None:
+        unread.add(ragged)
+    ids = torch.zeros(len(sources), 1, dtype=torch.int64)
+    mask = torch.zeros(len(sources), 1, dtype=torch.bool)
+    padded = ragged.padded(np.arange(len(sources)))
+    return Batch(0, *padded, ids, mask, ids, mask, sources=sources, references=[[] for _ in sources], columns={})
+
+
+def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
+    """What a tokenizer learns from: the training split, demonstrations included where they differ from references.
+
+    Of an unlimited split the first examples, until the last half of them brought no new word. Raises UserError where
+    there is no text at all, as without sources there is none in a split without references.
+    """
+    size = dataset.size("train")
+    words: set[str] = set()
+    newest = 0
+    empty = True
+    for i in range(VOCABULARY_EXAMPLES if size is None else size):
+        example = own_example(dataset.example("train", i))
+        same = example.demonstrations == example.references
+        texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
+        yield from texts
+        empty = empty and not any(texts)
+        if size is None:
+            before = len(words)
+            words.update(word for text in texts for word in text.split())
+            newest = i if len(words) > before else newest
+            if i >= max(2_000, 2 * newest):
+                break
+    if empty:
+        key = "tokenizer" if targets else "source_tokenizer"
+        lacking = "references" if targets and not sources else "sources" if sources and not targets else "text"
+        remedy = "init_from=RUN takes over that run's tokenizers" + "; source_tokenizer=null makes one of both" * (
+            sources != targets
+        )
+        raise UserError(key, f"there is nothing to make it of: train has no {lacking}", remedy)

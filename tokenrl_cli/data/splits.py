@@ -1,0 +1,108 @@
+"""Which examples a command or a stage reads: splits by name, the part of train that is kept for RL, and what is asked
+of all examples of a split before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tokenrl_cli.config.build import hint
+from tokenrl_cli.interfaces import Dataset, Divided, Example, NamedSplits, ReadsReferences, UserError
+
+Member = Callable[[Example, int], bool]  # of an example and its index in the split: whether it is one to draw
+MADE = 100  # examples without a place, which are made and not read: so many of a split speak for all
+
+
+def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
+    """The split that a stage ("warm_start" or "train", which is RL) draws its sources from, and which examples of it;
+    None for all of them."""
+    if not isinstance(dataset, Divided):
+        return "train", None
+    if dataset.rl_split is not None:
+        return (dataset.rl_split if stage == "train" else "train"), None
+    share = dataset.rl_share
+    if not share:
+        return "train", None
+    return "train", lambda example, index: kept_for_rl(example.source, index, share) == (stage == "train")
+
+
+def kept_for_rl(source: str, index: int, share: float) -> bool:
+    """Whether an example of train belongs to the `share` that only RL draws from. Its source decides, so that equal
+    sources stand on one side; of an empty source, its index does. The part of a smaller share lies within a larger."""
+    content = source or f"\0{index}"
+    digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8, person=b"rl_share").digest()
+    return int.from_bytes(digest, "big") < share * 2.0**64
+
+
+def splits_of(dataset: Dataset) -> list[str]:
+    """The names of the splits of a data set."""
+    named = dataset.splits() if isinstance(dataset, NamedSplits) else []
+    return list(dict.fromkeys(["train", "val", "test", *named]))
+
+
+def require_split(dataset: Dataset, split: str) -> None:
+    """Raises UserError where the data set has no such split, with the names of those it has."""
+    known = splits_of(dataset)
+    if split not in known:
+        problem = f"the data set has no such split{hint(split, known)}"
+        raise UserError(f"split={split}", problem, f"one of {', '.join(known)}; dataset.splits names others")
+
+
+def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
+    """Whether the first `examples` of a split (0: all) have an empty source, so that any greedy text is the same."""
+    size = dataset.size(split)
+    count = examples if size is None else min(examples or size, size)
+    return count > 0 and all(not dataset.example(split, i).source for i in range(count))
+
+
+# ---------------------------------------------------------------------------------------------- who reads references
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that may read the references of a split: `key` as it is typed, and what to type instead."""
+
+    key: str
+    part: Any
+    split: str
+    remedy: str
+    member: Member | None = None  # of the split's examples, those that it reads; None: all
+
+    @property
+    def reads(self) -> bool:
+        return isinstance(self.part, ReadsReferences) and self.part.needs_references
+
+
+def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
+    """Raises UserError where a reader needs references and an example that it reads has none; it names every such
+    reader, and the first of these examples."""
+    memo: dict[tuple[str, Member | None], list[str]] = {}
+    lacking = []
+    for reader in readers:
+        of = (reader.split, reader.member)
+        if reader.reads and of not in memo:
+            memo[of] = _without(dataset, *of)
+        if reader.reads and memo[of]:
+            lacking.append(reader)
+    if not lacking:
+        return
+    keys = list(dict.fromkeys(reader.key for reader in lacking))
+    first, *others = memo[lacking[0].split, lacking[0].member]
+    more = f", nor have {len(others):,} others of {lacking[0].split}" if others else ""
+    problem = f"need{'s' if len(keys) == 1 else ''} references: {first} has none{more}"
+    remedies = "; ".join(dict.fromkeys(reader.remedy for reader in lacking))
+    raise UserError(", ".join(keys), problem, f"give it references, or: {remedies}")
+
+
+def _without(dataset: Dataset, split: str, member: Member | None) -> list[str]:
+    """The places of the examples without a reference."""
+    size = dataset.size(split)
+    read = size is not None and size > 0 and bool(dataset.example(split, 0).place)
+    found = []
+    for index in range(MADE if size is None else size if read else min(size, MADE)):
+        example = dataset.example(split, index)
+        if not example.references and (member is None or member(example, index)):
+            found.append(example.place or f"example {example.id!r} of {split}")
+    return found

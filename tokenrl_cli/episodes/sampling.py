@@ -1,0 +1,269 @@
+"""Where tokens are chosen: `Decoding`, the one `distribution`, and `generate`, the only autoregressive loop.
+
+The sampler and the scorer call the same `distribution`, so the ratio of the first pass is 1 whatever the temperature
+or the cut. Randomness is one uniform number for every (row, step), drawn up front: what a row says does not depend on
+which other rows are still talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout, UserError
+from tokenrl_cli.optim import NonFinite
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen from a policy. Values and meanings: conf/decode/."""
+
+    max_length: Size
+    temperature: Weight
+    top_k: SizeOrNone
+    top_p: Annotated[float, Gt(0), Le(1)]
+    epsilon: Probability
+    forbidden: Sequence[CountOrNone]
+    beam_size: Size
+    length_penalty: Annotated[float, Ge(-10), Le(10)]
+
+    def require_effect(self) -> None:
+        """Raises UserError for a setting of a config that would do nothing: a beam draws no samples, and nothing cuts
+        off the best token."""
+        cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
+        drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
+        if self.beam_size > 1:
+            idle, why = drawn, f"does nothing in a search with decode.beam_size={self.beam_size}, which draws no sample"
+        else:
+            idle = [("length_penalty", self.length_penalty != 0), *(cut if self.temperature == 0 else ())]
+            why = "does nothing where decode.beam_size=1 and decode.temperature=0 take the best token each time"
+        for name, given in idle:
+            if given:
+                off = {"top_p": 1}.get(name, 0)
+                alone = "compares hypotheses of several lengths, and decode.beam_size=1 keeps a single one"
+                problem = alone if name == "length_penalty" else why
+                raise UserError(f"decode.{name}={getattr(self, name)}", problem, f"decode.{name}={off}")
+
+    @property
+    def name(self) -> str:
+        """For file names and logs."""
+        return "beam" if self.beam_size > 1 else "greedy" if self.temperature == 0 else "sample"
+
+    @property
+    def cuts(self) -> bool:
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `generate` and `beam_search` say; fields as in Rollout."""
+
+    actions: Tensor  # [B, T] int64
+    mask: Tensor  # [B, T] bool
+    logprobs: Tensor  # [B, T]
+    support: Tensor | None  # [B, T, k]
+    ended: Tensor  # [B] bool
+
+
+def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities [..., V] of the tokens `decoding` would choose from `logits` [..., V], and the support.
+
+    logits -> ban -> top-k and top-p -> temperature -> softmax -> mix with the uniform distribution (epsilon); top-p
+    counts the mass at that temperature. With a cut, the second result holds the ids that were kept, [..., k], repeats
+    allowed; give it back as `support` to score under exactly that cut, for a cut recomputed from slightly different
+    logits may keep other tokens.
+    """
+    logits = precise(logits)
+    if decoding.forbidden:
+        logits = logits.index_fill(-1, torch.tensor(list(decoding.forbidden), device=logits.device), -torch.inf)
+    if support is None and decoding.cuts:
+        support = _kept(logits.detach() / decoding.temperature, decoding)
+    if support is not None:
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, support, True)
+        logits = logits.masked_fill(~kept, -torch.inf)
+    if decoding.temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        logprobs = torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
+    else:
+        logprobs = (logits / decoding.temperature).log_softmax(-1)
+    if decoding.epsilon > 0:
+        possible = logits > -torch.inf
+        uniform = possible.to(logprobs.dtype) / possible.sum(-1, keepdim=True)
+        mixed = (1 - decoding.epsilon) * logprobs.exp() + decoding.epsilon * uniform
+        logprobs = mixed.masked_fill(~possible, 1.0).log().masked_fill(~possible, -torch.inf)  # log 0 has no gradient
+    return logprobs, support
+
+
+def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
+    """Ids [..., k] that top-k and top-p keep; a row that keeps fewer than k repeats its best id."""
+    size = logits.shape[-1] if decoding.top_k == 0 else min(decoding.top_k, logits.shape[-1])
+    values, ids = logits.topk(size, dim=-1)
+    before = values.softmax(-1).cumsum(-1) - values.softmax(-1)  # mass of the better tokens
+    keep = (before < decoding.top_p) & (values > -torch.inf)  # the best token always stays
+    width = int(keep.sum(-1).max())
+    return torch.where(keep, ids, ids[..., :1])[..., :width]
+
+
+def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
+    """log-probability [B, T] of actions [B, T] under the distribution they are, or were, sampled from."""
+    logprobs, _ = distribution(logits, decoding, support)
+    return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    source: Tensor,
+    source_mask: Tensor,
+    decoding: Decoding,
+    samples: int,
+    eos_id: int,
+    generator: torch.Generator,
+    forced: tuple[Tensor, Tensor] | None = None,
+) -> Samples:
+    """`samples` episodes for each source, source-major; the source is read once. -> B = N * samples rows.
+
+    Raises NonFinite where a token that was chosen has no finite log-probability.
+
+    Stops when every row has said EOS, or at `decoding.max_length` tokens. Rows that are done leave the computation as
+    soon as they are a quarter of it. `forced` holds tokens [B, P] and where they are said whatever the policy would
+    say, bool [B, P]; their log-probability is given as 0.
+    """
+    state = model.start(source, source_mask)
+    if samples > 1:
+        state = state.repeat(samples)
+    total, limit, device = len(source) * samples, decoding.max_length, source.device
+    draws = torch.rand(total, limit, generator=generator, dtype=torch.float64).to(device)
+    actions = torch.zeros(total, limit, dtype=torch.int64, device=device)
+    mask = torch.zeros(total, limit, dtype=torch.bool, device=device)
+    logprobs: Tensor | None = None
+    supports: list[tuple[Tensor, Tensor]] = []
+    rows = torch.arange(total, device=device)  # of the whole, that are still computed
+    live = torch.ones(total, dtype=torch.bool, device=device)  # of `rows`, that still talk
+    previous: Tensor | None = None
+    for t in range(limit):
+        output, state = model.step(state, previous)
+        scores, support = distribution(output.logits[:, 0], decoding)
+        previous = _choose(scores, draws[rows, t], decoding)
+        given = scores.gather(-1, previous.unsqueeze(-1)).squeeze(-1)
+        if forced is not None and t < forced[0].shape[1]:
+            said, here = forced[0][rows, t], forced[1][rows, t]
+            previous, given = torch.where(here, said, previous), given.masked_fill(here, 0.0)
+        if logprobs is None:
+            logprobs = torch.zeros(total, limit, dtype=scores.dtype, device=device)
+        talking = rows[live]
+        actions[talking, t] = previous[live]
+        mask[talking, t] = True
+        logprobs[talking, t] = given[live]
+        if support is not None:
+            supports.append((talking, support[live]))
+        live = live & (previous != eos_id)
+        count = int(live.sum())
+        if count == 0:
+            break
+        if count <= 0.75 * len(rows):
+            index = live.nonzero().squeeze(-1)
+            rows, previous, state, live = rows[index], previous[index], state.reorder(index), live[index]
+    assert logprobs is not None
+    if not bool(logprobs.isfinite().all()):
+        raise NonFinite("its probabilities are no numbers: the weights are too large to be computed with")
+    length = int(mask.sum(-1).max())
+    ended = (mask & (actions == eos_id)).any(-1)
+    return Samples(
+        actions[:, :length], mask[:, :length], logprobs[:, :length], _assemble(supports, total, length), ended
+    )
+
+
+def _choose(logprobs: Tensor, draw: Tensor, decoding: Decoding) -> Tensor:
+    """Inverse of the cumulated distribution at `draw` in [0, 1): [B, V], [B] -> [B]. Never a token of probability 0."""
+    if decoding.temperature == 0 and decoding.epsilon == 0:
+        return logprobs.argmax(-1)
+    cumulated = logprobs.exp().double().cumsum(-1)
+    total = cumulated[:, -1]
+    below = torch.nextafter(total, torch.zeros_like(total))  # the product may round up to the total
+    point = torch.minimum(draw * total, below)
+    found = torch.searchsorted(cumulated, point.unsqueeze(-1), right=True).squeeze(-1)
+    return found.clamp_max_(logprobs.shape[-1] - 1)  # beyond the last only where they are no numbers: see generate
+
+
+def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) -> Tensor | None:
+    """Supports of each step, (rows, ids [rows, k_t]) -> [total, length, k]; 0 in steps that were not taken."""
+    if not supports:
+        return None
+    width = max(ids.shape[-1] for _, ids in supports)
+    whole = supports[0][1].new_zeros(total, length, width)
+    for t, (rows, ids) in enumerate(supports):
+        whole[rows, t] = torch.cat([ids, ids[:, :1].expand(-1, width - ids.shape[-1])], -1)
+    return whole
+
+
+def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
+    """The episodes of `samples`, K for each source of `batch`, as a Rollout."""
+    times = len(samples.actions) // len(batch.source)
+    row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
+    return Rollout(
+        step=batch.step,
+        group=(batch.step << 32) | row,
+        role=torch.full_like(row, role, dtype=torch.int8),
+        parent=torch.arange(len(row), device=row.device),
+        source=batch.source[row],
+        source_mask=batch.source_mask[row],
+        targets=batch.targets[row],
+        target_mask=batch.target_mask[row],
+        reference_ids=batch.reference_ids[row],
+        reference_mask=batch.reference_mask[row],
+        actions=samples.actions,
+        mask=samples.mask,
+        chosen=samples.mask if role != DEMONSTRATION else torch.zeros_like(samples.mask),
+        logprobs=samples.logprobs,
+        support=samples.support,
+        ended=samples.ended,
+        rewards=None,
+        valid=torch.ones(len(row), dtype=torch.bool, device=row.device),
+    )
+
+
+def recite(batch: Batch, eos_id: int) -> Rollout:
+    """The demonstrations as episodes that no policy chose."""
+    ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
+    nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
+    return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)
+
+
+def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
+    """Rows of several rollouts, each field padded to its longest. Continuations go on from rows of the first."""
+    offset, parts = 0, []
+    for rollout in rollouts:
+        own = torch.where(rollout.role == CONTINUATION, 0, offset)
+        parts.append(replace(rollout, parent=rollout.parent + own))
+        offset += len(rollout)
+
+    def joined(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        present = [value for value in values if value is not None]
+        if not present:
+            return None
+        if present[0].dim() > 1:
+            width = present[0].shape[2:]  # only sampled rows have a support; a companion's is never read
+            values = [
+                present[0].new_zeros(*part.actions.shape, *width) if value is None else value
+                for part, value in zip(parts, values, strict=True)
+            ]
+            length = max(value.shape[1] for value in values)
+            values = [_padded(value, length) for value in values]
+        return torch.cat(values)
+
+    whole: dict[str, Any] = {f.name: joined(f.name) for f in fields(Rollout) if f.name != "step"}
+    return replace(parts[0], **whole)
+
+
+def _padded(value: Tensor, length: int) -> Tensor:
+    """[B, T, ...] -> [B, length, ...], zeros behind."""
+    missing = length - value.shape[1]
+    return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1) if missing else value

@@ -1,0 +1,298 @@
+"""Where text meets tensors: `judge` turns what was said into rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenrl_cli.interfaces import (
+    DEMONSTRATION,
+    SAMPLED,
+    Batch,
+    CorpusScore,
+    Credit,
+    Dataset,
+    Part,
+    ReadsColumns,
+    Reward,
+    Rollout,
+    Scored,
+    Texts,
+    Tokenizer,
+    UserError,
+)
+from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.usercode.calling import ask, corpus_of, scored_of, scores_of
+from tokenrl_cli.usercode.copies import own_texts
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured: `metrics` for the log, `columns` for tables of samples."""
+
+    metrics: dict[str, float]
+    columns: dict[str, list[Any]]
+
+
+def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
+    """The text of each row, from its own sampled ids, with what is known of its source.
+
+    The source is found by the row's `group`, never by its position: rows may have been shuffled, cut or repeated.
+    """
+    origin = (rollout.group & 0xFFFFFFFF).tolist()
+    actions, mask = rollout.actions.cpu().numpy(), rollout.mask.cpu().numpy()
+    rows = zip(actions.tolist(), mask.sum(-1).tolist(), strict=True)
+    return Texts(
+        [tokenizer.decode(ids[:length]) for ids, length in rows],
+        [batch.references[i] for i in origin],
+        [batch.sources[i] for i in origin],
+        {name: [values[i] for i in origin] for name, values in batch.columns.items()},
+        actions,
+        mask,
+        rollout.ended.cpu().numpy(),
+        rollout.step,
+    )
+
+
+def judge(
+    rollout: Rollout, batch: Batch, tokenizer: Tokenizer, reward: Reward, credit: Credit
+) -> tuple[Rollout, Scores]:
+    """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
+
+    A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
+    are of the part's own score, before a mixture scales it; `reward` is what is optimised. They are NaN where no
+    sampled row has one. Where nothing was sampled there is neither; `demonstrations/reward` is what demonstrations
+    earned.
+    """
+    texts = texts_of(rollout, batch, tokenizer)
+    mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
+    total, score = torch.zeros(mask.shape, dtype=torch.float64), torch.zeros(len(mask), dtype=torch.float64)
+    sampled = (rollout.role == SAMPLED).cpu()
+    metrics: dict[str, float] = {}
+    columns: dict[str, list[Any]] = {}
+    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
+        said = _measure(part.reward, credit, texts, tokenizer)
+        measured = torch.from_numpy(said.scores)
+        _, own = _ends(measured, mask, credit.needs_prefixes)
+        measured = _weighted(part, measured, own[sampled & ~own.isnan()], mask.shape)
+        start, final = _ends(measured, mask, credit.needs_prefixes)
+        rewards = _spread(credit, measured, mask, ended, start, final, part.name)
+        spoiled = (rewards.isnan() & mask).any(-1)  # by a prefix without a score, whatever the whole text has
+        final = final.masked_fill(spoiled, torch.nan)
+        total, score = total + rewards, score + final
+        if bool(sampled.any()):
+            known = own[sampled & ~final.isnan()]
+            metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else math.nan
+            metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else math.nan
+        metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
+        columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
+    valid = ~score.isnan()
+    rewards = total.masked_fill(~(mask & valid.unsqueeze(-1)), 0.0)
+    metrics["rewards/invalid"] = float((~valid).sum())
+    if bool(sampled.any()):
+        metrics |= _summary(score, valid & sampled, sampled, rollout.group.cpu(), mask, ended)
+    shown = score[valid & (rollout.role == DEMONSTRATION).cpu()]
+    if len(shown):
+        metrics["demonstrations/reward"] = float(shown.mean())
+    device = rollout.actions.device
+    judged = replace(
+        rollout, rewards=rewards.to(device, rollout.logprobs.dtype), valid=rollout.valid & valid.to(device)
+    )
+    columns |= {
+        "sources": texts.sources,
+        "hypotheses": texts.hypotheses,
+        "references": [references[0] if references else "" for references in texts.references],
+        "scores": score.tolist(),
+    }
+    return judged, Scores(metrics, columns)
+
+
+def scored(reward: Reward, texts: Texts) -> Scored:
+    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError.
+
+    The reward gets copies, and what it gives is copied: neither side sees what the other writes later.
+    """
+    said = ask(reward, "reward", reward, own_texts(texts))
+    return scored_of(said, name_of(reward), len(texts.hypotheses), [texts.mask.shape[:1], texts.mask.shape])
+
+
+def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
+    """Raises UserError where a reward, or a part of a mixture, needs a column that some split does not have."""
+    every = [part.reward for each in rewards for part in getattr(each, "parts", [Part("", each, 1, 1, 0, False)])]
+    readers = [each for each in every if isinstance(each, ReadsColumns)]
+    for split in SPLITS if readers else ():
+        with suppress(UserError):  # a split that cannot be read is told by who reads it
+            example = dataset.example(split, 0) if dataset.size(split) != 0 else None
+            columns = {} if example is None else example.columns
+        for reader in readers if example else ():
+            reader.check_columns(columns)
+
+
+def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """[B] or [B, T] -> [B]: a reward of one number a token counts as its sum over the real tokens, NaN where one is."""
+    whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
+    return whole
+
+
+def mean_of(scores: np.ndarray) -> float:
+    """The mean of those that are not NaN; NaN, without a warning, where there is none."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
+    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
+    if hasattr(metric, "corpus"):
+        said = ask(metric, "metrics", metric.corpus, own_texts(texts))
+        return corpus_of(said, name_of(metric), len(texts.hypotheses))
+    return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
+
+
+def name_of(reward: Reward) -> str:
+    """What its numbers are logged under: its own name, or that of the module it lives in."""
+    return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
+
+
+def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
+    """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
+    where it has one; not where `is_metric`: then a metric of the config is the same one, and is told once."""
+    own = [name_of(reward)] if hasattr(reward, "corpus") and not is_metric else []
+    return list(dict.fromkeys([*metrics, "reward", *own]))
+
+
+def _ends(scores: Tensor, mask: Tensor, prefixes: bool) -> tuple[Tensor, Tensor]:
+    """The score of nothing and of the whole text, [B] each. What is not of prefixes starts from 0; one number a token
+    is summed; what prefix scores say past the end of a row is not read."""
+    if prefixes:
+        return scores[:, 0], scores.gather(1, mask.sum(-1, keepdim=True)).squeeze(1)
+    whole = scores if scores.dim() == 1 else scores.masked_fill(~mask, 0.0).sum(-1)
+    return torch.zeros_like(whole), whole
+
+
+def _weighted(part: Part, measured: Tensor, sampled: Tensor, shape: torch.Size) -> Tensor:
+    """The part's share of the sum; `sampled` are its scores of the sampled texts, `shape` that of the tokens."""
+    scale, shift = part.scale, part.shift
+    if measured.dim() > 1 and measured.shape == shape and (shift or part.normalize):
+        remedy = "leave its shift at 0, and reward.normalize=false"
+        raise UserError(f"reward.parts.{part.name}", "gives one number a token, which cannot be shifted", remedy)
+    if part.normalize and len(sampled):
+        deviation = float(sampled.std(correction=0))
+        scale = 1.0 / deviation if deviation > 0 else 1.0
+        shift = -float(sampled.mean()) * scale
+    return part.weight * (scale * measured + shift)
+
+
+def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer) -> Scored:
+    """[B], [B, T] or, with prefixes, [B, T + 1] float64."""
+    if not credit.needs_prefixes:
+        return scored(reward, texts)
+    prefixes = _prefixes(texts, tokenizer)
+    potential = getattr(credit, "potential", "prefix_scores")
+    if hasattr(reward, potential):
+        rows, width = texts.mask.shape
+        said = ask(reward, "reward", getattr(reward, potential), own_texts(texts), prefixes)
+        return Scored(scores_of(said, name_of(reward), [(rows, width + 1)]), {}, {})
+    if potential != "prefix_scores":
+        raise UserError(
+            "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
+        )
+    return _every_prefix(reward, texts, prefixes)
+
+
+def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
+    """T_b + 1 strings a row, the first "": the text after each token, half words included."""
+    rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
+    in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
+    if in_one_pass is not None:
+        return [list(in_one_pass(ids[:length])) for ids, length in rows]
+    return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
+
+
+def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> Scored:
+    """The generic way: each distinct text of a row is scored by the reward itself. -> [B, T + 1].
+
+    The finished text of a row is another thing than the same words before EOS was chosen.
+    """
+    width = texts.mask.shape[1] + 1
+    place: dict[tuple[int, str, bool], int] = {}
+    keys: list[list[tuple[int, str, bool]]] = []
+    lengths: list[int] = []
+    for row, strings in enumerate(prefixes):
+        last = len(strings) - 1
+        keys.append([(row, string, bool(texts.ended[row]) and t == last) for t, string in enumerate(strings)])
+        for t, key in enumerate(keys[-1]):
+            if place.setdefault(key, len(lengths)) == len(lengths):
+                lengths.append(t)
+    rows = [row for row, _, _ in place]
+    every = Texts(
+        [string for _, string, _ in place],
+        [texts.references[row] for row in rows],
+        [texts.sources[row] for row in rows],
+        {name: [values[row] for row in rows] for name, values in texts.columns.items()},
+        texts.actions[rows],
+        np.arange(width - 1)[None, :] < np.array(lengths)[:, None],
+        np.array([ended for _, _, ended in place]),
+        texts.step,
+    )
+    said = scored(reward, every)
+    if said.scores.ndim > 1:
+        raise UserError(
+            "credit", f"scores prefixes, but the reward {name_of(reward)} gives one number a token", "credit=terminal"
+        )
+    index = np.array([[place[key] for key in row] + [place[row[-1]]] * (width - len(row)) for row in keys])
+    columns = {name: [values[place[row[-1]]] for row in keys] for name, values in said.columns.items()}
+    return Scored(said.scores[index], said.metrics, columns)
+
+
+def _spread(
+    credit: Credit, measured: Tensor, mask: Tensor, ended: Tensor, start: Tensor, final: Tensor, name: str
+) -> Tensor:
+    """The rewards [B, T] that `credit` makes of what was measured, held to its contract: one number a token, and their
+    sum is final - start [B], to 1e-9 of the largest reward if that is above 1 (1e-5 in float32). Raises UserError."""
+    # a user's credit may write into what it gets
+    rewards = ask(credit, "credit", credit, measured.clone(), mask.clone(), ended.clone())
+    kind = type(credit).__name__
+    if not isinstance(rewards, Tensor) or rewards.shape != mask.shape:
+        shape = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise UserError("credit", f"{kind} gave {shape}, must be a tensor of rewards of shape {list(mask.shape)}")
+    if rewards.is_complex() or not bool(rewards.detach().isfinite().logical_or(rewards.isnan()).all()):
+        raise UserError("credit", f"{kind} gave rewards that are no finite numbers, for the scores of {name}")
+    rewards = rewards.detach().to("cpu", torch.promote_types(rewards.dtype, torch.float32))
+    real = rewards.masked_fill(~mask, 0.0)
+    spread, largest = real.sum(-1), real.abs().amax(-1).clamp(min=1.0)
+    wanted = torch.where(mask.any(-1), final - start, 0.0)
+    tolerance = 1e-9 if rewards.dtype == torch.float64 else 1e-5
+    wrong = ((spread - wanted).abs() > tolerance * largest) & ~wanted.isnan()
+    if bool(wrong.any()):
+        sums = f"the rewards of a text sum to {spread[wrong][0]:.6g}, its score by {name} is {wanted[wrong][0]:.6g}"
+        raise UserError("credit", f"{kind} does not conserve the score: {sums}", "what it pays must sum to the score")
+    return rewards
+
+
+def _summary(
+    score: Tensor, good: Tensor, sampled: Tensor, group: Tensor, mask: Tensor, ended: Tensor
+) -> dict[str, float]:
+    """Over the sampled rows; `reward_std` is over all of them, `frac_reward_zero_std` over sources with several. The
+    three are NaN where no sampled row has a reward."""
+    known = score[good]
+    _, place, count = group[good].unique(return_inverse=True, return_counts=True)
+    highest = torch.full((len(count),), -torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amax")
+    lowest = torch.full((len(count),), torch.inf, dtype=score.dtype).scatter_reduce(0, place, known, "amin")
+    several = count > 1
+    zero = float((highest == lowest)[several].double().mean()) if bool(several.any()) else 0.0
+    return {
+        "reward": float(known.mean()) if len(known) else math.nan,
+        "reward_std": float(known.std(correction=0)) if len(known) else math.nan,
+        "frac_reward_zero_std": zero if len(known) else math.nan,
+        "completions/mean_length": float(mask[sampled].sum()) / max(int(sampled.sum()), 1),
+        "completions/clipped_ratio": float((~ended[sampled]).sum()) / max(int(sampled.sum()), 1),
+    }

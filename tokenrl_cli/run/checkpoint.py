@@ -1,0 +1,289 @@
+"""A run's memory on disk: written atomically, verified when read, and nothing in it can run code.
+
+RUN/checkpoints/000120/ holds model.safetensors, optimizer.safetensors, algorithm.safetensors, state.json, config.yaml,
+tokenizer/ and manifest.json with the SHA-256 of each, written last. One that is kept to be evaluated alone has
+policy.safetensors, what policy() needs of the algorithm, in place of the optimiser's and the algorithm's tensors.
+`last`, `best` and `warm_start` are links beside them; directory.py makes every change and says in which order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tokenrl_cli import directory
+from tokenrl_cli.directory import ANOTHER, MANIFEST
+from tokenrl_cli.files.records import read_json, read_yaml, yaml_text
+from tokenrl_cli.interfaces import Tokenizer, UserError
+
+FORMAT = 1
+TO_GO_ON = ("optimizer.safetensors", "algorithm.safetensors")  # what a run needs besides, and evaluation does not
+ALWAYS = ("model.safetensors", "state.json", "config.yaml")
+
+find = directory.find
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds, verified."""
+
+    path: Path
+    step: int
+    config: dict[str, Any]
+    state: dict[str, Any]  # of the run
+    algorithm: dict[str, Any]  # flat, with the optimiser's entries where they were kept
+    model: dict[str, Tensor]
+    tokenizer_dir: Path
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def save(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    algorithm: dict[str, Any],
+    state: dict[str, Any],
+    config: dict[str, Any],
+    tokenizers: dict[str, Tokenizer],
+) -> Path:
+    """Writes RUN/checkpoints/<step>, or <step>-2 where that is taken. A crash leaves the earlier ones as they were."""
+    part, path = directory.building(run, step)
+    tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
+    split = {
+        "model": _untied(model),
+        "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
+        "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
+    }
+    for name, values in split.items():
+        save_file(_apart(values), part / f"{name}.safetensors")
+    scalars = {key: value for key, value in algorithm.items() if key not in tensors}
+    whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
+    (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
+    (part / "config.yaml").write_text(yaml_text(config), "utf-8")
+    for name, tokenizer in tokenizers.items():
+        if name == "target" or tokenizer is not tokenizers["target"]:
+            (part / "tokenizer" / name).mkdir(parents=True)
+            tokenizer.save(part / "tokenizer" / name)
+    _seal(part)
+    directory.publish(part, path)
+    return path
+
+
+def point(run: Path, name: str, path: Path) -> None:
+    """RUN/checkpoints/NAME -> path, a relative link replaced in one step."""
+    directory.point(run, name, path.name)
+
+
+def point_as(run: Path, saved: Checkpoint) -> None:
+    """Sets the links as the state of the newest checkpoint has them: a process that was killed may not have come to it.
+    What lies after that checkpoint, which was damaged, goes."""
+    folder = run / directory.CHECKPOINTS
+    directory.point(run, "last", saved.path.name)
+    best, start = saved.state.get("best"), saved.state.get("warm_start")
+    later = [name for name in directory.names(folder) if directory.order(name) > directory.order(saved.path.name)]
+    for link, step in (("best", best and best["step"]), ("warm_start", start)):
+        found = [name for name in directory.names(folder) if directory.order(name)[0] == step and name not in later]
+        if found:
+            directory.point(run, link, found[-1])
+        elif directory.linked(folder, link) in later:
+            directory.discard(folder / link)
+    for name in later:
+        directory.drop(folder / name)
+
+
+def prune(run: Path, keep_last: int, keep_best: int) -> None:
+    """Keeps the newest `keep_last` whole, and slim what a link names, what those call their best or their start, and
+    the `keep_best` with the highest scores."""
+    folder = run / directory.CHECKPOINTS
+    complete = [name for name in directory.names(folder) if (folder / name / MANIFEST).is_file()]
+    newest = complete[-keep_last:]
+    states = {name: read_json(folder / name / "state.json", "checkpoint")["run"] for name in complete}
+    named = {directory.linked(folder, link) for link in directory.LINKS}
+    steps = {(states[name].get("best") or {}).get("step") for name in newest}
+    steps |= {states[name].get("warm_start") for name in newest}
+    evaluated = {name: state.get("evaluated") for name, state in states.items()}
+    scores = {name: found["score"] for name, found in evaluated.items() if found and not math.isnan(found["score"])}
+    ranked = sorted(scores, key=lambda name: -scores[name])[:keep_best]
+    for name in complete:
+        if name in newest:
+            continue
+        if name in named or name in ranked or directory.order(name)[0] in steps:
+            slim(folder / name)
+        else:
+            directory.drop(folder / name)
+
+
+def slim(path: Path) -> None:
+    """Leaves the model and what policy() needs of the algorithm: enough to evaluate, not to go on."""
+    manifest = _manifest(path)
+    if all(name in manifest for name in TO_GO_ON):
+        tensors = _tensors(path / "algorithm.safetensors")
+        kept = {key: value for key, value in tensors.items() if key.startswith("policy.")}
+        part = path / ".policy.safetensors.part"
+        save_file(kept, part)
+        part.chmod((path / "state.json").stat().st_mode & 0o777)
+        directory.sync(part)
+        directory.publish(part, path / "policy.safetensors")
+        entries = {name: entry for name, entry in manifest.items() if name not in TO_GO_ON}
+        entries["policy.safetensors"] = _entry(path / "policy.safetensors")
+        directory.write(path / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
+    for name in TO_GO_ON:  # the manifest does not name them any more
+        directory.discard(path / name)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def load(path: Path, go_on: bool = False) -> Checkpoint:
+    """Reads a checkpoint directory and verifies every file; UserError names the one that is damaged or missing.
+
+    With `go_on` it must hold what a run goes on from; else the weights and the policy are enough.
+    """
+    path = path.resolve()
+    manifest = _manifest(path)
+    for name, entry in manifest.items():
+        _verify(path, name, entry)
+    for each in (path / "tokenizer").rglob("*"):
+        if each.is_symlink() or not (each.is_dir() or each.relative_to(path).as_posix() in manifest):
+            raise UserError(str(each), "is no file that belongs to its checkpoint", ANOTHER)
+    whole = all(name in manifest for name in TO_GO_ON)
+    parts = TO_GO_ON if whole else ("policy.safetensors",)
+    if missing := [name for name in (*ALWAYS, *parts) if name not in manifest]:
+        raise UserError(str(path / MANIFEST), f"does not name {missing[0]}: this is no checkpoint", ANOTHER)
+    if go_on and not whole:
+        raise UserError(str(path), "was kept to be evaluated, without its optimiser: no run goes on from it", ANOTHER)
+    state = read_json(path / "state.json", "complete checkpoint", ANOTHER)
+    for key, kind in (("step", int), ("run", dict), ("algorithm", dict)):
+        if not isinstance(state.get(key), kind):
+            raise UserError(str(path / "state.json"), f"is damaged: {key} must be {kind.__name__}", ANOTHER)
+    config = read_yaml(path / "config.yaml")
+    if "${" in json.dumps(config):
+        raise UserError(
+            str(path / "config.yaml"), "holds an unresolved ${...}", "a checkpoint's config is plain values"
+        )
+    algorithm = dict(state["algorithm"])
+    for name in parts:
+        algorithm |= _tensors(path / name)
+    model = _tensors(path / "model.safetensors")
+    return Checkpoint(path, state["step"], config, state["run"], algorithm, model, path / "tokenizer")
+
+
+def newest(run: Path, fallback: bool) -> Checkpoint | None:
+    """What a run goes on from: its newest checkpoint, None where it has none yet. UserError where that one is damaged;
+    with `fallback` the newest of those from which the run can go on."""
+    directory.require_own(run)
+    folder = run / directory.CHECKPOINTS
+    there = directory.names(folder)
+    last = directory.linked(folder, "last")
+    if last is not None and last not in there:
+        there.append(last)
+    there.sort(key=directory.order, reverse=True)
+    first: UserError | None = None
+    for name in there:
+        try:
+            return load(folder / name, go_on=True)
+        except UserError as error:
+            first = first or error
+            if not fallback:
+                break
+    if first is None:
+        return None
+    another = "fallback=true goes on from the newest checkpoint that is whole"
+    remedy = "no other is whole: start a new run" if fallback else f"an older one is taken only when asked: {another}"
+    raise UserError(first.where, first.problem, remedy) from None
+
+
+def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """The saved weights into `model`, in place: tied parameters stay tied."""
+    own = _untied(model)
+    if missing := sorted(set(own) ^ set(checkpoint.model)):
+        raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")
+    for name, value in checkpoint.model.items():
+        if own[name].shape != value.shape:
+            shapes = f"{list(value.shape)} there, {list(own[name].shape)} here"
+            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {shapes}")
+        with torch.no_grad():
+            own[name].copy_(value)
+
+
+def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, no two in one piece of memory, which the format refuses: copies of tied weights are written twice."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in values.items():
+        here = value.detach().cpu().contiguous()
+        place = here.untyped_storage().data_ptr()
+        found[key] = here.clone() if place in seen or here.untyped_storage().nbytes() > here.nbytes else here
+        seen.add(place)
+    return found
+
+
+def _untied(model: nn.Module) -> dict[str, Tensor]:
+    """Each tensor once, under its first name, however many modules share it."""
+    seen: set[int] = set()
+    return {
+        name: value
+        for name, value in model.state_dict(keep_vars=True).items()
+        if not (id(value) in seen or seen.add(id(value)))  # type: ignore[func-returns-value]
+    }
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is not a dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(str(path), f"cannot be read as tensors: {error}", ANOTHER) from None
+
+
+def _manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint by name, with their digests."""
+    manifest = read_json(path / MANIFEST, "complete checkpoint", ANOTHER)
+    if manifest.get("format") != FORMAT:
+        raise UserError(str(path), f"has checkpoint format {manifest.get('format')}, this version reads {FORMAT}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(each, dict) and "sha256" in each for each in files.values()):
+        raise UserError(str(path / MANIFEST), "is damaged: files must have a sha256 each", ANOTHER)
+    return files
+
+
+def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Whether a file of a checkpoint is its own, and as it was written."""
+    file = path / name
+    if "\0" in name or ".." in file.parts or path not in file.parents or file.resolve() != file:
+        raise UserError(str(path / MANIFEST), f"names {name!r}, which lies outside its checkpoint", ANOTHER)
+    if not file.is_file():
+        raise UserError(str(file), "is missing from its checkpoint", ANOTHER)
+    if _digest(file) != entry["sha256"]:
+        raise UserError(str(file), "is damaged: its SHA-256 differs", ANOTHER)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": _digest(path), "bytes": path.stat().st_size}
+
+
+def _seal(part: Path) -> None:
+    """Makes every file readable by those who can read the others, and durable; writes the manifest last."""
+    files = sorted(path for path in part.rglob("*") if path.is_file())
+    mode = (part / "state.json").stat().st_mode & 0o777  # what the umask gives; tensors are written for the owner alone
+    for path in files:
+        path.chmod(mode)
+        directory.sync(path)
+    entries = {path.relative_to(part).as_posix(): _entry(path) for path in files}
+    directory.write(part / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))

@@ -1,0 +1,119 @@
+"""Where rewards, metrics and credits are called, the user's own among them: whatever these do or give ends in numbers
+of ours, or in one error that names them."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokenrl_cli.interfaces import CorpusScore, Scored, UserError
+from tokenrl_cli.usercode.copies import copied
+from tokenrl_cli.usercode.isolation import lent, same_numerics
+from tokenrl_cli.usercode.modules import PACKAGE, place, told
+from tokenrl_cli.usercode.values import LARGEST, named, number, plain, shown, writable
+
+
+def ask(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function`, of a part that `owner` is, gives. If the part is the user's own, this process is protected from
+    it, and what it raises becomes a UserError of `where` with its place in the user's files."""
+    if type(owner).__module__.partition(".")[0] == PACKAGE.name:
+        return function(*arguments)
+    with lent() as interrupted, same_numerics():
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except BaseException as error:
+            if interrupted():
+                raise
+            raise UserError(where, f"{type(owner).__name__} failed: {told(error)} ({place(error)})") from error
+
+
+def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
+    """A copy as float64, finite or NaN, of one of the shapes. Raises UserError."""
+    scores = _floats(given)
+    if scores is None:
+        raise UserError("reward", f"{name} gave {named(given)}, must be an array of numbers")
+    if scores.shape not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise UserError("reward", f"{name} gave scores of shape {scores.shape}, must be {expected}")
+    if np.isinf(scores).any():
+        raise UserError("reward", f"{name} gave an infinite score", "NaN says that a text has none")
+    if (np.abs(np.nan_to_num(scores)) > LARGEST).any():
+        raise UserError(
+            "reward", f"{name} gave a score above {LARGEST:g}, which no policy can be trained on", "scale it"
+        )
+    return scores
+
+
+def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) -> Scored:
+    """What a reward gives of `count` texts, as ours: scores, numbers for the log, columns of plain values."""
+    given = given if isinstance(given, Scored) else Scored(given, {}, {})
+    scores = scores_of(given.scores, name, shapes)
+    metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
+    if wrong := [key for key, value in metrics.items() if value is None]:
+        raise UserError("reward", f"{name} gave {named(given.metrics[wrong[0]])} as {wrong[0]!r}, must be a number")
+    columns = {}
+    for key, values in _items(given.columns, name, "columns"):
+        values = plain(values)
+        if not isinstance(values, list | tuple) or len(values) != count:
+            raise UserError("reward", f"{name} gave {named(values)} as column {key!r}, must be a list of {count}")
+        columns[str(key)] = [_cell(value) for value in values]
+    return Scored(scores, {key: value for key, value in metrics.items() if value is not None}, columns)
+
+
+def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
+    """The score of a whole test set, with one of each of its `count` texts."""
+    if not isinstance(given, CorpusScore):
+        raise UserError("metrics", f"corpus of {name} gave {named(given)}, must be a CorpusScore")
+    value = number(given.value)
+    if value is None:
+        raise UserError("metrics", f"corpus of {name} gave the value {named(given.value)}, must be a finite number")
+    return replace(given, value=value, sentences=scores_of(given.sentences, f"corpus of {name}", [(count,)]))
+
+
+def _items(given: Any, name: str, kind: str) -> list[tuple[Any, Any]]:
+    if not isinstance(given, dict):
+        raise UserError("reward", f"{name} gave {named(given)} as its {kind}, must be a dictionary")
+    return list(given.items())
+
+
+def _floats(given: Any) -> np.ndarray | None:
+    """A new float64 array; None where something in it is no number. None in a list counts as NaN."""
+    if isinstance(given, torch.Tensor):
+        if given.is_complex() or given.is_meta:
+            return None
+        return given.detach().to("cpu", torch.float64, copy=True).numpy()
+    if isinstance(given, list | tuple):
+        given = [plain(each) for each in given]
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            array = np.array(given)
+    except Exception:  # rows of several lengths, an object that lies about itself
+        return None
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    if array.dtype.kind != "O":
+        return None
+    found = [math.nan if each is None else number(each) for each in array.ravel().tolist()]
+    known = [each for each in found if each is not None]
+    return np.array(known, dtype=np.float64).reshape(array.shape) if len(known) == len(found) else None
+
+
+def _cell(value: Any) -> Any:
+    """A value of a column as the table of samples can hold it."""
+    value = plain(value)
+    if isinstance(value, str):
+        return writable(value)
+    try:
+        json.dumps(value)
+    except Exception:
+        return shown(value)
+    return copied(value)

@@ -1,0 +1,190 @@
+"""Where the modules that a command line names in `imports` are imported, and what goes wrong in them is told.
+
+An entry is a dotted name (`my_rewards`) or a file (`rewards/mine.py`). A file is registered under its path, so that
+one called random.py hides no library; a target may name it by its stem. The current directory is importable.
+
+While such a module runs for the first time, the program is protected from it as `lent` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.usercode.isolation import lent
+from tokenrl_cli.usercode.values import writable
+
+DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+PACKAGE = Path(__file__).parents[1]  # ours
+
+
+# ------------------------------------------------------------------------------------------------- what may be named
+
+
+def file_of(name: str, imports: Sequence[str]) -> Path | None:
+    """The file among the entries that a target calls `name`: by its stem, or by its path."""
+    for entry in imports:
+        if entry.endswith(".py") and name in (Path(entry).stem, str(Path(entry).resolve())):
+            return Path(entry).resolve()
+    return None
+
+
+def holds(imports: Sequence[str], module: str) -> bool:
+    """Whether the module `module`, as Python calls it, is an entry or lies under one. Whole components count."""
+    files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
+    return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
+
+
+def import_all(imports: Sequence[str]) -> None:
+    """Every entry, so that one that is not there, or fails, is told at the start. Raises UserError."""
+    for entry in imports:
+        if entry.endswith(".py"):
+            loaded(Path(entry).resolve(), f"imports=[{entry}]")
+        else:
+            imported(entry, f"imports=[{entry}]")
+
+
+# --------------------------------------------------------------------------------------------------------- importing
+
+
+def imported(name: str, where: str) -> Any:
+    """The module of a dotted name. Raises UserError, of `where`."""
+    if not re.fullmatch(DOTTED, name):
+        remedy = f"did you mean imports=[{name}.py]?" if Path(f"{name}.py").is_file() else ""
+        raise UserError(where, f"{name!r} is neither a dotted name nor a file that ends in .py", remedy)
+    ours = name.split(".")[0] == PACKAGE.name
+    _add_here()
+    importlib.invalidate_caches()  # a file may have been written since the folder was looked at
+    try:
+        with nullcontext() if ours else _running(name, where):
+            module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not _is_of(error, name):  # what one of ours lacks
+            raise UserError(where, f"importing {name} failed: {error}") from error
+        raise UserError(where, f"there is no module {name}{_near(name)}", "" if ours else _elsewhere(name)) from None
+    _refuse_shadowed(name, module, where)
+    return module
+
+
+def loaded(path: Path, where: str) -> Any:
+    """The module of a file, which is run once. Raises UserError, of `where`."""
+    if not path.is_file():
+        raise UserError(where, f"there is no file {path}")
+    if str(path) in sys.modules:
+        return sys.modules[str(path)]
+    _add_here()  # what the file imports may lie there, too
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    assert spec and spec.loader, "a file that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[str(path)] = module
+    try:
+        with _running(str(path), where):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(str(path), None)
+        raise
+    return module
+
+
+def _add_here() -> None:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last: a file of the user's must not hide a library
+
+
+@contextmanager
+def _running(name: str, where: str) -> Iterator[None]:
+    """While the module `name` runs for the first time; what goes wrong in it is told with its line."""
+    short = Path(name).name
+    before, stdin = sys.argv, sys.stdin
+    try:
+        with lent() as interrupted, open(os.devnull) as nothing:
+            sys.argv = [short, *before[1:]]  # what reads the command line complains in its own name
+            sys.stdin = nothing
+            yield
+    except UserError:
+        raise
+    except SystemExit as stop:
+        problem = f"{place(stop)}: {short} ended the program while it was imported ({told(stop)})"
+        remedy = 'put what reads the command line, or runs something, under `if __name__ == "__main__":`'
+        raise UserError(where, problem, remedy) from None
+    except BaseException as error:
+        if interrupted() or (isinstance(error, ModuleNotFoundError) and _is_of(error, name)):
+            raise
+        raise UserError(where, f"importing {short} failed: {told(error)} ({place(error)})") from error
+    finally:
+        sys.argv, sys.stdin = before, stdin
+
+
+def _is_of(error: ModuleNotFoundError, name: str) -> bool:
+    """Whether it is the module itself, or a package that it would lie in, that is not there."""
+    return error.name is not None and (name == error.name or name.startswith(f"{error.name}."))
+
+
+def _near(name: str) -> str:
+    parent = sys.modules.get(name.rpartition(".")[0])
+    folders = [Path(each) for each in getattr(parent, "__path__", [])] or [Path.cwd()]
+    stems = [file.stem for folder in folders for file in folder.glob("*.py")]
+    close = get_close_matches(name.rpartition(".")[2], stems, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _elsewhere(name: str) -> str:
+    found = sorted(Path().glob(f"*/{name.rpartition('.')[2]}.py"))
+    if found:
+        return f"there is {found[0]}: name the file, imports=[{found[0]}]"
+    return "a module that is not in the current directory is named by its file, imports=[FOLDER/NAME.py]"
+
+
+def _refuse_shadowed(name: str, module: Any, where: str) -> None:
+    """Two modules have the name: that of a library comes first, and who wrote the line may mean the file here."""
+    here = [Path.cwd() / f"{name}.py", Path.cwd() / name / "__init__.py"]
+    file = getattr(module, "__file__", None)
+    for each in here:
+        if each.is_file() and (file is None or not any(Path(file).resolve() == other.resolve() for other in here)):
+            problem = f"{name} is a library ({file or 'a part of Python'}), and there is {each}, too"
+            raise UserError(
+                where, problem, f"rename the file, or name it as one: imports=[{each.relative_to(Path.cwd())}]"
+            )
+
+
+# ------------------------------------------------------------------------------------------------------ what is told
+
+
+def place(error: BaseException) -> str:
+    """ "mine.py, line 3": the innermost place in the user's own files where it arose."""
+    if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
+        return f"{_short(error.filename)}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _of_others(frame.filename)] or list(frames)
+    return f"{_short(own[-1].filename)}, line {own[-1].lineno}" if own else "nowhere"
+
+
+def _of_others(file: str) -> bool:
+    path = Path(file)
+    return file.startswith("<") or path.is_relative_to(PACKAGE) or any(path.is_relative_to(each) for each in LIBRARIES)
+
+
+def _short(file: str) -> str:
+    with suppress(ValueError, OSError):
+        return str(Path(file).relative_to(Path.cwd()))
+    return file
+
+
+def told(error: BaseException) -> str:
+    """One line: the type, and what it says."""
+    said = " ".join("".join(traceback.format_exception_only(error)).split())
+    if isinstance(error, SyntaxError):
+        said = f"{type(error).__name__}: {error.msg}"
+    return writable(said)
