@@ -83,7 +83,7 @@ def test_none_is_no_score() -> None:
     ],
 )
 def test_what_is_no_score_is_named(value: Any, told: str) -> None:
-    with pytest.raises(UserError, match=f"reward: test_guests gave (.*{told})"):
+    with pytest.raises(UserError, match=f"reward: test_calling gave (.*{told})"):
         scored(Gives(value), ROWS)
 
 
@@ -113,7 +113,7 @@ def raises(error: BaseException) -> Callable[[], Any]:
     ],
 )
 def test_what_a_reward_raises_is_told_with_its_place(act: Any, told: str) -> None:
-    with pytest.raises(UserError, match=rf"reward: Gives failed: {told} \(.*test_guests.py, line \d+\)"):
+    with pytest.raises(UserError, match=rf"reward: Gives failed: {told} \(.*test_calling.py, line \d+\)"):
         scored(Gives(Does(act)), ROWS)
 
 
