@@ -114,11 +114,11 @@ def v_of(algorithm: Any, world: World = RECORDED) -> Tensor:
     return found
 
 
-def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1) -> None:
-    """Minimises the loss of a minibatch, then moves the target, `rounds` times."""
+def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1, rest: float = 1e-13) -> None:
+    """Minimises the loss of a minibatch, then moves the target, `rounds` times. `rest`: the gradient it ends at."""
     for _ in range(rounds):
         descent = torch.optim.LBFGS(
-            algorithm.learned.learning(), max_iter=2000, tolerance_grad=1e-13, tolerance_change=1e-16,
+            algorithm.learned.learning(), max_iter=2000, tolerance_grad=rest, tolerance_change=rest / 1e3,
             history_size=50, line_search_fn="strong_wolfe",
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,19 @@ TAU = 0.7
 everywhere = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 small = pytest.mark.parametrize("world", [RECORDED, WORLDS["another"]], ids=["recorded", "another"])
 credited = pytest.mark.parametrize("credit", CREDITS)
+SMALL, PRIORS, BEHAVIOURS = ("recorded", "another"), ("reference", "uniform"), ("alike", "mixed")
+
+
+def meeting(names: str, *options: Iterable[str]) -> pytest.MarkDecorator:
+    """Every first option with every second, and both with the others in turn, so that any two options of any two
+    names meet somewhere. All combinations would take four times as long."""
+    first, second, *others = (list(each) for each in options)
+    cases = [
+        (one, two, *(each[(i // 2**k + j) % len(each)] for k, each in enumerate(others)))
+        for i, one in enumerate(first)
+        for j, two in enumerate(second)
+    ]
+    return pytest.mark.parametrize(names.split(), cases)
 
 
 def logprobs(table: Any) -> Tensor:
@@ -143,19 +156,17 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@small
-@credited
-@pytest.mark.parametrize("behaviour", ["alike", "mixed"])
-@pytest.mark.parametrize("name", ["dqn", "double_dqn", "dueling_dqn"])
+@meeting("name behaviour credit world", ["dqn", "double_dqn", "dueling_dqn"], BEHAVIOURS, CREDITS, SMALL)
 def test_q_learning_comes_to_backward_induction_whoever_acted(
-    name: str, behaviour: str, credit: str, world: World
+    name: str, behaviour: str, credit: str, world: str
 ) -> None:
     """O23, n = 1: Q(s, a) = Q*(s, a) of every state and token, off-policy."""
-    algorithm = around(name, world=world)
-    solve(algorithm, drawn(every_text(credit, world), weights(world, behaviour)), 3 * longest(world))
-    exact = hard(credit, world)
-    assert (q_of(algorithm, world) - exact).abs().max() < 1e-6
-    assert torch.equal(logits_of(algorithm.policy(), world).argmax(-1), exact.argmax(-1))
+    here = WORLDS[world]
+    algorithm = around(name, world=here)
+    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), 3 * longest(here))
+    exact = hard(credit, here)
+    assert (q_of(algorithm, here) - exact).abs().max() < 1e-6
+    assert torch.equal(logits_of(algorithm.policy(), here).argmax(-1), exact.argmax(-1))
 
 
 @small
@@ -219,50 +230,49 @@ def test_of_its_own_texts_the_rewards_of_several_steps_may_be_summed(horizon: in
         assert error > 0.05 if horizon > 1 and policy is world.behaviour else error < 1e-6
 
 
-@small
-@credited
-@pytest.mark.parametrize("behaviour", ["alike", "mixed"])
-@pytest.mark.parametrize(
-    ("prior", "head"), [("reference", "linear"), ("uniform", "linear"), ("uniform", "logits"), ("reference", "dueling")]
+@meeting(
+    "prior_and_head behaviour credit world",
+    ["reference-linear", "uniform-linear", "uniform-logits", "reference-dueling"],
+    BEHAVIOURS,
+    CREDITS,
+    SMALL,
 )
 def test_soft_q_learning_comes_to_the_soft_optimum_whoever_acted(
-    prior: str, head: str, behaviour: str, credit: str, world: World
+    prior_and_head: str, behaviour: str, credit: str, world: str
 ) -> None:
     """O21."""
+    (prior, head), here = prior_and_head.split("-"), WORLDS[world]
     words = [f"temperature={TAU}", f"algorithm/prior={prior}", f"algorithm/head={head}"]
-    algorithm = around("soft_q", *words, world=world)
-    solve(algorithm, drawn(every_text(credit, world), weights(world, behaviour)), 2 * longest(world))
-    q, policy = soft(credit, TAU, priors(world)[prior], world)
-    assert apart(logits_of(algorithm.policy(), world), policy) < 1e-9
-    assert (q_of(algorithm, world) - q).abs().max() < 1e-3
+    algorithm = around("soft_q", *words, world=here)
+    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), 2 * longest(here), rest=1e-8)
+    q, policy = soft(credit, TAU, priors(here)[prior], here)
+    assert apart(logits_of(algorithm.policy(), here), policy) < 1e-9
+    assert (q_of(algorithm, here) - q).abs().max() < 1e-3
 
 
-@small
-@credited
-@pytest.mark.parametrize("behaviour", ["alike", "mixed"])
-@pytest.mark.parametrize("prior", ["reference", "uniform"])
-@pytest.mark.parametrize(
-    "words",
-    [
-        "pcl",
-        "pcl consistency.span=1",
-        "pcl consistency.span=2",
-        "pcl algorithm/state_value=tied",
-        "pcl algorithm/state_value=tied consistency.span=1",
-        "pcl every_state=false",
-        "tba samples_per_source={}",
-        "shiq",
-    ],
+CONSISTENT = (
+    "pcl",
+    "pcl consistency.span=1",
+    "pcl consistency.span=2",
+    "pcl algorithm/state_value=tied",
+    "pcl algorithm/state_value=tied consistency.span=1",
+    "pcl every_state=false",
+    "tba samples_per_source={}",
+    "shiq",
 )
+
+
+@meeting("words prior behaviour credit world", CONSISTENT, PRIORS, BEHAVIOURS, CREDITS, SMALL)
 def test_path_consistency_comes_to_the_soft_optimum_whoever_acted(
-    words: str, prior: str, behaviour: str, credit: str, world: World
+    words: str, prior: str, behaviour: str, credit: str, world: str
 ) -> None:
     """O21: of every length, with a head or tied."""
-    name, *rest = words.format(len(world.sequences)).split()
-    algorithm = around(name, f"temperature={TAU}", f"algorithm/prior={prior}", *rest, world=world)
-    solve(algorithm, drawn(every_text(credit, world), weights(world, behaviour)))
-    _, policy = soft(credit, TAU, priors(world)[prior], world)
-    assert apart(logits_of(algorithm.policy(), world), policy) < 1e-9
+    here = WORLDS[world]
+    name, *rest = words.format(len(here.sequences)).split()
+    algorithm = around(name, f"temperature={TAU}", f"algorithm/prior={prior}", *rest, world=here)
+    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), rest=1e-7)
+    _, policy = soft(credit, TAU, priors(here)[prior], here)
+    assert apart(logits_of(algorithm.policy(), here), policy) < 1e-6
 
 
 class Bare:
@@ -284,11 +294,14 @@ class Bare:
 LAGS = {"none": lambda _: 1.0, "polyak": lambda _: 0.01, "hard": lambda step: float((step + 1) % 100 == 0)}
 
 
-@pytest.mark.parametrize("span", ["1", "null"])
 @pytest.mark.parametrize(
-    ("lag", "world"),
-    [("none", RECORDED), ("polyak", RECORDED), ("hard", RECORDED), ("none", WORLDS["another"])],
-    ids=["none", "polyak", "hard", "another"],
+    ("lag", "span", "world"),
+    [
+        ("none", "1", RECORDED),
+        ("polyak", "null", RECORDED),
+        ("none", "null", WORLDS["another"]),
+    ],
+    ids=["none", "polyak", "another"],
 )
 def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, world: World) -> None:
     """O22: the logits' level is V; losses that leave it untrained are content with another policy.
@@ -310,12 +323,11 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
     assert found[0] < 1e-12 and found[1] > 0.09 and max(left) < 1e-6
 
 
-@small
-@credited
+@pytest.mark.parametrize(("credit", "world"), [("terminal", RECORDED), ("delta", WORLDS["another"])], ids=CREDITS)
 def test_each_token_by_itself_comes_to_the_soft_optimum(credit: str, world: World) -> None:
     """OREO, off-policy; at the optimum no gradient is left."""
     algorithm = around("oreo", f"temperature={TAU}", world=world)
-    descend(algorithm, drawn(every_text(credit, world), weights(world, "mixed")), 2000, 0.05)
+    descend(algorithm, drawn(every_text(credit, world), weights(world, "mixed")), 1000, 0.05)
     _, policy = soft(credit, TAU, priors(world)["reference"], world)
     assert apart(logits_of(algorithm.policy(), world), policy) < 1e-4
 
@@ -326,7 +338,7 @@ ILQL = ["conservatism=0", "algorithm/head=linear", "value_scale=1"]
 def implicit(expectile: float, world: World) -> Any:
     algorithm = around("ilql", f"expectile={expectile}", "target.rate=0.05", *ILQL, world=world)
     sampled = chances(world.behaviour, world) * len(world.sequences)
-    descend(algorithm, drawn(every_text("terminal", world), sampled), 1500, 0.05)
+    descend(algorithm, drawn(every_text("terminal", world), sampled), 1000, 0.05)
     return algorithm
 
 
@@ -362,11 +374,11 @@ def test_without_conservatism_cql_is_q_learning_and_with_much_of_it_cloning(cred
     rollout = drawn(every_text(credit, world), weights(world, "mixed"))
     plain, off = around("double_dqn", world=world), around("cql", "conservatism=0", world=world)
     for algorithm in (plain, off):
-        solve(algorithm, rollout, 2)
+        solve(algorithm, rollout, 2, rest=1e-7)
     assert torch.equal(q_of(plain, world), q_of(off, world))
 
     strong = around("cql", "conservatism=100", world=world)
-    solve(strong, rollout, 2)
+    solve(strong, rollout, 2, rest=1e-7)
     said = torch.zeros(len(world.states), world.size, dtype=torch.float64)
     for sequence, weight in zip(world.sequences, rollout.weights.tolist(), strict=True):
         for t, action in enumerate(sequence):
@@ -375,20 +387,23 @@ def test_without_conservatism_cql_is_q_learning_and_with_much_of_it_cloning(cred
     assert not torch.equal(logits_of(plain.policy(), world).argmax(-1), said.argmax(-1))
 
 
-@small
-@credited
-@pytest.mark.parametrize("words", ["soft_q", "soft_q algorithm/prior=uniform algorithm/head=logits", "pcl", "shiq"])
-def test_only_the_ratio_of_reward_and_temperature_counts(words: str, credit: str, world: World) -> None:
+@meeting(
+    "words credit world",
+    ["soft_q", "soft_q algorithm/prior=uniform algorithm/head=logits", "pcl", "shiq"],
+    CREDITS,
+    SMALL,
+)
+def test_only_the_ratio_of_reward_and_temperature_counts(words: str, credit: str, world: str) -> None:
     """Trap 31: ten times the reward at ten times the temperature is the same policy."""
-    name, *rest = words.split()
+    (name, *rest), here = words.split(), WORLDS[world]
     found = []
     for scale in (1, 10):
-        algorithm = around(name, f"temperature={TAU * scale}", *rest, world=world)
-        rollout = every_text(credit, world)
+        algorithm = around(name, f"temperature={TAU * scale}", *rest, world=here)
+        rollout = every_text(credit, here)
         assert rollout.rewards is not None
-        solve(algorithm, drawn(replace(rollout, rewards=scale * rollout.rewards)), longest(world))
-        found.append(logits_of(algorithm.policy(), world))
-    assert apart(found[1], found[0]) < 1e-8 < 0.01 < apart(found[0], torch.as_tensor(world.policy).double())
+        solve(algorithm, drawn(replace(rollout, rewards=scale * rollout.rewards)), longest(here), rest=1e-8)
+        found.append(logits_of(algorithm.policy(), here))
+    assert apart(found[1], found[0]) < 1e-7 < 0.01 < apart(found[0], torch.as_tensor(here.policy).double())
 
 
 @pytest.mark.parametrize("prior", ["reference", "uniform"])
