@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the world of the tests
 
 from tests.presets import preset
 from tests.world import RECORDED, Letters, TableReward, TabularPolicy, batch_of, exact_gradient
-from tokenrl_cli.algorithm.parts import ValueHead
+from tokenrl_cli.algorithm.parts.critic import ValueHead
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.data.batching import Batching

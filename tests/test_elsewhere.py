@@ -13,7 +13,7 @@ import torch
 from tests.presets import PRESETS
 from tests.running import TINY
 from tests.test_readme import FILES
-from tokenrl_cli.algorithm.parts import differentiable
+from tokenrl_cli.algorithm.networks import differentiable
 from tokenrl_cli.run import assembly
 
 ROOT = Path(__file__).parents[1]

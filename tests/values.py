@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.presets import preset
 from tests.world import EOS, RECORDED, Letters, TableReward, TabularPolicy, World, batch_of, samples_of
-from tokenrl_cli.algorithm.experience import Drawn
-from tokenrl_cli.algorithm.parts import move
+from tokenrl_cli.algorithm.networks import move
+from tokenrl_cli.algorithm.parts.data import Drawn
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of

@@ -22,7 +22,8 @@ from tests.world import (
     exact_gradient,
     probabilities,
 )
-from tokenrl_cli.algorithm.parts import AdaptiveKl, Continuations, ValueHead
+from tokenrl_cli.algorithm.parts.critic import Continuations, ValueHead
+from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal

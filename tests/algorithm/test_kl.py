@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.algorithm.test_policy_gradient import algorithm_with
 from tests.world import RECORDED, Letters, TableReward, TabularPolicy, World, another, batch_of, samples_of
-from tokenrl_cli.algorithm.parts import Continuations
+from tokenrl_cli.algorithm.parts.critic import Continuations
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import concatenate, distribution, rollout_of

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.values import around, drawn, every_text
 from tests.world import RECORDED, TabularPolicy, batch_of
-from tokenrl_cli.algorithm.experience import Drawn
+from tokenrl_cli.algorithm.parts.data import Drawn
 from tokenrl_cli.interfaces import Rollout
 
 Token = Callable[[int, int, int, int, float, bool], Any]

@@ -22,7 +22,8 @@ from tests.world import (
     probabilities,
     samples_of,
 )
-from tokenrl_cli.algorithm.parts import MovingAverage, NoCritic
+from tokenrl_cli.algorithm.parts.baseline import MovingAverage
+from tokenrl_cli.algorithm.parts.critic import NoCritic
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal

@@ -22,7 +22,8 @@ from tests.world import (
     batch_of,
     samples_of,
 )
-from tokenrl_cli.algorithm.parts import Continuations, MovingAverage, ValueHead
+from tokenrl_cli.algorithm.parts.baseline import MovingAverage
+from tokenrl_cli.algorithm.parts.critic import Continuations, ValueHead
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient, Weighted
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal

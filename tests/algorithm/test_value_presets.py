@@ -19,7 +19,7 @@ from tests.values import around as tabular
 from tests.values import drawn, every_text
 from tests.world import RECORDED, SEQUENCES, Letters, TableReward, batch_of, samples_of
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.acting import Composed
+from tokenrl_cli.algorithm.networks import Composed
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of

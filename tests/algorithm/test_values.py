@@ -27,7 +27,7 @@ from tests.values import (
     v_of,
 )
 from tests.world import RECORDED, World, another, probabilities
-from tokenrl_cli.algorithm.path_consistency import Tied
+from tokenrl_cli.algorithm.parts.state_value import Tied
 from tokenrl_cli.functional.consistency import path
 
 WORLDS = {"recorded": RECORDED, "another": another(), "deep": another(3, 4)}

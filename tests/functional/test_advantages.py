@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tokenrl_cli.algorithm.parts import MovingAverage
+from tokenrl_cli.algorithm.parts.baseline import MovingAverage
 from tokenrl_cli.functional.advantages import greedy, leave_one_out, no_baseline
 
 RETURNS = torch.tensor([[[3.0, 1.0], [5.0, 0.0], [10.0, 2.0]]])  # one source, three samples, two steps

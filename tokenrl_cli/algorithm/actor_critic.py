@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import differentiable, frozen_copy, move, within
+from tokenrl_cli.algorithm.networks import differentiable, frozen_copy, move
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.entropy import entropy

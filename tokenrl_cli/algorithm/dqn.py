@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.acting import Composed, Greedy, Itself, Tilted
-from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.heads import own_values
-from tokenrl_cli.algorithm.parts import asked, needs
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
+from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.parts.exploration import Exploration, Itself
+from tokenrl_cli.algorithm.parts.head import own_values
+from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
 from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum

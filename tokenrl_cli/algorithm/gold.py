@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.parts import frozen_copy, within
+from tokenrl_cli.algorithm.networks import frozen_copy
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
 from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import ahead

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.acting import Composed
-from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.heads import Level, own_values
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.parts.exploration import Exploration
+from tokenrl_cli.algorithm.parts.head import Level, own_values
+from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
 from tokenrl_cli.config.ranges import Ge, Gt, Lt, Positive, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum

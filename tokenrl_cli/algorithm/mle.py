@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, recite
 from tokenrl_cli.functional.likelihood import negative_log_likelihood

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import within
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.masking import masked_sum

@@ -16,14 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import (
-    AdaptiveKl,
-    asked,
-    frozen_copy,
-    move,
-    needs,
-    within,
-)
+from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.networks import frozen_copy, move
+from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
 from tokenrl_cli.config.types import methods_of
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of

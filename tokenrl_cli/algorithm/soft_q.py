@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.acting import Composed
-from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.heads import Logits
-from tokenrl_cli.algorithm.priors import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Exploration, Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.parts.exploration import Exploration
+from tokenrl_cli.algorithm.parts.head import Logits
+from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
+from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.masking import masked_sum

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.acting import Itself
-from tokenrl_cli.algorithm.experience import Drawn, Experience
-from tokenrl_cli.algorithm.parts import frozen_copy, move, within
+from tokenrl_cli.algorithm.networks import frozen_copy, move
+from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.parts.exploration import Exploration, Itself
+from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
-
-
-class Exploration(Protocol):
-    model: Any  # what it keeps, or None
-
-    def acting(self, policy: Any, step: int) -> Any: ...
-
-    def metrics(self, step: int) -> dict[str, float]: ...
 
 
 class Learned(nn.Module):

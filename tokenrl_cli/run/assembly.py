@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.parts import differentiable
+from tokenrl_cli.algorithm.networks import differentiable
 from tokenrl_cli.config.build import PACKAGE, build
 from tokenrl_cli.data.batching import training_texts
 from tokenrl_cli.episodes.sampling import Decoding

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.parts import frozen_copy
+from tokenrl_cli.algorithm.networks import frozen_copy
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import ModelOutput
 

@@ -1,0 +1,107 @@
+"""What is done with whole networks: frozen copies, Polyak averaging, and two models acting as one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli.interfaces import ModelOutput, State
+
+
+def frozen_copy(module: Any) -> Any:
+    """A copy that never learns."""
+    copied = copy.deepcopy(module).requires_grad_(False).eval()
+    for part in copied.modules():
+        if isinstance(part, nn.RNNBase):
+            part.flatten_parameters()  # a copy's lie apart, and cuDNN would gather them at every call
+    return copied
+
+
+def differentiable(module: Any) -> Any:
+    """The module, whose recurrent layers of torch's (RNN, GRU, LSTM) let a gradient through in evaluation mode.
+
+    Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. A layer that
+    drops nothing computes the same in both modes, so for the length of a call it is one, in training mode.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.RNNBase):
+            part.register_forward_pre_hook(_begin_call)
+            part.register_forward_hook(_end_call, always_call=True)
+    return module
+
+
+def _begin_call(layer: Any, inputs: Any) -> None:
+    if torch.is_grad_enabled() and not layer.training:
+        layer.dropout_elsewhere, layer.dropout, layer.training = layer.dropout, 0.0, True
+
+
+def _end_call(layer: Any, inputs: Any, output: Any) -> None:
+    if (dropout := layer.__dict__.pop("dropout_elsewhere", None)) is not None:
+        layer.dropout, layer.training = dropout, False
+
+
+@torch.no_grad()
+def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
+    """The weights of `kept` go `share` of the way to those of `learned`: Polyak averaging."""
+    if share > 0:
+        for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
+            ours.lerp_(theirs, share)
+
+
+Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]
+
+
+@dataclass(frozen=True)
+class Both:
+    """The states of two models that read the same episodes, or of one and None."""
+
+    first: State
+    second: State | None
+
+    def reorder(self, index: Tensor) -> Both:
+        return Both(self.first.reorder(index), self.second and self.second.reorder(index))
+
+    def repeat(self, times: int) -> Both:
+        return Both(self.first.repeat(times), self.second and self.second.repeat(times))
+
+
+class Composed(nn.Module):
+    """A Model whose logits `join` makes of a model's output, and of that of another one where there is one.
+
+    `values`, where given, makes Q [..., V] of the same: then `start_value` says what the policy expects of a source.
+    Both models are submodules, so that evaluation mode reaches them.
+    """
+
+    def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
+        super().__init__()
+        self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
+
+    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+        first = self.first(source, source_mask, actions)
+        second = None if self.second is None else self.second(source, source_mask, actions)
+        return ModelOutput(first.hidden, lambda _: self.join(first, second))
+
+    def start(self, source: Tensor, source_mask: Tensor) -> Both:
+        second = None if self.second is None else self.second.start(source, source_mask)
+        return Both(self.first.start(source, source_mask), second)
+
+    def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
+        first, second, following = self._step(state, previous)
+        return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
+
+    def _step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, Any, Both]:
+        first, left = self.first.step(state.first, previous)
+        second, right = (None, None) if self.second is None else self.second.step(state.second, previous)
+        return first, second, Both(left, right)
+
+    def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
+        """max_a Q(s_0, a) [N]; None without values."""
+        if self.values is None:
+            return None
+        first, second, _ = self._step(self.start(source, source_mask), None)
+        return self.values(first, second)[:, 0].amax(-1)

@@ -1,0 +1,10 @@
+"""Parts of an algorithm's saved state, which is one flat dictionary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries of a flat state whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
