@@ -186,6 +186,47 @@ def test_files_of_a_run_are_not_written_through_links(run: Path, tmp_path: Path,
             (run / name).write_bytes(kept)
 
 
+def test_no_checkpoint_of_a_run_is_a_link(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Neither the one that is read, nor an older one, which would be made smaller where it really lies."""
+    folder = run / "checkpoints"
+    for name in ("000006", "000003"):
+        away = tmp_path / f"theirs-{name}"
+        (folder / name).rename(away)
+        (folder / name).symlink_to(away)
+        before = sorted(path.name for path in away.iterdir())
+        commands = [("train", f"resume={run}"), ("eval", f"ckpt={run}"), ("eval", f"ckpt={folder / name}")]
+        for words in [*commands, ("generate", f"ckpt={folder / 'last'}", "samples=1")]:
+            assert f"{folder / name}: is a link to {away}" in mistake(capsys, *words)
+        assert sorted(path.name for path in away.iterdir()) == before
+        (folder / name).unlink()
+        away.rename(folder / name)
+
+
+def test_a_run_that_saved_nothing_begins_from_a_strangers_weights_only_if_they_are_named(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.rmtree(run / "checkpoints")
+    config = yaml.safe_load((run / CONFIG).read_text())
+    (run / CONFIG).write_text(yaml.safe_dump(config | {"init_from": str(whole)}))
+    told = mistake(capsys, "train", f"resume={run}")
+    assert f"init_from={whole}: lies outside" in told and f"name it again on the line: init_from={whole}" in told
+    assert tokenrl("train", f"resume={run}", f"init_from={whole}") == 0
+    capsys.readouterr()
+    assert tokenrl("train", f"resume={run}") == 0  # its weights are its own by now
+    printed = capsys.readouterr().err
+    assert f"tokenrl eval ckpt={run}\n" in printed
+
+
+def test_results_of_an_evaluation_may_be_anything(run: Path, capsys: Capture) -> None:
+    folder = run / "eval" / "test-greedy"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "results.json")  # whose reading would wait for ever
+    assert tokenrl("eval", f"ckpt={run}") == 0
+    assert f"written to {folder}-2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["resume", "eval"])
 def test_data_outside_are_read_only_if_they_are_named_again(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -291,4 +291,4 @@ def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     from tokenrl_cli.outside import carried
 
     ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
-    return [typed("eval", ckpt, *carried(config)), typed("generate", ckpt, *carried(imports))]
+    return [typed("eval", ckpt, *carried(config | {"init_from": None})), typed("generate", ckpt, *carried(imports))]
