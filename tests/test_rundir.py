@@ -144,7 +144,16 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("stage", "other"), ("step", -1), ("best", {}), ("findings", [1]), ("window", {"a": ["x"]}), ("journal", {})],
+    [
+        ("stage", "other"),
+        ("step", -1),
+        ("step", 5),
+        ("stage_start", 7),
+        ("best", {}),
+        ("findings", [1]),
+        ("window", {"a": ["x"]}),
+        ("journal", {}),
+    ],
 )
 def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys: Capture) -> None:
     from tokenrl_cli.checkpoint import _seal
@@ -155,7 +164,25 @@ def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "manifest.json").unlink()
     _seal(folder)
-    assert "state.json: is not the state of a run: " + key in mistake(capsys, "train", f"resume={run}")
+    told = mistake(capsys, "train", f"resume={run}")
+    assert "state.json: is not the state of a run: " in told and key in told
+
+
+@pytest.mark.parametrize("how", ["lacks one", "another shape"])
+def test_a_state_of_another_algorithm_is_refused(how: str, run: Path, capsys: Capture) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from tokenrl_cli.checkpoint import _seal
+
+    folder = run / "checkpoints" / "000006"
+    tensors = load_file(folder / "optimizer.safetensors")
+    name = sorted(tensors)[-1]
+    changed = {"lacks one": {}, "another shape": {name: torch.zeros(3, 1, 7)}}[how]
+    save_file({key: value for key, value in tensors.items() if key != name} | changed, folder / "optimizer.safetensors")
+    (folder / "manifest.json").unlink()
+    _seal(folder)
+    assert "000006: its state is of another algorithm: " in mistake(capsys, "train", f"resume={run}")
 
 
 def test_numbers_that_are_none_stop_the_step_they_arise_in(tmp_path: Path, capsys: Capture) -> None:
