@@ -144,7 +144,16 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("stage", "other"), ("step", -1), ("best", {}), ("findings", [1]), ("window", {"a": ["x"]}), ("journal", {})],
+    [
+        ("stage", "other"),
+        ("step", -1),
+        ("step", 5),
+        ("stage_start", 7),
+        ("best", {}),
+        ("findings", [1]),
+        ("window", {"a": ["x"]}),
+        ("journal", {}),
+    ],
 )
 def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys: Capture) -> None:
     from tokenrl_cli.run.checkpoint import _seal
@@ -155,7 +164,25 @@ def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "manifest.json").unlink()
     _seal(folder)
-    assert "state.json: is not the state of a run: " + key in mistake(capsys, "train", f"resume={run}")
+    told = mistake(capsys, "train", f"resume={run}")
+    assert "state.json: is not the state of a run: " in told and key in told
+
+
+@pytest.mark.parametrize("how", ["lacks one", "another shape"])
+def test_a_state_of_another_algorithm_is_refused(how: str, run: Path, capsys: Capture) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from tokenrl_cli.run.checkpoint import _seal
+
+    folder = run / "checkpoints" / "000006"
+    tensors = load_file(folder / "optimizer.safetensors")
+    name = sorted(tensors)[-1]
+    changed = {"lacks one": {}, "another shape": {name: torch.zeros(3, 1, 7)}}[how]
+    save_file({key: value for key, value in tensors.items() if key != name} | changed, folder / "optimizer.safetensors")
+    (folder / "manifest.json").unlink()
+    _seal(folder)
+    assert "000006: its state is of another algorithm: " in mistake(capsys, "train", f"resume={run}")
 
 
 def test_numbers_that_are_none_stop_the_step_they_arise_in(tmp_path: Path, capsys: Capture) -> None:
@@ -184,6 +211,47 @@ def test_files_of_a_run_are_not_written_through_links(run: Path, tmp_path: Path,
         assert (tmp_path / "precious").read_bytes() == (kept or b"mine")
         if kept is not None:
             (run / name).write_bytes(kept)
+
+
+def test_no_checkpoint_of_a_run_is_a_link(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Neither the one that is read, nor an older one, which would be made smaller where it really lies."""
+    folder = run / "checkpoints"
+    for name in ("000006", "000003"):
+        away = tmp_path / f"theirs-{name}"
+        (folder / name).rename(away)
+        (folder / name).symlink_to(away)
+        before = sorted(path.name for path in away.iterdir())
+        commands = [("train", f"resume={run}"), ("eval", f"ckpt={run}"), ("eval", f"ckpt={folder / name}")]
+        for words in [*commands, ("generate", f"ckpt={folder / 'last'}", "samples=1")]:
+            assert f"{folder / name}: is a link to {away}" in mistake(capsys, *words)
+        assert sorted(path.name for path in away.iterdir()) == before
+        (folder / name).unlink()
+        away.rename(folder / name)
+
+
+def test_a_run_that_saved_nothing_begins_from_a_strangers_weights_only_if_they_are_named(
+    run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.rmtree(run / "checkpoints")
+    config = yaml.safe_load((run / CONFIG).read_text())
+    (run / CONFIG).write_text(yaml.safe_dump(config | {"init_from": str(whole)}))
+    told = mistake(capsys, "train", f"resume={run}")
+    assert f"init_from={whole}: lies outside" in told and f"name it again on the line: init_from={whole}" in told
+    assert tokenrl("train", f"resume={run}", f"init_from={whole}") == 0
+    capsys.readouterr()
+    assert tokenrl("train", f"resume={run}") == 0  # its weights are its own by now
+    printed = capsys.readouterr().err
+    assert f"tokenrl eval ckpt={run}\n" in printed
+
+
+def test_results_of_an_evaluation_may_be_anything(run: Path, capsys: Capture) -> None:
+    folder = run / "eval" / "test-greedy"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "results.json")  # whose reading would wait for ever
+    assert tokenrl("eval", f"ckpt={run}") == 0
+    assert f"written to {folder}-2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["resume", "eval"])

@@ -173,6 +173,8 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     place = place.absolute()
     if place.parent.name == CHECKPOINTS and place.name in LINKS:
         place = place.parent / (linked(place.parent, place.name) or place.name)
+    if place.parent.name == CHECKPOINTS:
+        require_own(place.parent.parent)
     if (place / MANIFEST).is_file():
         return place.resolve()
     if NAME.fullmatch(place.name) and place.is_dir() and not (place / CHECKPOINTS).is_dir():
@@ -234,8 +236,9 @@ def point(run: Path, link: str, name: str) -> None:
 
 
 def require_own(run: Path, *folders: str) -> None:
-    """Refuses a run whose folders are links: all in them would lie elsewhere."""
-    for name in folders or (CHECKPOINTS, ".hydra"):
+    """Refuses a run whose folders are links: all in them would lie elsewhere. Without `folders` those that it has."""
+    saved = [f"{CHECKPOINTS}/{name}" for name in names(run / CHECKPOINTS)]
+    for name in folders or (CHECKPOINTS, ".hydra", *saved):
         if (run / name).is_symlink():
             target = os.readlink(run / name)
             raise UserError(str(run / name), f"is a link to {target}: no link of a run is followed", "remove it")

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokenrl_cli.commandline.arguments import override, parse, typed
 from tokenrl_cli.commandline.continuation import go_on
 from tokenrl_cli.commandline.outside_data import carried, outside, refuse_unnamed
+from tokenrl_cli.commandline.outside_data import outside as lying
 from tokenrl_cli.interfaces import UserError
 
 
@@ -25,6 +26,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(here)
     monkeypatch.delenv("TOKENRL_DATA", raising=False)
     return here
+
+
+def outside(config: dict[str, Any], root: str) -> dict[str, str]:
+    return {".".join(keys): text for keys, text, _ in lying(config, root)}
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,38 @@ def test_entries_of_splits_lie_below_the_data_sets_path(here: Path) -> None:
         assert found == {"dataset.splits.train": entry}, entry
     inside = {"train": ["a.jsonl", "b/*.jsonl", f"{here}/set/c"], "seen": "test_seen"}
     assert not outside({"dataset": {"path": "set", "splits": inside}}, "data")
+
+
+def test_each_entry_of_a_list_counts(here: Path) -> None:
+    words = str(here.parent / "elsewhere" / "words.txt")
+    for listed in ([words, "set"], ["set", words], ["set", words, "set"]):
+        saved = {"reward": {"files": listed}, "data_root": "data"}
+        with pytest.raises(UserError, match=rf"reward.files={words}(.|\n)*reward.files=\[") as told:
+            refuse_unnamed(saved, saved, {})
+        assert override("reward.files", listed) in str(told.value)
+        refuse_unnamed(saved, {"reward": {"files": ["set"]}}, {})  # the user's own config names it
+        assert carried(saved) == [override("reward.files", listed)]
+
+
+def test_links_below_the_entries_of_splits_are_followed(here: Path) -> None:
+    deep = here / "set" / "deep"
+    deep.mkdir()
+    (deep / "own.jsonl").write_text("{}")
+    entries = ["deep", "deep/.", "deep/own", "deep/own.jsonl", "deep/o*", "**/*.jsonl", str(deep), "d*"]
+
+    def found(entry: str) -> bool:
+        return bool(outside({"dataset": {"path": "set", "splits": {"train": ["a", entry]}}}, "data"))
+
+    assert not any(map(found, entries))
+    (deep / "own.de").symlink_to(here.parent / "elsewhere" / "words.txt")
+    assert all(map(found, entries))
+    (deep / "own.de").unlink()
+    (here / "set" / "link").symlink_to(here.parent / "elsewhere")
+    assert found("link/words") and found("lin*/w*") and found("[l]ink/set")
+
+
+@pytest.mark.parametrize("place", ["dotted.name", "list"])
+def test_a_command_can_be_printed_for_any_config(place: str, here: Path) -> None:
+    block = {"checkpoint": str(here.parent / "elsewhere" / "set")}
+    config = {"metrics": {"a.b": block} if place == "dotted.name" else [block], "data_root": "data"}
+    assert carried(config)[0].startswith("metrics.")

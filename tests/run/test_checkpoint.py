@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,10 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     loaded = checkpoint.load(saved(tmp_path))
     with pytest.raises(UserError, match="another model"):
         checkpoint.restore(nn.Linear(2, 2), loaded)
+    for value in (torch.full((5, 3), float("nan")), torch.zeros(5, 3, dtype=torch.int64)):
+        bad = replace(loaded, model=loaded.model | {"embedding.weight": value})
+        with pytest.raises(UserError, match="embedding.weight (holds|is torch.int64)"):
+            checkpoint.restore(Tied(), bad)
     wide = Tied()
     wide.embedding = nn.Embedding(6, 3)
     wide.output.weight = wide.embedding.weight

@@ -6,6 +6,7 @@ file of this machine. Links and `..` are followed before that is decided.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +19,13 @@ ROOT = "data"  # data_root where neither the line nor TOKENRL_DATA gives one, as
 HANDLED = (
     "out",
     "resume",
-    "init_from",
     "ckpt",
     "imports",
     "data_root",
     "started_in",
 )  # keys of the root with own rules
 
-FILES = ("path", "paths", "file", "files", "folder", "checkpoint")  # last names of keys that hold paths
+FILES = ("path", "paths", "file", "files", "folder", "checkpoint", "init_from")  # last names of keys that hold paths
 
 
 def data_root(typed: str | None) -> str:
@@ -33,35 +33,54 @@ def data_root(typed: str | None) -> str:
     return typed or os.environ.get("TOKENRL_DATA") or ROOT
 
 
-def texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a config under its whole key; what stands in a list under the key of the list."""
-    if isinstance(value, str):
-        yield where, value
-    elif isinstance(value, dict):
+Text = tuple[tuple[str, ...], str, Any]  # the keys to it, itself, and all that stands under these keys
+
+
+def texts(value: Any, *keys: str) -> Iterator[Text]:
+    """Every text of a config; what stands in a list is under the keys of the list."""
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield from texts(item, f"{where}.{key}" if where else str(key))
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts(item, where)
+            yield from texts(item, *keys, str(key))
+        return
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str):
+            yield keys, each, value
+        elif isinstance(each, dict | list):
+            yield from texts(each, *keys)
 
 
-def outside(config: dict[str, Any], root: str) -> dict[str, str]:
-    """Key -> the text, of a resolved config, that names something on disk outside the current directory and `root`."""
+def outside(config: dict[str, Any], root: str) -> list[Text]:
+    """Those texts of a resolved config that name something on disk outside the current directory and `root`."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
-    kept = {key: value for key, value in config.items() if key not in HANDLED}
-    return {key: text for key, text in texts(kept) if _is_outside(key, text, places)}
+    data = config.get("dataset")
+    path = str(data.get("path") or "") if isinstance(data, dict) else ""
+    found = []
+    for each in texts({key: value for key, value in config.items() if key not in HANDLED}):
+        keys, text, _ = each
+        if keys[:2] == ("dataset", "splits"):
+            leads_out = _entry_leads_out(path, text, places)
+        else:
+            leads_out = _looks_like_a_file(keys[-1], text) and _leads_out(text, places)
+        if leads_out:
+            found.append(each)
+    return found
 
 
-def _is_outside(key: str, text: str, places: list[Path]) -> bool:
-    if ".splits." in key:
-        return _entry_leads_out(text, places)
-    return _looks_like_a_file(key, text) and _leads_out(text, places)
-
-
-def _entry_leads_out(text: str, places: list[Path]) -> bool:
-    """Of a file, folder or pattern that `dataset.splits` names, below dataset.path unless it is absolute."""
-    path = Path(text).expanduser()
-    return ".." in path.parts or (path.is_absolute() and not _within(path.resolve(), places))
+def _entry_leads_out(folder: str, entry: str, places: list[Path]) -> bool:
+    """Of a file, folder or pattern that `dataset.splits` names, below `folder` unless it is absolute. It may lack its
+    suffix. What lies beside a file counts, too: it may be the other side of a parallel text."""
+    try:
+        base, below = Path(folder).expanduser(), Path(entry).expanduser()
+        if ".." in below.parts or (below.is_absolute() and not _within(below.resolve(), places)):
+            return True
+        if not (below.is_absolute() or _within(base.resolve(), places)):
+            return False  # then `folder` itself is what has to be named
+        patterns = (Path(glob.escape(str(base))) / below, glob.escape(str(base / below)))
+        ended = [f"{pattern}{end}" for pattern in patterns for end in ("", ".*")]
+        found = {Path(each) for pattern in ended for each in glob.iglob(pattern, recursive=True)}
+    except (OSError, ValueError, RuntimeError):  # as below
+        return False
+    return any(_leads_out(str(each), places) for each in found | {each.parent for each in found if each.is_file()})
 
 
 def _looks_like_a_file(key: str, text: str) -> bool:
@@ -97,34 +116,27 @@ def refuse_unnamed(
 
     `config` is what would be read; values that the line or the user's own config files gave are theirs. UserError.
     """
-    theirs = dict(texts(saved))
+    theirs = {(keys, text) for keys, text, _ in texts(saved)}
     given = named.get("data_root")
-    for key, text in outside(config, data_root(given)).items():
+    for keys, text, whole in outside(config, data_root(given)):
+        key = ".".join(keys)
         below_root = given is None and text.startswith(f"{config.get('data_root')}/")
-        if key in named or not (below_root or theirs.get(key) == text):
+        if key in named or not (below_root or (keys, text) in theirs):
             continue
-        again = override("data_root", config["data_root"]) if below_root else override(key, text)
+        again = override("data_root", config["data_root"]) if below_root else override(key, whole)
         problem = "lies outside data_root and the current directory, and only the config of the run names it"
         raise UserError(f"{key}={text}", problem, f"if it may be read, {remedy}: {again}")
 
 
 def carried(config: dict[str, Any]) -> list[str]:
-    """What a command that goes on with a run of this resolved config must name again: its imports, and its data where
-    they lie outside; as overrides."""
-    config = {key: value for key, value in config.items() if key != "init_from"}  # that was read when the run began
-    own = data_root(None)
+    """What a command that goes on with a run of this resolved config must name again: its imports, and its data and
+    where it began from, if they lie outside; as overrides."""
     found = [override("imports", config["imports"])] if config.get("imports") else []
-    lying = outside(config, own)
-    root = config.get("data_root")
-    if any(text.startswith(f"{root}/") for text in lying.values()):
+    lying, root = outside(config, data_root(None)), config.get("data_root")
+    if any(text.startswith(f"{root}/") for _, text, _ in lying):
         found.append(override("data_root", root))
         lying = outside(config, str(root))
-    for key in lying:
-        value: Any = config
-        for part in key.split("."):
-            value = value[part]
-        found.append(override(key, value))
-    return found
+    return [*found, *dict.fromkeys(override(".".join(keys), whole) for keys, _, whole in lying)]
 
 
 def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: str | None) -> None:
@@ -132,10 +144,10 @@ def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: st
     filled in, `config` what would be read. Raises UserError."""
     if not started_in or Path(started_in) == Path.cwd():
         return
-    theirs = dict(texts(saved))
-    kept = {key: value for key, value in config.items() if key not in HANDLED}
-    for key, text in texts(kept):
-        if theirs.get(key) != text or not text or Path(text).is_absolute() or text.startswith("~"):
+    theirs = {(keys, text) for keys, text, _ in texts(saved)}
+    for keys, text, _ in texts({key: value for key, value in config.items() if key not in HANDLED}):
+        key = ".".join(keys)
+        if (keys, text) not in theirs or not text or Path(text).is_absolute() or text.startswith("~"):
             continue
         there = names_files(key) or (os.sep in text and Path(started_in, text).exists())
         if there and not Path(text).exists():

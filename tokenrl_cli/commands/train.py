@@ -226,7 +226,7 @@ class Training:
         done = 0
         if self.saved is not None:
             done = self.saved.state["step"]
-            stage.algorithm.load_state_dict(self.saved.algorithm)
+            checkpoint.restore_state(stage.algorithm.load_state_dict, self.saved, self.saved.algorithm)
         self._run(stage, done)
         recorder = self.recorder
         if recorder.latest is None or recorder.latest["step"] != recorder.done:  # no step was taken
@@ -247,13 +247,14 @@ class Training:
 
     def _reinforce(self) -> Stage:
         """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
+        from tokenrl_cli.run import checkpoint
         from tokenrl_cli.run.loop import acting_policy, memory_findings
 
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
         stage = self._stage("train", saved["stage_start"] if saved else done, self.trainer.steps)
-        if saved:
-            stage.algorithm.load_state_dict(self.saved.algorithm)  # type: ignore[union-attr]
+        if saved and self.saved is not None:
+            checkpoint.restore_state(stage.algorithm.load_state_dict, self.saved, self.saved.algorithm)
         elif self.trainer.steps:
             policy = acting_policy(stage.algorithm)
             val = self.recorder.evaluate(policy, "val", "train", done)
@@ -291,4 +292,4 @@ def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     from tokenrl_cli.commandline.outside_data import carried
 
     ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
-    return [typed("eval", ckpt, *carried(config)), typed("generate", ckpt, *carried(imports))]
+    return [typed("eval", ckpt, *carried(config | {"init_from": None})), typed("generate", ckpt, *carried(imports))]

@@ -6,10 +6,13 @@ Two evaluations that differ in anything that changes numbers never share a folde
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 from pathlib import Path
 from typing import Any
+
+from tokenrl_cli.files.records import read_json
+from tokenrl_cli.interfaces import UserError
 
 LONGEST = 120  # bytes of a name; file systems allow 255, and something may be appended
 Settings = dict[str, Any]
@@ -38,11 +41,11 @@ def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
 def settings_of(folder: Path) -> Settings | None:
     """What the results in a folder were made with; {} where they do not say so, None where there are none."""
     file = folder / "results.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        found = json.loads(file.read_text("utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read_json(file, "evaluation").get("settings")
+    except UserError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -251,7 +251,8 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
     if isinstance(algorithm, PolicyLoader):
-        algorithm.load_policy({k: v for k, v in saved.algorithm.items() if k.startswith(POLICY)})
+        state = {key: value for key, value in saved.algorithm.items() if key.startswith(POLICY)}
+        checkpoint.restore_state(algorithm.load_policy, saved, state)
     return acting_policy(algorithm)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,8 +205,18 @@ def newest(run: Path, fallback: bool) -> Checkpoint | None:
     raise UserError(first.where, first.problem, remedy) from None
 
 
+def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, state: dict[str, Any]) -> None:
+    """`load(state)`, of an algorithm; UserError where what `saved` holds does not fit it."""
+    try:
+        load(state)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise UserError(str(saved.path), f"its state is of another algorithm: {said}", ANOTHER) from error
+
+
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """The saved weights into `model`, in place: tied parameters stay tied."""
+    """The saved weights into `model`, in place: tied parameters stay tied. Raises UserError where they do not fit, or
+    are no numbers."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(checkpoint.model)):
         raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")
@@ -213,8 +224,12 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
         if own[name].shape != value.shape:
             shapes = f"{list(value.shape)} there, {list(own[name].shape)} here"
             raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {shapes}")
+        if not value.is_floating_point():
+            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {value.dtype}")
         with torch.no_grad():
             own[name].copy_(value)
+            if not own[name].isfinite().all():
+                raise UserError(str(checkpoint.path), f"its weights are damaged: {name} holds what is no number")
 
 
 def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:

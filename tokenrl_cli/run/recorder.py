@@ -105,7 +105,8 @@ STATE: dict[str, Any] = {  # what `Recorder.state` gives; a dictionary says what
 def require_state(saved: checkpoint.Checkpoint) -> None:
     """Whether a checkpoint holds the state of a run, as far as types tell. Raises UserError."""
     wrong = list(_wrong(saved.state, STATE, ""))
-    wrong += [f"{key}: must be 0 or more" for key in ("step", "stage_start") if not wrong and saved.state[key] < 0]
+    if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
+        wrong.append(f"step: must be {saved.step}, and stage_start no more")
     for each in [] if wrong else saved.state["findings"]:
         if not isinstance(each, dict) or each.keys() != {field.name for field in fields(Finding)}:
             wrong.append("findings: one is no finding")
