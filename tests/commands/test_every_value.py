@@ -179,8 +179,8 @@ RANGES = {
     "reward.likelihood.Likelihood": "temperature=0 temperature=inf checkpoint=''",
     "reward.mixture.Mixture": "scales={x:.inf} weights={x:.nan}",
     "reward.repetition.Repetition": "order=0",
-    "episodes.sampling.Decoding": "max_length=0 temperature=-1 top_k=-1 top_p=0 epsilon=1.5 beam_size=0 length_penalty=11 "
-    "forbidden=[-1]",
+    "episodes.sampling.Decoding": "max_length=0 temperature=-1 top_k=-1 top_p=0 epsilon=1.5 beam_size=0 "
+    "length_penalty=11 forbidden=[-1]",
     "tokenizer.word.Word": "vocabulary_size=0 min_count=0",
 }
 
