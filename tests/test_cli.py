@@ -144,7 +144,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
             "trainer.monitor=bleu: is no number of an evaluation",
         ),
         ("validate ~imports", "imports: is missing"),
-        ("validate algorithm.kl_target=3", "algorithm.kl_target: has nothing to adapt"),
+        ("validate algorithm.kl_target=3", "algorithm.kl_target=3: has nothing to adapt"),
         (f"validate imports={'[' * 3000}", "imports: is nested too deep"),
         (f"validate seed={'9' * 5000}", "seed: Exceeds the limit"),
         ("train --config-dir nowhere", "--config-dir nowhere"),
@@ -257,6 +257,22 @@ def test_an_option_that_ends_otherwise_than_in_yaml_is_named(
     assert f"mv mine/reward/own{ending} mine/reward/own.yaml" in told
     file.rename(file.with_suffix(".yaml"))
     assert tokenrl("validate", *TINY, *place.split(), "reward=own") == 0
+
+
+@pytest.mark.parametrize("place", ["--config-dir mine", "hydra.searchpath=[file://mine]", "hydra.searchpath=[mine]"])
+def test_a_config_file_that_is_too_large_is_not_read(capsys: Capture, elsewhere: Path, place: str) -> None:
+    (elsewhere / "mine" / "reward").mkdir(parents=True)
+    (elsewhere / "mine" / "reward" / "own.yaml").write_text("# x\n" * 300_000)
+    assert "own.yaml: has 1200000 bytes" in mistake(capsys, "validate", *place.split(), "reward=own")
+
+
+def test_a_copy_into_a_directory_that_is_gone_is_told(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "x: No such file or directory" in mistake(capsys, "copy", "reward/bleu", "x")
 
 
 def test_what_an_option_brings_is_not_left_out_because_of_an_ending(capsys: Capture, elsewhere: Path) -> None:

@@ -7,7 +7,9 @@ interrupted by a signal.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +41,35 @@ class Failed(BaseException):
         self.error = error
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal came that ends a process, where nobody else heeds it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Signals that would end the process at once raise Stopped, so that what is half-written goes; so does Ctrl-C,
+    which is then told from a KeyboardInterrupt that a user's module raises. One that somebody handles, or that is
+    ignored (nohup), stays as it is; and only the main thread is told of any."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped(number)
+
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    main = threading.current_thread() is threading.main_thread()
+    taken = [number for number, handler in usual.items() if main and signal.getsignal(number) is handler]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, usual[number])
+
+
 def main() -> None:
     """The process: its streams as the commands expect them, and an exit code that they do not change."""
     from tokenrl_cli.report.screen import leave, prepare
@@ -55,16 +86,16 @@ def status(words: Sequence[str]) -> int:
     """Runs a command line; -> exit code."""
     from tokenrl_cli.report.screen import Unread, standard_streams
 
-    with standard_streams():
+    with standard_streams(), _stoppable():
         try:
             dispatch(parse(words))
             sys.stdout.flush()
             return 0
         except UserError as error:
             return _say(error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             print("tokenrl: interrupted", file=sys.stderr)
-            return 130
+            return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
         except Unread:  # the reader, `head` say, has seen enough
             return 0
         except Failed as failed:
@@ -104,7 +135,12 @@ def dispatch(arguments: Arguments) -> None:
 
         print(fitted(page(command, COMMANDS[command], arguments)))
     elif command in PLAIN:
-        _module(command).run(arguments)
+        try:
+            _module(command).run(arguments)
+        except OSError as error:
+            from tokenrl_cli.commandline.mistakes import of_the_machine
+
+            raise of_the_machine(error) or error from None
     else:
         _run(arguments)
 
@@ -168,10 +204,11 @@ def _module(command: str) -> Any:
 def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
     """Composes the config and runs the command's task on it, or shows what was asked for. `primary` is the config to
     start from where it is not the command's own."""
-    from tokenrl_cli.config.options import conf_dir, roots
+    from tokenrl_cli.config.options import conf_dir, require_small, roots
 
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
+    require_small((arguments.value("hydra.searchpath") or "").strip("[]").split(","))
     _register(arguments, primary)
     task = _told(_module(command).run, arguments)
     name = PRIMARY[command] if primary is None else RESUMED
@@ -207,12 +244,12 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
     def run(config: Any) -> Any:
         try:
             return task(config)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a user's module may raise any
             from tokenrl_cli.commandline.mistakes import mistake
 
             found = error if isinstance(error, UserError) else mistake(error, *_surroundings(arguments, config))
-            if isinstance(error, SystemExit) and found is None:
-                raise  # an interrupted run
+            if not isinstance(error, Exception) and found is None:
+                raise  # an interrupted run, or a pipe that nobody reads
             if alone:
                 raise Failed(found or error) from None
             if found is None or found is error:
@@ -235,7 +272,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from tokenrl_cli.commandline.continuation import go_on
+    from tokenrl_cli.commandline.continuation import CONFIG, go_on
 
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -247,8 +284,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from hydra.core.hydra_config import HydraConfig
 
     run = Path(HydraConfig.get().runtime.output_dir)
-    begun = any((run / name).is_file() for name in ("config.yaml", ".hydra/config.yaml"))
-    return imports, str(run), go_on(run, plain) if begun else ""
+    return imports, str(run), go_on(run, plain) if (run / CONFIG).is_file() else ""
 
 
 @contextmanager

@@ -271,6 +271,13 @@ def locked(run: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def forget(run: Path, config: str) -> None:
+    """Takes away what a run that never began has left: its config, Hydra's record, its log and the lock. What else is
+    there, a folder that was made for it, too, stays."""
+    for name in (config, ".hydra", "train.log", LOCK):
+        discard(run / name)
+
+
 def tidy(run: Path) -> None:
     """Removes what a killed process left unfinished."""
     checkpoints = run / CHECKPOINTS

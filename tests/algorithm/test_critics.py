@@ -299,7 +299,6 @@ def test_a_text_near_the_limit_pays_for_its_length() -> None:
     [
         ({"baseline": advantages.state_value}, "algorithm.critic"),
         ({"returns": partial(lambda_returns, gae_lambda=0.5)}, "algorithm.critic"),
-        ({"kl_coef": 0.0, "kl_target": 6.0}, "algorithm.kl_target"),
         ({"add_reference": True, "top_k": 2}, "algorithm.add_reference"),
     ],
 )

@@ -28,7 +28,7 @@ CASES: dict[str, tuple[int, list[str]]] = {
     "grpo": (240, ["algorithm=grpo", "algorithm.kl_loss_coef=0"]),
     "remax": (80, ["algorithm=remax", "algorithm.samples_per_source=4", "algorithm.kl_coef=0"]),
     "a2c": (80, ["algorithm=a2c"]),
-    "ppo": (250, ["algorithm=ppo", "algorithm.kl_coef=0", "algorithm.kl_target=0"]),
+    "ppo": (250, ["algorithm=ppo", "algorithm.kl_coef=0"]),
     "vine": (120, ["algorithm=vine"]),
     "mixer": (80, ["algorithm=mixer", "algorithm.samples_per_source=4", "algorithm.forced_prefix.every=10"]),
     "ocd": (80, ["algorithm=ocd"]),

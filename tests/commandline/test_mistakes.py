@@ -102,20 +102,28 @@ def test_our_fault_shows_a_traceback_and_the_machines_one_line(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "told", "entry"),
     [
-        ("raise RuntimeError('mine')", "RuntimeError: mine"),
-        ("open('absent')", "FileNotFoundError"),
-        ("raise SystemExit(3)", "ends the program"),
+        ("raise RuntimeError('mine')", "RuntimeError: mine", "./of_the_user.py"),
+        ("open('absent')", "FileNotFoundError", "of_the_user"),
+        ("raise SystemExit(3)", "ends the program", "of_the_user.py"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", "of_the_user"),
+        ("raise GeneratorExit", "GeneratorExit", "of_the_user.py"),
+        ("raise type('Mine', (BaseException,), {})('x\\ny')", "Mine: x y", "of_the_user"),
+        ("self.__init__()", "RecursionError", "of_the_user"),
+        ("b'\\xff'.decode()", "UnicodeDecodeError", "of_the_user.py"),
+        ("raise BrokenPipeError", "BrokenPipeError", "of_the_user"),
+        ("raise OSError(28, 'full', '/x')", "OSError", "of_the_user.py"),
     ],
 )
 def test_what_a_users_module_does_is_named_with_its_line(
-    body: str, told: str, elsewhere: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    body: str, told: str, entry: str, elsewhere: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "of_the_user", raising=False)
     lines = ["class Mine:", "    def __init__(self):", f"        {body}", "    def __call__(self, texts): ..."]
     (elsewhere / "of_the_user.py").write_text("\n".join(lines) + "\n")
-    words = ["~reward", "+reward={_target_: of_the_user.Mine}", "imports=[of_the_user]"]
+    words = ["~reward", "+reward={_target_: of_the_user.Mine}", f"imports=[{entry}]"]
+    monkeypatch.delitem(sys.modules, str(elsewhere / "of_the_user.py"), raising=False)
     assert tokenrl("validate", *TINY, *words) == 2
     printed = capsys.readouterr().err
     assert printed.startswith(f"tokenrl: {elsewhere / 'of_the_user.py'}, line 3: ") and told in printed

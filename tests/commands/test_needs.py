@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ import numpy as np
 class Mine:
     def __call__(self, texts):
         return np.array([float(len(text.split())) for text in texts.hypotheses])
+
+def silent(hypothesis):
+    raise ValueError("no")
 
 class Own:
     needs_prefixes = False
@@ -107,6 +112,58 @@ def test_a_generate_that_fails_leaves_nothing_in_the_way(
     assert tokenrl("generate", *words, "output=link.txt") == 2 and not (home / "elsewhere.txt").exists()
 
 
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_command_that_is_stopped_leaves_nothing_half_written(
+    name: str, status: int, home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the work itself, and in the user's code that it calls."""
+
+    def stopped(*given: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.Signals[name])
+
+    (home / "in.txt").write_text("a b\n")
+    left = sorted(os.listdir(home))
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    monkeypatch.setattr(generate, "decoded", stopped)
+    assert tokenrl("generate", RUN, "input=in.txt", "output=stopped.txt") == status
+    assert sorted(os.listdir(home)) == left
+    monkeypatch.setattr(import_module("needed").Mine, "__call__", stopped)
+    assert tokenrl("eval", RUN, "imports=[needed]", f"out={home / 'results'}") == status
+    assert not (home / "results").exists()
+    printed = capsys.readouterr().err
+    assert printed.count("tokenrl: interrupted\n") == 2 and "Traceback" not in printed, printed
+    assert before == {each: signal.getsignal(each) for each in before}
+
+
+def test_a_hang_up_that_is_ignored_stops_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "in.txt").write_text("a b\n")
+    decoded = generate.decoded
+
+    def hung_up(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return decoded(*given)
+
+    monkeypatch.setattr(generate, "decoded", hung_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert tokenrl("generate", RUN, "input=in.txt") == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_evaluation_that_fails_while_it_writes_leaves_no_part_of_itself(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tokenrl_cli.metrics.kept.save", full)
+        assert tokenrl("eval", RUN, "reward=token_accuracy", "examples=4", "out=scores") == 2
+    assert "scores: " + os.strerror(errno.ENOSPC) in capsys.readouterr().err
+    assert not [*Path("scores").rglob("*.*")]
+
+
 def test_an_evaluation_follows_no_link_of_a_run(home: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copytree(home / "a b" / "run=1", tmp_path / "run", symlinks=True, ignore=shutil.ignore_patterns("eval"))
     (tmp_path / "run" / "eval").symlink_to(tmp_path / "mine")
@@ -134,7 +191,32 @@ def test_what_the_end_needs_is_missed_before_the_first_step(tmp_path: Path, caps
     for command in ("validate", "train"):
         assert tokenrl(command, *words, f"out={tmp_path / 'run'}") == 2
         assert "test.jsonl" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not os.listdir(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["reward=callable", "reward.function=needed:absent", "imports=[needed]"],  # while it is built
+        ["reward=callable", "reward.function=needed:silent", "imports=[needed]"],  # in the rehearsal
+        ["algorithm.samples_per_source=1"],
+        ["trainer.monitor=absent"],
+        ["algorithm/baseline=leave_one_out", "algorithm.samples_per_source=1"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_before_the_first_step_leaves_nothing(words: list[str], tmp_path: Path, capsys: Capture) -> None:
+    run = tmp_path / "run"
+    assert tokenrl("train", *TINY, *words, f"out={run}") == 2
+    printed = capsys.readouterr().err
+    assert "resume=" not in printed, printed
+    assert not os.listdir(run), printed
+
+
+def test_what_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert tokenrl("train", *TINY, "trainer.monitor=absent", f"out={tmp_path}") == 2
+    assert os.listdir(tmp_path) == ["notes.txt"]
 
 
 def test_validate_reads_the_data_and_says_how_much_there_is(tmp_path: Path, capsys: Capture) -> None:

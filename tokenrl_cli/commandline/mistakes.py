@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.usercode.modules import holds, told
 
 HOME = Path(os.path.abspath(__file__)).parents[1]
 STATES = (  # of a machine, whatever it was that met them; without a path, too
@@ -35,9 +36,9 @@ def mistake(error: BaseException, imports: Sequence[str], place: str = "", again
     `imports` are the user's modules. `place` is where the command writes, named where the system names no path;
     `again` the command that goes on afterwards.
     """
-    frame = next((each for each in reversed(_frames(error)) if _trusted(each[0], imports) or _is_ours(each[1])), None)
-    if frame is not None and _trusted(frame[0], imports):
-        said = "ends the program" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    frame = next((each for each in reversed(_frames(error)) if holds(imports, each[0]) or _is_ours(each[1])), None)
+    if frame is not None and holds(imports, frame[0]):
+        said = "ends the program" if isinstance(error, SystemExit) else told(error)
         return UserError(f"{frame[1]}, line {frame[2]}", said, f"mend it, then {again}" if again else "")
     return of_the_machine(error, place, again)
 
@@ -95,11 +96,6 @@ def _frames(error: BaseException) -> list[tuple[str, str, int]]:
     """(module, file, line) of each call on the way to an exception, the last one last."""
     steps = traceback.walk_tb(error.__traceback__)
     return [(str(f.f_globals.get("__name__")), f.f_code.co_filename, line) for f, line in steps]
-
-
-def _trusted(module: str, imports: Sequence[str]) -> bool:
-    names = [name.removesuffix(".py") for name in imports]
-    return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
 def _is_ours(file: str) -> bool:

@@ -32,6 +32,9 @@ def run(config: DictConfig) -> float | None:
     `algorithm.beta` or `decode.beam_size` keeps all of it. So is the step of a checkpoint that is not the one that RUN
     stands for. The same evaluation again replaces itself, and none replaces another.
     """
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.config.build import check
     from tokenrl_cli.data.splits import require_references, require_split
@@ -58,6 +61,7 @@ def run(config: DictConfig) -> float | None:
     assembly.sizes_of(task.dataset, [plain["split"]])
     require_references(task.dataset, _readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
+    idle = idle_findings(whole, task.decoding, HydraConfig.get().overrides.task)
     if found:
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
@@ -69,7 +73,7 @@ def run(config: DictConfig) -> float | None:
         evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
         settings = settings_of(saved, whole, plain, evaluation)
         folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
-        results = write(folder, evaluation, str(saved.path), settings, found)
+        results = write(folder, evaluation, str(saved.path), settings, [*idle, *found])
         show(shown, evaluation, results)
         if said := unread(evaluation, task):
             shown.message(said)
@@ -241,8 +245,21 @@ def write(
     intervals and differences can be computed again (metrics/kept.py); then results.json, which is given back.
 
     Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
-    where a bootstrap says nothing, and `findings` says why.
+    where a bootstrap says nothing, and `findings` says why. A new folder goes again where not all could be written.
     """
+    new = not folder.exists()
+    try:
+        return _written(folder, evaluation, ckpt, settings, found)
+    except BaseException:
+        if new:
+            directory.discard(folder)
+        raise
+
+
+def _written(
+    folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
+) -> dict[str, Any]:
+    """As `write`, but a failure leaves what was written before it."""
     from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
     from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
+    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Generate, require_keys
     from tokenrl_cli.config.build import build, check
     from tokenrl_cli.data.counts import Unread
@@ -41,6 +44,8 @@ def run(config: DictConfig) -> None:
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
     task = assembly.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    for finding in idle_findings(whole, task.decoding, HydraConfig.get().overrides.task):
+        print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
     dataset = None
     if plain["split"] is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from tokenrl_cli.interfaces import Finding
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.loop import Stage
     from tokenrl_cli.run.recorder import Recorder
@@ -17,8 +18,8 @@ def run(config: DictConfig) -> float | None:
     """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import unused
-    from tokenrl_cli.directory import locked
+    from tokenrl_cli.commandline.continuation import CONFIG, unused
+    from tokenrl_cli.directory import forget, locked
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     run, line = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
@@ -28,13 +29,21 @@ def run(config: DictConfig) -> float | None:
         record = _record(OmegaConf.to_container(config), plain)
         if not plain["resume"]:
             _keep(run, record)  # from now on the run can be gone on with
-        return _checked(plain, run, record, line).run()
+        training = None
+        try:
+            training = _checked(plain, run, record, line)
+            return training.run()
+        except (Exception, SystemExit):
+            if not plain["resume"] and not (training and training.begun):
+                forget(run, CONFIG)  # there is nothing that it could be gone on with
+            raise
 
 
 def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
     """The run of a resolved config, after all that can be said of it without a step."""
     from tokenrl_cli.commandline.continuation import config_of, filled, given
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
+    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import construct, readers
     from tokenrl_cli.data.splits import require_references
@@ -53,7 +62,9 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to go on from")
     parts = construct(plain)  # a value out of range is told now, not after the warm start
+    idle = idle_findings(plain, parts["decode"], line)
     training = Training(plain | {"started_in": str(Path.cwd())}, run, saved, record, line)
+    training.found += idle
     require_references(training.task.dataset, readers(plain, parts, training.task.dataset))
     return training
 
@@ -90,6 +101,8 @@ class Training:
 
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.record, self.line, self.go_on = record, line, go_on(run, config)
+        self.found: list[Finding] = []  # before the first step
+        self.begun = False  # whether that was taken
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
         if saved is not None:
@@ -145,7 +158,7 @@ class Training:
         from tokenrl_cli.run.recorder import Interrupted
         from tokenrl_cli.run.reward_check import differing_metrics
 
-        found = rehearse(self.task, self._learns_from_rewards())
+        found = self.found + rehearse(self.task, self._learns_from_rewards())
         found += sampling_findings(self.task, ("val", "test"))
         _keep(self.directory, self.record)
         if self.saved is not None:
@@ -212,7 +225,7 @@ class Training:
     def _run(self, stage: Stage, done: int) -> None:
         from tokenrl_cli.run.loop import run_stage
 
-        self.stage = stage.name
+        self.stage, self.begun = stage.name, True
         if self.recorder.stopped is None and not self.recorder.over_budget():
             run_stage(stage, done, self.task, self.recorder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ class Demonstrated:
 
 
 def run(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import build
     from tokenrl_cli.data.splits import require_references
     from tokenrl_cli.episodes.scoring import check_columns
@@ -39,6 +43,8 @@ def run(config: DictConfig) -> None:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     parts = require_valid(plain)
+    for finding in idle_findings(plain, parts["decode"], HydraConfig.get().overrides.task):
+        print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     require_place(plain["out"])
     if plain["init_from"]:
         checkpoint.load(checkpoint.find(Path(plain["init_from"])))
@@ -83,7 +89,7 @@ def require_valid(config: dict[str, Any]) -> dict[str, Any]:
 def construct(config: dict[str, Any]) -> dict[str, Any]:
     """Every part but the data set once, around a tiny vocabulary, for constructors check what goes together. Networks
     of tokenrl's own have no memory here, so one of any size can be counted. -> the parts that may read references, by
-    key: the reward, metrics.NAME, and the algorithms of both stages."""
+    key: the reward, metrics.NAME, and the algorithms of both stages; and `decode`."""
     from tokenrl_cli.config.build import build
     from tokenrl_cli.episodes.sampling import Decoding
     from tokenrl_cli.episodes.scoring import reported
@@ -105,12 +111,11 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
     facts["frozen"] = frozen_by(trust, device)  # asked by the rewards that need it, and not yet
     decoding: Decoding = build(config["decode"], Decoding, trust)
-    decoding.require_effect()
     facts["max_length"] = decoding.max_length
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
             build(config[name], Tokenizer, trust)
-    parts: dict[str, Any] = {"reward": build(config["reward"], Reward, trust, **facts)}
+    parts: dict[str, Any] = {"decode": decoding, "reward": build(config["reward"], Reward, trust, **facts)}
     parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
     trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
     build(config["credit"], Credit, trust, **facts)

@@ -39,9 +39,16 @@ def roots(config_dir: str | None) -> list[Path]:
     for file in sorted((Path(config_dir) / BRINGS).rglob("*.yml")):
         right = file.with_suffix(".yaml")
         raise UserError(str(file), "would not be read: the name of an option ends in .yaml", f"mv {file} {right}")
-    for file in Path(config_dir).rglob("*.yaml"):
-        _require_small(file)
+    require_small([config_dir])
     return [conf_dir(), Path(config_dir)]
+
+
+def require_small(folders: Sequence[str]) -> None:
+    """Refuses folders of options, as the command line names them, with a file that nobody should read."""
+    for folder in folders:
+        place = folder.strip(" '\"").removeprefix("file://")
+        for file in Path(place).rglob("*.yaml") if place and Path(place).is_dir() else ():
+            _require_small(file)
 
 
 def _require_small(file: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout, UserError
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout
 from tokenrl_cli.optim import NonFinite
 
 
@@ -33,9 +33,9 @@ class Decoding:
     beam_size: Size
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 
-    def require_effect(self) -> None:
-        """Raises UserError for a setting of a config that would do nothing: a beam draws no samples, and nothing cuts
-        off the best token."""
+    def idle(self) -> list[tuple[str, str, float]]:
+        """(name, why, the value that turns it off) of each setting that does nothing: a beam draws no samples, and
+        nothing cuts off the best token."""
         cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
         drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
         if self.beam_size > 1:
@@ -43,12 +43,9 @@ class Decoding:
         else:
             idle = [("length_penalty", self.length_penalty != 0), *(cut if self.temperature == 0 else ())]
             why = "does nothing where decode.beam_size=1 and decode.temperature=0 take the best token each time"
-        for name, given in idle:
-            if given:
-                off = {"top_p": 1}.get(name, 0)
-                alone = "compares hypotheses of several lengths, and decode.beam_size=1 keeps a single one"
-                problem = alone if name == "length_penalty" else why
-                raise UserError(f"decode.{name}={getattr(self, name)}", problem, f"decode.{name}={off}")
+        alone = "compares hypotheses of several lengths, and decode.beam_size=1 keeps a single one"
+        reasons = {"length_penalty": alone}
+        return [(name, reasons.get(name, why), {"top_p": 1}.get(name, 0)) for name, given in idle if given]
 
     @property
     def name(self) -> str:

@@ -147,9 +147,8 @@ def speech_of(config: Config, trust: Sequence[str], device: torch.device, precis
 
 
 def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
-    """For a vocabulary of `size` tokens. Raises UserError where a setting has no effect, or no token is left to say."""
+    """For a vocabulary of `size` tokens. Raises UserError where no token is left to say."""
     decoding: Decoding = build(config["decode"], Decoding, trust)
-    decoding.require_effect()
     if beyond := [token for token in decoding.forbidden if token >= size]:
         raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {size - 1}")
     if len(set(decoding.forbidden)) == size:

@@ -29,7 +29,7 @@ class _Stream:
         return getattr(self._stream, name)
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenrl_cli.interfaces import UserError
-
 
 class AdaptiveKl:
     """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout, KL in nats an episode; target 0
-    leaves it as it is. Ziegler et al. 2019 (arXiv:1909.08593), section 2.2."""
+    leaves it as it is, and so does a beta of 0. Ziegler et al. 2019 (arXiv:1909.08593), section 2.2."""
 
     def __init__(self, coefficient: float, target: float, rate: float) -> None:
-        if target > 0 and coefficient == 0:
-            problem = f"has nothing to adapt, got {target} with algorithm.kl_coef=0, which no factor makes larger"
-            raise UserError("algorithm.kl_target", problem, "algorithm.kl_target=0, or algorithm.kl_coef above 0")
         self.start = self.coefficient = coefficient
         self.target, self.rate = target, rate
 
