@@ -154,8 +154,11 @@ RANGES = {
     "algorithm.raml.Raml": "tau=0 label_smoothing=1",
     "algorithm.soft_q.SoftQ": "temperature=0",
     "dataset.grammar.Grammar": "val_size=0 test_size=0 max_source_length=0",
+    "dataset.jsonl.Jsonl": "path='' source_column='' rl_share=1 rl_share=-0.1 rl_share=nan max_source_length=0",
+    "dataset.parallel.Parallel": "path='' source_suffix='' rl_share=1 rl_share=-0.1 rl_split=''",
     "dataset.sequence_task.SequenceTask": "symbols=1 min_symbols=0 corruption=1.1 corruption=-0.1 val_size=0 "
     "test_size=0 max_source_length=0",
+    "dataset.text.Text": "path='' piece_words=-1 prompt_words=-1 rl_share=1 rl_share=-0.1 overlong=cut",
     "dataset.walks.Walks": "nodes=2 degree=0 limit=0 train_size=0 val_size=0 test_size=0 max_source_length=0",
     "functional.schedules.annealed": "start=-1 increment=-1 every=0",
     "functional.schedules.linear": "final=1.1 over=0",
@@ -173,6 +176,8 @@ RANGES = {
     "optim.sgd": "lr=0 momentum=1 weight_decay=-1 clip_norm=-0.1",
     "reward.adequacy.Adequacy": "cached_sources=0",
     "reward.bleu.Bleu": "max_order=0 smoothing_value=0 smoothing_value=inf",
+    "reward.callable.UserFunction": "function='' timeout=0 timeout=inf timeout=nan workers=-1 on_error=skip "
+    "max_failed_fraction=0 max_failed_fraction=1.1",
     "reward.chrf.Chrf": "char_order=0 word_order=-1 beta=0",
     "reward.constant.Constant": "value=inf value=nan",
     "reward.distinct.Distinct": "order=0",

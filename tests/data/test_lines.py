@@ -42,7 +42,8 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> lis
         (f"{KEPT}\n{KEPT}".encode(), [KEPT, KEPT]),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
         (b"\xef\xbb\xbf\xef\xbb\xbfa", ["\ufeffa"]),
-        (b"\xef\xbb\xbf", [""]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [""]),
         ("é\n\U0001f468\u200d\U0001f469\n".encode(), ["é", "\U0001f468\u200d\U0001f469"]),
     ],
 )
@@ -91,6 +92,15 @@ def test_a_damaged_packed_file_is_named_however_it_is_known(tmp_path: Path, name
     (tmp_path / name).write_bytes(gzip.compress(b"a line\n" * 9000)[:-9])
     with pytest.raises(UserError, match=f"{name}: is no whole gzip file"):
         list(read_lines(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "content", [b"a line\n", b"\x1f\x8b", gzip.compress(b"a\n" * 99)[:10] + b"\xff" * 20, gzip.compress(b"a\n") + b"b"]
+)
+def test_what_is_called_packed_and_is_not_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.gz: is no whole gzip file"):
+        list(read_lines(tmp_path / "a.gz"))
 
 
 @pytest.mark.parametrize(

@@ -189,12 +189,13 @@ def test_an_algorithm_needs_references_where_it_learns_otherwise_without(words: 
 
 
 def test_far_above_is_more_than_noise_and_more_than_half_a_deviation() -> None:
-    draws = np.random.default_rng(1)
-    val = np.clip(draws.normal(0.7, 0.2, 256), 0, 1)
+    val, few = (np.array([0.5, 0.9] * count) for count in (500, 4))  # standard deviation 0.2
     assert far_above(np.full(128, 0.999), val)
-    assert not far_above(draws.normal(0.75, 0.2, 128), val), "more than noise, and too little to matter"
+    assert far_above(val + 0.12, val)
+    assert not far_above(val + 0.08, val), "more than noise, and too little to matter"
     assert not far_above(np.full(128, 0.4), val), "val is better"
-    few = draws.normal(0.7, 0.2, 8)
-    assert not far_above(draws.normal(0.8, 0.2, 8), few), "noise"
+    assert not far_above(few + 0.15, few), "noise"
+    assert not far_above(few - 0.65, np.zeros(8)), "noise of the first alone"
+    assert not far_above(np.full(8, 0.1 + 1e-12), np.full(8, 0.1)), "rounding"
     assert far_above(np.array([1.0] * 8 + [np.nan]), np.zeros(8)) and not far_above(np.zeros(8), np.zeros(8))
     assert not far_above(np.array([1.0]), val) and not far_above(np.array([np.nan]), val)

@@ -59,6 +59,8 @@ def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(BOM_UTF8)
+                if not line:  # a mark alone: the file is empty
+                    return
             if b"\0" in line:
                 remedy = "convert it to UTF-8; text in UTF-16 has such bytes"
                 raise UserError(name, f"line {number} holds a NUL byte, which no text has", remedy)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenrl_cli.config.ranges import Count, Probability, Text
+from tokenrl_cli.config.ranges import Count, Fraction, Text
 from tokenrl_cli.data.lines import json_object, shown
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
@@ -30,7 +30,7 @@ class Jsonl:
         source_column: Text | None,
         reference_column: Text,
         reverse: bool,
-        rl_share: Probability,
+        rl_share: Fraction,
         rl_split: Text | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],

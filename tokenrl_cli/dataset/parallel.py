@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tokenrl_cli.config.ranges import Count, Probability, Text
+from tokenrl_cli.config.ranges import Count, Fraction, Text
 from tokenrl_cli.dataset.files import check_limits, find, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
@@ -25,7 +25,7 @@ class Parallel:
         splits: dict[str, str | list[str]],
         source_suffix: Text,
         target_suffix: Text,
-        rl_share: Probability,
+        rl_share: Fraction,
         rl_split: Text | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],

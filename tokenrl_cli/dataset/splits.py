@@ -75,8 +75,6 @@ class Splits:
 
 def check_rl(rl_share: float, rl_split: str | None, names: list[str]) -> None:
     """The two settings that say where RL draws its sources from. Raises UserError."""
-    if not 0 <= rl_share < 1:
-        raise UserError("dataset.rl_share", f"must be from 0 to below 1, got {rl_share}", "0: all of train for both")
     if rl_split is None:
         return
     if rl_split not in names:

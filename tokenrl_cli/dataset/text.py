@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tokenrl_cli.config.ranges import Count, CountOrNone, Probability
+from tokenrl_cli.config.ranges import Count, CountOrNone, Filled, Fraction
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
@@ -30,22 +30,20 @@ class Text:
 
     def __init__(
         self,
-        path: str,
+        path: Annotated[str, Filled()],
         splits: dict[str, str | list[str]],
         shares: dict[str, float],
         piece_words: CountOrNone,
         blank_lines: bool,
         prompt_words: CountOrNone,
-        rl_share: Probability,
-        rl_split: str | None,
+        rl_share: Fraction,
+        rl_split: Annotated[str, Filled()] | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
         check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
-        if prompt_words < 0:
-            raise UserError("dataset.prompt_words", f"must be 0 (no prompt) or more, got {prompt_words}")
-        if piece_words < 0 or (piece_words and piece_words <= prompt_words):
+        if piece_words and piece_words <= prompt_words:
             problem = f"must be above dataset.prompt_words={prompt_words}, or 0 for no limit, got {piece_words}"
             raise UserError("dataset.piece_words", problem)
         if not piece_words and not blank_lines:

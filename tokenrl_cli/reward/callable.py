@@ -7,15 +7,16 @@ import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from tokenrl_cli.config.ranges import Gt, Le, Positive, SizeOrNone, Text
 from tokenrl_cli.interfaces import Scored, Texts, UserError
 from tokenrl_cli.reward.calls import Asked, answer, asked, call, is_async, located, of_all, of_one, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
 from tokenrl_cli.usercode.isolation import lent, same_numerics
-from tokenrl_cli.usercode.values import named, number, plain, shown, writable
+from tokenrl_cli.usercode.values import LARGEST, named, number, plain, shown, writable
 
 TAKEN = ("mean", "std", "failed")  # what every reward, or this one, logs itself
 
@@ -29,8 +30,8 @@ class UserFunction:
     It is called once a sample with what its parameters name: hypothesis, reference (the first), references, source,
     tokens (ids), ended (EOS was chosen), step, or any column of the dataset; `batched`, with many samples at once and
     everything but step a list (hypotheses, references (a list a sample), sources ...), to return a list of the above.
-    One that names `prompts` or `completions` is called as TRL calls its rewards: batched, with these (plain texts, no
-    lists of messages), completion_ids, trainer_state (global_step alone) and the columns.
+    One that names any of `prompts`, `completions` (plain texts, no lists of messages), `completion_ids` and
+    `trainer_state` (global_step alone) is called as TRL calls its rewards: batched, with these and the columns.
 
     A sample that raises, runs longer than `timeout` or gives NaN is invalid: its score is NaN, as for None, but it is
     counted (`failed`) and shown, or stops the run. Any other answer is a mistake, and always does.
@@ -44,22 +45,14 @@ class UserFunction:
 
     def __init__(
         self,
-        function: str,
-        timeout: float,
+        function: Text,
+        timeout: Positive,
         batched: bool,
-        workers: int,
-        on_error: str,
-        max_failed_fraction: float,
+        workers: SizeOrNone,
+        on_error: Literal["mask", "raise"],
+        max_failed_fraction: Annotated[float, Gt(0), Le(1)],
         trust: Sequence[str],
     ) -> None:
-        if not 0 < timeout < math.inf:
-            raise UserError("reward.timeout", f"must be above 0 seconds and finite, got {timeout}")
-        if workers < 0:
-            raise UserError("reward.workers", f"must be 0 or more processes, got {workers}")
-        if on_error not in ("mask", "raise"):
-            raise UserError("reward.on_error", f"must be mask or raise, got {on_error!r}")
-        if not 0 < max_failed_fraction <= 1:
-            raise UserError("reward.max_failed_fraction", f"must be above 0 and at most 1, got {max_failed_fraction}")
         self.where = f"reward.function={function}"
         self.workers, self.on_error = workers, on_error
         self.max_failed_fraction = max_failed_fraction
@@ -208,6 +201,8 @@ def _score(given: Any) -> float | list[float] | None | Failure:
     if len(scores) < len(found):
         expected = "a finite number, a list with a finite number a token, None, or a dict with one of these as 'reward'"
         raise Wrong(f"gave {named(given)}, must give {expected}{_hint(given, value)}")
+    if any(abs(score) > LARGEST for score in scores):
+        raise Wrong(f"gave {named(given)}, which no policy can be trained on: at most {LARGEST:g}")
     if any(map(math.isnan, scores)):
         return Failure("gave NaN")
     return scores if several else scores[0]

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from tokenrl_cli.config.build import PACKAGE, hint
 from tokenrl_cli.interfaces import Texts, UserError
 from tokenrl_cli.usercode.copies import copied
-from tokenrl_cli.usercode.modules import file_of, holds, imported, loaded
+from tokenrl_cli.usercode.isolation import lent
+from tokenrl_cli.usercode.modules import file_of, holds, imported, loaded, place, told
 
 Arguments = dict[str, Any]
+ABSENT = object()
 HARMLESS = (len, sum, max, min, any, all)  # of Python's own functions: a stranger may name them, too
 WRAP = "write a function of your own around it: def score(hypothesis): return ..."
 OF_EACH = ("hypothesis", "reference", "references", "source", "tokens", "ended", "step")
@@ -56,11 +59,12 @@ def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
     for name in names:
         if name.startswith("_") or not name.isidentifier():
             raise UserError(where, f"{name!r} is private, or no name")
-        if not hasattr(found, name):
+        given = _attribute(found, name, where)
+        if given is ABSENT:
             owner = found.__name__ if isinstance(found, type) else Path(getattr(found, "__file__", "")).name
             there = [key for key, each in vars(found).items() if callable(each) and key[0] != "_"] if names else []
             raise UserError(where, f"{owner or 'it'} has no {name!r}{hint(name, there)}")
-        found = getattr(found, name)
+        found = given
         if callable(found) or isinstance(found, types.ModuleType):
             _refuse_foreign(found, trust, where)
     if inspect.isclass(found):
@@ -69,6 +73,17 @@ def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
         raise UserError(where, f"is {type(found).__name__}, which cannot be called")
     called: Callable[..., Any] = found
     return called
+
+
+def _attribute(owner: Any, name: str, where: str) -> Any:
+    """ABSENT where there is none. Raises UserError where the user's own code, a property, fails to give it."""
+    try:
+        with lent():
+            return getattr(owner, name)
+    except AttributeError:
+        return ABSENT
+    except BaseException as error:
+        raise UserError(where, f"{name!r} cannot be read: {told(error)} ({place(error)})") from error
 
 
 def _in_file(function: str, trust: Sequence[str], where: str) -> tuple[Any, list[str]]:
@@ -181,15 +196,19 @@ class Asked:
 
 
 def asked(function: Callable[..., Any], batched: bool, where: str) -> Asked:
-    """Read from the signature. Raises UserError where there is none to read."""
+    """Read from the signature; of a network from that of `forward`. Raises UserError where there is none to read, and
+    where it would be called with nothing."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        read = function.forward if isinstance(function, nn.Module) else function
+        parameters = list(inspect.signature(read).parameters.values())
     except (ValueError, TypeError):
         raise UserError(where, "its parameters cannot be read, so nobody knows what it needs", WRAP) from None
+    if parameters and all(each.kind is each.VAR_POSITIONAL for each in parameters):
+        raise UserError(where, f"takes no name, only *{parameters[0].name}: it would be called with nothing", WRAP)
     by_place = [each for each in parameters if each.kind is each.POSITIONAL_ONLY]
     by_name = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     names = {each.name for each in by_place + by_name}
-    trl = bool(names & {"prompts", "completions"}) and not names & {"hypothesis", "hypotheses"}
+    trl = bool(names & {*OF_TRL}) and not names & {"hypothesis", "hypotheses"}
     batched = batched or trl
     places = [each.name for each in by_place if each.default is each.empty]
     if len(places) == 1 and places[0] not in (*OF_EACH, *OF_ALL, *OF_TRL) and not _needed(by_name):

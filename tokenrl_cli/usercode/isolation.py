@@ -34,9 +34,10 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 @contextmanager
 def lent() -> Iterator[Callable[[], bool]]:
-    """While foreign code runs: the working directory, the standard streams and the handlers of signals are its to
-    change, and are put back; os._exit raises SystemExit. Yields a function that tells whether a signal really
-    came, so that a KeyboardInterrupt that the code raises by itself is not taken for one."""
+    """While foreign code runs: the working directory, the standard streams, the recursion limit, the mask of new files
+    and the handlers of signals are its to change, and are put back; os._exit raises SystemExit. Yields a function that
+    tells whether a signal really came, so that a KeyboardInterrupt that the code raises by itself is not taken for
+    one."""
     here = None
     with suppress(OSError):  # it is gone
         here = os.getcwd()
@@ -49,6 +50,8 @@ def lent() -> Iterator[Callable[[], bool]]:
             leave(status)
         raise SystemExit(f"os._exit({status})")
 
+    limit, mask = sys.getrecursionlimit(), os.umask(0o77)
+    os.umask(mask)
     handlers = _handlers()
     for number, handler in handlers.items():
         if callable(handler) and number in STOPS:
@@ -61,6 +64,8 @@ def lent() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(came)
     finally:
         os._exit = leave
+        sys.setrecursionlimit(limit)
+        os.umask(mask)
         for name, stream in streams.items():
             setattr(sys, name, stream)
         for number, handler in handlers.items():
