@@ -73,10 +73,10 @@ class Optimizer:
             if dot:
                 kept.setdefault(int(number), {})[name] = value
         parameters = [p for group in self.inner.param_groups for p in group["params"]]
-        for number, of in kept.items():
+        for index, of in kept.items():
             for name, value in of.items():
-                if isinstance(value, Tensor) and value.dim() and value.shape != parameters[number].shape:
-                    raise ValueError(f"{number}.{name} of the optimiser has the shape {list(value.shape)}")
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameters[index].shape:
+                    raise ValueError(f"{index}.{name} of the optimiser has the shape {list(value.shape)}")
         self.inner.load_state_dict(self.inner.state_dict() | {"state": kept})
 
 
