@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests.running import TINY, lines, tokenrl, train, weights
-from tokenrl_cli import directory
 from tokenrl_cli.commandline.continuation import CONFIG
+from tokenrl_cli.files import disk
+from tokenrl_cli.run import directory
 
 Capture = pytest.CaptureFixture[str]
 SHORT = ["trainer.warm_start_steps=3", "trainer.steps=3", "trainer.checkpoint_every=1", "trainer.eval_every=3",
@@ -68,7 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 ) -> None:
     """At some of the changes on disk: before the first checkpoint, in the warm start, at the switch, in RL; and once
     more while it is put in order again. Where nothing was saved it begins again, and says so."""
-    real, run, count = directory._do, tmp_path / "run", 0
+    real, run, count = disk.change, tmp_path / "run", 0
 
     def dies(*words: Any) -> Any:
         nonlocal count
@@ -78,7 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         return real(*words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory, "_do", dies)
+        patch.setattr(disk, "change", dies)
         with pytest.raises(Killed):
             train(run, *SHORT)
         count = at - 2
@@ -99,7 +100,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 def test_a_process_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
     """The lock is the kernel's, and ends with its process."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from tokenrl_cli.directory import locked\n"
+        "import os, signal, sys; from pathlib import Path; from tokenrl_cli.run.directory import locked\n"
         "with locked(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == -9

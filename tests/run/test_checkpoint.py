@@ -15,9 +15,9 @@ import yaml
 from torch import Tensor, nn
 
 from tests.world import Letters
-from tokenrl_cli import directory
+from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.run import checkpoint
+from tokenrl_cli.run import checkpoint, directory
 from tokenrl_cli.tokenizer.word import Word
 
 STATE: dict[str, Any] = {"stage": "train", "score": 0.1 + 0.2, "window": {"a": [1e-300, math.pi]}}
@@ -143,7 +143,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and a process that is killed loses nothing by it
     goes_on(tmp_path / "never", 1, 4)
     end = {name: os.readlink(tmp_path / "never" / "checkpoints" / name) for name in directory.LINKS}
-    real = directory._do
+    real = disk.change
     for last in range(1000):
         run, count = tmp_path / f"{last}", 0
 
@@ -156,7 +156,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
 
         run.mkdir()
         with monkeypatch.context() as patch:
-            patch.setattr(directory, "_do", dies)
+            patch.setattr(disk, "change", dies)
             try:
                 goes_on(run, 1, 4)
                 break
@@ -201,7 +201,7 @@ def test_what_the_run_goes_on_from_is_named_where_it_is_damaged(tmp_path: Path) 
 def test_a_last_that_is_gone_is_no_reason_to_take_another_one_silently(tmp_path: Path) -> None:
     first, second = saved(tmp_path, 1), saved(tmp_path, 2)
     assert os.readlink(tmp_path / "checkpoints" / "last") == "000002"
-    directory.discard(second)
+    disk.discard(second)
     for look in (lambda: checkpoint.newest(tmp_path, fallback=False), lambda: checkpoint.find(tmp_path)):
         with pytest.raises(UserError, match="000002/manifest.json"):
             look()
@@ -235,7 +235,7 @@ def test_no_link_of_a_run_leads_out_of_it(target: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved(run)
     if target:
-        directory.discard(run / "checkpoints" / "last")
+        disk.discard(run / "checkpoints" / "last")
         (run / "checkpoints" / "last").symlink_to(target)
     else:
         (run / "checkpoints").rename(tmp_path / "away")

@@ -14,9 +14,9 @@ from typing import Any
 
 from tokenrl_cli.commandline.arguments import Arguments, key_of, override, quoted, typed, unquoted
 from tokenrl_cli.commandline.outside_data import ROOT, carried
-from tokenrl_cli.directory import CHECKPOINTS, MANIFEST, find
 from tokenrl_cli.files.records import read_yaml
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.run.directory import CHECKPOINTS, MANIFEST, find
 
 CONFIG = "config.yaml"  # of a run: what is true from its start or its last resume on
 FILLED_IN = "${data_root}"  # at the beginning of a path in it: whoever goes on says where that is

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tokenrl_cli import directory
+from tokenrl_cli.files import disk
+from tokenrl_cli.run import directory
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
@@ -252,7 +253,7 @@ def write(
         return _written(folder, evaluation, ckpt, settings, found)
     except BaseException:
         if new:
-            directory.discard(folder)
+            disk.discard(folder)
         raise
 
 
@@ -271,12 +272,12 @@ def _written(
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
     for stale in folder.glob("references.*.txt"):
-        directory.discard(stale)
+        disk.discard(stale)
     for number in range(max(len(references) for references in evaluation.references)):
         column = [refs[number] if number < len(refs) else "" for refs in evaluation.references]
         _lines(folder / f"references.{number}.txt", column)
     part = folder / ".statistics.part.npz"
-    directory.discard(part)
+    disk.discard(part)
     save(part, evaluation.corpus)
     part.rename(folder / "statistics.npz")
     metrics = {}

@@ -19,7 +19,7 @@ def run(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.continuation import CONFIG, unused
-    from tokenrl_cli.directory import forget, locked
+    from tokenrl_cli.run.directory import forget, locked
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     run, line = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
@@ -80,8 +80,8 @@ def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
 
 def _keep(run: Path, record: dict[str, Any]) -> None:
     from tokenrl_cli.commandline.continuation import CONFIG
-    from tokenrl_cli.directory import write
     from tokenrl_cli.files.records import yaml_text
+    from tokenrl_cli.files.writing import write
 
     write(run / CONFIG, yaml_text(record))
 

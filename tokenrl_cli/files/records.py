@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli import directory
+from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
 LARGEST = 64 * 2**20  # bytes of a state: a long window of numbers may stand in it
@@ -23,7 +23,7 @@ NUMBER = re.compile(
 def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """An object of JSON. UserError where it is not there, unreadable, or something else."""
     try:
-        content = json.loads(directory.read(path, LARGEST))
+        content = json.loads(disk.read(path, LARGEST))
     except FileNotFoundError:
         raise UserError(str(path), f"is missing: this is no {what}", remedy) from None
     except OSError as error:
@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = directory.read(path, LARGEST_CONFIG).decode()
+        text = disk.read(path, LARGEST_CONFIG).decode()
         content = yaml.load(text, _loader())  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None

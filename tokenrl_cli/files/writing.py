@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TextIO
 
+from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
 
@@ -33,17 +34,18 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
     """The same for bytes."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        part.unlink(missing_ok=True)
-        with open(os.open(part, flags, 0o666), "wb") as to:
+        disk.discard(part)
+        with open(disk.change(os.open, part, flags, 0o666), "wb") as to:
             yield to
             to.flush()
             os.fsync(to.fileno())
         if replaces:
-            part.replace(path)
+            disk.change(os.replace, part, path)
         else:
             _take(part, path)
+        disk.sync(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(part)):
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -74,7 +76,11 @@ def require_room(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(nearest)) from None
 
 
-def write(path: Path, text: str) -> None:
-    """All of a text, or nothing."""
-    with whole(path) as to:
-        to.write(text)
+def write(path: Path, content: str | bytes) -> None:
+    """All of a text or of some bytes, or nothing."""
+    if isinstance(content, bytes):
+        with whole_bytes(path) as raw:
+            raw.write(content)
+    else:
+        with whole(path) as text:
+            text.write(content)

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli import directory
+from tokenrl_cli.files import disk, writing
 from tokenrl_cli.interfaces import Evaluation
 
 FILES = ("metrics.jsonl", "samples.jsonl")
@@ -47,7 +47,7 @@ class Journal:
     def results(self, results: dict[str, Any]) -> None:
         """results.json, all of it or none: its presence says that the run is finished."""
         text = json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        directory.write(self.run / "results.json", text)
+        writing.write(self.run / "results.json", text)
 
     def position(self) -> dict[str, int]:
         """How far each file is written, in bytes."""
@@ -55,12 +55,12 @@ class Journal:
 
     def cut(self, position: dict[str, int]) -> None:
         """Takes back all that was written after `position`, a torn last line included, and the results."""
-        directory.discard(self.run / "results.json")
+        disk.discard(self.run / "results.json")
         for name in FILES:
-            directory.cut(self.run / name, position.get(name, 0))
+            disk.cut(self.run / name, position.get(name, 0))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        directory.append(self.run / name, json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        disk.append(self.run / name, json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:

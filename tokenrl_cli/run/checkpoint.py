@@ -21,10 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tokenrl_cli import directory
-from tokenrl_cli.directory import ANOTHER, MANIFEST
+from tokenrl_cli.files import disk, writing
 from tokenrl_cli.files.records import read_json, read_yaml, yaml_text
 from tokenrl_cli.interfaces import Tokenizer, UserError
+from tokenrl_cli.run import directory
+from tokenrl_cli.run.directory import ANOTHER, MANIFEST
 
 FORMAT = 1
 TO_GO_ON = ("optimizer.safetensors", "algorithm.safetensors")  # what a run needs besides, and evaluation does not
@@ -98,7 +99,7 @@ def point_as(run: Path, saved: Checkpoint) -> None:
         if found:
             directory.point(run, link, found[-1])
         elif directory.linked(folder, link) in later:
-            directory.discard(folder / link)
+            disk.discard(folder / link)
     for name in later:
         directory.drop(folder / name)
 
@@ -134,13 +135,13 @@ def slim(path: Path) -> None:
         part = path / ".policy.safetensors.part"
         save_file(kept, part)
         part.chmod((path / "state.json").stat().st_mode & 0o777)
-        directory.sync(part)
+        disk.sync(part)
         directory.publish(part, path / "policy.safetensors")
         entries = {name: entry for name, entry in manifest.items() if name not in TO_GO_ON}
         entries["policy.safetensors"] = _entry(path / "policy.safetensors")
-        directory.write(path / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
+        writing.write(path / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
     for name in TO_GO_ON:  # the manifest does not name them any more
-        directory.discard(path / name)
+        disk.discard(path / name)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -299,6 +300,6 @@ def _seal(part: Path) -> None:
     mode = (part / "state.json").stat().st_mode & 0o777  # what the umask gives; tensors are written for the owner alone
     for path in files:
         path.chmod(mode)
-        directory.sync(path)
+        disk.sync(path)
     entries = {path.relative_to(part).as_posix(): _entry(path) for path in files}
-    directory.write(part / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
+    writing.write(part / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))

@@ -24,19 +24,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import re
-import shutil
 import socket
-import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
+from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
 CHECKPOINTS = "checkpoints"
@@ -47,97 +43,6 @@ ANOTHER = "take another checkpoint of the run"
 LEFTOVER = re.compile(r"\..+\.(part|gone|link)")
 NAME = re.compile(r"(\d{6,18})(?:-([1-9]\d{0,8}))?")  # step, and which of several of it
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # the file system cannot
-
-
-def _do(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Every change on disk goes through here, so that a test can stop the process before any of them."""
-    return operation(*operands)
-
-
-# ------------------------------------------------------------------------------------------------------------- files
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Replaces a file as a whole, or makes it; a link of that name is replaced, not followed. Text is written as UTF-8,
-    half of a surrogate pair, which no file can hold, as its escape."""
-    part = path.parent / f".{path.name}.part"
-    discard(part)
-    descriptor = _do(os.open, part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(descriptor)
-    _do(os.rename, part, path)
-    sync(path.parent)
-
-
-def append(path: Path, text: str) -> None:
-    """Adds whole lines to a file, or makes it."""
-    descriptor = _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
-
-
-def cut(path: Path, size: int) -> None:
-    """Takes back what was appended after `size` bytes; a file that is not there or shorter stays as it is."""
-    try:
-        descriptor = _opened(path, os.O_RDWR)
-    except FileNotFoundError:
-        return
-    with os.fdopen(descriptor, "r+b") as file:
-        if os.fstat(descriptor).st_size > size:
-            _do(os.ftruncate, file.fileno(), size)
-
-
-def read(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes; UserError where it is larger, or no file."""
-    with os.fdopen(_opened(path, os.O_RDONLY), "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise UserError(str(path), f"is larger than {most / 2**20:g} MiB, which no such file of a run is")
-    return content
-
-
-def discard(path: Path) -> None:
-    """Removes a file, a link or a folder with all in it, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        _do(shutil.rmtree, path)
-    elif os.path.lexists(path):
-        _do(os.unlink, path)
-
-
-def sync(path: Path) -> None:
-    """Makes a file, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: Path, flags: int) -> int:
-    """A descriptor of a regular file; never of what a link points to, and never one that would wait for a pipe."""
-    try:
-        descriptor: int = _do(os.open, path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK) or path.is_symlink():
-            raise UserError(str(path), f"is a link to {os.readlink(path)}: no link of a run is followed") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UserError(str(path), "is no regular file")
-    return descriptor
-
-
-class LogFile(logging.FileHandler):
-    """A log file that is never the one a link points to."""
-
-    def _open(self) -> TextIOWrapper:
-        descriptor = _opened(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        return os.fdopen(descriptor, "a", encoding=self.encoding)
-
-
-# ------------------------------------------------------------------------------------------------------- checkpoints
 
 
 def names(folder: Path) -> list[str]:
@@ -195,30 +100,30 @@ def building(run: Path, step: int) -> tuple[Path, Path]:
     """An empty hidden folder to build a checkpoint in, and the place that it will get."""
     folder = run / CHECKPOINTS
     if not folder.is_dir():
-        _do(os.makedirs, folder)
+        disk.change(os.makedirs, folder)
     taken = {each.name for each in folder.iterdir()}
     name, number = f"{step:06d}", 1
     while name in taken:
         number += 1
         name = f"{step:06d}-{number}"
     part = folder / f".{name}.part"
-    discard(part)
-    _do(os.mkdir, part)
+    disk.discard(part)
+    disk.change(os.mkdir, part)
     return part, folder / name
 
 
 def publish(part: Path, place: Path) -> None:
     """What was built and synced gets its name."""
-    _do(os.rename, part, place)
-    sync(place.parent)
+    disk.change(os.rename, part, place)
+    disk.sync(place.parent)
 
 
 def drop(place: Path) -> None:
     """Takes a checkpoint away that no link names."""
     gone = place.parent / f".{place.name}.gone"
-    discard(gone)
-    _do(os.rename, place, gone)
-    discard(gone)
+    disk.discard(gone)
+    disk.change(os.rename, place, gone)
+    disk.discard(gone)
 
 
 def point(run: Path, link: str, name: str) -> None:
@@ -227,12 +132,12 @@ def point(run: Path, link: str, name: str) -> None:
     place, new = folder / link, folder / f".{link}.link"
     if place.is_symlink() and os.readlink(place) == name:
         return
-    discard(new)
-    _do(os.symlink, name, new)
+    disk.discard(new)
+    disk.change(os.symlink, name, new)
     if place.is_dir() and not place.is_symlink():
         drop(place)  # a copy of what a link named
-    _do(os.rename, new, place)
-    sync(folder)
+    disk.change(os.rename, new, place)
+    disk.sync(folder)
 
 
 def require_own(run: Path, *folders: str) -> None:
@@ -251,7 +156,7 @@ def require_own(run: Path, *folders: str) -> None:
 def locked(run: Path) -> Iterator[None]:
     """Makes this process the only one that writes to a run, until it ends however it ends, and removes leftovers."""
     require_own(run)
-    descriptor = _opened(run / LOCK, os.O_RDWR | os.O_CREAT)
+    descriptor = disk.opened(run / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -275,7 +180,7 @@ def forget(run: Path, config: str) -> None:
     """Takes away what a run that never began has left: its config, Hydra's record, its log and the lock. What else is
     there, a folder that was made for it, too, stays."""
     for name in (config, ".hydra", "train.log", LOCK):
-        discard(run / name)
+        disk.discard(run / name)
 
 
 def tidy(run: Path) -> None:
@@ -284,4 +189,4 @@ def tidy(run: Path) -> None:
     for folder in (run, checkpoints, *(checkpoints / name for name in names(checkpoints))):
         for each in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
             if LEFTOVER.fullmatch(each.name):
-                discard(each)
+                disk.discard(each)
