@@ -52,7 +52,7 @@ from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
 from tokenrl_cli.report.results import peak_memory_mb
 from tokenrl_cli.run import assembly
-from tokenrl_cli.run.loop import Task
+from tokenrl_cli.run.task import Task
 
 LIMIT, SPARE = 360.0, 15.0  # seconds of the whole, and of what is kept back to stop and to write
 MODELS = {

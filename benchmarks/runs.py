@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.run import assembly, checkpoint
-from tokenrl_cli.run.loop import evaluate
+from tokenrl_cli.run.evaluation import evaluate
 
 DECODINGS = {
     "greedy": {"temperature": 0.0, "beam_size": 1},

@@ -291,4 +291,4 @@ def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
         and node.func.attr == "policy"
         and not node.args
     }
-    assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.train"}
+    assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.run.evaluation"}

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.running import TINY, lines, tokenrl, train, weights
-from tokenrl_cli.commandline.continuation import CONFIG
 from tokenrl_cli.files import disk
 from tokenrl_cli.run import directory
+from tokenrl_cli.run.directory import CONFIG
 
 Capture = pytest.CaptureFixture[str]
 SHORT = ["trainer.warm_start_steps=3", "trainer.steps=3", "trainer.checkpoint_every=1", "trainer.eval_every=3",

@@ -276,7 +276,8 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from tokenrl_cli.commandline.continuation import CONFIG, go_on
+    from tokenrl_cli.commandline.continuation import go_on
+    from tokenrl_cli.run.directory import CONFIG
 
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)

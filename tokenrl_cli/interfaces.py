@@ -214,7 +214,7 @@ class Model(Protocol):
 
     def eval(self) -> Any:
         """Switches dropout off, as torch.nn.Module does. Whoever acts or scores asks for the policy through
-        `train.acting_policy`, which does so."""
+        `run.evaluation.acting_policy`, which does so."""
 
 
 @runtime_checkable
@@ -425,7 +425,7 @@ class Algorithm(Protocol):
 
     def policy(self) -> Model:
         """To act by: its logits are log-probabilities up to a constant. A torch.nn.Module that has every network it
-        acts with as a submodule, so that evaluation mode reaches them; see `train.acting_policy`."""
+        acts with as a submodule, so that evaluation mode reaches them; see `run.evaluation.acting_policy`."""
 
     def state_dict(self) -> dict[str, Any]:
         """Flat: tensors, numbers and strings. The optimiser's under "optimizer."; what policy() needs besides the

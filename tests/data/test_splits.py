@@ -24,7 +24,7 @@ from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Dataset, Divided, Example, ReadsReferences, Reward, UserError
 from tokenrl_cli.model.recurrent import Recurrent
 from tokenrl_cli.optim import NonFinite
-from tokenrl_cli.run.loop import far_above
+from tokenrl_cli.run.findings import far_above
 from tokenrl_cli.tokenizer.word import Word
 
 TOKENIZER = Letters()

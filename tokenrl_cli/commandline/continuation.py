@@ -16,9 +16,8 @@ from tokenrl_cli.commandline.arguments import Arguments, key_of, override, quote
 from tokenrl_cli.commandline.outside_data import ROOT, carried
 from tokenrl_cli.files.records import read_yaml
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.run.directory import CHECKPOINTS, MANIFEST, find
+from tokenrl_cli.run.directory import CHECKPOINTS, CONFIG, MANIFEST, find
 
-CONFIG = "config.yaml"  # of a run: what is true from its start or its last resume on
 FILLED_IN = "${data_root}"  # at the beginning of a path in it: whoever goes on says where that is
 TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
 FIXED = ("experiment", "out", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.interfaces import Evaluation, Finding
     from tokenrl_cli.report.terminal import Display
     from tokenrl_cli.run.checkpoint import Checkpoint
-    from tokenrl_cli.run.loop import Task
+    from tokenrl_cli.run.task import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
 COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
@@ -43,7 +43,8 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
     from tokenrl_cli.run import assembly, checkpoint
-    from tokenrl_cli.run.loop import decoding_for, evaluate, sampling_findings
+    from tokenrl_cli.run.evaluation import decoding_for, evaluate
+    from tokenrl_cli.run.findings import sampling_findings
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Eval)
@@ -51,7 +52,9 @@ def run(config: DictConfig) -> float | None:
     out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
     require_room(out)
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({name: whole.get(name) for name in assembly.evaluated(whole, saved.state["stage"])}, plain["imports"])
+    check(
+        {name: whole.get(name) for name in assembly.blocks_to_evaluate(whole, saved.state["stage"])}, plain["imports"]
+    )
     refuse_strange_data(whole, saved.config)
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])

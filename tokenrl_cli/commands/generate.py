@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:
     from tokenrl_cli.data.counts import Unread
     from tokenrl_cli.interfaces import Dataset, Model
-    from tokenrl_cli.run.assembly import Speech
+    from tokenrl_cli.run.task import GenerationTask
 
 
 def run(config: DictConfig) -> None:
@@ -39,11 +39,11 @@ def run(config: DictConfig) -> None:
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({name: whole[name] for name in assembly.speaking(whole, saved.state["stage"])}, plain["imports"])
+    check({name: whole[name] for name in assembly.blocks_to_generate(whole, saved.state["stage"])}, plain["imports"])
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
-    task = assembly.speech_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    task = assembly.generation_task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     for finding in idle_findings(whole, task.decoding, HydraConfig.get().overrides.task):
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
@@ -65,21 +65,21 @@ def run(config: DictConfig) -> None:
         print(said, file=sys.stderr)
 
 
-def decoded(policy: Model, task: Speech, sources: list[str | None], part: int, unread: Unread) -> list[str]:
+def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
     """One text a source, "" for None; the draws of a sampling decoder depend on the seed and on `part` alone.
 
     What of the sources the model does not get to read is counted in `unread`.
     """
     from tokenrl_cli import streams
     from tokenrl_cli.data.batching import source_batch
-    from tokenrl_cli.run.loop import episodes
+    from tokenrl_cli.run.evaluation import decode
 
     given = [source for source in sources if source is not None]
     if not given:
         return [""] * len(sources)
     batch = source_batch(given, task.source_tokenizer, task.max_source_length, unread).to(task.device)
     with task.numerics():
-        rollout = episodes(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
+        rollout = decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
     texts = iter([task.tokenizer.decode(ids[:length]) for ids, length in rows])
     return ["" if source is None else next(texts) for source in sources]

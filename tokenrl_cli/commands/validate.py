@@ -136,7 +136,7 @@ def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> 
     them."""
     from tokenrl_cli.data.splits import Reader, drawn_by
     from tokenrl_cli.episodes.scoring import name_of
-    from tokenrl_cli.run.loop import OF_REFERENCES
+    from tokenrl_cli.run.evaluation import OF_REFERENCES
 
     trainer, found = config["trainer"], []
     whole = parts["reward"]

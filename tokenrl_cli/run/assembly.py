@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.run import checkpoint
-from tokenrl_cli.run.loop import Task, acting_policy, numerics
+from tokenrl_cli.run.evaluation import acting_policy
+from tokenrl_cli.run.task import GenerationTask, Task
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 POLICY = "policy."  # names in an algorithm's state of what its policy needs besides the model
@@ -38,23 +38,6 @@ SPLITS = ("train", "val", "test")  # that a run reads
 STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
 
 Config = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Speech:
-    """As much of a Task as a saved policy needs to generate: no data, no reward, no metric."""
-
-    source_tokenizer: Tokenizer
-    tokenizer: Tokenizer
-    decoding: Decoding
-    device: torch.device
-    precision: torch.dtype
-    seed: int
-    max_source_length: int  # tokens; longer sources are cut
-
-    def numerics(self) -> AbstractContextManager[Any]:
-        """As of a Task."""
-        return numerics(self.device, self.precision)
 
 
 def device_of(name: str) -> torch.device:
@@ -138,12 +121,12 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     )
 
 
-def speech_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
-              tokenizers: Path) -> Speech:  # fmt: skip
+def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
+              tokenizers: Path) -> GenerationTask:  # fmt: skip
     """What a saved policy generates with; its tokenizers are loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
-    return Speech(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
+    return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
 
 
 def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
@@ -156,15 +139,15 @@ def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
     return decoding
 
 
-def speaking(config: Config, stage: str) -> list[str]:
+def blocks_to_generate(config: Config, stage: str) -> list[str]:
     """The blocks of a checkpoint's config that its policy generates with."""
     blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
     return [name for name in blocks if config.get(name)]
 
 
-def evaluated(config: Config, stage: str) -> list[str]:
+def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
     """The blocks that an evaluation of it needs besides: no credit, and no algorithm of another stage."""
-    return [*speaking(config, stage), "dataset", "reward", "metrics"]
+    return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
 def sizes_of(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
@@ -196,7 +179,7 @@ def _tokenizers(
     return target, source
 
 
-def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
+def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
     """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
     facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
     facts["max_length"] = task.decoding.max_length
@@ -208,7 +191,9 @@ def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
     return differentiable(model).to(task.device)
 
 
-def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:
+def algorithm_of(
+    config: Config, trust: Sequence[str], task: Task | GenerationTask, model: Model, stage: str
+) -> Algorithm:
     """The algorithm of a stage, around `model`; reference and target networks are copied from it here.
 
     A model of the algorithm's own, a critic, reads references where the policy reads sources.
@@ -244,7 +229,7 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
         raise UserError("algorithm", problem, 'give them names that start with "policy.", and add load_policy(state)')
 
 
-def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | Speech) -> Model:
+def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
     """The policy that a checkpoint's algorithm acts by; `config` is the checkpoint's, with the user's overrides."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
@@ -261,7 +246,7 @@ def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Fro
     def frozen(place: str) -> Frozen:
         saved = checkpoint.load(checkpoint.find(Path(place), ("best", "last")))
         config = saved.config
-        speech = speech_of(config, trust, device, torch.float32, config["seed"], saved.tokenizer_dir)
+        speech = generation_task_of(config, trust, device, torch.float32, config["seed"], saved.tokenizer_dir)
         policy = policy_of(saved, config, trust, speech)
         for each in policy.parameters():  # type: ignore[attr-defined]
             each.requires_grad_(False)

@@ -35,6 +35,7 @@ from pathlib import Path
 from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
+CONFIG = "config.yaml"  # what is true of the run from its start or its last resume on
 CHECKPOINTS = "checkpoints"
 LINKS = ("last", "best", "warm_start")
 LOCK = ".lock"
@@ -176,10 +177,10 @@ def locked(run: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def forget(run: Path, config: str) -> None:
+def forget(run: Path) -> None:
     """Takes away what a run that never began has left: its config, Hydra's record, its log and the lock. What else is
     there, a folder that was made for it, too, stays."""
-    for name in (config, ".hydra", "train.log", LOCK):
+    for name in (CONFIG, ".hydra", "train.log", LOCK):
         disk.discard(run / name)
 
 

@@ -21,7 +21,9 @@ from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.report.journal import FILES, Journal
 from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.run import checkpoint
-from tokenrl_cli.run.loop import DIRECTIONS, Stage, Task, acting_policy, decoding_for, direction, evaluate
+from tokenrl_cli.run.evaluation import DIRECTIONS, acting_policy, decoding_for, direction, evaluate
+from tokenrl_cli.run.loop import Stage
+from tokenrl_cli.run.task import Task
 
 WITHOUT_REWARD = 10  # batches on end without a single reward after which a run stops
 

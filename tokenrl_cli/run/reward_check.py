@@ -8,15 +8,18 @@ demonstrations all earn 1 is healthy, and so is a reward that needs no reference
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from tokenrl_cli import streams
-from tokenrl_cli.episodes.scoring import corpus_score, mean_of, name_of, per_text, scored
-from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Part, Reward, Texts, Tokenizer
+from tokenrl_cli.episodes.sampling import recite
+from tokenrl_cli.episodes.scoring import corpus_score, judge, mean_of, name_of, per_text, scored
+from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Part, Reward, Texts, Tokenizer, UserError
+from tokenrl_cli.run.evaluation import batches_of
+from tokenrl_cli.run.task import Task
 from tokenrl_cli.usercode.calling import ask
 from tokenrl_cli.usercode.copies import own_texts
 
@@ -260,3 +263,35 @@ def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
     said = [tokenizer.decode(list(row)) for row in ids]
     ended = np.array([tokenizer.eos_id in row for row in ids])
     return Texts(said, batch.references, batch.sources, batch.columns, actions, mask, ended, batch.step)
+
+
+def check_rewards(task: Task, learns: bool) -> list[Finding]:
+    """Tries reward, credit and metrics on demonstrations of val, and the reward and the metrics on the same spoiled.
+
+    Raises UserError where they do not go together, and where no text has a reward in a run that `learns` from rewards;
+    in another run that is a warning. Costs SOURCES rows through the credit and one call of the reward with six times
+    as many; only where none has a reward, MORE rows through the credit. Where val has sources without references
+    there are no demonstrations to try anything on, which is a note.
+    """
+    _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # so many that one sample's bad luck does not stop a run
+    if not all(batch.references):
+        text = "val has sources without references: reward and metrics were not tried on demonstrations beforehand"
+        return [Finding("not_tried", "note", 0, text, None)]
+    rewarded = _rewarded(task, batch) or (
+        len(batch.sources) == SOURCES and _rewarded(task, next(batches_of(task, "val", MORE, MORE))[1])
+    )
+    tried = trial(batch, task.tokenizer, task.decoding.max_length, task.seed)
+    found = reward_findings(task.reward, tried, rewarded)
+    for finding in found:
+        if finding.severity == "stop" and learns and not rewarded:
+            raise UserError(str(finding.key), finding.text, f"change {finding.key}: there is nothing to learn from")
+    for name, metric in task.metrics.items():
+        found += metric_findings(name, metric, tried)
+    return [replace(each, severity="warning") if each.severity == "stop" else each for each in found]
+
+
+def _rewarded(task: Task, batch: Batch) -> bool:
+    """Whether any demonstration has a reward after the credit."""
+    rollout = recite(batch, task.tokenizer.eos_id)
+    assert task.credit is not None
+    return bool(judge(rollout, batch, task.tokenizer, task.reward, task.credit)[0].valid.any())

@@ -9,7 +9,7 @@ from tokenrl_cli.report.start import Start
 if TYPE_CHECKING:
     from torch import nn
 
-    from tokenrl_cli.run.loop import Task
+    from tokenrl_cli.run.task import Task
 
 
 def facts(config: dict[str, Any], task: Task, model: nn.Module) -> Start:

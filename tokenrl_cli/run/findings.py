@@ -1,0 +1,75 @@
+"""What is found about the data of a run before it learns from rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from tokenrl_cli import streams
+from tokenrl_cli.data.batching import example_batch
+from tokenrl_cli.data.splits import drawn_by
+from tokenrl_cli.episodes.scoring import mean_of, per_text, scored, texts_of
+from tokenrl_cli.interfaces import (
+    Divided,
+    Evaluation,
+    Finding,
+    Model,
+)
+from tokenrl_cli.run.evaluation import decode, decoding_for
+from tokenrl_cli.run.reward_check import ERRORS, FEW
+from tokenrl_cli.run.task import Task
+
+
+@torch.no_grad()
+def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
+    """Whether RL is about to draw sources that the warm start knows by heart: a note where greedy texts for sources of
+    train earn far more than those for val (`far_above`), of which `val` is the evaluation of the same policy.
+
+    Costs one batch of `examples` sources, spread over train. Says nothing where RL has sources of its own, where train
+    is unlimited, or where texts are sampled.
+    """
+    size = task.dataset.size("train")
+    if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
+        return []
+    indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
+    tokenizers = task.source_tokenizer, task.tokenizer
+    batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)
+    with task.numerics():
+        rollout = decode(policy, batch, task, task.decoding, streams.generator(task.seed, "memory"))
+    texts = texts_of(rollout, batch, task.tokenizer)
+    scores, others = per_text(scored(task.reward, texts).scores, texts.mask), np.array(val.scores)
+    if not far_above(scores, others):
+        return []
+    divided = isinstance(task.dataset, Divided)
+    text = (
+        f"{val.decode} texts earn a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
+        "those of val: RL draws sources that the warm start has memorised, where little is left to learn"
+    )
+    text += "; dataset.rl_share=0.2 keeps a fifth of train for RL alone" if divided else ""
+    return [Finding("memorised_sources", "note", val.step, text, "dataset.rl_share" if divided else None)]
+
+
+def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the mean of `scores` [n] is above that of `others` [m] by more than noise, which is ERRORS standard
+    errors of their difference, and by more than half a standard deviation of `others`. NaN does not count."""
+    scores, others = (each[~np.isnan(each)] for each in (scores, others))
+    if min(len(scores), len(others)) < FEW:
+        return False
+    deviation = others.std(ddof=1)
+    error = math.sqrt(scores.var(ddof=1) / len(scores) + deviation**2 / len(others))
+    return bool(scores.mean() - others.mean() > max(ERRORS * error, deviation / 2, 1e-9))
+
+
+def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
+    """Says so of splits that are decoded by sampling because all their sources are empty."""
+    empty = [split for split in splits if decoding_for(task, split, examples) is not task.decoding]
+    if not empty:
+        return []
+    text = (
+        f"all sources of {' and '.join(empty)} are empty, and decode={task.decoding.name} would say one text for all: "
+        "their texts are sampled at temperature 1, as by decode=sample"
+    )
+    return [Finding("empty_sources", "note", 0, text, "decode")]
