@@ -143,7 +143,7 @@ def test_with_a_sweep_out_is_the_directory_of_the_sweep(elsewhere: Path, capsys:
     (elsewhere / "sweep" / "1" / "results.json").write_text("{}")
     told = mistake(capsys, "train", "-m", *TINY, "out=sweep", "model.hidden=0,abc")
     assert "sweep/1: holds a finished run" in told
-    assert (elsewhere / "sweep" / "0" / ".hydra").is_dir()
+    assert list((elsewhere / "sweep" / "0").iterdir()) == [], "a mistake leaves nothing of its job"
     assert sorted(path.name for path in elsewhere.iterdir()) == ["sweep"]
 
 
@@ -151,7 +151,7 @@ def test_without_out_a_run_gets_a_directory_of_its_own(elsewhere: Path, capsys: 
     assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0")
     assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "out=a/b")
     assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "hydra.run.dir=c")
-    made = sorted(path.parent.relative_to(elsewhere).as_posix() for path in elsewhere.rglob(".hydra"))
+    made = sorted(path.relative_to(elsewhere).as_posix() for path in elsewhere.rglob("*") if not any(path.iterdir()))
     assert made[:2] == ["a/b", "c"] and made[2].startswith("outputs/") and len(made) == 3
 
 
