@@ -26,7 +26,7 @@ from tokenrl_cli.config.build import (
     trusted,
 )
 from tokenrl_cli.config.options import conf_dir, groups
-from tokenrl_cli.config.ranges import Filled, Ge, Infinite, Le, Lt, Text
+from tokenrl_cli.config.ranges import Ge, Infinite, Le, Lt, MinLen, Text
 from tokenrl_cli.config.types import Slot, describe, mismatch, parameters_of
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.interfaces import Credit, Dataset, Model, Reward, UserError
@@ -454,7 +454,7 @@ def test_ranges_are_described() -> None:
     assert describe(Annotated[float, Ge(0), Lt(1)]) == "float, at least 0 and below 1"
     assert describe(Annotated[int, Ge(1)] | None) == "int, at least 1, or null"
     assert mismatch(0, Annotated[int, Ge(1)] | None) == "must be int, at least 1, or null, got int 0"
-    assert mismatch("", Text) == "must not be empty" == mismatch([], Annotated[list[str], Filled()])
+    assert mismatch("", Text) == "must not be empty" == mismatch([], Annotated[list[str], MinLen(1)])
 
 
 def test_building_needs_no_torch() -> None:

@@ -62,5 +62,5 @@ def _read(node: Any, names: dict[str, Any]) -> Any:
 def _said(annotation: Any) -> str:
     for kind in get_args(annotation) if is_union(annotation) else (annotation,):
         if shown := [each for each in ranges_of(kind) if each not in BOUNDS]:
-            return " and ".join(map(str, shown))
+            return " and ".join(map(ranges.described, shown))
     return ""

@@ -9,82 +9,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-
-@dataclass(frozen=True)
-class Ge:
-    """At least `bound`."""
-
-    bound: float
-
-    def holds(self, value: Any) -> bool:
-        return bool(value >= self.bound)
-
-    def __str__(self) -> str:
-        return f"at least {self.bound}"
-
-
-@dataclass(frozen=True)
-class Gt:
-    """Above `bound`."""
-
-    bound: float
-
-    def holds(self, value: Any) -> bool:
-        return bool(value > self.bound)
-
-    def __str__(self) -> str:
-        return f"above {self.bound}"
-
-
-@dataclass(frozen=True)
-class Le:
-    """At most `bound`."""
-
-    bound: float
-
-    def holds(self, value: Any) -> bool:
-        return bool(value <= self.bound)
-
-    def __str__(self) -> str:
-        return f"at most {self.bound}"
-
-
-@dataclass(frozen=True)
-class Lt:
-    """Below `bound`."""
-
-    bound: float
-
-    def holds(self, value: Any) -> bool:
-        return bool(value < self.bound)
-
-    def __str__(self) -> str:
-        return f"below {self.bound}"
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A text or a list that is not empty."""
-
-    def holds(self, value: Any) -> bool:
-        return len(value) > 0
-
-    def __str__(self) -> str:
-        return "not empty"
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 
 @dataclass(frozen=True)
 class Infinite:
-    """A float that may be infinite."""
-
-    def holds(self, value: Any) -> bool:
-        return True
-
-    def __str__(self) -> str:
-        return "which may be infinite"
+    """Marks a float that may be infinite."""
 
 
-Range = Ge | Gt | Le | Lt | Filled | Infinite
+Range = Ge | Gt | Le | Lt | MinLen | Infinite
+
+
+def holds(limit: Range, value: Any) -> bool:
+    """Returns whether a value of the right type lies in a range."""
+    match limit:
+        case Ge(bound):
+            return bool(value >= bound)
+        case Gt(bound):
+            return bool(value > bound)
+        case Le(bound):
+            return bool(value <= bound)
+        case Lt(bound):
+            return bool(value < bound)
+        case MinLen(length):
+            return len(value) >= length
+    return True
+
+
+def described(limit: Range) -> str:
+    """Returns a range in words, as messages and `tokenrl list` show it: "at least 0"."""
+    match limit:
+        case Ge(bound):
+            return f"at least {bound}"
+        case Gt(bound):
+            return f"above {bound}"
+        case Le(bound):
+            return f"at most {bound}"
+        case Lt(bound):
+            return f"below {bound}"
+        case MinLen(length):
+            return "not empty" if length == 1 else f"of at least {length} items"
+    return "which may be infinite"
+
 
 MANY = 10**9  # steps, examples, ids: more than any run counts to
 WIDE = 10**6  # of a layer, a vocabulary, a batch: more than any memory holds several of
@@ -97,5 +63,5 @@ Count = Annotated[int, Ge(1), Le(MANY)]
 CountOrNone = Annotated[int, Ge(0), Le(MANY)]  # 0 is none, off or all
 Size = Annotated[int, Ge(1), Le(WIDE)]
 SizeOrNone = Annotated[int, Ge(0), Le(WIDE)]  # 0 is none, off or all
-Text = Annotated[str, Filled()]
+Text = Annotated[str, MinLen(1)]
 Order = Annotated[int, Ge(1), Le(100)]  # of an n-gram

@@ -16,7 +16,7 @@ from functools import cache
 from itertools import takewhile
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tokenrl_cli.config.ranges import Infinite, Range
+from tokenrl_cli.config.ranges import Infinite, Range, described, holds
 
 BITS, LONG = 63, 80  # of an integer, beside its sign; characters of a value that an error shows
 SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
@@ -71,7 +71,7 @@ def is_part(annotation: Any) -> bool:
 def describe(annotation: Any) -> str:
     """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
     if limits := ranges_of(annotation):
-        return f"{describe(plain(annotation))}, {' and '.join(map(str, limits))}"
+        return f"{describe(plain(annotation))}, {' and '.join(map(described, limits))}"
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
     if is_union(annotation):
@@ -122,11 +122,11 @@ def unusable(value: Any, infinite: bool) -> str:
 
 
 def _outside(value: Any, limits: Sequence[Range]) -> str:
-    if all(each.holds(value) for each in limits):
+    if all(holds(each, value) for each in limits):
         return ""
     if value in ("", [], {}):
         return "must not be empty"
-    return f"must be {' and '.join(map(str, limits))}, got {shown(value, typed=False)}"
+    return f"must be {' and '.join(map(described, limits))}, got {shown(value, typed=False)}"
 
 
 def _literal(value: Any, options: tuple[Any, ...]) -> str:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tokenrl_cli.config.ranges import Count, CountOrNone, Filled, Fraction
+from tokenrl_cli.config.ranges import Count, CountOrNone, Fraction, MinLen
 from tokenrl_cli.dataset.files import check_limits, read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, UserError
@@ -30,14 +30,14 @@ class Text:
 
     def __init__(
         self,
-        path: Annotated[str, Filled()],
+        path: Annotated[str, MinLen(1)],
         splits: dict[str, str | list[str]],
         shares: dict[str, float],
         piece_words: CountOrNone,
         blank_lines: bool,
         prompt_words: CountOrNone,
         rl_share: Fraction,
-        rl_split: Annotated[str, Filled()] | None,
+        rl_split: Annotated[str, MinLen(1)] | None,
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
