@@ -21,14 +21,14 @@ from tokenrl_cli.config.types import parameters_of
 HOME = Path(tokenrl_cli.__file__).parent
 GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
-    ("", "interfaces", "streams", "config", "usercode", "files"),
+    ("interfaces", "streams", "config", "usercode", "files"),
     ("functional", "metrics", "tasks"),
     ("parallel", "optim", "data", "episodes"),
     GROUPS,
     ("report",),
     ("run",),
     ("commandline", "commands"),
-    ("cli", "__main__"),
+    ("", "cli", "api", "__main__"),  # "": the package itself, which hands on what `api` has
 )
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 MODULES = sorted(HOME.rglob("*.py"))
@@ -102,9 +102,10 @@ def test_only_the_command_knows_hydra(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(HOME.rglob("__init__.py")), ids=name_of)
 def test_init_files_are_empty(file: Path) -> None:
+    """That of the package is the way in from Python: it imports nothing but Python's own until something is used."""
     if file.parent == HOME:
-        statements = ast.parse(file.read_text("utf-8")).body
-        assert [type(each) for each in statements] == [ast.Expr, ast.Assign]
+        statements = [each for each in ast.parse(file.read_text("utf-8")).body if isinstance(each, ast.ImportFrom)]
+        assert {each.module for each in statements} <= {"types", "typing"}
     else:
         assert file.read_text("utf-8").strip() == ""
 

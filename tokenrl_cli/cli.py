@@ -31,6 +31,7 @@ PLAIN = ("list", "copy")  # without a config
 PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
 RESUMED = "_config_of_a_run"  # the name of the config that a resume starts from; no file has it
 SAVED = ("eval", "generate")  # start from ckpt=
+BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
 FILED = ("train", "eval")  # what they are for is written to files, not to standard output
 
 
@@ -168,7 +169,78 @@ def overview() -> str:
     )
 
 
-def _run(arguments: Arguments) -> None:
+def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
+    """What `task` makes of the config of a command line, for a caller in Python; `words` are overrides, KEY=VALUE.
+
+    Raises what `task` raises, a mistake in the words as UserError, and KeyboardInterrupt where a signal stopped a run
+    that then was saved. Afterwards handlers of logging and the state of Hydra are as they were: the process is the
+    caller's.
+    """
+    from functools import wraps
+
+    from tokenrl_cli.report.screen import standard_streams
+
+    arguments = parse([command, *words])
+    if arguments.flags:
+        remedy = "leave it out; hydra.searchpath=[file:///DIR] adds option groups of your own"
+        raise UserError(next(iter(arguments.flags)), "is a flag of the command line, expected KEY=VALUE alone", remedy)
+    found: list[Any] = []
+
+    @wraps(_module(command).run)  # Hydra names the job by its module
+    def kept(config: Any) -> None:
+        found.append(task(config))
+
+    with standard_streams(), _as_before():
+        try:
+            _run(arguments, kept)
+        except Failed as failed:
+            raise failed.error from None
+        except SystemExit as stop:
+            if stop.code == 130:
+                raise KeyboardInterrupt from None
+            raise
+    return found[0]
+
+
+def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """The resolved config of a command line as plain values. Runs nothing; raises as `call`."""
+
+    def plain(config: Any) -> Any:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(config, resolve=True)
+
+    found: dict[str, Any] = call(command, words, plain)
+    return found
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Puts back the handlers of logging and the Hydra that the process may have in use itself, and takes away the
+    options `checkpoint`, which belong to one command line alone."""
+    import logging
+
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    root, hydra = logging.getLogger(), GlobalHydra.instance()
+    before, handlers, level = hydra.hydra, root.handlers[:], root.level
+    hydra.hydra = None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, known = before, ConfigStore.instance().repo
+        for options in (known, *(known.get(group, {}) for group in BLOCKS_OF_A_CHECKPOINT)):
+            options.pop("checkpoint.yaml", None)
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _run(arguments: Arguments, task: Callable[[Any], Any] | None = None) -> None:
+    """`task` in place of the command's own, where given."""
     from tokenrl_cli.commandline.continuation import one_directory, resumed
 
     try:
@@ -189,11 +261,12 @@ def _run(arguments: Arguments) -> None:
         if not arguments.value("resume") and (said := origins(arguments)):
             print(said, flush=True)
     if arguments.command == "validate":
-        _hydra(arguments.with_overrides("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console"))
+        without_files = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console")
+        _hydra(arguments.with_overrides(*without_files), None, task)
     elif arguments.command == "train":
-        _hydra(*resumed(arguments))
+        _hydra(*resumed(arguments), task)
     else:
-        _hydra(arguments)
+        _hydra(arguments, None, task)
 
 
 def _module(command: str) -> Any:
@@ -205,16 +278,18 @@ def _module(command: str) -> Any:
 # ----------------------------------------------------------------------------------------------------- inside Hydra
 
 
-def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
-    """Composes the config and runs the command's task on it, or shows what was asked for. `primary` is the config to
-    start from where it is not the command's own."""
+def _hydra(
+    arguments: Arguments, primary: dict[str, Any] | None = None, instead: Callable[[Any], Any] | None = None
+) -> None:
+    """Composes the config and runs the command's task on it, or another one `instead`, or shows what was asked for.
+    `primary` is the config to start from where it is not the command's own."""
     from tokenrl_cli.config.options import conf_dir, require_small, roots
 
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
     require_small((arguments.value("hydra.searchpath") or "").strip("[]").split(","))
     _register(arguments, primary)
-    task = _told(_module(command).run, arguments)
+    task = _told(instead or _module(command).run, arguments)
     name = PRIMARY[command] if primary is None else RESUMED
     try:
         with _as_typed(arguments), _strict_search_path():
@@ -339,7 +414,10 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
         ConfigStore.instance().store(RESUMED, OmegaConf.create(primary), provider="tokenrl")
     if arguments.command in SAVED:
         completing = "--shell-completion" in arguments.flags
-        groups = ("dataset", "reward", "algorithm", "")
-        nodes = dict.fromkeys(groups, {}) if completing else checkpoint_nodes(checkpoint_dir(arguments))
+        nodes = (
+            dict.fromkeys((*BLOCKS_OF_A_CHECKPOINT, ""), {})
+            if completing
+            else checkpoint_nodes(checkpoint_dir(arguments))
+        )
         for group, node in nodes.items():
             ConfigStore.instance().store("checkpoint", OmegaConf.create(node), group or None, "_global_", "tokenrl")

@@ -224,6 +224,10 @@ class ValuedPolicy(Protocol):
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
         """max_a Q(s_0, a) [N] of the sources [N, S]; None where this policy has no values."""
 
+    def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
+        """Q(s_t, a_t) [B, T] of the actions [B, T]: the sum of rewards expected from step t on, in units of the reward.
+        None where this policy has no values."""
+
 
 @runtime_checkable
 class Tokenizer(Protocol):

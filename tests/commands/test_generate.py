@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import tokenrl_cli
 from tests.running import TINY, tokenrl, train
+from tests.stepwise import logprobs, policy_of
 from tokenrl_cli.dataset.sequence_task import SequenceTask
 
 SIZES = ["model.width=16", "model.heads=2", "model.feedforward=32", "model.layers=2"]
@@ -37,6 +39,7 @@ def test_generate_decodes_what_eval_decodes_in_any_batch_with_dropout_in_the_mod
     chosen = [f"model={model}", *MODELS[model], "model.dropout=0.3", *steps, *rate]
     assert train(run, *plain, *chosen, tiny=False) == 0
     lines.write_text("".join(f"{source}\n" for source in sources()), "utf-8")
+    opened = tokenrl_cli.load(run)
     for name, decode in DECODES.items():
         assert tokenrl("eval", f"ckpt={run}", f"out={tmp_path / 'eval'}", *decode) == 0
         folder = next(path for path in (tmp_path / "eval").iterdir() if name in path.name)
@@ -48,6 +51,12 @@ def test_generate_decodes_what_eval_decodes_in_any_batch_with_dropout_in_the_mod
             torch.manual_seed(size)  # of the global generator, which dropout would draw from
             assert tokenrl("generate", *given) == 0
             assert said.read_text("utf-8") == scored, (name, size)
+        said = opened.generate(sources(), name, batch_size=3, **{"beam": {"beam_size": 3}}.get(name, {}))
+        assert [each.text for each in said] == scored.splitlines(), "from Python it is the same"
+    assert opened.generate(["0 1"], max_length=9)[0].text, "another limit needs another policy"
+    policy, task = policy_of(run)
+    for source, each in zip(sources(), opened.score(sources(), sources(), batch_size=5), strict=True):
+        assert each.logprobs == pytest.approx(logprobs(policy, task, source, source), abs=2e-4)
 
 
 # --------------------------------------------------------------------------------------------- what it reads and writes

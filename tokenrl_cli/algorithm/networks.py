@@ -105,3 +105,11 @@ class Composed(nn.Module):
             return None
         first, second, _ = self._step(self.start(source, source_mask), None)
         return self.values(first, second)[:, 0].amax(-1)
+
+    def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
+        """Q(s_t, a_t) [B, T] of the actions [B, T]; None without values."""
+        if self.values is None:
+            return None
+        first = self.first(source, source_mask, actions)
+        second = None if self.second is None else self.second(source, source_mask, actions)
+        return self.values(first, second).gather(-1, actions.unsqueeze(-1)).squeeze(-1)

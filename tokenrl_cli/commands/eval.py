@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from tokenrl_cli.run import directory
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
-    from tokenrl_cli.interfaces import Evaluation, Finding
+    from tokenrl_cli.interfaces import Evaluation, Finding, Model
     from tokenrl_cli.report.terminal import Display
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import Task
@@ -35,27 +36,71 @@ def run(config: DictConfig) -> float | None:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commands.idle import idle_findings
+    from tokenrl_cli.commandline.continuation import given
     from tokenrl_cli.commands.keys import Eval, require_keys
-    from tokenrl_cli.config.build import check
-    from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.folders import folder_for
     from tokenrl_cli.report.terminal import display
-    from tokenrl_cli.run import assembly, checkpoint
-    from tokenrl_cli.run.evaluation import decoding_for, evaluate
-    from tokenrl_cli.run.findings import sampling_findings
+    from tokenrl_cli.run import checkpoint
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
     require_room(out)
+    examination = prepare(plain, saved, given(HydraConfig.get().overrides.task))
+    shown = display()
+    try:
+        progress = partial(shown.evaluating, "eval", plain["split"], saved.step)
+        evaluation = examination.evaluate(progress)
+        settings = settings_of(saved, examination.config, plain, evaluation)
+        folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
+        results = write(folder, evaluation, str(saved.path), settings, examination.findings)
+        show(shown, evaluation, results)
+        if said := unread(evaluation, examination.task):
+            shown.message(said)
+        stage = saved.state["stage"].replace("_", " ")
+        shown.message(f"step {saved.step} ({stage}), written to {folder}")
+    finally:
+        shown.close()
+    monitored = evaluation.metrics.get(examination.config["trainer"]["monitor"])
+    return None if monitored is None else float(monitored)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that an evaluation of a saved policy needs, checked and built."""
+
+    saved: Checkpoint
+    config: dict[str, Any]  # of the checkpoint, with the blocks of the command line in place of its own
+    plain: dict[str, Any]  # of the command
+    task: Task
+    policy: Model
+    findings: list[Finding]
+
+    def evaluate(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+        """Decodes the split and measures what was generated; `progress` as of `run.evaluation.evaluate`."""
+        from tokenrl_cli.run.evaluation import evaluate
+
+        split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
+        decoding, step = self.task.decoding, self.saved.step
+        return evaluate(self.policy, self.task, split, examples, size, decoding, "eval", step, progress)
+
+
+def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> Examination:
+    """What a resolved config of `eval`, `plain`, asks for; `named` are the values that its line gives, by key. Raises
+    UserError where the parts do not go together, or the data may not be read or are not there."""
+    from tokenrl_cli.commands.idle import idle_findings
+    from tokenrl_cli.config.build import check
+    from tokenrl_cli.data.splits import require_references, require_split
+    from tokenrl_cli.run import assembly
+    from tokenrl_cli.run.evaluation import decoding_for
+    from tokenrl_cli.run.findings import sampling_findings
+
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check(
-        {name: whole.get(name) for name in assembly.blocks_to_evaluate(whole, saved.state["stage"])}, plain["imports"]
-    )
-    refuse_strange_data(whole, saved.config)
+    blocks = assembly.blocks_to_evaluate(whole, saved.state["stage"])
+    check({name: whole.get(name) for name in blocks}, plain["imports"])
+    refuse_strange_data(whole, saved.config, named)
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
@@ -65,40 +110,21 @@ def run(config: DictConfig) -> float | None:
     assembly.sizes_of(task.dataset, [plain["split"]])
     require_references(task.dataset, _readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
-    idle = idle_findings(whole, task.decoding, HydraConfig.get().overrides.task)
+    idle = idle_findings(whole, task.decoding, [f"{key}={value}" for key, value in named.items()])
     if found:
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
-    shown = display()
-    try:
-        split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
-        progress = partial(shown.evaluating, "eval", split, saved.step)
-        evaluation = evaluate(policy, task, split, examples, size, task.decoding, "eval", saved.step, progress)
-        settings = settings_of(saved, whole, plain, evaluation)
-        folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
-        results = write(folder, evaluation, str(saved.path), settings, [*idle, *found])
-        show(shown, evaluation, results)
-        if said := unread(evaluation, task):
-            shown.message(said)
-        stage = saved.state["stage"].replace("_", " ")
-        shown.message(f"step {saved.step} ({stage}), written to {folder}")
-    finally:
-        shown.close()
-    monitored = evaluation.metrics.get(whole["trainer"]["monitor"])
-    return None if monitored is None else float(monitored)
+    return Examination(saved, whole, plain, task, policy, [*idle, *found])
 
 
-def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Refuses files of this machine that only the checkpoint's config names, and says where it was made of those that
-    are not here. Raises UserError."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from tokenrl_cli.commandline.continuation import given
+def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
+    """Refuses files of this machine that only the checkpoint's config names, but not the line (`named`: key -> value),
+    and says where it was made of those that are not here. Raises UserError."""
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
 
     read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
-    refuse_unnamed(read, saved, given(HydraConfig.get().overrides.task))
+    refuse_unnamed(read, saved, named)
     refuse_missing(read, saved, saved.get("started_in"))
 
 
@@ -266,9 +292,6 @@ def _written(
     """As `write`, but a failure leaves what was written before it."""
     from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.kept import save
-    from tokenrl_cli.metrics.significance import bootstrap_interval
-    from tokenrl_cli.report.journal import plain
-    from tokenrl_cli.report.results import RESAMPLES, SEED
 
     if folder.parent == Path(ckpt).parent.parent / "eval":
         directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
@@ -283,6 +306,18 @@ def _written(
     disk.discard(part)
     save(part, evaluation.corpus)
     part.rename(folder / "statistics.npz")
+    results = results_of(evaluation, ckpt, settings, found)
+    writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    return results
+
+
+def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
+    """The content of results.json. Of each metric {"value", "low", "high", "signature"}: low and high of a 95 %
+    interval are None where a bootstrap says nothing, and `findings` says why."""
+    from tokenrl_cli.metrics.significance import bootstrap_interval
+    from tokenrl_cli.report.journal import plain
+    from tokenrl_cli.report.results import RESAMPLES, SEED
+
     metrics = {}
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
@@ -298,7 +333,6 @@ def _written(
         "settings": settings,
         "findings": [asdict(finding) for finding in [*found, *_findings(evaluation, metrics, settings)]],
     })  # fmt: skip
-    writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 

@@ -17,17 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.counts import Unread
-    from tokenrl_cli.interfaces import Dataset, Model
+    from tokenrl_cli.interfaces import Dataset, Model, Rollout
+    from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import GenerationTask
 
 
 def run(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
+    from tokenrl_cli.commandline.continuation import given
+    from tokenrl_cli.commands.eval import refuse_strange_data
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Generate, require_keys
-    from tokenrl_cli.config.build import build, check
+    from tokenrl_cli.config.build import build
     from tokenrl_cli.data.counts import Unread
     from tokenrl_cli.data.lines import one_line
     from tokenrl_cli.interfaces import Dataset
@@ -38,18 +40,14 @@ def run(config: DictConfig) -> None:
     require_input(plain["input"], plain["split"], plain["samples"])
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
-    whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check({name: whole[name] for name in assembly.blocks_to_generate(whole, saved.state["stage"])}, plain["imports"])
-    assembly.use_threads(whole["trainer"]["threads"])
-    device = assembly.device_of(plain["device"])
-    precision = assembly.precision_of(plain["precision"])
-    task = assembly.generation_task_of(whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    whole, task = prepare(plain, saved)
     for finding in idle_findings(whole, task.decoding, HydraConfig.get().overrides.task):
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
     dataset = None
     if plain["split"] is not None:
-        refuse_strange_data({"dataset": whole["dataset"], "data_root": plain["data_root"]}, saved.config)
+        read = {"dataset": whole["dataset"], "data_root": plain["data_root"]}
+        refuse_strange_data(read, saved.config, given(HydraConfig.get().overrides.task))
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
@@ -65,21 +63,40 @@ def run(config: DictConfig) -> None:
         print(said, file=sys.stderr)
 
 
-def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
-    """One text a source, "" for None; the draws of a sampling decoder depend on the seed and on `part` alone.
+def prepare(plain: dict[str, Any], saved: Checkpoint) -> tuple[dict[str, Any], GenerationTask]:
+    """The checkpoint's config with the blocks that a resolved config of `generate`, `plain`, puts in place of its own,
+    and what its policy generates with. Raises UserError."""
+    from tokenrl_cli.commands.eval import with_overrides
+    from tokenrl_cli.config.build import check
+    from tokenrl_cli.run import assembly
 
-    What of the sources the model does not get to read is counted in `unread`.
-    """
+    whole = with_overrides(saved.config, saved.state["stage"], plain)
+    check({name: whole[name] for name in assembly.blocks_to_generate(whole, saved.state["stage"])}, plain["imports"])
+    assembly.use_threads(whole["trainer"]["threads"])
+    device = assembly.device_of(plain["device"])
+    precision = assembly.precision_of(plain["precision"])
+    trust, seed = plain["imports"], plain["seed"]
+    return whole, assembly.generation_task_of(whole, trust, device, precision, seed, saved.tokenizer_dir)
+
+
+def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
+    """One episode a source, decoded as the task says; the draws of a sampling decoder depend on the seed and on `part`
+    alone. What of the sources the model does not get to read is counted in `unread`."""
     from tokenrl_cli import streams
     from tokenrl_cli.data.batching import source_batch
     from tokenrl_cli.run.evaluation import decode
 
+    batch = source_batch(sources, task.source_tokenizer, task.max_source_length, unread).to(task.device)
+    with task.numerics():
+        return decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
+
+
+def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
+    """One text a source, "" for None; see `rollout_from`."""
     given = [source for source in sources if source is not None]
     if not given:
         return [""] * len(sources)
-    batch = source_batch(given, task.source_tokenizer, task.max_source_length, unread).to(task.device)
-    with task.numerics():
-        rollout = decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
+    rollout = rollout_from(policy, task, given, part, unread)
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
     texts = iter([task.tokenizer.decode(ids[:length]) for ids, length in rows])
     return ["" if source is None else next(texts) for source in sources]

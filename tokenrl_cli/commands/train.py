@@ -36,6 +36,15 @@ def run(config: DictConfig) -> float | None:
             raise
 
 
+def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
+    """As `run`, for a caller who goes on with the run: -> its directory, and the resolved config."""
+    from hydra.core.hydra_config import HydraConfig
+
+    run(config)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return Path(HydraConfig.get().runtime.output_dir), plain
+
+
 def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
     """The run of a resolved config, after all that can be said of it without a step."""
     from tokenrl_cli.commandline.continuation import config_of, filled, given, go_on, refuse_changes

@@ -196,7 +196,13 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     if not credit.needs_prefixes:
         return scored(reward, texts)
     prefixes = _prefixes(texts, tokenizer)
-    potential = getattr(credit, "potential", "prefix_scores")
+    return scored_prefixes(reward, texts, prefixes, getattr(credit, "potential", "prefix_scores"))
+
+
+def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], potential: str) -> Scored:
+    """What `potential`, a method of the reward, says of every prefix: [B, T + 1] float64, finite or NaN. `prefixes`
+    holds T_b + 1 strings a row, the first "". A reward without `prefix_scores` scores each prefix as a text. UserError
+    where the reward lacks another `potential`, or gives something else."""
     if hasattr(reward, potential):
         rows, width = texts.mask.shape
         said = ask(reward, "reward", getattr(reward, potential), own_texts(texts), prefixes)
@@ -208,13 +214,29 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     return _every_prefix(reward, texts, prefixes)
 
 
-def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
-    """T_b + 1 strings a row, the first "": the text after each token, half words included."""
-    rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
+def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+    """The score of every prefix, [B, T + 1] float64, NaN where the reward does not apply; `prefixes` as of
+    `scored_prefixes`. A mixture's is the sum over its parts, weight * (scale * score + shift), never normalised. The
+    differences along a row are the rewards that credit=delta gives its tokens."""
+    total = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
+    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
+        said = scored_prefixes(part.reward, texts, prefixes, "prefix_scores").scores
+        total += part.weight * (part.scale * said + part.shift)
+    return total
+
+
+def prefixes_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
+    """The text after each of T tokens, half words included: T + 1 strings, the first ""."""
     in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
     if in_one_pass is not None:
-        return [list(in_one_pass(ids[:length])) for ids, length in rows]
-    return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
+        return list(in_one_pass(ids))
+    return ["", *(tokenizer.decode(ids[:t]) for t in range(1, len(ids) + 1))]
+
+
+def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
+    """Of each row, as `prefixes_of` its real tokens."""
+    rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
+    return [prefixes_of(ids[:length], tokenizer) for ids, length in rows]
 
 
 def _every_prefix(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> Scored:

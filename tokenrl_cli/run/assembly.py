@@ -121,6 +121,15 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     )
 
 
+def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
+    """The reward of a config by itself, without data. One that asks for the tokenizer of a run is given the config's,
+    which has learned nothing."""
+    facts = {"seed": seed, "device": device, "frozen": frozen_by(trust, device)}
+    tokenizer = build(config["tokenizer"], Tokenizer, trust)
+    reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
+    return reward
+
+
 def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
               tokenizers: Path) -> GenerationTask:  # fmt: skip
     """What a saved policy generates with; its tokenizers are loaded."""

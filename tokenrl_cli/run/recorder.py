@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -312,7 +313,11 @@ class Recorder:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """The first Ctrl-C, SIGTERM or SIGHUP asks for a stop after this step; the second stops at once, but a SIGHUP
-        never: a terminal that closes may send several. A SIGHUP that was ignored at the start (nohup) stays so."""
+        never: a terminal that closes may send several. A SIGHUP that was ignored at the start (nohup) stays so. Python
+        lets the main thread alone set handlers: a run in another one hears of no signal."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def remember(signum: int, frame: object) -> None:
             if self.signal is not None and signum == signal.SIGHUP:
