@@ -400,7 +400,9 @@ class Run:
         from tokenrl_cli.run.assembly import STAGES, policy_of
 
         plain = self._composed(words)
-        whole, task = prepare(plain, self._saved)
+        whole, task, idle = prepare(plain, self._saved, [*self._words, *words])
+        for finding in idle:
+            _warn(finding.text)
         built_from = {key: whole[key] for key in ("model", STAGES[self.stage])} | {"limit": task.decoding.max_length}
         if self._policy is None or self._policy[0] != built_from:
             self._policy = None  # two at once may not fit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice, repeat
 from pathlib import Path
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.counts import Unread
-    from tokenrl_cli.interfaces import Dataset, Model, Rollout
+    from tokenrl_cli.interfaces import Dataset, Finding, Model, Rollout
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import GenerationTask
 
@@ -27,7 +27,6 @@ def run(config: DictConfig) -> None:
 
     from tokenrl_cli.commandline.continuation import given
     from tokenrl_cli.commands.eval import refuse_strange_data
-    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Generate, require_keys
     from tokenrl_cli.config.build import build
     from tokenrl_cli.data.counts import Unread
@@ -40,8 +39,8 @@ def run(config: DictConfig) -> None:
     require_input(plain["input"], plain["split"], plain["samples"])
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
-    whole, task = prepare(plain, saved)
-    for finding in idle_findings(whole, task.decoding, HydraConfig.get().overrides.task):
+    whole, task, idle = prepare(plain, saved, HydraConfig.get().overrides.task)
+    for finding in idle:
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
     dataset = None
@@ -63,10 +62,14 @@ def run(config: DictConfig) -> None:
         print(said, file=sys.stderr)
 
 
-def prepare(plain: dict[str, Any], saved: Checkpoint) -> tuple[dict[str, Any], GenerationTask]:
-    """The checkpoint's config with the blocks that a resolved config of `generate`, `plain`, puts in place of its own,
-    and what its policy generates with. Raises UserError."""
+def prepare(
+    plain: dict[str, Any], saved: Checkpoint, line: Iterable[str]
+) -> tuple[dict[str, Any], GenerationTask, list[Finding]]:
+    """The checkpoint's config with the blocks that a resolved config of `generate`, `plain`, puts in place of its own;
+    what its policy generates with; and notes of settings that do nothing. Raises UserError, also where the overrides
+    `line` name such a setting."""
     from tokenrl_cli.commands.eval import with_overrides
+    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
     from tokenrl_cli.run import assembly
 
@@ -76,7 +79,8 @@ def prepare(plain: dict[str, Any], saved: Checkpoint) -> tuple[dict[str, Any], G
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
     trust, seed = plain["imports"], plain["seed"]
-    return whole, assembly.generation_task_of(whole, trust, device, precision, seed, saved.tokenizer_dir)
+    task = assembly.generation_task_of(whole, trust, device, precision, seed, saved.tokenizer_dir)
+    return whole, task, idle_findings(whole, task.decoding, line)
 
 
 def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
