@@ -135,9 +135,19 @@ def composed(command: str, *overrides: str) -> dict[str, Any]:
     return plain
 
 
+def together(parts: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """Command lines in which each option of each key stands at least once: composing one takes a third of a second."""
+    most = max(map(len, parts.values()))
+    return [tuple(f"{key}={names[i % len(names)]}" for key, names in parts.items()) for i in range(most)]
+
+
+CHOICES = {key: list(options(PLACES, key.partition("@")[0])) for key in choices(conf_dir() / "train.yaml")}
+WHOLE = together({key: names for key, names in CHOICES.items() if key != "experiment"})
+
+
 def block_of(group: str, name: str) -> dict[str, Any]:
     """An option as it stands in a whole config, its sub-groups and its optimiser included."""
-    block: dict[str, Any] = composed("train", f"{group}={name}")[group]
+    block: dict[str, Any] = composed("train", *next(line for line in WHOLE if f"{group}={name}" in line))[group]
     return block
 
 
@@ -209,30 +219,36 @@ def whole(config: dict[str, Any]) -> None:
     check(filled(config), [], Train)
 
 
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [(key, name) for key in choices(conf_dir() / "train.yaml") for name in options(PLACES, key.partition("@")[0])],
-)
-def test_every_option_of_train_composes_and_checks(key: str, name: str) -> None:
-    whole(composed("train", f"{key}={name}"))
+@pytest.mark.parametrize("line", [*WHOLE, *((f"experiment={name}",) for name in CHOICES["experiment"])], ids=" ".join)
+def test_every_option_of_train_composes_and_checks(line: tuple[str, ...]) -> None:
+    whole(composed("train", *line))
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [(group, name) for group, name in OPTIONS if "/" in group],
-)
-def test_every_option_of_a_sub_group_composes_and_checks(group: str, name: str) -> None:
-    parent, _, inner = group.partition("/")
-    if parent == "optimizer":
-        whole(composed("train", f"{group}@algorithm.optimizer.{inner}={name}"))
-        return
-    files = {preset: (conf_dir() / parent / f"{preset}.yaml").read_text("utf-8") for preset in options(PLACES, parent)}
-    first, *others = [preset for preset, text in files.items() if f"- {inner}:" in text]
-    chosen = composed("train", f"{parent}={first}", f"{group}={name}")
-    whole(chosen)
-    for preset in others:
-        config = composed("train", f"{parent}={preset}")
-        whole(config | {parent: config[parent] | {inner: chosen[parent][inner]}})
+def having(group: str) -> list[str]:
+    """The presets of an algorithm that choose from a sub-group."""
+    files = {name: (conf_dir() / "algorithm" / f"{name}.yaml").read_text("utf-8") for name in CHOICES["algorithm"]}
+    return [name for name, text in files.items() if f"- {group.partition('/')[2]}:" in text]
+
+
+PARTS = [group for group in groups(PLACES) if group.startswith("algorithm/")]
+
+
+@pytest.mark.parametrize("preset", {having(group)[0]: None for group in PARTS})
+def test_every_part_composes_and_checks_in_every_preset_that_chooses_from_its_group(preset: str) -> None:
+    chosen = {group: list(options(PLACES, group)) for group in PARTS if having(group)[0] == preset}
+    for line in together(chosen):
+        config = composed("train", f"algorithm={preset}", *line)
+        whole(config)
+        for group in chosen:
+            inner = group.partition("/")[2]
+            for other in having(group)[1:]:
+                block = block_of("algorithm", other)
+                whole(config | {"algorithm": block | {inner: config["algorithm"][inner]}})
+
+
+@pytest.mark.parametrize("name", options(PLACES, "optimizer/schedule"))
+def test_every_schedule_composes_and_checks(name: str) -> None:
+    whole(composed("train", f"optimizer/schedule@algorithm.optimizer.schedule={name}"))
 
 
 @pytest.mark.parametrize("name", options(PLACES, "experiment"))
