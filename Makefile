@@ -4,21 +4,22 @@ VENV   ?= .venv
 TORCH  ?= 2.13.0# exact: an open range would fetch gigabytes of another build. On a GPU machine: make setup TORCH=...
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOCKS  := requirements.lock requirements-dev.lock
 TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 WHEELS := wheels
 
-.PHONY: help setup demo format lint test check prove prove-gpu gpu-wheels lock clean
+.PHONY: help setup demo format lint test check prove prove-gpu gpu-wheels docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 12
 
 setup: $(READY) ## .venv with everything installed
 
-$(READY): pyproject.toml requirements.lock Makefile
+$(READY): pyproject.toml requirements-dev.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokenrl needs Python 3.11 or later: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock "torch==$(TORCH)" -e ".[dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-dev.lock "torch==$(TORCH)" -e ".[dev]"
 	@touch $@
 
 demo: $(READY) ## trains an LSTM by cross-entropy, then by RL on BLEU, and prints what it gained
@@ -49,8 +50,20 @@ prove-gpu: $(if $(GIVEN),,$(READY)) ## all of it on a GPU, in 6 minutes; PYTHON=
 gpu-wheels: $(READY) ## wheels/: what an interpreter with torch and numpy may lack, for PYTHON=... make prove-gpu
 	$(BIN)/python benchmarks/wheels.py fill $(WHEELS)
 
-lock: $(READY) ## pins what is installed now, torch excepted
-	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(torch|nvidia|cuda|triton)' > requirements.lock
+docs: $(READY) ## writes the tables of docs/ anew from conf/
+	$(BIN)/python docs/tables.py
+
+# torch is left out of the locks, for its build is another one on every kind of machine: make setup TORCH=...
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile -q --universal --python-version 3.11 \
+          --no-annotate --no-emit-index-url --no-emit-find-links
+KEPT    = $(if $(UPGRADE),,$(addprefix -c ,$(LOCKS)))
+APART   = grep -vE '^(torch|nvidia|cuda|triton)' > lock.new && mv lock.new
+
+lock: $(READY) ## pins what pyproject.toml asks for, as it is pinned now; UPGRADE=yes takes the newest
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	echo "torch==$(TORCH)" | $(COMPILE) $(KEPT) pyproject.toml - | $(APART) requirements.lock
+	echo "torch==$(TORCH)" | $(COMPILE) -c requirements.lock $(KEPT) --extra dev pyproject.toml - | $(APART) requirements-dev.lock
+	$(COMPILE) --generate-hashes requirements.lock -o requirements-hashes.lock
 
 clean: ## removes .venv and caches, no run
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.examples import FILES
 from tests.presets import PRESETS
 from tests.running import TINY
-from tests.test_readme import FILES
 from tokenrl_cli.algorithm.networks import differentiable
 from tokenrl_cli.run import assembly
 

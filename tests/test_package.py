@@ -52,6 +52,7 @@ def test_the_wheel_carries_every_yaml_and_every_module(wheel: Path) -> None:
             if file.suffix in (".yaml", ".py"):
                 assert f"{inside}/{file.relative_to(REPOSITORY / folder).as_posix()}" in held
     assert any(name.endswith("licenses/LICENSE") for name in held)
+    assert "tokenrl_cli/py.typed" in held, "without it no type checker reads the annotations of an installed package"
     assert not [name for name in held if name.startswith(("tests", "benchmarks", "conf"))]
 
 
