@@ -52,7 +52,7 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
 
 
 def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
-    """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode is shorter.
+    """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode ends.
 
     rewards, mask [B, T]; values [B, T + 1], of each state and of the state after the last column; ended [B] bool ->
     [B, T] without gradient, 0 where masked. V of the state after an episode's last token is 0 where the episode has
