@@ -111,8 +111,8 @@ def _add_here() -> None:
 
 @contextmanager
 def _running(name: str, where: str) -> Iterator[None]:
-    """Context manager around the first run of the module `name`: as `lent`, with the module's name as sys.argv[0] and an
-    empty standard input. What it raises becomes a UserError with file and line."""
+    """Context manager around the first run of the module `name`: as `lent`, with the module's name as sys.argv[0] and
+    an empty standard input. What it raises becomes a UserError with file and line."""
     short = Path(name).name
     before, stdin = sys.argv, sys.stdin
     try:
