@@ -23,8 +23,8 @@ def sequence_mean(mask: Tensor) -> Tensor:
     """Weights 1 / (B |y_b|), |y_b| the length of the episode: the mean over episodes of the mean over their tokens.
     [B, T] -> [B, T].
 
-    GRPO, Shao et al. 2024 (arXiv:2402.03300), equation 3. A token of a long episode weighs less than one of a short
-    episode, which changes the direction of the gradient.
+    GRPO, Shao et al. 2024 (arXiv:2402.03300), equation 3. A token of a long episode gets less weight than one of a
+    short episode, which changes the direction of the gradient.
     """
     return _real(mask) / mask.sum(-1, keepdim=True).clamp(min=1) / mask.any(-1).sum().clamp(min=1)
 

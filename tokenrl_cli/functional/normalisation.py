@@ -64,7 +64,7 @@ def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoo
     weights = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)  # Q, [N, K]
     valid_scores = scores.masked_fill(~valid, 0.0)
     gain = alpha * weights * (valid_scores - (weights * valid_scores).sum(1, keepdim=True))
-    # K: the mean number of valid samples, one number for the batch, so that every source weighs the same.
+    # K: the mean number of valid samples, one number for the batch, so that every source has the same weight.
     samples = valid.sum() / valid.any(1).sum().clamp(min=1)
     return (samples * gain).unsqueeze(-1).expand_as(advantages)
 
