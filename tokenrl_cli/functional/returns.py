@@ -17,7 +17,7 @@ def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     return real.flip(-1).cumsum(-1).flip(-1).masked_fill(~mask, 0.0)
 
 
-def held_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+def padded_reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     """Return-to-go, where past the end of an episode the return of its last token is repeated. [B, T], [B, T] ->
     [B, T].
 
