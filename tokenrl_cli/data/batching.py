@@ -143,11 +143,13 @@ class Batching:
 
     def _open(self, number: int) -> _Chapter:
         """Draws the batches of an epoch or a pool."""
+        # The generator depends on the number alone: a resumed run need not replay earlier draws.
         draws = streams.generator(self.seed, "batching", number)
         example: Callable[[int], Example] = self._row
         slots = self.batches_per_chapter * self.batch_size
         if self._whole is not None:
             encoded = self._whole
+            # np.resize repeats the permutation from its start: that fills up the last batch of the epoch.
             order = np.resize(torch.randperm(len(encoded.rows), generator=draws).numpy(), slots)
         else:
             fresh = self._fresh(slots, draws)
@@ -164,6 +166,7 @@ class Batching:
         """Draws `wanted` usable examples of an unlimited split."""
         kept: list[Example] = []
         while len(kept) < wanted:
+            # With `drop` some are left out: at least SEEN are drawn at a time, so that `_require` has many to check.
             indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws)
             examples = [self._example(i) for i in indices.tolist()]
             if self.drop:

@@ -79,6 +79,7 @@ def split_findings(
             name = split if size <= LOOKED_AT else f"{split} (first {LOOKED_AT:,} examples)"
             found += _hidden_columns(examples)
             found += _token_findings(name, examples[:LOOKED_AT], dataset.max_source_length, source_tokenizer, tokenizer)
+    # A column has the same finding in every split: dict.fromkeys leaves one of each.
     return list(dict.fromkeys(found)) + _seen_before(dataset, sources)
 
 

@@ -19,7 +19,7 @@ class Ragged:
     """
 
     def __init__(self, sequences: Iterable[list[int]], limit: int) -> None:
-        flat, full = array("i"), array("q")
+        flat, full = array("i"), array("q")  # 4 bytes a token; a list of Python integers would take about 36
         for ids in sequences:
             full.append(len(ids))
             flat.fromlist(ids[:limit])
@@ -35,6 +35,7 @@ class Ragged:
         columns = np.arange(lengths.max(initial=1))
         mask = columns < lengths[:, None]
         ids = np.zeros(mask.shape, dtype=np.int64)
+        # Boolean indexing visits the places of `ids` row by row, in the same order as the gathered tokens.
         ids[mask] = self.flat[(self.starts[rows, None] + columns)[mask]]
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
@@ -83,6 +84,7 @@ class Encoded:
 
     def choose(self, rows: np.ndarray, draws: torch.Generator) -> np.ndarray:
         """Draws one usable pair of each example uniformly. rows [N] of usable examples -> pairs [N]."""
+        # floor(u * n) with one u for every row: the same number of draws whatever the numbers of pairs are.
         uniform = torch.rand(len(rows), dtype=torch.float64, generator=draws).numpy()
         chosen: np.ndarray = self.pairs[self._first[rows] + (uniform * self._choices[rows]).astype(np.int64)]
         return chosen

@@ -100,11 +100,12 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     of range, lone surrogates, and nesting deeper than DEEPEST.
     """
     remedy = "one JSON object a line"
+    # Checked before json.loads, whose recursion a deeply nested line would exhaust.
     if (line.count("[") + line.count("{") > DEEPEST) and _depth(line) > DEEPEST:
         raise UserError(where, f"is nested more than {DEEPEST} deep", remedy)
     try:
         record = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
-        if "\\ud" in line.lower():
+        if "\\ud" in line.lower():  # an escape of half a surrogate pair, which only encoding finds
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise UserError(where, "holds half of a surrogate pair, which is no text") from None

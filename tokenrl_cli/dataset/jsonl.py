@@ -68,7 +68,7 @@ class Jsonl:
         if split not in self._splits:
             examples = [example for file in self.files.files(split) for example in self._parsed(file)]
             keys = dict.fromkeys(key for example in examples for key in example.columns)
-            for example in examples:  # the same columns everywhere: what a line lacks is None
+            for example in examples:  # all examples get the same columns, None where a line lacks one
                 example.columns.update({key: None for key in keys if key not in example.columns})
             self._splits[split] = _reversed(examples) if self.reverse else examples
         return self._splits[split]

@@ -113,7 +113,7 @@ class Text:
             raise UserError(str(file), f"{problem}: nothing is left to be said")
         firsts = self._firsts(text, words)
         starts = [0, *(words[first][0] for first in firsts[1:])]
-        line, counted = 1, 0
+        line, counted = 1, 0  # the number of the line that a piece begins on, and the position counted up to
         for first, start, end in zip(firsts, starts, [*starts[1:], len(text)], strict=True):
             line, counted = line + text.count("\n", counted, words[first][0]), words[first][0]
             cut = words[first + self.prompt_words - 1][1] if self.prompt_words else start  # the end of the prompt

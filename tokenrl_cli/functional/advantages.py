@@ -77,5 +77,6 @@ def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:
     scores [N, K], valid [N, K] -> [N] bool; also True where no sample is valid. DAPO (arXiv:2503.14476), section 3.2,
     leaves such groups out.
     """
+    # Invalid samples are -inf in the maximum and inf in the minimum, so that they decide neither.
     highest = scores.masked_fill(~valid, -torch.inf).amax(1)
     return highest <= scores.masked_fill(~valid, torch.inf).amin(1)

@@ -47,4 +47,5 @@ def constant_length(mask: Tensor, max_length: int) -> Tensor:
 
 
 def _real(mask: Tensor) -> Tensor:
+    """1 for real tokens, 0 elsewhere. [B, T] -> [B, T] float64"""
     return mask.double()

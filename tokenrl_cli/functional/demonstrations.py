@@ -34,6 +34,7 @@ def ahead(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
     0 where masked. GOLD (arXiv:2009.07839) estimates Q(s_t, y_t) of a demonstration this way.
     """
     real = rewards.masked_fill(~mask, 0.0)
+    # The sum over a window is a difference of two cumulative sums; the window ends at the last column at the latest.
     total = real.cumsum(-1)
     width = total.shape[1]
     last = torch.arange(width, device=total.device).add(steps).clamp(max=width - 1).expand_as(total)

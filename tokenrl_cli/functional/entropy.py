@@ -25,6 +25,7 @@ def concentration(logits: Tensor) -> dict[str, Tensor]:
     Where RL only sharpens the policy, these and the sampled reward rise together while the greedy output hardly changes
     (Choshen et al. 2020, arXiv:1907.01752).
     """
+    # A vocabulary of fewer than ten tokens has all of its probability in the "ten likeliest".
     best = precise(logits).softmax(-1).topk(min(10, logits.shape[-1]), -1).values
     return {"entropy": entropy(logits), "mode_prob": best[..., 0], "top10_mass": best.sum(-1)}
 

@@ -48,6 +48,7 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref) under a
     cut, too. [B, T], [B, T] -> [B, T]."""
+    # The last two terms cancel in the value and leave the gradient of the first of them.
     quadratic = k2(logprobs, reference_logprobs)
     return k3(logprobs, reference_logprobs).detach() + quadratic - quadratic.detach()
 
@@ -60,5 +61,6 @@ def full(logits: Tensor, reference_logits: Tensor) -> Tensor:
     nothing; the sum is infinite where q gives probability to a token that ref excludes.
     """
     logprobs, reference = (precise(each).log_softmax(-1) for each in (logits, reference_logits))
+    # Where log q is -inf the difference is -inf or NaN, and 0 times either is NaN: such tokens are set to 0 first.
     difference = (logprobs - reference).masked_fill(logprobs.isneginf(), 0.0)
     return (logprobs.exp() * difference).sum(-1)

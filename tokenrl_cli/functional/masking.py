@@ -29,6 +29,7 @@ def first_of_their_kind(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
 
     actions [N, K, T], mask [N, K, T], valid [N, K] bool -> [N, K] bool. Only real tokens are compared.
     """
-    real = actions.masked_fill(~mask, -1)
+    real = actions.masked_fill(~mask, -1)  # no token has the id -1: sequences of different lengths differ
     same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K]: [n, i, j], i equals j
+    # Below the diagonal j < i: only earlier samples count, so that the first of several equal ones stays.
     return ~(same & torch.ones_like(same[0]).tril(-1)).any(-1)

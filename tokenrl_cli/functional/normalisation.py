@@ -47,7 +47,7 @@ def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
     REINFORCE++ (arXiv:2501.03262).
     """
     mean = advantages.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-    centred = (advantages - mean).masked_fill(~mask, 0.0)
+    centred = (advantages - mean).masked_fill(~mask, 0.0)  # masked again: padding is now -mean, and would be squared
     return _divided(centred, (centred.square().sum() / mask.sum().clamp(min=1)).sqrt())
 
 

@@ -14,6 +14,7 @@ def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     A reward of the last token alone is so the return of every token before it.
     """
     real = rewards.masked_fill(~mask, 0.0)
+    # A cumulative sum from the right; torch has only the one from the left.
     return real.flip(-1).cumsum(-1).flip(-1).masked_fill(~mask, 0.0)
 
 
@@ -27,7 +28,7 @@ def padded_reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     the papers of the baselines do; with dense rewards it is the reward of the last token.
     """
     returns = reward_to_go(rewards, mask)
-    last = returns.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0))
+    last = returns.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0))  # [B, 1], of each last real token
     return torch.where(mask, returns, last)
 
 

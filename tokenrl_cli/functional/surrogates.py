@@ -42,6 +42,7 @@ def sequence_ratio(
     logprobs, sampled_logprobs, advantages, mask [B, T] -> (objective [B, T], clipped [B, T] bool). GSPO-token, Zheng
     et al. 2025 (arXiv:2507.18071), equation 14.
     """
+    # A mean, not a sum: the ratio of a long sequence would leave any clipping range after a tiny change of the policy.
     difference = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0)
     mean = difference.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
     # The value is the ratio of the sequence, the gradient that of the token's own log-probability (times the ratio).
@@ -62,6 +63,7 @@ def per_decision(
     """
     ratios = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0).cumsum(-1).exp().detach()
     bounded = ratios.clamp(max=limit) if limit > 0 else ratios
+    # Beyond the last token the advantage is 0, so that its whole return is the reward of the last token.
     following = torch.cat([advantages[:, 1:], torch.zeros_like(advantages[:, :1])], 1)
     weighted = (bounded * (advantages - following)).masked_fill(~mask, 0.0)  # w_t (A_t - A_{t+1})
     return weighted.flip(-1).cumsum(-1).flip(-1) * logprobs, torch.zeros_like(mask)

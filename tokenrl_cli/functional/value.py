@@ -95,6 +95,7 @@ def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[
     Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
     bounded before exp, so the weights are finite for every finite A.
     """
+    # exp(beta * A) of a large A is infinite in float32, and inf * 0 in the backward pass is NaN.
     exponent = beta * advantages
     highest = math.log(largest)
     return exponent.clamp(max=highest).exp(), exponent > highest

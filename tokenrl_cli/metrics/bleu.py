@@ -34,8 +34,10 @@ def bleu(
         precision = np.log(np.where(counted, 100.0 * right / count, 0.0))
         brevity = np.where(lengths < nearest, np.exp(1 - nearest / lengths), 1.0)
         orders = np.maximum(counted.sum(-1), 1) if effective_order else order
+        # Without effective order, an order without n-grams has precision 0 and makes the whole score 0.
         summed = np.where(counted, precision, 0.0 if effective_order else -np.inf).sum(-1)
         score = brevity * np.exp(summed / orders)
+    # Smoothing never makes a score out of nothing: the library returns 0 for a text without any match.
     return np.where((matched > 0).any(-1), score, 0.0)
 
 

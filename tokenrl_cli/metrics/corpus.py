@@ -21,6 +21,7 @@ def library_score(metric: Any, texts: Texts, sentences: np.ndarray, appendix: st
     rows = [i for i, references in enumerate(texts.references) if references]
     if not rows:
         raise UserError("metrics", "no text has a reference to be compared with")
+    # sacrebleu takes references by column: the k-th reference of every text, None where a text has fewer.
     width = max(len(texts.references[i]) for i in rows)
     columns = [[texts.references[i][k] if k < len(texts.references[i]) else None for i in rows] for k in range(width)]
     found = np.array(metric._extract_corpus_statistics([texts.hypotheses[i] for i in rows], columns), dtype=np.float64)

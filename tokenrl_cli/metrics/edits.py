@@ -84,7 +84,7 @@ def _edit(  # type: ignore[no-untyped-def]
     where = np.zeros((widest + 1, most), np.uint64)  # bit j: the token is the reference's token j
     for group in range(found.shape[2]):
         present = -1
-        for row in by_set:
+        for row in by_set:  # rows with the same reference follow one another: `where` is filled once for all of them
             reference = sets[rows[row]] + group
             if reference >= sets[rows[row] + 1]:
                 continue
@@ -92,6 +92,7 @@ def _edit(  # type: ignore[no-untyped-def]
             size = end - begin
             blocks = (size + 63) // 64
             if reference != present:
+                # Only the entries of the last reference are cleared: `index` is as long as the largest token id.
                 if present >= 0:
                     for place in range(ref_starts[present], ref_starts[present + 1]):
                         index[ref_tokens[place]] = 0
@@ -117,6 +118,7 @@ def _edit(  # type: ignore[no-untyped-def]
                     word = index[tokens[step]]  # row 0 of `where` stays empty
                     carry = 1  # D[i + 1, 0] = D[i, 0] + 1: one more insertion against the empty reference
                     for block in range(blocks):
+                        # The names of Myers: rise, fall = Pv, Mv; vertical, across = Xv, Xh; more, less = Ph, Mh.
                         rise, fall = up[length, block], down[length, block]
                         equal = where[word, block]
                         vertical = equal | fall
@@ -199,6 +201,7 @@ def _complete(texts, lengths, references, reference_lengths, eos, values):  # ty
                     diagonal = errors[place]
                     errors[place] = best
             least = errors.min()
+            # Any token can be counted as a substitution or insertion: one error more than the best so far.
             values[row, step, :] = -least - 1.0
             for place in range(size):
                 if errors[place] == least:

@@ -110,6 +110,7 @@ def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
         with np.errstate(over="ignore"):
             short = rows.astype(np.float32)
         return short if np.array_equal(short, rows, equal_nan=True) else rows, [-1] * len(rows)
+    # Tries the row itself and its difference to every earlier row, and takes what compresses best; k is small.
     whole = rows.astype(np.int64)
     origin, left = [], []
     for number, row in enumerate(whole):

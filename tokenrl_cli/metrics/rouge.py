@@ -24,6 +24,7 @@ def rouge(
     recall = shared / np.maximum(in_reference, 1)[:, None, :]
     both = precision + recall
     f = np.where(both > 0, 2 * precision * recall / np.where(both > 0, both, 1.0), 0.0)
+    # References that a row does not have get -1, below every F, and are never the best.
     best = np.where(in_reference[:, None, :] < 0, -1.0, f).argmax(-1)
     values = {"fmeasure": f, "precision": precision, "recall": recall}[measure]
     return np.take_along_axis(values, best[..., None], -1)[..., 0]

@@ -79,10 +79,10 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
         return Difference(observed, None, None, None)
     generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(pairs), size=(len(pairs), samples))  # which seed each place has in each resample
+    drawn = generator.integers(len(pairs), size=(len(pairs), samples))  # the seed at each of S places of each resample
     after, before = np.empty(drawn.shape), np.empty(drawn.shape)
     for number, (a, b) in enumerate(pairs):
-        places = drawn == number
+        places = drawn == number  # each of these places gets a resample of sentences of its own, the same for a and b
         size = len(a.statistics)
         index = generator.integers(size, size=(int(places.sum()), size))
         after[places], before[places] = _scores(a, index), _scores(b, index)
@@ -165,6 +165,7 @@ def _scores(score: CorpusScore, index: np.ndarray) -> np.ndarray:
     """Scores [R] of R resamples, index [R, n] of the drawn sentences: the aggregate of (how often each sentence was
     drawn) @ (its statistics)."""
     rows, size = len(index), len(score.statistics)
+    # One bincount for all resamples: those of row r are counted at r * size and above.
     places = (index + size * np.arange(rows)[:, None]).ravel()
     counts = np.bincount(places, minlength=rows * size).reshape(rows, size)
     with np.errstate(invalid="ignore"):  # an infinite score that was not drawn

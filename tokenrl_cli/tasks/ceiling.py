@@ -84,11 +84,13 @@ def sentence_bleu(hypotheses: Sequence[Tokens], references: Sequence[Tokens]) ->
         total = np.maximum(length - order + 1, 0)[:, None]
         counts = total > 0
         missed = counts & (matches == 0)
+        # Exponential smoothing: the first order without a match counts as 1/2 match, the second as 1/4, ...
         smoothing = np.where(missed, 2 * smoothing, smoothing)
         precision = np.where(missed, 1 / smoothing, matches) / np.maximum(total, 1)
         logs += np.where(counts, np.log(np.where(counts, precision, 1.0)), 0.0)
         orders += counts
         any_match |= matches > 0
+    # The brevity penalty, and 0 for a text without any match, whatever the smoothing.
     ratio = other[None, :] / np.maximum(length, 1)[:, None]
     brevity = np.exp(np.minimum(0.0, 1 - ratio))
     return np.where(any_match, brevity * np.exp(logs / np.maximum(orders, 1)), 0.0)
@@ -100,7 +102,7 @@ def _matches(hypotheses: Sequence[Tokens], references: Sequence[Tokens], order: 
     min(a, b) = sum over k >= 1 of [a >= k] [b >= k]: with one column for each pair (n-gram, k), the matches of all
     pairs of texts are one matrix product of 0s and 1s, without a loop over H * R pairs.
     """
-    columns: dict[tuple[Tokens, int], int] = {}
+    columns: dict[tuple[Tokens, int], int] = {}  # (n-gram, k) -> the column that is 1 where the count exceeds k
 
     def indicators(texts: Sequence[Tokens]) -> list[list[int]]:
         rows = []

@@ -146,6 +146,7 @@ def sample_meaning(draws: Random) -> Meaning:
     """Draws the meaning of a sentence: a verb, nouns and adjectives that fit it, an opening and a time, uniformly."""
 
     def one_of(options: Sequence[str], taken: Sequence[str] = ()) -> str:
+        # Faster than draws.choice; the examples of train are made anew whenever they are read.
         while (choice := options[int(draws.random() * len(options))]) in taken:
             pass
         return choice
@@ -169,6 +170,7 @@ def english(meaning: Meaning) -> str:
     """The English sentence of a meaning; there is one."""
     verb = ENGLISH_VERBS[meaning.verb][TENSE[meaning.time]]
     parts = [meaning.opening, meaning.subject, verb, meaning.recipient, meaning.object, meaning.time]
+    # "a old man" becomes "an old man".
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(part for part in parts if part)) + "."
 
 
@@ -191,6 +193,7 @@ def translations(meaning: Meaning) -> dict[str, float]:
             for _, p in ways:
                 probability *= p
             text = _clause(opening, TIMES[meaning.time], *(way for way, _ in ways))
+            # Different choices may give the same text: its probability is the sum.
             found[text] = found.get(text, 0.0) + probability
     return found
 
@@ -309,6 +312,7 @@ def adequate(wanted: list[Content], text: str) -> bool:
                 break
         else:
             return False
+        # Used tokens become None, so that positions stay and no other content can use them again.
         for place, run in zip(found, way, strict=True):
             left[place : place + len(run)] = [None] * len(run)
         places[content.name] = found[0]

@@ -100,6 +100,7 @@ def draw(nodes: int, degree: int, limit: int, draws: Random) -> Graph:
     """
     edges = []
     for node in range(nodes):
+        # `homeward` is the edge to a lower node that every node but the goal has; the others lead anywhere allowed.
         near = range(max(0, node - STRIDE), nodes)
         homeward = [draws.choice(near[: min(node, STRIDE)])] if node else []
         others = [other for other in near if other != node and other not in homeward]

@@ -48,11 +48,11 @@ def lent() -> Iterator[Callable[[], bool]]:
     process, leave = os.getpid(), os._exit
 
     def ended(status: int) -> Any:
-        if os.getpid() != process:
+        if os.getpid() != process:  # in a child made by fork, os._exit is the right way to end
             leave(status)
         raise SystemExit(f"os._exit({status})")
 
-    limit, mask = sys.getrecursionlimit(), os.umask(0o77)
+    limit, mask = sys.getrecursionlimit(), os.umask(0o77)  # the umask can only be read by setting it
     os.umask(mask)
     handlers = _handlers()
     for number, handler in handlers.items():

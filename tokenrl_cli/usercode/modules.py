@@ -93,7 +93,7 @@ def loaded(path: Path, where: str) -> Any:
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec and spec.loader, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[str(path)] = module
+    sys.modules[str(path)] = module  # before it runs, as importlib does: pickle and dataclasses look it up there
     try:
         with _running(str(path), where):
             spec.loader.exec_module(module)
