@@ -20,12 +20,12 @@ bits are taken for the 16 slots of this example; where another pair stands there
 
 >>> def slot(node, token):
 ...     return ((node << 32 | token) * 0x9E3779B97F4A7C15 % 2**64 >> 32) % 16
->>> [slot(0, 0), slot(1, 1), slot(0, 1), slot(3, 0)]
-[0, 14, 9, 15]
+>>> [slot(0, 0), slot(1, 1), slot(0, 1), slot(3, 0), slot(1, 0)]
+[0, 14, 9, 15, 5]
 
 The text "a a b" is then read token by token. "a" is pair (0, 0): node 1, a match. The second "a" is node 1 again, the
-second of two that the reference has: a match. Its bigram "a a" is pair (1, 0), whose slot is empty: the reference does
-not have it. "b" is node 3, and "a b" is pair (1, 1), node 2: two more matches. A third "a" would not count, for the
+second of two that the reference has: a match. Its bigram "a a" is pair (1, 0), whose slot 5 is empty: the reference
+does not have it. "b" is node 3, and "a b" is pair (1, 1), node 2: two more matches. A third "a" would not count, for the
 reference has two. So the matches of order 1 and 2 are, after each prefix:
 
 >>> from tokenrl_cli.metrics.growth import Words

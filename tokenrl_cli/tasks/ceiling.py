@@ -39,7 +39,7 @@ def ceiling(meaning: Meaning) -> Ceiling:
 
 
 def mean_ceiling(meanings: Iterable[Meaning]) -> tuple[float, float]:
-    """Means over several sources of the two numbers of `ceiling`: (greedy, best), expected sentence BLEU, 0 to 1."""
+    """Over several sources: (greedy path of the true distribution, best translation)."""
     each = [ceiling(meaning) for meaning in meanings]
     return float(np.mean([c.greedy for c in each])), float(np.mean([c.best for c in each]))
 
