@@ -25,8 +25,8 @@ bits are taken for the 16 slots of this example; where another pair stands there
 
 The text "a a b" is then read token by token. "a" is pair (0, 0): node 1, a match. The second "a" is node 1 again, the
 second of two that the reference has: a match. Its bigram "a a" is pair (1, 0), whose slot 5 is empty: the reference
-does not have it. "b" is node 3, and "a b" is pair (1, 1), node 2: two more matches. A third "a" would not count, for the
-reference has two. So the matches of order 1 and 2 are, after each prefix:
+does not have it. "b" is node 3, and "a b" is pair (1, 1), node 2: two more matches. A third "a" would not count, for
+the reference has two. So the matches of order 1 and 2 are, after each prefix:
 
 >>> from tokenrl_cli.metrics.growth import Words
 >>> growth, references = Words(str.split, neighbours=False, whole=None).read([["a", "a a", "a a b"]], [["a b a"]])
