@@ -1,8 +1,8 @@
 """Schedules over the steps of a stage, other than those of the learning rate. `step` counts from 0.
 
 `all_tokens` and `annealed` give the number of last tokens that the policy generates itself (the tokens before are those
-of a demonstration); `frozen`, `moving_average` and `periodic` the step size of the reference model towards the policy;
-`never`, `linear` and `inverse_sigmoid` the share of history tokens that are the policy's own, in scheduled sampling.
+of a demonstration); `frozen`, `moving_average` and `periodic` the step size of a reference model towards the policy, or
+of a target network towards the learned one; `never`, `linear` and `inverse_sigmoid` the share of history tokens that are the policy's own, in scheduled sampling.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count
 
 
 def frozen(step: int) -> float:
-    """0: the reference model never changes."""
+    """0: the reference model stays as it was copied."""
     return 0.0
 
 
 def moving_average(step: int, rate: Probability) -> float:
-    """`rate` at every step: reference <- (1 - rate) * reference + rate * policy, an exponential moving average."""
+    """`rate` at every step: reference <- (1 - rate) * reference + rate * policy, an exponential moving average; for a
+    target network Polyak averaging (Lillicrap et al. 2016, arXiv:1509.02971)."""
     return rate
 
 
 def periodic(step: int, every: Count) -> float:
-    """1 after each `every` steps, when the policy is copied into the reference model; 0 otherwise."""
+    """1 after each `every` steps, when the policy is copied into the reference model, or the learned network into the
+    target network (Mnih et al. 2015); 0 otherwise."""
     return float((step + 1) % every == 0)
 
 
