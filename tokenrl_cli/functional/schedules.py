@@ -2,7 +2,8 @@
 
 `all_tokens` and `annealed` give the number of last tokens that the policy generates itself (the tokens before are those
 of a demonstration); `frozen`, `moving_average` and `periodic` the step size of a reference model towards the policy, or
-of a target network towards the learned one; `never`, `linear` and `inverse_sigmoid` the share of history tokens that are the policy's own, in scheduled sampling.
+of a target network towards the learned one; `never`, `linear` and `inverse_sigmoid` the share of history tokens that
+are the policy's own, in scheduled sampling.
 """
 
 from __future__ import annotations
