@@ -30,7 +30,7 @@ from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import concatenate, generate, rollout_of
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, schedules, surrogates
-from tokenrl_cli.functional.returns import held_to_go
+from tokenrl_cli.functional.returns import padded_reward_to_go
 from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
 
 TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
@@ -42,8 +42,8 @@ def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: obj
         entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture, kl_loss_coef=0.0, drop_equal_groups=False,
         epochs=1, minibatches=1, normalisation=normalisation.unscaled, surrogate=surrogates.score_function,
         aggregation=aggregation.sequence_sum, divergence=kl.k2, forced_prefix=schedules.all_tokens, critic=NoCritic(),
-        add_reference=False, deduplicate=False, overlong_share=0.0, returns=held_to_go, kl_target=0.0, kl_rate=0.1,
-        reference=schedules.frozen,
+        add_reference=False, deduplicate=False, overlong_share=0.0, returns=padded_reward_to_go, kl_target=0.0,
+        kl_rate=0.1, reference=schedules.frozen,
     )  # fmt: skip
     world = changes.pop("world", RECORDED)
     policy = TabularPolicy(world.policy, world)  # type: ignore[attr-defined, arg-type]

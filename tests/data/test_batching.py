@@ -18,7 +18,7 @@ from tokenrl_cli.tokenizer.word import Word
 
 
 class Listed:
-    """Example i says i in its source, in its references and in its demonstrations, at many lengths."""
+    """A data set whose example i contains the number i in its source, references and demonstrations; lengths vary."""
 
     def __init__(self, size: int | None, references: int = 3, max_source_length: int = 99, overlong: str = "truncate"):
         self._size, self.references = size, references

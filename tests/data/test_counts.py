@@ -1,4 +1,4 @@
-"""What is said of the data that a model cannot read, or has read before."""
+"""Findings about tokens that are unknown, sources that are cut, and sources that are in train, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenrl_cli.tokenizer.word import Word
 
 @dataclass
 class Pairs:
-    """A data set of (source, reference) by split; None is unlimited, and must not be read."""
+    """A data set of (source, reference) pairs by split; None is an unlimited split, which must not be read."""
 
     pairs: dict[str, list[tuple[str, str]] | None]
     max_source_length: int = 4

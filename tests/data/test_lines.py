@@ -1,4 +1,4 @@
-"""One rule for every text that is read, whatever the locale says."""
+"""All text is read by the same rules, whatever the encoding of the locale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT = "a\rb\x0bc\x0cd\x1ce\x85f\u2028g\u2029h\ufeff \t"  # everything that only
 
 
 def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[list[str] | str]:
-    """What each way to read `content` gives: its lines, or the problem without the name of what was read."""
+    """The result of each way to read `content`: its lines, or the error message without the name of the file."""
     plain, packed, unnamed = (tmp_path / name for name in ("a.txt", "b.txt.gz", "c.txt"))
     plain.write_bytes(content)
     for path in (packed, unnamed):

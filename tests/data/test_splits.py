@@ -1,4 +1,4 @@
-"""Who draws which examples, and who needs references of them: asked before the first step."""
+"""Which examples each stage draws, and the check before the first step that those that need references have them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOKENIZER = Letters()
 
 @dataclass
 class Old:
-    """A data set of somebody's that knows only the protocol."""
+    """A user's data set that has only the methods of the protocol."""
 
     examples: list[Example]
     max_source_length: int = 8
@@ -164,7 +164,7 @@ CHOSEN = [
 
 @pytest.mark.parametrize("words", CHOSEN, ids=" ".join)
 def test_an_algorithm_needs_references_where_it_learns_otherwise_without(words: list[str]) -> None:
-    """So that what it says is true, whatever parts it is made of."""
+    """`needs_references` of an algorithm is right, whatever parts it is made of: tried with references and without."""
     said, learned = [], []
     batch = batch_of(5)
     ids, mask = torch.zeros(5, 1, dtype=torch.int64), torch.zeros(5, 1, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The embedded dataset."""
+"""The embedded translation data set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_train_is_unlimited_and_the_other_splits_have_their_sizes() -> None:
 
 
 def test_an_example_takes_few_calls() -> None:
-    """Counted, not timed: 135, and 22 microseconds on a quiet core."""
+    """Calls are counted, not timed: 135 of them, 22 microseconds on a quiet core."""
     data, calls = grammar(), 0
 
     def count(frame: object, event: str, argument: object) -> None:

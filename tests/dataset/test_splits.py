@@ -1,4 +1,4 @@
-"""Which files a split is read from, whatever kind of data set it is of."""
+"""Which files a split is read from, for every kind of data set."""
 
 from __future__ import annotations
 

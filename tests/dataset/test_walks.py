@@ -1,4 +1,4 @@
-"""Walks, and what they earn, against listing all of them."""
+"""Rewards of walks equal those found by listing all walks of a small graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dataset(**changes: Any) -> Walks:
 
 
 def words(length: int) -> Iterator[str]:
-    """Everything that can be written about the small graph, up to a length; "5" is no node."""
+    """All texts of node numbers of the small graph up to a length; "5" is not a node."""
     for n in range(length + 1):
         for nodes in itertools.product("012345", repeat=n):
             yield " ".join(nodes)
@@ -44,7 +44,7 @@ def by_hand(start: int, text: str) -> float:
 
 @pytest.mark.parametrize("start", [1, 2, 3, 4])
 def test_scores_and_what_is_still_to_be_had_are_those_of_all_texts(start: int) -> None:
-    """Q* by search is Q* by listing: of every prefix, the best text that begins so."""
+    """`best` of every prefix is the highest score of all listed texts that begin with it."""
     scores = {text: by_hand(start, text) for text in words(5)}
     assert all(SMALL.score(start, text) == score for text, score in scores.items())
     best = dict.fromkeys(words(3), 0.0)

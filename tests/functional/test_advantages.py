@@ -1,4 +1,4 @@
-"""Baselines, by hand."""
+"""Baselines equal values computed by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_invalid_sample_is_nobodys_baseline_and_a_lonely_one_weighs_nothing()
 
 @given(arrays.arrays("float64", (2, 4, 3), elements=st.floats(-10, 10)))
 def test_leave_one_out_advantages_sum_to_zero_and_rescale_the_group_mean(values) -> None:  # type: ignore[no-untyped-def]
-    """O27: A = (G - mean G) K / (K - 1)."""
+    """Oracle O27: A = (G - mean G) K / (K - 1), G - mean G the advantage over the group mean."""
     returns = torch.from_numpy(values)
     advantages = returns - leave_one_out(returns, torch.ones(2, 4, dtype=torch.bool))
     assert advantages.sum(1).abs().max() < 1e-9
@@ -42,7 +42,7 @@ def test_the_greedy_baseline_is_the_companion_at_the_same_step() -> None:
 
 
 def test_the_moving_average_is_read_before_it_is_updated_and_survives_a_resume() -> None:
-    """Trap 28: the current batch is not in it, its state does not grow, and it is saved."""
+    """Trap 28: the average that a batch is compared with excludes that batch; its state stays small and is saved."""
     baseline, valid = MovingAverage(0.75), torch.ones(1, 3, dtype=torch.bool)
     assert baseline(RETURNS).item() == 0.0
     baseline.observe(RETURNS, valid)

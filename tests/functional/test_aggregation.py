@@ -1,4 +1,4 @@
-"""What a token weighs: by hand, and nothing for padding or invalid episodes."""
+"""Weights of tokens in the loss equal values computed by hand; padding and invalid episodes have weight 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reduction in pieces is the reduction."""
+"""A reduction computed on chunks of rows equals the same reduction on all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How concentrated a policy is, and where it ranks a token."""
+"""Statistics of how peaked a distribution is, and the rank of a token."""
 
 from __future__ import annotations
 

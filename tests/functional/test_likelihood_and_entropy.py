@@ -43,7 +43,7 @@ def test_k1_is_the_difference_of_log_probabilities() -> None:
 
 
 def test_label_smoothing_spreads_over_what_is_possible() -> None:
-    """A token that cannot be said (logit -inf) takes no share: by hand, of two tokens with probability 2/3 and 1/3."""
+    """A token with the logit -inf gets no share of the smoothing: by hand, with two others of probability 2/3, 1/3."""
     logits = torch.tensor([[[math.log(2), 0.0, -math.inf]]], dtype=torch.float64, requires_grad=True)
     loss = negative_log_likelihood(logits, torch.tensor([[0]]), 0.1)
     mean = (math.log(2 / 3) + math.log(1 / 3)) / 2

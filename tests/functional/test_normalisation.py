@@ -1,4 +1,4 @@
-"""Scales of advantages: by hand, without padding, and nothing where there is nothing to compare."""
+"""Normalised advantages equal values computed by hand; padding does not count; equal scores give 0."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_deviation_of_a_batch_is_one_number() -> None:
 
 
 def test_whitened_tokens_have_mean_0_and_variance_1_and_padding_does_not_count() -> None:
-    """Traps 21 and 22."""
+    """Traps 21 and 22: the mean is subtracted, and the result does not depend on the width of the padding."""
     mask = torch.tensor([[[True, True], [True, False], [False, False]], [[True, True], [True, True], [False, False]]])
     junk = ADVANTAGES.masked_fill(~mask, 1e6)
     white = normalisation.whiten(junk, mask)

@@ -1,4 +1,4 @@
-"""Values by hand, the gradient, and no other gradient."""
+"""Returns and masked sums equal values computed by hand, and gradients flow only where they should."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_terminal_reward_reaches_every_token_before_it_and_no_padding() -> Non
 
 
 def test_dense_rewards_are_summed_to_go() -> None:
-    """Trap 19: a delta is not an immediate reward; what counts at t is everything from t on."""
+    """Trap 19: with one reward for each token, the return at t is the sum from t on, not the reward at t alone."""
     rewards = torch.tensor([[1.0, 2.0, 4.0, 0.0], [0.5, 0.0, 0.0, 0.0]])
     assert reward_to_go(rewards, MASK).tolist() == [[7.0, 6.0, 4.0, 0.0], [0.5, 0.0, 0.0, 0.0]]
 

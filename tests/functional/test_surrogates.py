@@ -1,4 +1,4 @@
-"""What is maximised for a token, its gradient, and where it has none."""
+"""Surrogate objectives of a token, their gradients, and where clipping leaves none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenrl_cli.functional import surrogates
 
 
 def gradient_at(function: Any, ratio: float, advantage: float, **more: Any) -> tuple[float, float, bool]:
-    """(value, d value / d log pi, stopped) of one token sampled with log-probability -1."""
+    """(objective, d objective / d log pi, clipped) of one token sampled with log-probability -1."""
     sampled = torch.full((1, 1), -1.0, dtype=torch.float64)
     logprobs = (sampled + math.log(ratio)).requires_grad_()
     advantages = torch.full((1, 1), advantage, dtype=torch.float64, requires_grad=True)
@@ -26,7 +26,7 @@ def gradient_at(function: Any, ratio: float, advantage: float, **more: Any) -> t
 @pytest.mark.parametrize("advantage", [2.0, -2.0])
 @pytest.mark.parametrize("ratio", [0.5, 0.95, 1.05, 1.5])
 def test_clipping_stops_the_gradient_in_two_of_four_quadrants_alone(ratio: float, advantage: float) -> None:
-    """O20."""
+    """Oracle O20: the gradient is 0 only where A > 0 and the ratio is too high, or A < 0 and it is too low."""
     value, gradient, stopped = gradient_at(surrogates.clipped_ratio, ratio, advantage, clip_low=0.1, clip_high=0.2)
     assert stopped == ((advantage > 0 and ratio > 1.2) or (advantage < 0 and ratio < 0.9))
     assert gradient == pytest.approx(0.0 if stopped else ratio * advantage)

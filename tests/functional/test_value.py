@@ -1,4 +1,4 @@
-"""Each function of values: what it gives, what gradient, and that there is no other."""
+"""Values, targets and losses equal values computed by hand, and gradients flow only where they should."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_what_a_policy_expects_by_hand() -> None:
 
 
 def test_with_identical_networks_double_q_learning_is_q_learning() -> None:
-    """O31."""
+    """Oracle O31: the greedy token of the online network is then also that of the target network."""
     q = numbers(2, 4, 3, 7)
     assert torch.equal(double(q, q), maximum(q))
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.7, 100.0])
 def test_soft_value_by_hand(temperature: float) -> None:
-    """From the maximum of Q, where it is cold, to its mean under the prior, where it is hot."""
+    """At a low temperature the soft value is the maximum of Q, at a high one the mean of Q under the prior."""
     q, prior = numbers(5, 4), numbers(5, 4, seed=1, grad=False).log_softmax(-1)
     value = soft_value(q, prior, temperature)
     by_hand = temperature * ((q / temperature).exp() * prior.exp()).sum(-1).log()
@@ -90,14 +90,14 @@ VALUES = torch.tensor([[10.0, 20.0, 30.0, 40.0, 99.0], [50.0, 60.0, 70.0, 99.0, 
     ],
 )
 def test_targets_of_every_horizon_by_hand(horizon: float, expected: list[list[float]]) -> None:
-    """Trap 7: the first row is over, the second was cut and goes on; nothing past a row's end is looked at."""
+    """Trap 7: the first episode has ended; the second was cut, so V of its last state counts."""
     rewards, values = REWARDS.clone().requires_grad_(), VALUES.clone().requires_grad_()
     found = n_step_targets(rewards, values, torch.tensor([True, False]), MASK, horizon)
     assert found.tolist() == expected and not found.requires_grad
 
 
 def test_one_step_targets_are_rewards_and_the_next_value() -> None:
-    """Two ways of writing the same."""
+    """`td_targets` and `n_step_targets` with n = 1 agree."""
     over = torch.tensor([True, True])
     td = td_targets(REWARDS, VALUES[:, 1:].clone().requires_grad_(), last_steps(MASK))
     assert torch.equal(td[MASK], n_step_targets(REWARDS, VALUES, over, MASK, 1)[MASK]) and not td.requires_grad
@@ -126,7 +126,7 @@ def test_the_expectile_error_by_hand(expectile: float) -> None:
 
 
 def test_advantage_weights_stay_finite_and_say_where_they_were_held() -> None:
-    """Trap 32."""
+    """Trap 32: exp(beta A) would overflow at A = 1000."""
     advantages = torch.tensor([-1e3, 0.0, 0.5, 1e3], requires_grad=True)
     weights, held = advantage_weights(advantages, 2.0, 20.0)
     assert torch.allclose(weights, torch.tensor([0.0, 1.0, math.e, 20.0])) and held.tolist() == [False] * 3 + [True]

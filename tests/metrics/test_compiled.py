@@ -1,4 +1,4 @@
-"""Compiling takes seconds once: it is said, kept on disk, and does without a disk."""
+"""Compiling takes seconds once: a notice is logged, the code is cached on disk, and no disk is needed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def distance(a: str, b: str) -> int:
 
 
 def subsequence(a: str, b: str) -> int:
-    """By trying every subsequence of the shorter."""
+    """Length of the longest common subsequence, by trying every subsequence of the shorter text."""
     a, b = sorted((a, b), key=len)
     for n in range(len(a), 0, -1):
         for kept in itertools.combinations(a, n):
@@ -53,7 +53,7 @@ def test_the_fewest_errors_still_possible_are_those_of_the_best_completion(refer
 
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_the_optimal_token_values_are_those_of_the_best_completion(reference: str) -> None:
-    """O26: Q*(p, a) = -min_s D(p a s, r); Q*(p, EOS) = -D(p, r)."""
+    """Oracle O26: Q*(p, a) = -min_s D(p a s, r) over all suffixes s; Q*(p, EOS) = -D(p, r)."""
     suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
     for text in PREFIXES[::3]:
         ids = np.array([[LETTERS.index(letter) + 1 for letter in text]], dtype=np.int64).reshape(1, len(text))
@@ -106,7 +106,7 @@ def test_a_text_may_lose_words_and_parts_of_words(strings: list[str], reference:
     st.lists(st.tuples(st.lists(texts, min_size=1, max_size=6), st.lists(texts, max_size=4)), min_size=1, max_size=4)
 )
 def test_a_text_may_lose_tokens_it_had(rows: list[tuple[list[str], list[str]]]) -> None:
-    """Each string of a row is any other text, as where a longer word is another word."""
+    """The prefixes of a row are unrelated texts, the extreme of a longer word that is another token."""
     growth, references = Words(list, False, None).read([strings for strings, _ in rows], [refs for _, refs in rows])
     edits, shared = edit_distances(growth, references), common_subsequences(growth, references)
     for row, (strings, refs) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Every metric is its library's, on every prefix of every text: the strings as a tokenizer would give them."""
+"""Every metric equals its reference library on every prefix of a text, as a tokenizer decodes them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def grown(parts: Sequence[str]) -> list[str]:
 
 
 def assert_equal(reward: Any, score: Score, said: Sequence[tuple[Sequence[str], list[str]]]) -> None:
-    """Of every prefix, and of the whole text without prefixes; shorter rows stay as they ended."""
+    """Asserts that scores of prefixes and of whole texts equal the library; shorter rows repeat their last prefix."""
     prefixes = [grown(parts) for parts, _ in said]
     seen = texts([(strings[-1], refs) for strings, (_, refs) in zip(prefixes, said, strict=True)])
     found = reward.prefix_scores(seen, prefixes)
@@ -176,7 +176,7 @@ def test_two_hundred_tokens_against_eight_references(name: str) -> None:
 @pytest.mark.parametrize("name", MAIN)
 @pytest.mark.parametrize("data", ["e2e_nlg", "tatoeba_en_de", "g2p_cmudict", "scitldr"])
 def test_real_text_said_in_sub_words_of_its_own(data: str, name: str) -> None:
-    """A text of one example against the references of another and its own."""
+    """Scores a reference of one example against the references of another and of its own."""
     with gzip.open(next(real(data).glob("test.jsonl.gz")), "rt", encoding="utf-8") as lines:
         examples = [json.loads(line)["refs"] for line in islice(lines, 12)]
     bpe = Bpe(400, 1)

@@ -1,4 +1,4 @@
-"""The bootstrap: against sacrebleu's own, against loops, and where it says nothing."""
+"""The bootstrap equals sacrebleu's and plain loops; and where it gives no interval."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def outside(found: Difference) -> bool:
 
 @pytest.mark.parametrize("samples", [40, 41, 79, 80, 99, 100, 119, 500, 999, 1000, 1001])
 def test_p_is_below_05_exactly_where_the_interval_leaves_out_0(samples: int) -> None:
-    """Around the border in steps of less than one resample, and with many resamples that are exactly 0."""
+    """Differences around the border in steps of less than one resample, and many resamples that are exactly 0."""
     rng = np.random.default_rng(samples)
     smooth = rng.normal(size=50)
     smooth -= smooth.mean()
@@ -146,7 +146,7 @@ def test_false_alarms_are_about_5_percent_and_sacrebleus_are_not() -> None:
 
 
 def test_p_of_a_normal_difference_is_that_of_the_normal_distribution() -> None:
-    """sacrebleu's number would be about half of it: outside the tolerance."""
+    """sacrebleu's number, about half of p, would be outside the tolerance."""
     from statistics import NormalDist
 
     rng = np.random.default_rng(3)
@@ -168,7 +168,7 @@ def test_p_does_not_depend_on_the_order_of_the_two_systems() -> None:
 
 
 def brute_force(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed: int) -> np.ndarray:
-    """Means over sentences and seeds, resampled with plain loops."""
+    """Means over sentences and seeds of each resample, by plain loops."""
     rng = np.random.default_rng(seed)
     rows = [(a.sentences - b.sentences).tolist() for a, b in pairs]
     found = []
@@ -182,7 +182,7 @@ def brute_force(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed
 
 
 def width(found: Difference) -> float:
-    """In standard deviations of a normal distribution."""
+    """Width of a 95 % interval in standard deviations of a normal distribution."""
     assert found.low is not None and found.high is not None
     return (found.high - found.low) / (2 * 1.959964)
 
@@ -190,7 +190,7 @@ def width(found: Difference) -> float:
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 @pytest.mark.parametrize("apart", [0.0, 0.3], ids=["equal seeds", "seeds that differ"])
 def test_a_seed_drawn_twice_draws_its_sentences_anew(seeds: int, apart: float) -> None:
-    """Equal seeds: the same sentences for both draws would make the interval 1.22 (2 seeds), 1.34 (5) times as wide."""
+    """The same resample for both draws of a seed would make the interval 1.22 (2 seeds) or 1.34 (5) times as wide."""
     rng = np.random.default_rng(seeds)
     rows = [rng.normal(size=40) for _ in range(seeds)]
     rows = [(row - row.mean()) / row.std() + apart * i for i, row in enumerate(rows)]
@@ -208,7 +208,7 @@ def test_a_seed_drawn_twice_draws_its_sentences_anew(seeds: int, apart: float) -
 
 
 def test_seeds_with_the_same_sentences_are_drawn_independently() -> None:
-    """Every resample of both systems uses the same sentences; every draw of a seed uses others."""
+    """Both systems of a seed use the same resample of sentences; every draw of a seed uses another."""
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=200), rng.normal(size=200)
     noisy = [(score(shared * 10 + own), score(shared * 10)) for _ in range(4)]
@@ -238,7 +238,7 @@ def test_one_seed_gives_the_interval_of_its_sentences() -> None:
 
 
 def nothing(a: CorpusScore, b: CorpusScore) -> str:
-    """The reason, where no function says anything of the two; "" where one does."""
+    """The reason why no function gives an interval for the two systems; "" where one does."""
     differences = [paired_bootstrap(a, b, 100, 1), hierarchical_bootstrap([(a, b), (a, b)], 100, 1)]
     numbers = [value for each in differences for value in (each.low, each.high, each.p)]
     numbers.append(sacrebleu_p(a, b, 100, 1))
@@ -268,7 +268,7 @@ def test_only_sentences_with_a_score_in_both_systems_count() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.3), (1.0, 1.0), (0.0, 0.0), (1 / 3, 0.1), (1e9 / 3, 1e9 / 7)])
 def test_sentences_that_all_say_the_same_have_no_interval_of_width_0(a: float, b: float) -> None:
-    """Sums of 0.1 differ in their last bits: rounding is no variation."""
+    """Sums of 0.1 differ in their last bits, and that is not variation."""
     assert nothing(score(np.full(100, a)), score(np.full(100, b))) == "no_variation"
     assert bootstrap_interval(score(np.full(100, a)), 100, 1) == (None, None)
     values = np.random.default_rng(0).normal(size=100)
@@ -277,7 +277,7 @@ def test_sentences_that_all_say_the_same_have_no_interval_of_width_0(a: float, b
 
 
 def test_what_is_equal_but_for_rounding_counts_as_0() -> None:
-    """Half of the sentences swap their scores: in many resamples the two are equal, in all others only by luck."""
+    """One sentence differs: resamples without it are equal but for rounding, and their difference counts as 0."""
     a = np.repeat([0.1, 0.7, 0.3], [30, 30, 40])
     b = np.repeat([0.1, 0.7, 0.3], [30, 30, 40]) + np.where(np.arange(100) == 0, 0.2, 0.0)
     found = paired_bootstrap(score(b), score(a), 400, 1)

@@ -1,4 +1,4 @@
-"""The gap of the embedded task: a property of the grammar, fixed before any training."""
+"""The gap in expected BLEU of the embedded task: a property of the grammar, known before any training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded grammar: its German, its probabilities, and what counts as said."""
+"""The embedded grammar: its German sentences, their probabilities, and which contents a text expresses."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import full, k1, k3
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import first_of_their_kind, masked_mean, masked_rows, masked_sum
-from tokenrl_cli.functional.returns import held_to_go, overlong_penalty, reward_to_go
+from tokenrl_cli.functional.returns import overlong_penalty, padded_reward_to_go, reward_to_go
 from tokenrl_cli.functional.value import explained_variance
 from tokenrl_cli.interfaces import (
     CONTINUATION,
@@ -373,7 +373,7 @@ class PolicyGradient:
         if "companion" in self.needs:
             greedy = rollout.rows((rollout.role == GREEDY).nonzero().squeeze(-1))
             assert greedy.rewards is not None
-            known["companion"] = held_to_go(greedy.rewards, greedy.mask)
+            known["companion"] = padded_reward_to_go(greedy.rewards, greedy.mask)
         known["mask"] = (_learned(episodes) & episodes.valid.unsqueeze(-1)).view(shape)
         known["likelihoods"] = masked_rows(episodes.logprobs, episodes.mask).view(known["valid"].shape)
         known["advantages"] = known["returns"] - asked(self.baseline, **known)

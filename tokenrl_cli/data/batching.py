@@ -1,9 +1,10 @@
-"""From examples to batches. `batch(step)` is a pure function of (seed, step).
+"""Batches of examples, for training and for evaluation. `Batching.batch(step)` is a pure function of (seed, step).
 
-Batches hold examples of about the same length. A finite split is read in epochs: a permutation of the usable examples
-is cut in pools of `POOL` batches, each pool sorted by length and cut to batches, and those are shuffled. The last batch
-of an epoch is filled up from the start of the permutation: the batch size is constant. An unlimited split is read in
-pools of fresh examples. An example with several references gives one of them, drawn anew in every epoch.
+A training batch holds examples of about the same length. A finite split is read in epochs: the usable examples are
+permuted and divided into pools of POOL batches; each pool is sorted by length and cut into batches, which are then
+shuffled. The last batch of an epoch is filled up from the start of the permutation, so the batch size is constant. An
+unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with several references, one is
+drawn anew in every epoch.
 """
 
 from __future__ import annotations
@@ -22,27 +23,29 @@ from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, 
 from tokenrl_cli.usercode.copies import own_example
 
 POOL = 50  # batches whose examples are sorted by length together
-FRESH = 2**31  # indices of an unlimited split are drawn below this
-SEEN = 1_000  # examples of an unlimited split that `findings` speaks of
-VOCABULARY_EXAMPLES = 20_000  # of an unlimited split are read, at most, to train a tokenizer
+FRESH = 2**31  # examples of an unlimited split are drawn with an index below this
+SEEN = 1_000  # examples of an unlimited split that `counts` and `findings` describe
+VOCABULARY_EXAMPLES = 20_000  # examples of an unlimited split that are read, at most, to train a tokenizer
 
 
 @dataclass(frozen=True)
 class _Chapter:
-    """An epoch of a finite split, or a pool of an unlimited one: which example and which pair stand where."""
+    """The batches of one epoch of a finite split, or of one pool of an unlimited one."""
 
     number: int
     encoded: Encoded
-    example: Callable[[int], Example]  # by row of `encoded`
-    rows: np.ndarray  # [batches, N]
-    pairs: np.ndarray  # [batches, N]
+    example: Callable[[int], Example]  # row of `encoded` -> its example
+    rows: np.ndarray  # [batches, N], the row of `encoded` at each place
+    pairs: np.ndarray  # [batches, N], its pair of demonstration and reference
 
 
 class Batching:
-    """The batches of a split, of texts alike in length or drawn at random; of its examples for which `member` is true.
+    """Batches of `batch_size` examples of a split, of those for which `member` is True (None: of all).
 
-    What it keeps between calls is a memo of the current chapter, no state. Alike in length they are fast, and a mean
-    over the tokens of each weighs a token of a short text more than one of a long text.
+    With `alike_lengths` a batch holds texts of similar length, which saves padding; a loss that is a mean over the
+    tokens of each batch then gives a token of a short text more weight than one of a long text. Without it batches are
+    drawn at random. The epoch or pool in use is cached between calls; no state changes what `batch` returns. Raises
+    UserError where the split is empty, where `overlong=drop` leaves no example, or where `member` does.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Batching:
         self._chapter: _Chapter | None = None
 
     def batch(self, step: int) -> Batch:
+        """The batch of a step: a pure function of the seed and the step, whatever was called before."""
         number, index = divmod(step, self.batches_per_chapter)
         if self._chapter is None or self._chapter.number != number:
             self._chapter = self._open(number)
@@ -81,7 +85,8 @@ class Batching:
         return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
 
     def counts(self) -> dict[str, int]:
-        """What is cut, dropped and unknown: in all of a finite split, or in the first examples of an unlimited one."""
+        """Numbers of examples, sources, targets and tokens, and how many are cut, dropped or unknown to a tokenizer; of
+        all examples of a finite split, or of the first SEEN of an unlimited one."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -97,7 +102,7 @@ class Batching:
         }
 
     def findings(self) -> list[Finding]:
-        """The counts that a user should hear of, in words: what is cut, left out, or unknown to a tokenizer."""
+        """Findings for the user, one for each of the `counts` of cut, dropped or unknown texts that is not 0."""
         n = self.counts()
         name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
         source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
@@ -119,7 +124,7 @@ class Batching:
         return own_example(self.dataset.example(self.split, index))
 
     def _row(self, row: int) -> Example:
-        """Of a finite split, by its row among the examples that are drawn."""
+        """Example of a finite split by its row, the number among the examples that `member` admits."""
         assert self._indices is not None
         return self._example(int(self._indices[row]))
 
@@ -128,6 +133,7 @@ class Batching:
         return Encoded(examples, self.source_tokenizer, self.tokenizer, *limits, self.drop)
 
     def _require(self, encoded: Encoded) -> None:
+        """Raises UserError where there is no example, or none within the limits."""
         if not len(encoded):
             raise UserError("dataset", f"the split {self.split!r} is empty")
         if not len(encoded.rows):
@@ -136,11 +142,14 @@ class Batching:
             raise UserError("dataset.overlong=drop", problem, "raise a limit, or set dataset.overlong=truncate")
 
     def _open(self, number: int) -> _Chapter:
+        """Draws the batches of an epoch or a pool."""
+        # The generator depends on the number alone: a resumed run need not replay earlier draws.
         draws = streams.generator(self.seed, "batching", number)
         example: Callable[[int], Example] = self._row
         slots = self.batches_per_chapter * self.batch_size
         if self._whole is not None:
             encoded = self._whole
+            # np.resize repeats the permutation from its start: that fills up the last batch of the epoch.
             order = np.resize(torch.randperm(len(encoded.rows), generator=draws).numpy(), slots)
         else:
             fresh = self._fresh(slots, draws)
@@ -154,9 +163,10 @@ class Batching:
         return _Chapter(number, encoded, example, rows[places], pairs[places])
 
     def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:
-        """`wanted` usable examples of an unlimited split."""
+        """Draws `wanted` usable examples of an unlimited split."""
         kept: list[Example] = []
         while len(kept) < wanted:
+            # With `drop` some are left out: at least SEEN are drawn at a time, so that `_require` has many to check.
             indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws)
             examples = [self._example(i) for i in indices.tolist()]
             if self.drop:
@@ -168,7 +178,8 @@ class Batching:
 
 
 def _indices(dataset: Dataset, split: str, member: Member | None) -> np.ndarray | None:
-    """Of the examples to draw from a finite split; None for an unlimited one."""
+    """Indices [n] of the examples of a finite split for which `member` is True; None for an unlimited split. Raises
+    UserError where `member` divides an unlimited split or leaves nothing."""
     size = dataset.size(split)
     if member is None:
         return None if size is None else np.arange(size)
@@ -183,8 +194,11 @@ def _indices(dataset: Dataset, split: str, member: Member | None) -> np.ndarray 
 
 
 def _by_length(lengths: np.ndarray, batch_size: int, draws: torch.Generator) -> np.ndarray:
-    """[2, batches * N] lengths of sources and targets -> [batches, N] places: alike in length within a batch, in random
-    order across them. Sorted by the longer of the two, then by the shorter: a tenth less padding than by their sum."""
+    """Divides the examples of each pool into batches of similar length, and shuffles the batches.
+
+    lengths [2, batches * N] of sources and targets -> [batches, N] places in that array. Examples are sorted by the
+    longer of the two lengths, then by the shorter: that leaves a tenth less padding than sorting by their sum.
+    """
     batches = []
     for start in range(0, lengths.shape[1], POOL * batch_size):
         part = lengths[:, start : start + POOL * batch_size]
@@ -203,10 +217,12 @@ def evaluation_batches(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Iterator[tuple[list[int], Batch]]:
-    """(indices in the split, batch) of the first `examples` of a split, 0 for all, by the length of the source.
+    """Yields (indices in the split, batch) for the first `examples` examples of a split (0: all), sorted by the length
+    of the source so that there is little padding.
 
-    Nothing is dropped or shuffled. Sources and target ids are cut at their limits; `references` are whole. Targets are
-    the first demonstration of each example.
+    Nothing is dropped or drawn at random. Source and target ids are cut at their limits, the texts `references` are
+    not. Targets are the first demonstration of each example. Raises UserError where the split is empty, or is unlimited
+    and `examples` is 0.
     """
     size = dataset.size(split)
     if size is None and examples == 0:
@@ -231,7 +247,7 @@ def example_batch(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
-    """The examples at `indices` of a split in one batch, as evaluation reads them."""
+    """One batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`."""
     items = [own_example(dataset.example(split, i)) for i in indices]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))
@@ -241,7 +257,10 @@ def example_batch(
 def source_batch(
     sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
 ) -> Batch:
-    """Plain lines, to be decoded: no references, targets [N, 1] of padding alone. Counted in `unread`."""
+    """One batch of plain source texts to decode, without references: targets are [N, 1], all padding.
+
+    `unread`, where given, counts how many sources are cut and how many tokens are unknown.
+    """
     ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
     if unread is not None:
         unread.add(ragged)
@@ -252,10 +271,11 @@ def source_batch(
 
 
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
-    """What a tokenizer learns from: the training split, demonstrations included where they differ from references.
+    """Yields the texts that a tokenizer is trained on: sources, targets or both, of every example of train.
 
-    Of an unlimited split the first examples, until the last half of them brought no new word. Raises UserError where
-    there is no text at all, as without sources there is none in a split without references.
+    Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
+    are read, until the second half of those read has brought no new word. Raises UserError, at the end, where all texts
+    were empty or there was none.
     """
     size = dataset.size("train")
     words: set[str] = set()

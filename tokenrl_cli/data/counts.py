@@ -1,4 +1,5 @@
-"""What of the data a model does not get to read, and what of val and test it has read before."""
+"""Counts and findings about data: tokens unknown to a tokenizer, sources that are cut, and sources of val and test
+that are in train, too."""
 
 from __future__ import annotations
 
@@ -7,29 +8,31 @@ from collections.abc import Iterable
 from tokenrl_cli.data.encoding import Ragged, count, source_ids
 from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer
 
-UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it a model is not measured by what it learned
+UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
-GIVEN = frozenset(  # what functions are given under these names; a column of the data that is called so stays behind it
+GIVEN = frozenset(  # arguments of reward functions; a column of the data with such a name cannot be passed to them
     "hypothesis hypotheses reference references source sources tokens ended step "
     "prompts completions completion_ids trainer_state".split()
 )
 
 
 class Unread:
-    """Counts what of a user's sources a model does not get to read: what is cut off, and tokens without an id."""
+    """Counts the sources that are cut at `limit` tokens, and the tokens that are unknown to the tokenizer
+    (`unknown_id`; None where it knows every text)."""
 
     def __init__(self, unknown_id: int | None, limit: int) -> None:
         self.unknown_id, self.limit = unknown_id, limit
         self.sources = self.overlong = self.tokens = self.unknown = 0
 
     def add(self, sources: Ragged) -> None:
+        """Adds the numbers of some sources to the counts."""
         self.sources += len(sources.lengths)
         self.overlong += int(sources.overlong.sum())
         self.tokens += len(sources.flat)
         self.unknown += count(sources, self.unknown_id)
 
     def sentence(self) -> str:
-        """For the user; "" where there is nothing to say."""
+        """A message for the user about both counts; "" where they are 0."""
         found = []
         if self.overlong:
             verb = "was" if self.overlong == 1 else "were"
@@ -41,14 +44,14 @@ class Unread:
 
 
 def unknown_share(unknown: int, total: int, side: str) -> str:
-    """For example "17 of 2,400 source tokens (0.7 %) are"; never "0.0 %"."""
+    """Beginning of a message, such as "17 of 2,400 source tokens (0.7 %) are"; never with "0.0 %"."""
     share = f"{unknown / total:.1%}".replace("%", " %") if unknown / total >= 0.001 else "less than 0.1 %"
     return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
 
 
 def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Finding]:
-    """How many tokens of a split ("train", with what is said of it) are unknown to the tokenizer of a side, "source" or
-    "target": a note, above UNKNOWN_SHARE a warning; nothing where none is."""
+    """Finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or "target"): a note,
+    or a warning above UNKNOWN_SHARE. [] where none is. `split` is the beginning of the message, such as "train"."""
     if not unknown:
         return []
     many = unknown / total > UNKNOWN_SHARE
@@ -60,9 +63,12 @@ def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Fin
 def split_findings(
     dataset: Dataset, source_tokenizer: Tokenizer, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
 ) -> list[Finding]:
-    """What a user should know of the splits that a run is measured on: tokens that are unknown, sources that are cut,
-    and sources that stand in train. Unlimited splits are not read. Of a split's tokens the first LOOKED_AT examples
-    are counted; all sources are compared, as exact text, but for empty ones."""
+    """Findings about the splits that a run is evaluated on: unknown tokens, sources that are cut, sources that are in
+    train, too, and columns that a reward function cannot get.
+
+    Unlimited splits are not read. Tokens are counted in the first LOOKED_AT examples of a split. Sources are compared
+    as exact text, all of them but empty ones.
+    """
     found: list[Finding] = []
     sources: dict[str, list[str]] = {}
     for split in splits:
@@ -73,11 +79,12 @@ def split_findings(
             name = split if size <= LOOKED_AT else f"{split} (first {LOOKED_AT:,} examples)"
             found += _hidden_columns(examples)
             found += _token_findings(name, examples[:LOOKED_AT], dataset.max_source_length, source_tokenizer, tokenizer)
+    # A column has the same finding in every split: dict.fromkeys leaves one of each.
     return list(dict.fromkeys(found)) + _seen_before(dataset, sources)
 
 
 def _hidden_columns(examples: list[Example]) -> list[Finding]:
-    """Columns that a reward function may not be given, because it gets something else under their names."""
+    """Findings about columns whose name is that of another argument of reward functions."""
     hidden = sorted({key for example in examples for key in example.columns} & GIVEN)
     text = "the column {!r} of the data may not reach a reward function: tokenrl gives it something else so called"
     return [Finding("hidden_column", "note", 0, text.format(key), "dataset") for key in hidden]
@@ -101,7 +108,8 @@ def _token_findings(
 
 
 def _seen_before(dataset: Dataset, sources: dict[str, list[str]]) -> list[Finding]:
-    """Of each split the sources that stand in train, where train is finite: read once, and not kept."""
+    """Findings about sources of each split that are in train, too, where train is finite; it is read once, and not
+    held in memory."""
     size = dataset.size("train")
     if size is None:
         return []

@@ -1,4 +1,4 @@
-"""Examples as token ids in compact arrays: what is cut, what is dropped, and padding. Batches are made of it."""
+"""Examples encoded as token ids in compact arrays: truncation, dropping of overlong examples, and padded batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tokenrl_cli.interfaces import Batch, Example, Tokenizer, UserError
 
 
 class Ragged:
-    """Sequences of token ids one after the other, each cut at `limit`; `overlong` [n] says which were."""
+    """n sequences of token ids stored one after another, each cut at `limit` tokens.
+
+    Sequence i is flat[starts[i] : starts[i] + lengths[i]]; overlong [n] bool is True for those that were cut.
+    """
 
     def __init__(self, sequences: Iterable[list[int]], limit: int) -> None:
-        flat, full = array("i"), array("q")
+        flat, full = array("i"), array("q")  # 4 bytes a token; a list of Python integers would take about 36
         for ids in sequences:
             full.append(len(ids))
             flat.fromlist(ids[:limit])
@@ -26,21 +29,25 @@ class Ragged:
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """ids [N, L] int64 (0 where padded), mask [N, L] bool; L is at least 1."""
+        """The sequences of rows [N], padded on the right: ids [N, L] int64 (0 where padded), mask [N, L] bool. L is the
+        longest length, at least 1."""
         lengths = self.lengths[rows]
         columns = np.arange(lengths.max(initial=1))
         mask = columns < lengths[:, None]
         ids = np.zeros(mask.shape, dtype=np.int64)
+        # Boolean indexing visits the places of `ids` row by row, in the same order as the gathered tokens.
         ids[mask] = self.flat[(self.starts[rows, None] + columns)[mask]]
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 class Encoded:
-    """n examples as ids. Each has one or more pairs of a demonstration and the clean reference behind it; a prompt,
-    which has no reference, has one pair without a token.
+    """n examples as token ids. Each has one or more pairs (demonstration, clean reference); an example without a
+    reference has one pair of empty sequences.
 
-    EOS ends every target, and counts for the limit: a target that is cut has none. With `drop`, a pair whose
-    demonstration is over the limit is not usable, nor is an example whose source is, or that has no usable pair.
+    EOS is appended to every target and counts towards the limit, so a target that is cut has no EOS. `pairs` [P] are
+    the numbers of the usable pairs and `rows` [M] those of the usable examples: all, or with `drop` only pairs whose
+    source and demonstration are within the limits, and examples with such a pair. Raises UserError where an example
+    has not as many demonstrations as references.
     """
 
     def __init__(
@@ -65,28 +72,31 @@ class Encoded:
             "source": count(self.sources, source_tokenizer.unknown_id),
             "target": count(self.targets, tokenizer.unknown_id),
         }
-        owner = np.repeat(np.arange(len(sizes)), sizes)  # of each pair: the row of its example
-        kept = ~((self.targets.overlong | self.sources.overlong[owner]) & drop)
-        self.pairs = np.flatnonzero(kept)  # the usable ones, by example
-        self._choices = np.bincount(owner[self.pairs], minlength=len(sizes))
-        self._first = np.cumsum(self._choices) - self._choices  # of each example: where in `pairs` its own start
-        self.rows = np.flatnonzero(self._choices)  # the usable examples
+        owner = np.repeat(np.arange(len(sizes)), sizes)  # the row of the example that each pair belongs to
+        usable = ~((self.targets.overlong | self.sources.overlong[owner]) & drop)
+        self.pairs = np.flatnonzero(usable)  # in the order of their examples
+        self._choices = np.bincount(owner[self.pairs], minlength=len(sizes))  # usable pairs of each example
+        self._first = np.cumsum(self._choices) - self._choices  # where in `pairs` those of each example begin
+        self.rows = np.flatnonzero(self._choices)
 
     def __len__(self) -> int:
         return len(self._choices)
 
     def choose(self, rows: np.ndarray, draws: torch.Generator) -> np.ndarray:
-        """One usable pair of each of the rows, uniformly."""
+        """Draws one usable pair of each example uniformly. rows [N] of usable examples -> pairs [N]."""
+        # floor(u * n) with one u for every row: the same number of draws whatever the numbers of pairs are.
         uniform = torch.rand(len(rows), dtype=torch.float64, generator=draws).numpy()
         chosen: np.ndarray = self.pairs[self._first[rows] + (uniform * self._choices[rows]).astype(np.int64)]
         return chosen
 
     def first_pairs(self, rows: np.ndarray) -> np.ndarray:
+        """The first usable pair of each example. rows [N] of usable examples -> pairs [N]."""
         pairs: np.ndarray = self.pairs[self._first[rows]]
         return pairs
 
     def batch(self, step: int, rows: np.ndarray, pairs: np.ndarray, examples: list[Example]) -> Batch:
-        """`examples` are those of the rows, in their order; pair i belongs to row i."""
+        """A padded batch of N examples. rows [N] of the sources, pairs [N] of their targets and clean references;
+        `examples` are the N examples of these rows, for the texts and columns. A missing column value is None."""
         keys = dict.fromkeys(key for example in examples for key in example.columns)
         return Batch(
             step,
@@ -100,12 +110,13 @@ class Encoded:
 
 
 def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
-    """An empty source would leave attention nothing to look at: it reads as one EOS."""
+    """Token ids of each source; of an empty source one EOS, without which attention over it would be over nothing."""
     return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
 
 
 def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str | None], list[str | None], list[int]]:
-    """Sources; demonstrations, the references behind them, and of each example how many. None where there is none."""
+    """(sources, demonstrations, clean references, number of pairs of each example), one list each over all examples. An
+    example without a reference has one pair of None."""
     sources: list[str] = []
     demonstrations: list[str | None] = []
     references: list[str | None] = []
@@ -122,5 +133,5 @@ def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str | None], li
 
 
 def count(ragged: Ragged, token: int | None) -> int:
-    """How often a token stands there; None never does."""
+    """Number of occurrences of a token id in all sequences; 0 for None."""
     return 0 if token is None else int((ragged.flat == token).sum())

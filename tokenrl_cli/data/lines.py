@@ -1,4 +1,4 @@
-"""Where text lines are read: data sets, the input of a command, standard input. One rule for all of them.
+"""The one reader of text lines: of data sets, of files named on the command line, and of standard input.
 
 Text is UTF-8, whatever the locale says, with or without a byte order mark at its start, plain or packed by gzip. LF and
 CRLF end a line; a lone CR, U+2028, U+0085, a vertical tab or a form feed is part of it. Every other character is kept.
@@ -23,10 +23,10 @@ DEEPEST = 50  # lists and records inside one another in a line of JSON
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a file without their ends, read as they are asked for; a last line needs no end.
+    """Yields the lines of a file without their line ends; the last line may lack one. Nothing is read in advance.
 
-    Packed files are known by their name (.gz) or by how they begin. Raises UserError, with the line, for bytes that are
-    not UTF-8 and for NUL bytes, which no text has, and for a file that is damaged or cannot be read.
+    A file is unpacked if its name ends in .gz or its content begins like gzip data. Raises UserError, with the number
+    of the line, for bytes that are not UTF-8 and for NUL bytes, and for a file that is damaged or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -36,7 +36,8 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def standard_input() -> Iterator[str]:
-    """The lines of standard input by the rules of a file; its bytes are read, so that the locale has no say."""
+    """Yields the lines of standard input by the rules of `read_lines`, whatever the locale's encoding is. Raises
+    UserError where `read_lines` does, and where standard input is closed."""
     require_open()
     try:
         yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]
@@ -75,13 +76,13 @@ def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """A text in one line of a file, however its reader ends lines: every line break becomes a space."""
+    """The text with a space in place of every line break that any reader might split at, and as by `well_formed`."""
     return well_formed(" ".join(text.splitlines()))
 
 
 def well_formed(text: str) -> str:
-    """A text that can be written: half of a surrogate pair, which no encoding has, becomes U+FFFD, two halves a
-    character."""
+    """The text with everything that UTF-8 cannot encode replaced: a lone surrogate becomes U+FFFD, and two that are a
+    pair become their character."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -93,15 +94,18 @@ def well_formed(text: str) -> str:
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """The one JSON object that a line holds. Raises UserError at `where` for anything else, and for what would be lost
-    or mean something else in silence: a key that stands twice, a number that is none or is out of range, half of a
-    surrogate pair, and records and lists in one another deeper than any text needs."""
+    """The JSON object of a line, as a dictionary. Raises UserError, with `where` as its place, for anything else.
+
+    It also refuses what Python's reader would silently accept and change: duplicate keys, NaN and Infinity, numbers out
+    of range, lone surrogates, and nesting deeper than DEEPEST.
+    """
     remedy = "one JSON object a line"
+    # Checked before json.loads, whose recursion a deeply nested line would exhaust.
     if (line.count("[") + line.count("{") > DEEPEST) and _depth(line) > DEEPEST:
         raise UserError(where, f"is nested more than {DEEPEST} deep", remedy)
     try:
         record = json.loads(line, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
-        if "\\ud" in line.lower():
+        if "\\ud" in line.lower():  # an escape of half a surrogate pair, which only encoding finds
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise UserError(where, "holds half of a surrogate pair, which is no text") from None
@@ -117,13 +121,13 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value of JSON, shortened, for a message."""
+    """A JSON value as text of at most 60 characters, for an error message; "nothing" for None."""
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Refused(Exception):
-    """Valid for Python's reader of JSON, and not for us."""
+    """Something that Python's JSON reader accepts and `json_object` does not."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def _finite(text: str) -> float:
 
 
 def _depth(line: str) -> int:
-    """How deep the brackets stand in one another, those inside strings left out."""
+    """Depth of nested brackets in a line of JSON, without those inside strings."""
     depth = deepest = 0
     inside = escaped = False
     for letter in line:

@@ -1,5 +1,5 @@
-"""Which examples a command or a stage reads: splits by name, the part of train that is kept for RL, and what is asked
-of all examples of a split before the first step."""
+"""Splits by name, the part of train that is reserved for RL, and the check before the first step that every example has
+the references that something needs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.interfaces import Dataset, Divided, Example, NamedSplits, ReadsReferences, UserError
 
-Member = Callable[[Example, int], bool]  # of an example and its index in the split: whether it is one to draw
-MADE = 100  # examples without a place, which are made and not read: so many of a split speak for all
+Member = Callable[[Example, int], bool]  # (example, its index in the split) -> whether it may be drawn
+MADE = 100  # examples to check of a split that is generated, not read from files: they all look alike
 
 
 def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
-    """The split that a stage ("warm_start" or "train", which is RL) draws its sources from, and which examples of it;
-    None for all of them."""
+    """The split that a stage draws its sources from, and a function that is True for those of its examples that may be
+    drawn (None: all may). `stage` is "warm_start", or "train" for RL."""
     if not isinstance(dataset, Divided):
         return "train", None
     if dataset.rl_split is not None:
@@ -29,21 +29,24 @@ def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
 
 
 def kept_for_rl(source: str, index: int, share: float) -> bool:
-    """Whether an example of train belongs to the `share` that only RL draws from. Its source decides, so that equal
-    sources stand on one side; of an empty source, its index does. The part of a smaller share lies within a larger."""
+    """Whether an example of train belongs to the `share` of examples that only RL draws, by a hash of its source.
+
+    Equal sources are so always on the same side; of an empty source the index is hashed. The examples of a smaller
+    share are among those of a larger one.
+    """
     content = source or f"\0{index}"
     digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8, person=b"rl_share").digest()
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 
 def splits_of(dataset: Dataset) -> list[str]:
-    """The names of the splits of a data set."""
+    """The names of the splits of a data set: train, val and test, and those that it names itself."""
     named = dataset.splits() if isinstance(dataset, NamedSplits) else []
     return list(dict.fromkeys(["train", "val", "test", *named]))
 
 
 def require_split(dataset: Dataset, split: str) -> None:
-    """Raises UserError where the data set has no such split, with the names of those it has."""
+    """Raises UserError where the data set has no split of this name; the message lists those it has."""
     known = splits_of(dataset)
     if split not in known:
         problem = f"the data set has no such split{hint(split, known)}"
@@ -51,33 +54,35 @@ def require_split(dataset: Dataset, split: str) -> None:
 
 
 def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
-    """Whether the first `examples` of a split (0: all) have an empty source, so that any greedy text is the same."""
+    """Whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then gives
+    the same text for each."""
     size = dataset.size(split)
     count = examples if size is None else min(examples or size, size)
     return count > 0 and all(not dataset.example(split, i).source for i in range(count))
 
 
-# ---------------------------------------------------------------------------------------------- who reads references
+# ---------------------------------------------------------------------------------------------- required references
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that may read the references of a split: `key` as it is typed, and what to type instead."""
+    """A component of a run that may need the references of a split."""
 
-    key: str
+    key: str  # its place in the config, as it is typed
     part: Any
     split: str
-    remedy: str
-    member: Member | None = None  # of the split's examples, those that it reads; None: all
+    remedy: str  # what to set instead, for an error message
+    member: Member | None = None  # True for the examples of the split that it reads; None: it reads all
 
     @property
     def reads(self) -> bool:
+        """Whether the component needs references."""
         return isinstance(self.part, ReadsReferences) and self.part.needs_references
 
 
 def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
-    """Raises UserError where a reader needs references and an example that it reads has none; it names every such
-    reader, and the first of these examples."""
+    """Raises UserError where a component needs references and an example that it reads has none. The message names all
+    such components and the first such example."""
     memo: dict[tuple[str, Member | None], list[str]] = {}
     lacking = []
     for reader in readers:
@@ -97,7 +102,7 @@ def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
 
 
 def _without(dataset: Dataset, split: str, member: Member | None) -> list[str]:
-    """The places of the examples without a reference."""
+    """Places ("FILE, line N") of the examples of a split without a reference, of those for which `member` is True."""
     size = dataset.size(split)
     read = size is not None and size > 0 and bool(dataset.example(split, 0).place)
     found = []

@@ -1,4 +1,4 @@
-"""What belongs to a word: letters, digits and the underscore, and the marks and joiners that stand on or between them.
+"""Characters of words: letters, digits, the underscore, and the combining marks and joiners on and between them.
 
 Python's `\\w` knows no combining marks, of which a Hindi, Thai, Hebrew or decomposed Latin word is full, nor the two
 joiners without which an Indic or a Persian word is spelt wrongly.
@@ -21,5 +21,5 @@ def marks() -> frozenset[str]:
 
 
 def in_word(letter: str) -> bool:
-    """Whether a character is part of a word."""
+    """Whether a character can be part of a word."""
     return letter.isalnum() or letter == "_" or letter in marks()

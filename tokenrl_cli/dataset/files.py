@@ -1,4 +1,4 @@
-"""Reading a split's lines, and saying where a file is not what it should be."""
+"""Finding the file of a split and reading its lines, with errors that name the file and what may be meant."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"
 
-ALSO = {  # what others call the splits
+ALSO = {  # other common names of the splits, recognised in error messages
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing"),
 }
-PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # what is not read
+PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # packed files that cannot be read
 
 
 def check_limits(max_source_length: int, overlong: str) -> None:
-    """The two limits that every dataset of the package has."""
+    """Checks the two settings that every data set of the package has. Raises UserError for a wrong value."""
     if max_source_length < 1:
         raise UserError("dataset.max_source_length", f"must be at least 1, got {max_source_length}")
     if overlong not in ("truncate", "drop"):
@@ -26,7 +26,8 @@ def check_limits(max_source_length: int, overlong: str) -> None:
 
 
 def find(directory: Path, name: str) -> Path:
-    """`directory/name`, or the same with .gz. Where neither is there, the error names a file that may be meant."""
+    """The path `directory/name`, or that with .gz appended. Raises UserError where neither exists, and names a file of
+    the directory that may be meant."""
     if directory.is_file():
         raise UserError(str(directory), f"is a file, expected the folder that {name} lies in", REMEDY)
     if not directory.is_dir():
@@ -45,7 +46,8 @@ def find(directory: Path, name: str) -> Path:
 
 
 def _meant(directory: Path, name: str) -> str | None:
-    """A file whose name says the same in another way: Val.JSONL, val.json, valid.jsonl or dev.jsonl for val.jsonl."""
+    """Name of a file that is probably meant: Val.JSONL, val.json, valid.jsonl or dev.jsonl for val.jsonl. None if there
+    is none."""
     split, _, suffix = name.lower().partition(".")
     for path in sorted(directory.iterdir()):
         stem, _, rest = path.name.lower().partition(".")
@@ -56,7 +58,7 @@ def _meant(directory: Path, name: str) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file that must hold something."""
+    """The lines of a file. Raises UserError where it cannot be read or all lines are blank."""
     found = list(lines.read_lines(path))
     if not any(line.strip() for line in found):
         raise UserError(str(path), "is empty: expected at least one example")

@@ -1,4 +1,4 @@
-"""Examples as JSON objects, one a line."""
+"""A data set of JSON objects, one example a line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from tokenrl_cli.interfaces import Example, UserError
 
 
 class Jsonl:
-    """A string under `source_column`, under `reference_column` a list of equally valid targets, perhaps an `id`;
-    whatever else stands in a line goes to the rewards as columns. A list that is empty or missing makes a prompt, which
-    has no reference; with `source_column` null every source is empty.
+    """Examples from files with one JSON object a line.
 
-    The files of a split: `dataset/splits.py`, without `splits` `path/{train,val,test}.jsonl[.gz]`. With `reverse`,
-    every reference becomes the source of an example whose references are the sources it stood with; its columns are
-    those of the first. Blank lines are passed over. A split is read when it is first asked for.
+    The source is the string under `source_column`, the references are the list of equally valid targets under
+    `reference_column`, and all other keys become columns that rewards may read; a key `id` names the example, too. An
+    empty or missing list makes a prompt without reference. With `source_column` null every source is empty
+    (unconditional text). Blank lines are skipped.
+
+    The files of a split are found by `dataset/splits.py`; by default they are `path/{train,val,test}.jsonl[.gz]`. With
+    `reverse`, every distinct reference becomes a source, whose references are the sources of the examples that had it;
+    its columns are those of the first such example. A split is read when it is first used; UserError names the line of
+    a mistake.
     """
 
     def __init__(
@@ -49,19 +53,22 @@ class Jsonl:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
+        """Names of the splits: train, val, test and those of `splits`."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
+        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:
         if split not in self._splits:
             examples = [example for file in self.files.files(split) for example in self._parsed(file)]
             keys = dict.fromkeys(key for example in examples for key in example.columns)
-            for example in examples:  # the same columns everywhere: what a line lacks is None
+            for example in examples:  # all examples get the same columns, None where a line lacks one
                 example.columns.update({key: None for key in keys if key not in example.columns})
             self._splits[split] = _reversed(examples) if self.reverse else examples
         return self._splits[split]
@@ -94,6 +101,7 @@ class Jsonl:
 
 
 def _reversed(examples: list[Example]) -> list[Example]:
+    """One example for each distinct reference, with source and references exchanged."""
     found: dict[str, Example] = {}
     for example in examples:
         for k, reference in enumerate(example.references):

@@ -1,4 +1,4 @@
-"""Two aligned text files: line n of one is the translation of line n of the other."""
+"""A data set of two aligned text files: line n of one is the translation of line n of the other."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from tokenrl_cli.interfaces import Example, UserError
 
 
 class Parallel:
-    """Files of sources and, called the same but for their suffix, files of targets; one reference an example.
+    """Examples from pairs of text files that differ in their suffix: one source a line of the first, its one reference
+    on the same line of the second.
 
-    The files of a split: `dataset/splits.py`, where an entry names those of the sources, with their suffix or without;
-    without `splits` `path/{train,val,test}.SUFFIX[.gz]`. A split is read when it is first asked for.
+    The files of sources of a split are found by `dataset/splits.py`, whose entries may leave out the suffix; by default
+    they are `path/{train,val,test}.SUFFIX[.gz]`. A split is read when it is first used; UserError where the two files
+    have different numbers of lines, or a line is blank.
     """
 
     def __init__(
@@ -44,12 +46,15 @@ class Parallel:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
+        """Names of the splits: train, val, test and those of `splits`."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
+        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:
@@ -62,7 +67,7 @@ class Parallel:
         return self._splits[split]
 
     def _pairs(self, sources: Path) -> Iterator[tuple[str, str, str]]:
-        """(source, target, place) of each line of a file of sources and of the file of targets beside it."""
+        """Yields (source, target, place) for each line of a file of sources and of the file of targets beside it."""
         paths = [sources, self._beside(sources)]
         sides = [read_lines(path) for path in paths]
         if len(sides[0]) != len(sides[1]):
@@ -77,6 +82,7 @@ class Parallel:
             yield source, target, f"{sources}, line {number}"
 
     def _beside(self, sources: Path) -> Path:
+        """The file of targets of a file of sources: the same name with the other suffix."""
         source, target = self.suffixes
         name = sources.name.removesuffix(".gz")
         if not name.endswith(f".{source}"):

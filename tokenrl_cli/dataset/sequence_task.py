@@ -1,4 +1,4 @@
-"""Copy, reverse or sort a sequence of symbols, from demonstrations that may be wrong."""
+"""Toy data sets: copy, reverse or sort a sequence of numbers, with demonstrations that may contain errors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TASKS: dict[str, Callable[[list[int]], list[int]]] = {
     "reverse": lambda symbols: symbols[::-1],
     "sort": sorted,
 }
-KEPT = 20_000  # examples whose draws are kept: the tokenizer, the counts and every evaluation read the same ones again
+KEPT = 20_000  # examples that are cached: the tokenizer, the counts and every evaluation read the same ones again
 
 
 class SequenceTask:
-    """Sources are numbers below `symbols`, separated by spaces, drawn uniformly in length and in symbol.
+    """Sources are sequences of numbers below `symbols`, separated by spaces, uniform in length and in each number.
 
-    Each symbol of the demonstration is replaced, with probability `corruption`, by a different one; the draw belongs to
-    the example, so it is the same in every epoch. The reference is right, and a policy that always says it scores 1:
-    imitation cannot, reinforcement can. Example i is a pure function of (corpus_seed, split, i); `train` is unlimited.
+    The reference is the correct answer. In the demonstration each number of it is replaced, with probability
+    `corruption`, by a different one: imitation learns the errors, too, and only RL can reach a score of 1. Example i,
+    errors included, is a pure function of (corpus_seed, split, i); train is unlimited.
     """
 
     def __init__(
@@ -52,27 +52,29 @@ class SequenceTask:
         self.sizes = {"train": None, "val": val_size, "test": test_size}
 
     def size(self, split: str) -> int | None:
+        """Number of examples of a split; None for train, which is unlimited."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split: a pure function of (corpus_seed, split, index)."""
         symbols, shifts, uniform = _drawn(self.corpus_seed, split, index, self.symbols, *self.lengths)
         right = self.solve(list(symbols))
         wrong = [chance < self.corruption for chance in uniform]
-        said = [(s + shift) % self.symbols if bad else s for s, shift, bad in zip(right, shifts, wrong, strict=True)]
-        return Example(f"{split}-{index}", _text(symbols), [_text(right)], [_text(said)], {})
+        shown = [(s + shift) % self.symbols if bad else s for s, shift, bad in zip(right, shifts, wrong, strict=True)]
+        return Example(f"{split}-{index}", _text(symbols), [_text(right)], [_text(shown)], {})
 
 
 @lru_cache(KEPT)
 def _drawn(
     corpus_seed: int, split: str, index: int, symbols: int, shortest: int, longest: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
-    """Of an example: its symbols, how far each of its demonstration is off where it is wrong (never 0: a different
-    symbol), and a number in [0, 1) that is below the corruption where it is."""
+    """Draws an example: the numbers of the source; for each place of the answer the shift of an error (never 0, so that
+    the number differs); and a uniform number in [0, 1), which makes an error where it is below the corruption."""
     draws = streams.generator(corpus_seed, f"sequence_task/{split}", index)
     length = int(torch.randint(shortest, longest + 1, (), generator=draws))
-    said = torch.randint(symbols, (length,), generator=draws).tolist()
+    drawn = torch.randint(symbols, (length,), generator=draws).tolist()
     shifts = torch.randint(1, symbols, (length,), generator=draws).tolist()
-    return tuple(said), tuple(shifts), tuple(torch.rand(length, generator=draws).tolist())
+    return tuple(drawn), tuple(shifts), tuple(torch.rand(length, generator=draws).tolist())
 
 
 def _text(symbols: Iterable[int]) -> str:

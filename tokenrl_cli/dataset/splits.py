@@ -15,11 +15,12 @@ USUAL = ("train", "val", "test")
 
 
 class Splits:
-    """The files of each split: what `named` says, a file, a folder, a pattern or a list of these, relative to `path`;
-    of train, val and test, where it does not name them, `path/NAME` + `suffix`, perhaps with .gz.
+    """The files of each split of a data set.
 
-    An entry may leave out `suffix` and .gz. A folder gives its files with that suffix, a pattern (*, ?, [abc], **) its
-    matches, in the order of their names; a list is read in its own order.
+    `named` maps a split to a file, a folder, a pattern or a list of these, relative to `path`. Where it does not name
+    train, val or test, their file is `path/NAME` + `suffix`, with or without .gz. An entry may leave out `suffix` and
+    .gz. A folder means its files with that suffix, a pattern (*, ?, [abc], **) its matches, both sorted by name; a list
+    is read in its own order. Raises UserError for a wrong name of a split and for an empty entry.
     """
 
     def __init__(self, path: str, named: dict[str, str | list[str]], suffix: str) -> None:
@@ -34,10 +35,11 @@ class Splits:
 
     @property
     def names(self) -> list[str]:
+        """Names of the splits: train, val, test and those of `named`."""
         return list(dict.fromkeys([*USUAL, *self.named]))
 
     def files(self, split: str) -> list[Path]:
-        """In the order in which they are read. Raises UserError where there is none."""
+        """The files of a split, in the order in which they are read. Raises UserError where there is none."""
         if split in self.named:
             return [file for entry in self.named[split] for file in self._entry(entry, split)]
         if split in USUAL:
@@ -46,6 +48,7 @@ class Splits:
         raise UserError(f"split={split}", problem, f"one of {', '.join(self.names)}; dataset.splits names others")
 
     def _entry(self, entry: str, split: str) -> list[Path]:
+        """The files of one entry: a folder, a file, or else a pattern."""
         place = self.path / Path(entry).expanduser()
         where = f"dataset.splits.{split}={entry}"
         if place.is_dir():
@@ -66,7 +69,7 @@ class Splits:
         raise UserError(where, f"no file is called like {place}", REMEDY)
 
     def _suffixed(self, files: Iterable[Path]) -> list[Path]:
-        """Those that end in the suffix, sorted; of one that lies there plain and packed, the plain one."""
+        """Those of the files that end in the suffix or in it and .gz, sorted; if both exist, only the plain one."""
         found = [each for each in files if each.is_file() and not each.name.startswith(".")]
         plain = [each for each in found if each.name.endswith(self.suffix)]
         packed = [each for each in found if each.name.endswith(f"{self.suffix}.gz")]

@@ -1,4 +1,4 @@
-"""Plain text, cut into pieces: the beginning of each is the prompt, what follows is the reference."""
+"""A data set of plain text, cut into pieces: the beginning of a piece is the prompt, the rest the reference."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ WORD = re.compile(r"\S+")
 
 
 class Text:
-    """Pieces of at most `piece_words` words (0: of any length), with `blank_lines` also cut at every blank line.
+    """Examples from plain text that is cut into pieces of at most `piece_words` words (0: no limit), and with
+    `blank_lines` at every blank line, too.
 
-    The source of a piece is its first `prompt_words` words, the one reference is the rest with the white space before
-    it; without a prompt the source is empty, and the task is unconditional text. A piece too short to leave a rest goes
-    to a neighbour. Nothing is lost: the sources and references of a file, one after the other, are its text, the end of
-    its last line left out; white space between two pieces ends the first.
+    The source of a piece is its first `prompt_words` words, and its one reference is the rest, with the white space
+    before it; with 0 the source is empty (unconditional text). A piece that would have no rest is joined to a
+    neighbour. No text is lost: all sources and references of a file, one after another, are its text without the last
+    line end; white space between two pieces belongs to the first.
 
-    Splits are files as in `dataset/splits.py`. Where `path` is a file, or a folder with none of train, val and test
-    .txt[.gz] in it, all its text is cut in three by `shares`: the first pieces are train, the next val, the last test.
+    The files of a split are found by `dataset/splits.py`. Where `path` is a file, or a folder without train, val and
+    test .txt[.gz], all its pieces are divided by `shares`: the first are train, the next val, the last test. Text is
+    read when it is first used; UserError for a wrong setting, and where a file is too short or a share gets no piece.
     """
 
     def __init__(
@@ -61,12 +63,15 @@ class Text:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
+        """Names of the splits: train, val, test and those of `splits`."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
+        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:
@@ -79,7 +84,7 @@ class Text:
         return self._splits[split]
 
     def _undivided(self) -> list[Path]:
-        """The files that are to be cut in three; none where splits are files of their own."""
+        """The files to divide into train, val and test by `shares`; none where the splits have files of their own."""
         path, named = self.files.path, self.files.named
         if any(name in named for name in USUAL):
             return []
@@ -99,7 +104,8 @@ class Text:
         return {name: _numbered(part) for name, part in parts.items()}
 
     def _pieces(self, file: Path) -> Iterator[Piece]:
-        """(source, reference, place) of each piece of a file. Raises UserError where it has no more than a prompt."""
+        """Yields (source, reference, place) for each piece of a file. Raises UserError where it is not longer than a
+        prompt."""
         text = "\n".join(read_lines(file))
         words = [match.span() for match in WORD.finditer(text)]
         if len(words) <= self.prompt_words:
@@ -107,14 +113,14 @@ class Text:
             raise UserError(str(file), f"{problem}: nothing is left to be said")
         firsts = self._firsts(text, words)
         starts = [0, *(words[first][0] for first in firsts[1:])]
-        line, counted = 1, 0
+        line, counted = 1, 0  # the number of the line that a piece begins on, and the position counted up to
         for first, start, end in zip(firsts, starts, [*starts[1:], len(text)], strict=True):
             line, counted = line + text.count("\n", counted, words[first][0]), words[first][0]
-            said = words[first + self.prompt_words - 1][1] if self.prompt_words else start
-            yield text[start:said], text[said:end], f"{file}, line {line}"
+            cut = words[first + self.prompt_words - 1][1] if self.prompt_words else start  # the end of the prompt
+            yield text[start:cut], text[cut:end], f"{file}, line {line}"
 
     def _firsts(self, text: str, words: list[tuple[int, int]]) -> list[int]:
-        """The number of the first word of each piece; each has more words than a prompt."""
+        """Index of the first word of each piece; every piece gets more words than a prompt has."""
         least = self.prompt_words + 1
         firsts, first = [0], 0
         for number in range(1, len(words)):

@@ -1,4 +1,4 @@
-"""Ways to a goal, to be put together from walks that went nowhere in particular."""
+"""A data set of random walks on a graph, from which shortest paths to a goal can only be composed of pieces."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from tokenrl_cli.tasks import walks
 
 
 class Walks:
-    """The source is a node of a fixed random graph, the demonstration a random walk from there, at most `limit` steps.
+    """The source is a start node of one random graph, the demonstration a random walk from there of at most `limit`
+    steps, the reference a shortest path to the goal.
 
-    Imitation earns what the walks earned; the shortest way, which is the reference, is in them only in pieces. (The
-    task with which Chen et al. 2021, arXiv:2106.01345, section 5.2, and ILQL begin.) Column `graph` holds what the
-    reward `walk` reads. Example i is a pure function of (corpus_seed, split, i).
+    Imitation reaches only the rewards of random walks; an offline RL method can compose better paths from pieces of
+    different walks. The task is from Chen et al. 2021 (arXiv:2106.01345, section 5.2) and is used by ILQL
+    (arXiv:2206.11871). The column `graph` is read by the reward `walk`. Example i is a pure function of (corpus_seed,
+    split, i). Raises UserError where `degree` is not below `nodes`.
     """
 
     def __init__(
@@ -40,9 +42,11 @@ class Walks:
         self.graph = walks.draw(nodes, degree, limit, Random(streams.derive(corpus_seed, "walks/graph", 0)))
 
     def size(self, split: str) -> int | None:
+        """Number of examples of a split."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
+        """Example `index` of a split: a pure function of (corpus_seed, split, index)."""
         draws = Random(streams.derive(self.corpus_seed, f"walks/{split}", index))
         start = draws.choice([node for node in range(len(self.graph.edges)) if node != self.graph.goal])
         shortest, walk = (

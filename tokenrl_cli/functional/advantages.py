@@ -1,10 +1,13 @@
-"""Baselines without memory: what is taken from the returns of N sources with K samples each.
+"""Baselines without memory: what is subtracted from the returns of N sources (prompts) with K samples each.
 
-A baseline names what it needs: `returns` [N, K, T] (returns to go; past the end of an episode that of its last token),
-`valid` [N, K], `values` [N, K, T] of the critic and `companion` [N, T], the returns of the greedy episode of each
-source; asking for `companion` is what makes an algorithm decode one. It gives back something that broadcasts to
-[N, K, T]. `no_baseline`, `greedy`, `leave_one_out` and `state_value` do not read the token whose advantage they are
-taken for, so they do not bias the gradient (Williams 1992).
+A baseline declares what it reads by the names of its parameters: `returns` [N, K, T] (returns-to-go; past the end of an
+episode the return of its last token, see `returns.padded_reward_to_go`), `valid` [N, K] bool (the sample has a reward),
+`values` [N, K, T] of the critic, and `companion` [N, T], the returns-to-go of one greedy episode of each source. An
+algorithm decodes that greedy episode only where its baseline has the parameter `companion`. A baseline returns a tensor
+that broadcasts to [N, K, T]; the advantage is returns - baseline.
+
+`no_baseline`, `greedy`, `leave_one_out` and `state_value` do not depend on the token whose advantage they are
+subtracted in, so they do not bias the gradient (Williams 1992); `group_mean` and `batch_mean` do.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from torch import Tensor
 
 
 def no_baseline(returns: Tensor) -> Tensor:
-    """b = 0: REINFORCE (Williams 1992)."""
+    """Zero baseline, b = 0: REINFORCE (Williams 1992). [N, K, T] -> [] (a scalar 0 of the same type)."""
     return returns.new_zeros(())
 
 
 def greedy(companion: Tensor) -> Tensor:
-    """b_t = return-to-go of the greedy episode at the same t. -> [N, 1, T].
+    """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source. [N, T] -> [N, 1, T].
 
     Self-critical sequence training, Rennie et al. 2017 (arXiv:1612.00563), equation 9; with dense rewards, per token.
     """
@@ -27,38 +30,53 @@ def greedy(companion: Tensor) -> Tensor:
 
 
 def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
-    """b_{i,t} = mean over the other valid samples j of G_{j,t}. -> [N, K, T].
+    """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source.
 
-    RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with dense rewards, per token. A sample without a valid
-    companion has nothing to compare with: its baseline is its own return, so it weighs nothing.
+    returns [N, K, T], valid [N, K] -> [N, K, T]. RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with dense
+    rewards, per token.
     """
-    counted = returns * valid.unsqueeze(-1)
-    others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K]
-    mean = (counted.sum(1, keepdim=True) - counted) / others.clamp(min=1).unsqueeze(-1)
+    valid_returns = returns * valid.unsqueeze(-1)
+    others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K], the number of other valid samples
+    mean = (valid_returns.sum(1, keepdim=True) - valid_returns) / others.clamp(min=1).unsqueeze(-1)
+    # Without another valid sample the baseline is the sample's own return: its advantage is 0. A baseline of 0 would
+    # leave it the raw return as advantage, on another scale than all others.
     return torch.where(others.unsqueeze(-1) > 0, mean, returns)
 
 
 def group_mean(returns: Tensor, valid: Tensor) -> Tensor:
-    """b_t = mean over all valid samples of the source, itself among them. -> [N, 1, T].
+    """Group mean: b_t = mean of G_{j,t} over all valid samples j of the source, the one it is subtracted from included.
 
-    GRPO, Shao et al. 2024 (arXiv:2402.03300). Its own sample in it makes the expected gradient (K - 1) / K of the true.
+    returns [N, K, T], valid [N, K] -> [N, 1, T]. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample itself
+    is in the mean, the expected gradient is (K - 1) / K of the true one.
     """
-    counted = returns * valid.unsqueeze(-1)
-    return counted.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
+    valid_returns = returns * valid.unsqueeze(-1)
+    return valid_returns.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
 
 
 def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
-    """b_t = mean over all valid samples of the batch, itself among them: (B - 1) / B of the gradient. -> [1, 1, T]."""
-    counted = returns * valid.unsqueeze(-1)
-    return counted.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
+    """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included.
+
+    returns [N, K, T], valid [N, K] -> [1, 1, T]. Of B valid samples the expected gradient is (B - 1) / B of the true
+    one.
+    """
+    valid_returns = returns * valid.unsqueeze(-1)
+    return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
 
 
 def state_value(values: Tensor) -> Tensor:
-    """b_t = V(s_t), of the critic. [N, K, T]. It knows the tokens before t only, so it does not bias the gradient."""
+    """State-value baseline: b_t = V(s_t) of the critic. [N, K, T] -> [N, K, T], unchanged.
+
+    V(s_t) depends only on the tokens before t, so it does not bias the gradient (actor-critic, Sutton et al. 2000).
+    """
     return values
 
 
 def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:
-    """Where all valid samples of a source have one score, so that nothing is to be learned from them. [N, K] -> [N]."""
+    """True for each source whose valid samples all have the same score: then every advantage is 0.
+
+    scores [N, K], valid [N, K] -> [N] bool; also True where no sample is valid. DAPO (arXiv:2503.14476), section 3.2,
+    leaves such groups out.
+    """
+    # Invalid samples are -inf in the maximum and inf in the minimum, so that they decide neither.
     highest = scores.masked_fill(~valid, -torch.inf).amax(1)
     return highest <= scores.masked_fill(~valid, torch.inf).amin(1)

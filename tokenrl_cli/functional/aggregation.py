@@ -1,6 +1,8 @@
-"""What a token of a batch weighs in the loss. mask [B, T], False for episodes that do not count -> weights [B, T].
+"""Weights of tokens in the loss: loss = sum_{b,t} weight[b,t] * loss[b,t].
 
-The weights are those of a whole optimiser step, so it may be computed in any number of parts.
+Every function takes mask [B, T] bool, True for the real tokens of the episodes that count and all False for an episode
+that does not, and returns weights [B, T] float64, 0 where masked. The mask is that of a whole optimiser step: its loss
+may then be summed over any number of micro-batches without another normaliser.
 """
 
 from __future__ import annotations
@@ -9,25 +11,41 @@ from torch import Tensor
 
 
 def sequence_sum(mask: Tensor) -> Tensor:
-    """1 / B: the gradient of the expected reward."""
+    """Weights 1 / B, where B is the number of episodes that count: the loss is the mean over episodes of the sum over
+    their tokens. [B, T] -> [B, T].
+
+    With a score-function loss this is the gradient of the expected reward (Williams 1992).
+    """
     return _real(mask) / mask.any(-1).sum().clamp(min=1)
 
 
 def sequence_mean(mask: Tensor) -> Tensor:
-    """1 / (B |y|): GRPO, Shao et al. 2024 (arXiv:2402.03300), equation 3. A token of a long episode weighs less, which
-    changes the direction of the gradient."""
+    """Weights 1 / (B |y_b|), |y_b| the length of the episode: the mean over episodes of the mean over their tokens.
+    [B, T] -> [B, T].
+
+    GRPO, Shao et al. 2024 (arXiv:2402.03300), equation 3. A token of a long episode gets less weight than one of a
+    short episode, which changes the direction of the gradient.
+    """
     return _real(mask) / mask.sum(-1, keepdim=True).clamp(min=1) / mask.any(-1).sum().clamp(min=1)
 
 
 def token_mean(mask: Tensor) -> Tensor:
-    """1 / sum_b |y_b|: DAPO (arXiv:2503.14476), equation 8. The number of tokens is itself sampled: a small bias."""
+    """Weights 1 / sum_b |y_b|: the mean over all tokens of the batch. [B, T] -> [B, T].
+
+    DAPO (arXiv:2503.14476), equation 8. The number of tokens is itself sampled, so the expected gradient has a small
+    bias.
+    """
     return _real(mask) / mask.sum().clamp(min=1)
 
 
 def constant_length(mask: Tensor, max_length: int) -> Tensor:
-    """1 / (B L): Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783); `sequence_sum` but for the constant L."""
+    """Weights 1 / (B L), L = `max_length`: `sequence_sum` divided by a constant. [B, T] -> [B, T].
+
+    Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783).
+    """
     return sequence_sum(mask) / max_length
 
 
 def _real(mask: Tensor) -> Tensor:
+    """1 for real tokens, 0 elsewhere. [B, T] -> [B, T] float64"""
     return mask.double()

@@ -1,4 +1,4 @@
-"""Reductions over a vocabulary that never hold more of it than a piece."""
+"""Reductions over a vocabulary that never materialise a whole [B, T, V] tensor."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-LARGEST = 2**22  # numbers of a piece: 16 MiB in float32
+LARGEST = 2**22  # elements of a chunk's [rows, V] tensor: 16 MiB in float32
 
 
-def in_pieces(how: Callable[..., tuple[Tensor, ...]], width: int, *columns: Tensor) -> tuple[Tensor, ...]:
-    """how(*columns), which makes tensors [rows, width] on its way from columns [B, T, ...] and gives tensors [rows].
+def in_pieces(reduce: Callable[..., tuple[Tensor, ...]], width: int, *columns: Tensor) -> tuple[Tensor, ...]:
+    """`reduce(*columns)`, computed on chunks of rows: what it returns, each tensor [B * T] reshaped to [B, T].
 
-    `how` sees rows of B * T, as many at once as keep such a tensor below LARGEST numbers; each piece is computed again
-    for its gradient. So B * T * width numbers never exist, and what is kept is what the columns take. -> [B, T] each.
+    columns: tensors [B, T, ...], flattened to [B * T, ...] and split into as few chunks as keep chunk rows * `width`
+    near or below LARGEST elements. `reduce` takes a chunk of each column, may build a tensor [rows, width] (width = V),
+    and returns tensors [rows]. The values and gradients are those of one call on everything.
     """
     shape = columns[0].shape[:2]
     flat = [column.flatten(0, 1) for column in columns]
     pieces = math.ceil(len(flat[0]) * width / LARGEST)
     if pieces <= 1:
-        return tuple(each.view(shape) for each in how(*flat))
+        return tuple(each.view(shape) for each in reduce(*flat))
     cut = zip(*(each.tensor_split(pieces) for each in flat), strict=True)
-    parts = [checkpoint(how, *piece, use_reentrant=False) for piece in cut]
+    # Without gradient checkpointing autograd would keep the [rows, V] tensor of every chunk until the backward pass:
+    # together B * T * V elements again. Each chunk is recomputed in the backward pass instead.
+    parts = [checkpoint(reduce, *piece, use_reentrant=False) for piece in cut]
     return tuple(torch.cat(each).view(shape) for each in zip(*parts, strict=True))

@@ -1,4 +1,5 @@
-"""What a demonstration is worth, token by token, without a reward: GOLD, Pang & He 2021 (arXiv:2009.07839)."""
+"""Rewards of demonstrations, token by token, that need no reward function (GOLD, Pang & He 2021, arXiv:2009.07839), and
+the share of tokens that RAML replaces in a demonstration (Norouzi et al. 2016, arXiv:1609.00150)."""
 
 from __future__ import annotations
 
@@ -9,23 +10,31 @@ from torch import Tensor
 
 
 def equal(logprobs: Tensor) -> Tensor:
-    """r = 1: every demonstration is as good as any (GOLD-delta). logprobs [B, T] of its tokens -> [B, T]."""
+    """Constant reward r_t = 1: every demonstration is as good as any other. GOLD-delta (arXiv:2009.07839).
+
+    logprobs [B, T] of the demonstration's tokens under the warm-started policy -> [B, T].
+    """
     return torch.ones_like(logprobs)
 
 
 def log_probability(logprobs: Tensor) -> Tensor:
-    """r = log p: demonstrations that the warm start finds likely are better (GOLD-p)."""
+    """Reward r_t = log p(y_t | s_t) under the warm-started policy, which prefers likely demonstrations. GOLD-p
+    (arXiv:2009.07839). [B, T] -> [B, T], nats."""
     return logprobs
 
 
 def probability(logprobs: Tensor) -> Tensor:
-    """r = p (GOLD-s)."""
+    """Reward r_t = p(y_t | s_t) under the warm-started policy. GOLD-s (arXiv:2009.07839). [B, T] -> [B, T]."""
     return logprobs.exp()
 
 
 def ahead(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """Q_t = r_t + ... + r_{t + steps} over real tokens. [B, T] -> [B, T], 0 where masked."""
+    """Truncated return Q_t = r_t + ... + r_{t + steps}, summed over real tokens. [B, T], [B, T] -> [B, T].
+
+    0 where masked. GOLD (arXiv:2009.07839) estimates Q(s_t, y_t) of a demonstration this way.
+    """
     real = rewards.masked_fill(~mask, 0.0)
+    # The sum over a window is a difference of two cumulative sums; the window ends at the last column at the latest.
     total = real.cumsum(-1)
     width = total.shape[1]
     last = torch.arange(width, device=total.device).add(steps).clamp(max=width - 1).expand_as(total)
@@ -33,10 +42,13 @@ def ahead(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
 
 
 def replaced_share(alternatives: int, tau: float) -> float:
-    """Probability that a token is another one under q(y) proportional to exp(R(y) / tau) over texts of one length, with
-    R = -(1 + log n) times the number of replaced tokens, n the other tokens there are.
+    """Probability that a token of a demonstration is replaced by another one, in RAML with Hamming distance: a number
+    in (0, 1).
 
-    RAML's Hamming distance with the scale of its authors' sampler: n / n^(1 / tau) e^(-1 / tau) to 1.
+    The target distribution is q(y) proportional to exp(R(y) / tau) over texts of the demonstration's length, with
+    R(y) = -(1 + log n) * (number of replaced tokens), where n = `alternatives` is the number of other tokens and
+    1 + log n the scale of the authors' sampler. Tokens are independent under q, and the odds of a replacement are
+    n exp(-(1 + log n) / tau) to 1. Norouzi et al. 2016 (arXiv:1609.00150).
     """
     odds = alternatives * math.exp(-(math.log(alternatives) + 1) / tau)
     return odds / (1 + odds)

@@ -1,4 +1,4 @@
-"""How undecided a policy is."""
+"""Entropy of a policy's next-token distribution, and how peaked it is."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ from tokenrl_cli.functional.precision import precise
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """H = -sum_a p(a) log p(a) in nats, of the plain softmax. [..., V] -> [...]. Impossible tokens add nothing."""
+    """Entropy H = -sum_a p(a) log p(a) of the plain softmax, in nats. logits [..., V] -> [...].
+
+    Tokens with the logit -inf add 0 to the value and to the gradient.
+    """
     logprobs = precise(logits).log_softmax(-1)
+    # 0 * -inf is NaN, and would be for every impossible token: the second factor is made finite first.
     return -(logprobs.exp() * logprobs.masked_fill(logprobs.isneginf(), 0.0)).sum(-1)
 
 
 def concentration(logits: Tensor) -> dict[str, Tensor]:
-    """[..., V] -> [...] each: entropy, the probability of the likeliest token, and the mass of the ten likeliest.
+    """Statistics of how peaked a distribution is. logits [..., V] -> a dictionary of three tensors [...]: "entropy",
+    "mode_prob" (probability of the likeliest token) and "top10_mass" (probability of the ten likeliest together).
 
-    RL that only sharpens a policy moves these and the sampled reward together (Choshen et al. 2020, arXiv:1907.01752).
+    Where RL only sharpens the policy, these and the sampled reward rise together while the greedy output hardly changes
+    (Choshen et al. 2020, arXiv:1907.01752).
     """
+    # A vocabulary of fewer than ten tokens has all of its probability in the "ten likeliest".
     best = precise(logits).softmax(-1).topk(min(10, logits.shape[-1]), -1).values
     return {"entropy": entropy(logits), "mode_prob": best[..., 0], "top10_mass": best.sum(-1)}
 
 
 def ranks(logits: Tensor, targets: Tensor) -> Tensor:
-    """Place of the target among all tokens by probability, 1 the best: [B, T, V], [B, T] -> [B, T] float."""
+    """Rank of the target token by probability, 1 + the number of likelier tokens: 1 is the best.
+
+    logits [B, T, V], targets [B, T] -> [B, T] float32. Ties share the better rank.
+    """
     own = logits.gather(-1, targets.unsqueeze(-1))
     return 1.0 + (logits > own).sum(-1).to(torch.float32)

@@ -1,8 +1,11 @@
-"""Divergence between the policy and a reference, estimated on sampled tokens.
+"""KL divergence between the policy and a reference model, per token: estimates from sampled tokens, and the exact sum.
 
-q is the distribution that tokens are sampled from, with its temperature, cut and epsilon; ref is the plain softmax of
-the reference model. A cut is a fixed set of tokens while gradients are taken. What holds for a plain softmax holds for
-every q, where not said otherwise: log q is what is differentiated, and E_q[grad log q] = 0 whatever q is made of.
+q is the distribution that tokens are sampled from, with its temperature, top-k or top-p cut and epsilon; ref is the
+plain softmax of the reference model. The set of tokens that a cut leaves is a constant when gradients are taken. Where
+nothing else is noted, what holds for a plain softmax holds for such a q: the derivative is that of log q, and
+E_q[grad log q] = 0 for every q. Estimators k1, k2, k3: Schulman 2020, "Approximating KL Divergence"
+(http://joschu.net/blog/kl-approx.html). logprobs [B, T] are log q(a_t | s_t), reference_logprobs [B, T] are
+log ref(a_t | s_t), both of the sampled tokens a_t.
 """
 
 from __future__ import annotations
@@ -13,44 +16,51 @@ from tokenrl_cli.functional.precision import precise
 
 
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """log q(a_t) - log ref(a_t), an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. [B, T] -> [B, T].
+    """Log-ratio log q(a_t) - log ref(a_t): an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. Schulman 2020.
 
-    Belongs in the reward, summed to go: there its gradient is that of the KL of whole sequences. As a loss its
-    expected gradient is zero.
+    [B, T], [B, T] -> [B, T]. It belongs into the reward, summed to go: the gradient is then that of the KL divergence
+    of whole sequences. As a loss its expected gradient is zero.
     """
     return logprobs - reference_logprobs
 
 
 def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """(log q - log ref)^2 / 2 (Schulman 2020). As a loss its expected gradient is that of KL(q || ref) at s_t, for
-    states as they were visited; its mean is another number than the KL. [B, T] -> [B, T]."""
+    """Half the squared log-ratio, (log q - log ref)^2 / 2: as a loss its expected gradient is that of KL(q || ref) at
+    s_t, with the visited states held fixed. Schulman 2020.
+
+    [B, T], [B, T] -> [B, T]. Its mean is not the KL divergence.
+    """
     return (logprobs - reference_logprobs).square() / 2
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """ref / q - 1 - log(ref / q) (Schulman 2020), never below 0. As a loss, as GRPO has it, its expected gradient is
-    that of the other direction, KL(ref || q). [B, T] -> [B, T].
+    """ref / q - 1 - log(ref / q), never below 0: an unbiased estimate of KL(q || ref) with little variance. Schulman
+    2020; as a loss in GRPO (arXiv:2402.03300), equation 4, its expected gradient is that of KL(ref || q) instead.
 
-    Both need E_q[ref / q] = 1, so a q that can say every token that ref can. Where a cut leaves q the tokens S, its
-    mean is KL(q || ref) - (1 - ref(S)), and KL(ref || q) is infinite.
+    [B, T], [B, T] -> [B, T]. Both statements need E_q[ref / q] = 1, that is, a q that gives every token of ref some
+    probability. Where a cut leaves q the token set S, the mean is KL(q || ref) - (1 - ref(S)), and KL(ref || q) is
+    infinite.
     """
     difference = reference_logprobs - logprobs
     return difference.exp() - 1 - difference
 
 
 def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """The value of k3, which varies little, with the gradient of k2, which is right, under a cut too.
-    [B, T] -> [B, T]."""
+    """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref) under a
+    cut, too. [B, T], [B, T] -> [B, T]."""
+    # The last two terms cancel in the value and leave the gradient of the first of them.
     quadratic = k2(logprobs, reference_logprobs)
     return k3(logprobs, reference_logprobs).detach() + quadratic - quadratic.detach()
 
 
 def full(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """sum_a q(a) (log q(a) - log ref(a)), no estimate, where q and ref are the softmaxes of what is given.
+    """Exact KL divergence of the next token, sum_a q(a) (log q(a) - log ref(a)), with q and ref the softmax of each
+    argument. [B, T, V], [B, T, V] -> [B, T], nats.
 
-    Log-probabilities may be given for logits: they are their own softmax. Tokens with q(a) = 0 (logit -inf) add
-    nothing; infinite where q says a token that ref cannot. [B, T, V], [B, T, V] -> [B, T].
+    Log-probabilities may be passed as logits: they are unchanged by log_softmax. Tokens with q(a) = 0 (logit -inf) add
+    nothing; the sum is infinite where q gives probability to a token that ref excludes.
     """
     logprobs, reference = (precise(each).log_softmax(-1) for each in (logits, reference_logits))
+    # Where log q is -inf the difference is -inf or NaN, and 0 times either is NaN: such tokens are set to 0 first.
     difference = (logprobs - reference).masked_fill(logprobs.isneginf(), 0.0)
     return (logprobs.exp() * difference).sum(-1)

@@ -1,4 +1,7 @@
-"""Sums and means over real tokens; what is masked out is never read, not even multiplied by zero."""
+"""Sums and means over real tokens.
+
+Masked values are replaced by 0, not multiplied by 0: they may be NaN or infinite, and 0 * NaN is NaN.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,26 @@ from torch import Tensor
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum over mask [B, T] of values [B, T] -> []. A masked value may be NaN or infinite."""
+    """Sum of the values where mask is True. [B, T], [B, T] -> [] (a scalar). A masked value may be NaN or infinite."""
     return values.masked_fill(~mask, 0.0).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the True places of mask -> []; 0 where there is none."""
+    """Mean of the values where mask is True. [B, T], [B, T] -> [] (a scalar); 0 where mask is False everywhere."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
 
 
 def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of each row over its real tokens: [B, T] -> [B]."""
+    """Sum of each row's values where mask is True. [B, T], [B, T] -> [B]."""
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 
 def first_of_their_kind(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-    """False for a sequence that is the same as an earlier `valid` one of its source: [N, K, T], [N, K] -> [N, K]."""
-    real = actions.masked_fill(~mask, -1)
-    same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K], with whom
+    """False for a sample that repeats an earlier valid sample of the same source, True for all others.
+
+    actions [N, K, T], mask [N, K, T], valid [N, K] bool -> [N, K] bool. Only real tokens are compared.
+    """
+    real = actions.masked_fill(~mask, -1)  # no token has the id -1: sequences of different lengths differ
+    same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K]: [n, i, j], i equals j
+    # Below the diagonal j < i: only earlier samples count, so that the first of several equal ones stays.
     return ~(same & torch.ones_like(same[0]).tril(-1)).any(-1)

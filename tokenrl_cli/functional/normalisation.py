@@ -1,6 +1,9 @@
-"""Scales of advantages [N, K, T]. A part names what it needs: `advantages`, `scores` [N, K] (whole-episode returns),
-`valid` [N, K], `mask` [N, K, T] (real tokens of valid episodes), `likelihoods` [N, K] (log-probability of each whole
-episode when it was sampled). Padding never counts.
+"""Normalisations of advantages [N, K, T] of N sources with K samples each.
+
+A normalisation declares what it reads by the names of its parameters: `advantages` [N, K, T], `scores` [N, K] (returns
+of whole episodes), `valid` [N, K] bool (the sample has a reward), `mask` [N, K, T] bool (real tokens of valid
+episodes), `likelihoods` [N, K] (log-probability of each whole episode when it was sampled). It returns [N, K, T].
+Padding never counts. Where a standard deviation is below EPSILON there is nothing to compare: the result is 0.
 """
 
 from __future__ import annotations
@@ -10,48 +13,64 @@ from torch import Tensor
 
 from tokenrl_cli.config.ranges import Positive
 
-EPSILON = 1e-6  # a standard deviation below it is none
+EPSILON = 1e-6  # below it a standard deviation is rounding: dividing by it would turn noise into large advantages
 
 
 def unscaled(advantages: Tensor) -> Tensor:
-    """As they are."""
+    """Advantages without any normalisation. [N, K, T] -> [N, K, T]."""
     return advantages
 
 
 def group_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
-    """Divided by the standard deviation of the scores of the source's valid samples (n - 1 degrees of freedom); 0 where
-    all are the same. GRPO (arXiv:2402.03300): easy and hard sources weigh the same, which changes the direction."""
+    """Group-normalised advantages: A / std of the scores of the valid samples of the same source (n - 1 degrees of
+    freedom); 0 where these are all equal. GRPO, Shao et al. 2024 (arXiv:2402.03300).
+
+    advantages [N, K, T], scores [N, K], valid [N, K] -> [N, K, T]. Sources with a small and with a large spread of
+    scores get the same weight, which changes the direction of the gradient (Liu et al. 2025, arXiv:2503.20783).
+    """
     return _divided(advantages, _deviation(scores, valid, (1,)).unsqueeze(-1))
 
 
 def batch_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
-    """Divided by the standard deviation of all valid scores of the batch: a step size, no change of direction."""
+    """Batch-normalised advantages: A / std of the scores of all valid samples of the batch (n - 1 degrees of freedom).
+
+    advantages [N, K, T], scores [N, K], valid [N, K] -> [N, K, T]. One factor for the whole batch: it changes the
+    length of the gradient, not its direction.
+    """
     return _divided(advantages, _deviation(scores, valid, (0, 1)).unsqueeze(-1))
 
 
 def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the real tokens of the batch (Schulman et al. 2017; REINFORCE++, arXiv:2501.03262)."""
+    """Whitened advantages, (A - mean) / std with mean and std over the real tokens of the batch; 0 where masked.
+
+    advantages [N, K, T], mask [N, K, T] -> [N, K, T]. PPO's reference code (Schulman et al. 2017, arXiv:1707.06347) and
+    REINFORCE++ (arXiv:2501.03262).
+    """
     mean = advantages.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
-    centred = (advantages - mean).masked_fill(~mask, 0.0)
+    centred = (advantages - mean).masked_fill(~mask, 0.0)  # masked again: padding is now -mean, and would be squared
     return _divided(centred, (centred.square().sum() / mask.sum().clamp(min=1)).sqrt())
 
 
 def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoods: Tensor, alpha: Positive) -> Tensor:
-    """A_k = K alpha Q_k (R_k - sum_j Q_j R_j), Q = softmax_k(alpha log p(y_k)) over the samples of the source.
+    """Advantages of minimum risk training: A_k = K alpha Q_k (R_k - sum_j Q_j R_j), where R = `scores` and
+    Q = softmax_k(alpha log p(y_k)) over the valid samples k of the source, p the policy that they were sampled from.
 
-    The gradient of minus the expected risk sum_k Q_k R_k of minimum risk training, Shen et al. 2016 (arXiv:1512.02433),
-    equations 4 and 10, at the policy that was sampled from. It is its own baseline, and takes the whole score whatever
-    `advantages` says of the tokens. Not a gradient of the expected reward: alpha of order 1 is biased, alpha towards 0
-    becomes alpha times the group mean.
+    advantages [N, K, T] (read for their shape alone), scores, valid and likelihoods log p(y_k) [N, K] -> [N, K, T], the
+    same at every token. With them the policy gradient is that of sum_k Q_k R_k, which is minus the expected risk: Shen
+    et al. 2016 (arXiv:1512.02433), equations 4 and 10. The sum over j is the baseline, so no other is needed. This is
+    not the gradient of the expected reward: with alpha of order 1 it is biased; as alpha goes to 0, A_k becomes alpha
+    times the advantage over the group mean.
     """
-    share = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)
-    known = scores.masked_fill(~valid, 0.0)
-    gain = alpha * share * (known - (share * known).sum(1, keepdim=True))
-    mean = valid.sum() / valid.any(1).sum().clamp(min=1)  # samples a source: every source weighs the same
-    return (mean * gain).unsqueeze(-1).expand_as(advantages)
+    weights = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)  # Q, [N, K]
+    valid_scores = scores.masked_fill(~valid, 0.0)
+    gain = alpha * weights * (valid_scores - (weights * valid_scores).sum(1, keepdim=True))
+    # K: the mean number of valid samples, one number for the batch, so that every source has the same weight.
+    samples = valid.sum() / valid.any(1).sum().clamp(min=1)
+    return (samples * gain).unsqueeze(-1).expand_as(advantages)
 
 
 def _deviation(scores: Tensor, valid: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Standard deviation of the valid scores [N, K] over the dimensions `over`, kept with size 1; 0 for one sample."""
     count = valid.sum(over, keepdim=True)
     mean = scores.masked_fill(~valid, 0.0).sum(over, keepdim=True) / count.clamp(min=1)
     squares = (scores - mean).masked_fill(~valid, 0.0).square().sum(over, keepdim=True)
@@ -59,5 +78,5 @@ def _deviation(scores: Tensor, valid: Tensor, over: tuple[int, ...]) -> Tensor:
 
 
 def _divided(advantages: Tensor, deviation: Tensor) -> Tensor:
-    known = deviation > EPSILON
-    return (advantages / deviation.masked_fill(~known, 1.0)).masked_fill(~known, 0.0)
+    varies = deviation > EPSILON
+    return (advantages / deviation.masked_fill(~varies, 1.0)).masked_fill(~varies, 0.0)

@@ -1,4 +1,4 @@
-"""Which precision maths is done in."""
+"""The floating-point precision of sums over a vocabulary."""
 
 from __future__ import annotations
 
@@ -7,5 +7,8 @@ from torch import Tensor
 
 
 def precise(values: Tensor) -> Tensor:
-    """At least float32: half precision cannot sum a vocabulary of probabilities."""
+    """The values [...] as they are in float32 and float64, converted to float32 from any other type. [...] -> [...].
+
+    Half precision has too few digits to sum the probabilities of a vocabulary: small terms would vanish.
+    """
     return values if values.dtype in (torch.float32, torch.float64) else values.float()

@@ -1,4 +1,4 @@
-"""From rewards to returns."""
+"""Returns of episodes from the rewards of their tokens, and a penalty on their length."""
 
 from __future__ import annotations
 
@@ -9,48 +9,57 @@ from tokenrl_cli.config.ranges import Probability
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
-    """G_t = sum_{u >= t} r_u over real tokens, gamma = 1. [B, T] -> [B, T], 0 where masked.
+    """Return-to-go G_t = sum_{u >= t} r_u over real tokens, gamma = 1. [B, T], [B, T] -> [B, T], 0 where masked.
 
-    A terminal reward is thereby broadcast to every token before it.
+    A reward of the last token alone is so the return of every token before it.
     """
     real = rewards.masked_fill(~mask, 0.0)
+    # A cumulative sum from the right; torch has only the one from the left.
     return real.flip(-1).cumsum(-1).flip(-1).masked_fill(~mask, 0.0)
 
 
-def held_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
-    """`reward_to_go` as a baseline for other episodes: past its end an episode keeps the return of its last token.
+def padded_reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+    """Return-to-go, where past the end of an episode the return of its last token is repeated. [B, T], [B, T] ->
+    [B, T].
 
-    So a terminal reward is compared with terminal rewards at every t, whatever the lengths, as published; of a dense
-    reward nothing is left to come but what the last token was paid. [B, T] -> [B, T].
+    For baselines that compare episodes of different lengths at the same t. With 0 past the end, a token of a long
+    episode would be compared with the 0 of shorter ones, and a terminal reward with a mean that depends on how many
+    episodes are still running. With the last return, the terminal rewards of whole episodes are compared at every t, as
+    the papers of the baselines do; with dense rewards it is the reward of the last token.
     """
     returns = reward_to_go(rewards, mask)
-    last = returns.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0))
+    last = returns.gather(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0))  # [B, 1], of each last real token
     return torch.where(mask, returns, last)
 
 
 def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor, gae_lambda: Probability) -> Tensor:
-    """G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token there is nothing.
+    """Lambda-return G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token V = G = 0.
 
-    Less V(s_t) it is the generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda 1
-    is the return to go, lambda 0 the temporal difference. Where V(s_{t+1}) is not `fresh` (that of an earlier state)
-    the sum goes on instead. All [B, T] -> [B, T]; 0 where masked, whatever values say there.
+    rewards, values V(s_t), fresh bool, mask bool: [B, T] each -> [B, T], 0 where masked. G_t - V(s_t) is the
+    generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda = 1 gives the
+    return-to-go, lambda = 0 the one-step temporal difference target.
+
+    `fresh` is True where values[:, t] was estimated for the state s_t itself, and False where it is repeated from an
+    earlier state. Such a repeated V(s_{t+1}) already contains rewards that were received since, so there
+    G_t = r_t + G_{t+1} without lambda.
     """
     real, known = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
     returns = torch.zeros_like(real)
-    later, value = real.new_zeros(len(real)), real.new_zeros(len(real))
-    measured = torch.ones_like(mask[:, 0])
+    later, value = real.new_zeros(len(real)), real.new_zeros(len(real))  # G_{t+1} and V(s_{t+1}), [B]
+    estimated = torch.ones_like(mask[:, 0])  # V(s_{t+1}) is fresh, or t is the last token
     for t in range(real.shape[1] - 1, -1, -1):
-        ahead = torch.where(measured, (1 - gae_lambda) * value + gae_lambda * later, later)
+        ahead = torch.where(estimated, (1 - gae_lambda) * value + gae_lambda * later, later)
         later = (real[:, t] + ahead).masked_fill(~mask[:, t], 0.0)
-        value, measured = known[:, t], fresh[:, t] | ~mask[:, t]
+        value, estimated = known[:, t], fresh[:, t] | ~mask[:, t]
         returns[:, t] = later
     return returns
 
 
 def overlong_penalty(mask: Tensor, max_length: int, share: float) -> Tensor:
-    """0 up to (1 - share) of the limit, then falling in a straight line to -1 at it. mask [B, T] -> [B].
+    """Soft length penalty: 0 for lengths up to (1 - share) * max_length, then linear down to -1 at max_length.
 
-    DAPO (arXiv:2503.14476), equation 13, with its buffer as a share of the limit (there 4,096 of 20,480 tokens).
+    mask [B, T] -> [B] float64. DAPO (arXiv:2503.14476), equation 13, whose buffer of 4,096 tokens before a limit of
+    20,480 is a share of 0.2.
     """
     buffer = share * max_length
     return ((max_length - buffer - mask.sum(-1).double()) / buffer).clamp(-1.0, 0.0)

@@ -1,4 +1,10 @@
-"""How something changes over the steps of a stage, where it is not the learning rate. step counts from 0."""
+"""Schedules over the steps of a stage, other than those of the learning rate. `step` counts from 0.
+
+`all_tokens` and `annealed` give the number of last tokens that the policy generates itself (the tokens before are those
+of a demonstration); `frozen`, `moving_average` and `periodic` the step size of a reference model towards the policy, or
+of a target network towards the learned one; `never`, `linear` and `inverse_sigmoid` the share of history tokens that
+are the policy's own, in scheduled sampling.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +14,48 @@ from tokenrl_cli.config.ranges import Count, CountOrNone, Positive, Probability
 
 
 def all_tokens(step: int) -> float:
-    """Every token is the policy's."""
+    """Infinity: the policy generates every token, and no demonstration is used."""
     return float("inf")
 
 
 def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
-    """The policy says the last `start` tokens of a text, and `increment` more after each `every` steps.
+    """Number of last tokens that the policy generates: start + increment * floor(step / every).
 
-    MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
+    The tokens before them are those of the demonstration. MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
     """
     return start + increment * (step // every)
 
 
 def frozen(step: int) -> float:
-    """The reference stays what it was."""
+    """0: the reference model stays as it was copied."""
     return 0.0
 
 
 def moving_average(step: int, rate: Probability) -> float:
-    """The reference goes `rate` of the way to the policy at every step."""
+    """`rate` at every step: reference <- (1 - rate) * reference + rate * policy, an exponential moving average; for a
+    target network Polyak averaging (Lillicrap et al. 2016, arXiv:1509.02971)."""
     return rate
 
 
 def periodic(step: int, every: Count) -> float:
-    """The reference becomes the policy after every `every` steps."""
+    """1 after each `every` steps, when the policy is copied into the reference model, or the learned network into the
+    target network (Mnih et al. 2015); 0 otherwise."""
     return float((step + 1) % every == 0)
 
 
 def never(step: int) -> float:
-    """No token of the history is the policy's."""
+    """0: every history token is the demonstration's (teacher forcing)."""
     return 0.0
 
 
 def linear(step: int, final: Probability, over: Count) -> float:
-    """A share that grows from 0 in a straight line to `final` at step `over`."""
+    """Share of the policy's own tokens: linear from 0 at step 0 to `final` at step `over`, constant afterwards."""
     return final * min(1.0, step / over)
 
 
 def inverse_sigmoid(step: int, k: Positive) -> float:
-    """1 - k / (k + exp(step / k)): slow, fast, slow; half of the tokens near step k log k.
-
-    Bengio et al. 2015 (arXiv:1506.03099), section 2.4.
+    """Share of the policy's own tokens, 1 - k / (k + exp(step / k)): an S-shaped curve that reaches 1/2 at step
+    k log k. Scheduled sampling, Bengio et al. 2015 (arXiv:1506.03099), section 2.4.
     """
+    # exp overflows above 709; by 700 the share is 1 anyway.
     return 1.0 - k / (k + math.exp(min(step / k, 700.0)))

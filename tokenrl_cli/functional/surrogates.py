@@ -1,7 +1,9 @@
-"""What a policy gradient maximises for each token: functions of the log-probability now and when it was sampled.
+"""Surrogate objectives of policy gradients, per token; the loss is minus their weighted sum.
 
-Each gives (objective [B, T], stopped [B, T] bool): `stopped` is True where clipping leaves no gradient. With one update
-a rollout the ratio is 1 and all of them have the gradient A grad log pi.
+logprobs [B, T] are log pi(a_t | s_t) of the policy now, sampled_logprobs [B, T] those when the token was sampled,
+advantages A [B, T]. Every function returns (objective [B, T], clipped [B, T] bool), where `clipped` is True at tokens
+that clipping leaves without a gradient. At the policy that was sampled from, the ratio rho = pi / pi_sampled is 1, and
+all of them have the gradient A_t grad log pi(a_t | s_t).
 """
 
 from __future__ import annotations
@@ -13,16 +15,20 @@ from tokenrl_cli.config.ranges import Weight
 
 
 def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """A log pi (Williams 1992): no ratio, so an old sample is taken for a new one."""
+    """Score-function objective A log pi: REINFORCE, Williams 1992. [B, T], [B, T] -> ([B, T], [B, T] all False).
+
+    There is no ratio: a sample of an earlier policy counts like one of the current policy, which is biased.
+    """
     return advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
 
 
 def clipped_ratio(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
-    """min(rho A, clip(rho, 1 - low, 1 + high) A), rho = pi / pi_sampled of the token.
+    """Clipped objective min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_sampled of the token.
 
-    PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 7; two bounds: DAPO (arXiv:2503.14476), equation 10.
+    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool). PPO, Schulman
+    et al. 2017 (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476), equation 10.
     """
     return _clipped((logprobs - sampled_logprobs).exp(), advantages, clip_low, clip_high)
 
@@ -30,12 +36,16 @@ def clipped_ratio(
 def sequence_ratio(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
-    """As `clipped_ratio`, with rho = exp(mean_t log(pi / pi_sampled)) of the whole episode at each of its tokens.
+    """Clipped objective as `clipped_ratio`, but with the length-normalised ratio of the whole episode,
+    rho = exp(mean_t log(pi / pi_sampled)), at each of its tokens.
 
-    GSPO-token, Zheng et al. 2025 (arXiv:2507.18071), equation 14: the sequence's value, the token's gradient.
+    logprobs, sampled_logprobs, advantages, mask [B, T] -> (objective [B, T], clipped [B, T] bool). GSPO-token, Zheng
+    et al. 2025 (arXiv:2507.18071), equation 14.
     """
+    # A mean, not a sum: the ratio of a long sequence would leave any clipping range after a tiny change of the policy.
     difference = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0)
     mean = difference.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+    # The value is the ratio of the sequence, the gradient that of the token's own log-probability (times the ratio).
     ratio = (mean.detach() + logprobs - logprobs.detach()).exp()
     return _clipped(ratio, advantages, clip_low, clip_high)
 
@@ -43,32 +53,37 @@ def sequence_ratio(
 def per_decision(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, limit: Weight
 ) -> tuple[Tensor, Tensor]:
-    """log pi(a_u) sum_{t >= u} rho_1 ... rho_t (A_t - A_{t+1}): what each token was paid, weighted by how much likelier
-    the episode up to it is now, at most `limit` (0: none).
+    """Per-decision importance sampling: log pi(a_u) sum_{t >= u} w_t (A_t - A_{t+1}), with w_t = rho_1 ... rho_t, at
+    most `limit` (0: no limit). With A the return-to-go, A_t - A_{t+1} is the reward of token t.
 
-    Per-decision importance sampling, Precup, Sutton & Singh 2000: without a limit, with returns to go and without a
-    baseline or scale the expected gradient is exact for episodes of any policy that could have said them. Weights of
-    the token alone, as in `clipped_ratio`, are not, and these vary the more the longer an episode is.
+    logprobs, sampled_logprobs, advantages, mask [B, T] -> (objective [B, T], clipped [B, T] all False). Precup, Sutton
+    & Singh 2000. Without a limit, a baseline or a normalisation the expected gradient is exact for episodes sampled
+    from any policy that gives each of their tokens some probability. The ratio of one token alone, as in
+    `clipped_ratio`, is biased there; the price is that the variance of w_t grows with the length of the episode.
     """
     ratios = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0).cumsum(-1).exp().detach()
     bounded = ratios.clamp(max=limit) if limit > 0 else ratios
+    # Beyond the last token the advantage is 0, so that its whole return is the reward of the last token.
     following = torch.cat([advantages[:, 1:], torch.zeros_like(advantages[:, :1])], 1)
-    paid = (bounded * (advantages - following)).masked_fill(~mask, 0.0)
-    return paid.flip(-1).cumsum(-1).flip(-1) * logprobs, torch.zeros_like(mask)
+    weighted = (bounded * (advantages - following)).masked_fill(~mask, 0.0)  # w_t (A_t - A_{t+1})
+    return weighted.flip(-1).cumsum(-1).flip(-1) * logprobs, torch.zeros_like(mask)
 
 
 def detached_clip(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
-    """sg(clip(rho, 1 - low, 1 + high)) A log pi: a weight is bounded, no token loses its gradient.
+    """Objective sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi, sg = without gradient: the importance weight is
+    bounded, and no token loses its gradient.
 
-    CISPO, MiniMax 2025 (arXiv:2506.13585), equation 4. As published there is no lower bound (low 1); others bound both.
+    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] all False). CISPO, MiniMax 2025
+    (arXiv:2506.13585), equation 4, which has no lower bound: clip_low = 1.
     """
     weight = (logprobs - sampled_logprobs).exp().clamp(1 - clip_low, 1 + clip_high).detach()
     return weight * advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)
 
 
 def _clipped(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
+    """min(ratio A, clip(ratio) A) [B, T], and where the second, which is constant, is the smaller [B, T] bool."""
     bounded = ratio.clamp(1 - clip_low, 1 + clip_high)
-    stopped = ((advantages > 0) & (ratio > 1 + clip_high)) | ((advantages < 0) & (ratio < 1 - clip_low))
-    return torch.minimum(ratio * advantages, bounded * advantages), stopped
+    clipped = ((advantages > 0) & (ratio > 1 + clip_high)) | ((advantages < 0) & (ratio < 1 - clip_low))
+    return torch.minimum(ratio * advantages, bounded * advantages), clipped

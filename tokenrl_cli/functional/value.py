@@ -1,4 +1,8 @@
-"""Targets and errors of learned values. gamma = 1."""
+"""Targets and losses of learned values, Q(s, a) and V(s). gamma = 1 everywhere.
+
+H is the number of Q-heads; [..., V] has any leading dimensions, usually [B, T, V]. A function that backs up values
+declares what it reads by the names of its parameters: `target`, `online`, `policy`.
+"""
 
 from __future__ import annotations
 
@@ -9,53 +13,60 @@ from torch import Tensor
 
 
 def maximum(target: Tensor) -> Tensor:
-    """V(s) = max_a min_h Q_h(s, a) of the target network. [H, ..., V] -> [...].
+    """V(s) = max_a min_h Q_h(s, a), where `target` holds Q of the target network. [H, ..., V] -> [...].
 
-    One head: Q-learning's maximum (Mnih et al. 2015). Of two, the lower counts: the clipped double estimate of
-    Fujimoto et al. 2018 (arXiv:1802.09477, equation 10), for a maximum over noise is too high.
+    With one head it is the maximum of Q-learning (Mnih et al. 2015). With two, the lower one is used, for the maximum
+    of a noisy estimate is too high on average: clipped double Q-learning, Fujimoto et al. 2018 (arXiv:1802.09477,
+    equation 10).
     """
     return target.amin(0).amax(-1)
 
 
 def double(target: Tensor, online: Tensor) -> Tensor:
-    """V(s) = Q_target(s, argmax_a Q_online(s, a)): one network chooses the token, another one values it.
+    """Double Q-learning: V(s) = Q_target(s, argmax_a Q_online(s, a)). The online network selects the token, the target
+    network evaluates it. van Hasselt et al. 2016 (arXiv:1509.06461, equation 4).
 
-    van Hasselt et al. 2016 (arXiv:1509.06461, equation 4). Of several heads the lowest counts, in both.
-    [H, ..., V], [H, ..., V] -> [...].
+    target, online [H, ..., V] -> [...]. Both Q are the minimum over their heads.
     """
-    chosen = online.amin(0).argmax(-1, keepdim=True)
-    return target.amin(0).gather(-1, chosen).squeeze(-1)
+    best = online.amin(0).argmax(-1, keepdim=True)
+    return target.amin(0).gather(-1, best).squeeze(-1)
 
 
 def expected(target: Tensor, policy: Tensor) -> Tensor:
-    """V(s) = sum_a pi(a | s) Q_target(s, a): what a policy expects of its own next token, `policy` [..., V].
+    """Expected value V(s) = sum_a pi(a | s) Q_target(s, a) under the probabilities `policy`: Expected SARSA, van
+    Seijen et al. 2009.
 
-    Expected SARSA, van Seijen et al. 2009. Of several heads the lowest counts. [H, ..., V], [..., V] -> [...].
+    target [H, ..., V], policy [..., V] -> [...]. Q_target is the minimum over the heads.
     """
     return (policy * target.amin(0)).sum(-1)
 
 
 def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
-    """V(s) = tau log sum_a prior(a) exp(Q(s, a) / tau), where `prior` [..., V] holds logarithms; 0 counts every token
-    once, so that V has the entropy in it. [..., V] -> [...]. Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
+    """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature`: the value of the policy
+    that maximises E[Q] - tau KL(pi || prior). Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
+
+    q [..., V], prior [..., V] as log-probabilities -> [...]. A prior of 0 everywhere gives tau log sum_a exp(Q / tau),
+    the value with an entropy bonus.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
 
 def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
-    """y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; past the last real token V of where the episode stopped.
+    """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode ends.
 
-    values [B, T + 1] of every state and of the one after the last column; that after an episode's last token counts
-    only where it was not `ended` [B]. rewards, mask [B, T] -> [B, T] without gradient. An infinite horizon gives
-    Monte-Carlo returns.
+    rewards, mask [B, T]; values [B, T + 1], of each state and of the state after the last column; ended [B] bool ->
+    [B, T] without gradient, 0 where masked. V of the state after an episode's last token is 0 where the episode has
+    `ended` (with EOS), and is used where it was cut at the length limit. An infinite horizon gives Monte Carlo returns.
+    Sutton & Barto 2018, section 7.1; n = 1 is the target of Watkins 1989.
     """
     lengths = mask.sum(-1, keepdim=True)
-    open_end = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
-    values = values.masked_fill(~open_end, 0.0)
-    paid = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # before each state
+    not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
+    values = values.masked_fill(~not_over, 0.0)
+    # A sum of rewards between two states is a difference of cumulative sums: one gather, whatever the horizon.
+    cumulative = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # [B, T + 1]
     start = torch.arange(mask.shape[1], device=mask.device)
     stop = torch.minimum(start + min(horizon, mask.shape[1]), lengths)
-    target = paid.gather(1, stop) - paid[:, :-1] + values.gather(1, stop)
+    target = cumulative.gather(1, stop) - cumulative[:, :-1] + values.gather(1, stop)
     return target.masked_fill(~mask, 0.0).detach()
 
 
@@ -68,48 +79,58 @@ def conservative(q: Tensor, chosen: Tensor) -> Tensor:
 
 
 def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor:
-    """|e - 1[y < V]| (y - V)^2: at e = 1/2 half a squared error, towards 1 the best that was seen. [B, T] -> [B, T].
+    """Expectile loss |e - 1[y < V]| (y - V)^2 of values V and targets y, e = `expectile`. [B, T], [B, T] -> [B, T].
 
-    Kostrikov et al. 2022 (arXiv:2110.06169, equation 5), ILQL (arXiv:2206.11871, section 4.2).
+    e = 1/2 is half the squared error, whose minimum is the mean of the targets; as e goes to 1 the minimum becomes the
+    largest target in the data. No gradient flows into the targets. Kostrikov et al. 2022 (arXiv:2110.06169, equation
+    5), ILQL (arXiv:2206.11871, section 4.2).
     """
     above = targets.detach() - values
     return torch.where(above < 0, (1 - expectile) * above.square(), expectile * above.square())
 
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
-    """exp(beta A), at most `largest`, and where that held it. Any shape; finite for any finite A.
+    """Advantage weights min(exp(beta A), largest), and where the minimum is `largest`. [...] -> ([...], [...] bool).
 
-    Peng et al. 2019 (arXiv:1910.00177, section 3), with their clip.
+    Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
+    bounded before exp, so the weights are finite for every finite A.
     """
+    # exp(beta * A) of a large A is infinite in float32, and inf * 0 in the backward pass is NaN.
     exponent = beta * advantages
     highest = math.log(largest)
     return exponent.clamp(max=highest).exp(), exponent > highest
 
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminal: Tensor) -> Tensor:
-    """y_t = r_t + V(s_{t+1}), without V where the episode is over. All [B, T]; the result has no gradient."""
+    """One-step targets y_t = r_t + V(s_{t+1}), with V = 0 where `terminal` is True. [B, T] each -> [B, T] without
+    gradient (Sutton 1988)."""
     return (rewards + next_values.masked_fill(terminal, 0.0)).detach()
 
 
 def last_steps(mask: Tensor) -> Tensor:
-    """True at the last real token of each row of mask [B, T]."""
+    """True at the last real token of each row, for masks that begin each row. [B, T] -> [B, T] bool."""
     following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
     return mask & ~following
 
 
 def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
-    """(V - G)^2 / 2 [B, T], or that of V held within `clip` of what it was when the episode was sampled, where that is
-    the larger (PPO's reference code; 0: off)."""
+    """Value loss max((V - G)^2, (V_clipped - G)^2) / 2, where V_clipped is V limited to `before` +- `clip` and `before`
+    the value when the episode was sampled; (V - G)^2 / 2 where clip is 0.
+
+    values V, before, targets G [B, T] -> [B, T]. From PPO's reference code (Schulman et al. 2017, arXiv:1707.06347):
+    one rollout cannot move a value much further than `clip`. No gradient flows into `before` and the targets.
+    """
     before, targets = before.detach(), targets.detach()
     error = (values - targets).square()
     if clip > 0:
-        held = before + (values - before).clamp(-clip, clip)
-        error = torch.maximum(error, (held - targets).square())
+        clipped = before + (values - before).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - targets).square())
     return error / 2
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(G - V) / Var(G) over real tokens: 1 is perfect, 0 no better than their mean, below 0 worse."""
-    known = returns[mask].double()
-    spread = float(known.var(correction=0)) if len(known) else 0.0
-    return 1 - float((known - values[mask].double()).var(correction=0)) / spread if spread > 1e-12 else 0.0
+    """Explained variance 1 - Var(G - V) / Var(G) of the returns G by the values V, over real tokens: 1 is perfect, 0 as
+    good as a constant, below 0 worse. values, returns, mask [B, T] -> a number; 0 where the returns do not vary."""
+    real_returns = returns[mask].double()
+    variance = float(real_returns.var(correction=0)) if len(real_returns) else 0.0
+    return 1 - float((real_returns - values[mask].double()).var(correction=0)) / variance if variance > 1e-12 else 0.0

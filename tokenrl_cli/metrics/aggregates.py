@@ -1,6 +1,8 @@
-"""How sums of per-sentence statistics become a corpus score: plain values, so that they can be kept beside them.
+"""Functions from sums of per-sentence statistics to a corpus score.
 
-Each is called with the sums [k] of the statistics of some sentences and gives the score of those sentences.
+Each is called with the statistics of some sentences, summed [k], and returns the score of those sentences as one set: a
+number. They are dataclasses of plain values, so that they can be saved beside the statistics (`described`) and restored
+(`rebuilt`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mean:
-    """(sum of numerators) / (sum of denominators); NaN where nothing counts."""
+    """Mean score, (sum of numerators) / (sum of denominators): [2] -> a number; NaN where the second sum is 0."""
 
     def __call__(self, total: np.ndarray) -> float:
         return float(total[0] / total[1]) if total[1] > 0 else float("nan")
@@ -22,13 +24,13 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rate:
-    """(sum of errors) / (sum of the lengths of the references); where those are empty, the number of errors."""
+    """Error rate, (sum of errors) / (sum of reference lengths): [2] -> a number; with a length of 0, the errors."""
 
     def __call__(self, total: np.ndarray) -> float:
         return float(total[0] / max(total[1], 1))
 
 
-SACREBLEU = {  # its metrics -> those of their settings that matter once the statistics are there
+SACREBLEU = {  # sacrebleu's metrics -> those of their settings that are read when statistics become a score
     "BLEU": ("max_ngram_order", "smooth_method", "smooth_value", "effective_order"),
     "CHRF": ("char_order", "word_order", "beta"),
     "TER": (),
@@ -37,13 +39,15 @@ SACREBLEU = {  # its metrics -> those of their settings that matter once the sta
 
 @dataclass(frozen=True)
 class Sacrebleu:
-    """The corpus score of a metric of sacrebleu, 0-100, from the statistics that the library itself extracts."""
+    """Corpus score of a sacrebleu metric, 0-100, from sums [k] of the statistics that the library itself extracts."""
 
     metric: str  # a key of SACREBLEU
     settings: dict[str, Any]
 
     @cached_property
     def library(self) -> Any:
+        """The sacrebleu metric object with these settings, made once. Raises TypeError for a setting it does not have,
+        KeyError for an unknown metric."""
         import sacrebleu.metrics as metrics
 
         return {"BLEU": metrics.BLEU, "CHRF": metrics.CHRF, "TER": metrics.TER}[self.metric](**self.settings)
@@ -56,19 +60,20 @@ KINDS = {"mean": Mean, "rate": Rate, "sacrebleu": Sacrebleu}
 
 
 def sacrebleu_of(library: Any) -> Sacrebleu:
-    """The aggregate of a metric object of sacrebleu."""
+    """The `Sacrebleu` aggregate with the same metric and settings as a metric object of sacrebleu."""
     name = type(library).__name__
     return Sacrebleu(name, {setting: getattr(library, setting) for setting in SACREBLEU[name]})
 
 
 def described(aggregate: Any) -> dict[str, Any] | None:
-    """{"kind": a key of KINDS, and its settings}; None of any other function, which cannot be kept."""
+    """A dictionary for JSON that `rebuilt` can read: "kind", a key of KINDS, and the settings of the aggregate. None
+    for any other function, such as a user's own, which cannot be saved."""
     kinds = [name for name, kind in KINDS.items() if type(aggregate) is kind]
     return {"kind": kinds[0], **asdict(aggregate)} if kinds else None
 
 
 def rebuilt(description: dict[str, Any]) -> Any:
-    """The aggregate that `described` describes. Raises ValueError where there is no such kind or setting."""
+    """The aggregate of a dictionary made by `described`. Raises ValueError where there is no such kind or setting."""
     settings = {name: value for name, value in description.items() if name != "kind"}
     try:
         aggregate = KINDS[description["kind"]](**settings)

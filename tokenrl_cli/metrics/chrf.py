@@ -1,22 +1,24 @@
-"""chrF of every prefix, from n-gram matches."""
+"""chrF of every prefix of a text, from counts of matching n-grams."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def chrf(matched: np.ndarray, said: np.ndarray, wanted: np.ndarray, beta: int) -> np.ndarray:
-    """sacrebleu's `CHRF` without epsilon smoothing: matched [B, W, order, G], said [B, W, order], wanted
-    [B, order, G] (-1: no such reference) -> [B, W], 0-100.
+def chrf(matched: np.ndarray, in_text: np.ndarray, in_reference: np.ndarray, beta: int) -> np.ndarray:
+    """chrF, 100 (1 + beta^2) P R / (beta^2 P + R), equal to sacrebleu's `CHRF` without epsilon smoothing. Popovic 2015,
+    2017.
 
-    Popovic 2015, 2017. Precision and recall are averaged over the orders that both texts have n-grams of, then made
-    one F; of several references the best.
+    matched [B, W, order, G] clipped n-gram matches with each reference, in_text [B, W, order] and in_reference
+    [B, order, G] numbers of n-grams (-1: the row has no such reference) -> [B, W], 0-100. Precision P and recall R are
+    means over the orders of which both texts have n-grams; of several references the one with the best F is used.
     """
-    said, wanted = said[..., None], wanted[:, None]
-    counted = (said > 0) & (wanted > 0)
+    in_text, in_reference = in_text[..., None], in_reference[:, None]
+    counted = (in_text > 0) & (in_reference > 0)
     orders = np.maximum(counted.sum(2), 1)
-    precision = np.where(counted, matched / np.maximum(said, 1), 0.0).sum(2) / orders  # [B, W, G]
-    recall = np.where(counted, matched / np.maximum(wanted, 1), 0.0).sum(2) / orders
+    precision = np.where(counted, matched / np.maximum(in_text, 1), 0.0).sum(2) / orders  # [B, W, G]
+    recall = np.where(counted, matched / np.maximum(in_reference, 1), 0.0).sum(2) / orders
+    # F is 0 where precision and recall both are; the denominator is set to 1 there, not to divide by 0.
     weighted = beta**2 * precision + recall
     f = 100 * (1 + beta**2) * precision * recall / np.where(weighted > 0, weighted, 1.0)
-    return np.where(wanted[:, :, 0] < 0, -1.0, f).max(-1)
+    return np.where(in_reference[:, :, 0] < 0, -1.0, f).max(-1)

@@ -1,4 +1,8 @@
-"""Loops over integer ids, compiled by numba when first called and kept on disk for every later start."""
+"""Loops over integer ids, compiled to machine code by numba at their first call, with the code cached on disk.
+
+Two decorators: `compiled` for a loop that Python calls, `loop` for one that only other compiled loops call. Compiling
+takes seconds; a warning says so when it takes longer than PATIENCE.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from contextlib import suppress
 from typing import Any
 
 Loop = Callable[..., Any]
-PATIENCE = 1.0  # seconds of compiling after which it is said
+PATIENCE = 1.0  # seconds of compiling after which a warning is logged
 
 
 def loop(function: Loop) -> Any:
-    """Machine code, for other loops to call."""
+    """Decorator: `function` compiled by numba at its first call, for other compiled loops to call.
+
+    The machine code is cached in a directory beside the source file or, if that is read-only, in the user's cache.
+    Where neither can be written, it is compiled anew in every process.
+    """
     import numba
 
     _watch()
@@ -31,8 +39,8 @@ def _cache_class() -> Any:
     from numba.core.caching import FunctionCache
 
     class Cache(FunctionCache):
-        """numba's, but what it holds is only a copy of what can be made again: damaged, it is thrown away; where the
-        disk is full, it is not kept."""
+        """numba's cache, for which no error is fatal, since its content can always be compiled again: a damaged entry
+        is deleted, and on a full disk nothing is saved."""
 
         def _load_overload(self, *arguments: Any) -> Any:
             try:
@@ -53,7 +61,7 @@ def _cache_class() -> Any:
 
 
 def compiled(function: Loop) -> Loop:
-    """A loop for Python to call. A first call that has to compile says so, for it takes seconds."""
+    """Decorator: `function` compiled by numba at its first call, for Python to call; otherwise as `loop`."""
     fast = loop(function)
 
     @functools.wraps(function)
@@ -63,17 +71,19 @@ def compiled(function: Loop) -> Loop:
     return call
 
 
-_kept_on_disk = threading.Event()
+_kept_on_disk = threading.Event()  # cleared where no machine code can be saved
 _kept_on_disk.set()
 
 
-@functools.cache  # numba is told once
+@functools.cache  # a second listener would warn twice
 def _watch() -> None:
-    """Has numba report what it compiles. What it loads from its cache on disk it does not report."""
+    """Registers a listener that logs a warning when compiling takes longer than PATIENCE. Loading machine code from
+    the cache on disk is no such event."""
     from numba.core import event
 
     class Notice(event.Listener):
-        """A timer that runs while loops of ours are compiled, those that they call included."""
+        """Starts a timer when a loop of this package begins to compile, and cancels it at the end. Compilations nest:
+        a loop compiles those that it calls."""
 
         def __init__(self) -> None:
             self.timers: list[threading.Timer] = []
@@ -91,7 +101,8 @@ def _watch() -> None:
     event.register("numba:compile", Notice())
 
 
-@functools.cache  # once is enough, however many loops there are
+@functools.cache  # one warning a process, however many loops there are
 def _tell() -> None:
+    """Logs that the loops are compiled, and whether the next start will have to do it again."""
     often = "once per installation" if _kept_on_disk.is_set() else "at each start, for no directory can be written"
     logging.getLogger(__name__).warning("compiling the loops of the metrics: some seconds, %s", often)

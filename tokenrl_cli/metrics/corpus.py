@@ -1,4 +1,4 @@
-"""A corpus score as sacrebleu gives it, with what its paired bootstrap resamples."""
+"""Corpus scores of sacrebleu's metrics, with the per-sentence statistics that a bootstrap resamples."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
 from tokenrl_cli.metrics.aggregates import sacrebleu_of
 
 
-def library_score(metric: Any, texts: Texts, sentences: np.ndarray, unsaid: str) -> CorpusScore:
-    """`metric.corpus_score` of sacrebleu, 0-100, with the statistics [n, k] of each text.
+def library_score(metric: Any, texts: Texts, sentences: np.ndarray, appendix: str) -> CorpusScore:
+    """The number of `metric.corpus_score`, 0-100, of a sacrebleu metric object, as a CorpusScore with the statistics
+    [n, k] of each of the n texts.
 
-    Texts without a reference count nothing. `unsaid` is appended to the library's signature: settings it leaves out.
+    sentences [n]: the score of each text alone. `appendix` is appended to the library's signature, for settings that
+    the library leaves out of it. Texts without a reference have statistics 0 and do not count. Raises UserError where
+    no text has a reference.
     """
     rows = [i for i, references in enumerate(texts.references) if references]
     if not rows:
         raise UserError("metrics", "no text has a reference to be compared with")
+    # sacrebleu takes references by column: the k-th reference of every text, None where a text has fewer.
     width = max(len(texts.references[i]) for i in rows)
     columns = [[texts.references[i][k] if k < len(texts.references[i]) else None for i in rows] for k in range(width)]
     found = np.array(metric._extract_corpus_statistics([texts.hypotheses[i] for i in rows], columns), dtype=np.float64)
     statistics = np.zeros((len(texts.references), found.shape[1]))
     statistics[rows] = found
     aggregate = sacrebleu_of(metric)
-    signature = f"{metric.get_signature()}{unsaid}"
+    signature = f"{metric.get_signature()}{appendix}"
     return CorpusScore(aggregate(statistics.sum(0)), signature, sentences, statistics, aggregate)

@@ -1,4 +1,8 @@
-"""Edit distances and common subsequences of growing texts."""
+"""Edit distances and longest common subsequences of every prefix of a text with its references.
+
+B rows (texts), W prefixes of each, G references of the row with the most. What is computed for one prefix is reused for
+the next: a table row belongs to the first i tokens of a text, and stays valid while they do.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,21 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 
 def edit_distances(growth: Growth, references: References) -> np.ndarray:
-    """Levenshtein 1966, of each prefix to each reference: [B, W, G] int32, 0 where a row has no such reference."""
+    """Edit distance of each prefix to each reference: the fewest insertions, deletions and substitutions of tokens that
+    turn one into the other. Levenshtein 1966. -> [B, W, G] int32, 0 where a row has no such reference."""
     return _distances(growth, references, False)
 
 
 def fewest_edits(growth: Growth, references: References) -> np.ndarray:
-    """The distance to that prefix of the reference which is nearest: as few errors as a text that starts so can end
-    with (optimal completion, arXiv:1810.01398, section 3). [B, W, G] int32."""
+    """Edit distance of each prefix to the nearest prefix of each reference, min_j D(y_<=t, r_<=j): the fewest errors
+    that any text which begins with y_<=t can have. Optimal completion distillation, Sabour et al. 2018
+    (arXiv:1810.01398), section 3. -> [B, W, G] int32, 0 where a row has no such reference."""
     return _distances(growth, references, True)
 
 
 def common_subsequences(growth: Growth, references: References) -> np.ndarray:
-    """Length of the longest common subsequence of each prefix and each reference: [B, W, G] int32."""
+    """Length in tokens of the longest common subsequence of each prefix and each reference. -> [B, W, G] int32, 0 where
+    a row has no such reference."""
     sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
     table = np.zeros((int(growth.lengths.max(initial=0)) + 1, int(sizes.max(initial=0))), np.int32)
     found = np.zeros((*growth.kept.shape, references.most), np.int32)
@@ -34,11 +41,13 @@ def common_subsequences(growth: Growth, references: References) -> np.ndarray:
 def completion_values(
     texts: np.ndarray, lengths: np.ndarray, references: np.ndarray, reference_lengths: np.ndarray, size: int, eos: int
 ) -> np.ndarray:
-    """Q*(s_t, a) = -(errors of the best text that begins with y_<t a), the optimal token values of edit distance.
+    """Optimal token values of the edit distance: Q*(s_t, a) = -(fewest errors of any text that begins with y_<t a).
+    Sabour et al. 2018 (arXiv:1810.01398), section 3.
 
-    texts [B, T] and references [B, R] int64 ids without EOS, lengths [B] -> [B, T + 1, size] float64: place t is for
-    the token after t tokens, 0 past the end of a text. With m(y) the errors of the best completion of y, a token that
-    keeps on an optimal path leaves m(y), any other adds one, and EOS takes the text as it is: -D(y, reference).
+    texts [B, T] and references [B, R] int64 ids without EOS; lengths and reference_lengths [B]; `size` the vocabulary,
+    `eos` the id of EOS -> [B, T + 1, size] float64: column t is for the token after the first t, 0 past the end of a
+    text. With m(y) = min_j D(y, r_<=j) of the text so far, Q* is -m(y) for a token that follows one of the nearest
+    prefixes of the reference, -m(y) - 1 for any other, and -D(y, reference) for EOS.
     """
     values = np.zeros((len(texts), texts.shape[1] + 1, size))
     _complete(texts, lengths, references, reference_lengths, eos, values)
@@ -62,19 +71,20 @@ def _distances(growth: Growth, references: References, nearest: bool) -> np.ndar
 def _edit(  # type: ignore[no-untyped-def]
     tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, longest, widest, largest, nearest, found
 ):
-    # One column of the table of distances is a string of steps up or down by at most one, two bits a place, so 64
-    # places of the reference are worked on at once (Myers 1999; blocks as in Hyyro 2003). up[i] and down[i] are the
-    # column of the first i tokens of the text; a text that loses tokens goes on from an earlier column.
+    # The table of distances D[i, j] (first i tokens of the text, first j of the reference) changes by -1, 0 or 1 from j
+    # to j + 1. So row i is stored as two bit strings, up[i] (bit j: +1) and down[i] (bit j: -1), and a new token of the
+    # text updates 64 places of the reference by a few operations on words (Myers 1999; blocks of 64 as in Hyyro 2003).
+    # A cell-by-cell table would take up to 64 times the steps. A prefix that drops tokens goes on from an earlier row.
     one, full, top = np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(63)
     most = widest // 64 + 1
     up = np.zeros((longest + 1, most), np.uint64)
     down = np.zeros((longest + 1, most), np.uint64)
     distance = np.zeros(longest + 1, np.int32)
-    index = np.zeros(largest + 1, np.int32)  # of a token, its row in `where`; 0: not in the reference
-    where = np.zeros((widest + 1, most), np.uint64)  # bit j: the token stands at place j
+    index = np.zeros(largest + 1, np.int32)  # token id -> its row of `where`; 0: the reference does not have it
+    where = np.zeros((widest + 1, most), np.uint64)  # bit j: the token is the reference's token j
     for group in range(found.shape[2]):
         present = -1
-        for row in by_set:
+        for row in by_set:  # rows with the same reference follow one another: `where` is filled once for all of them
             reference = sets[rows[row]] + group
             if reference >= sets[rows[row] + 1]:
                 continue
@@ -82,6 +92,7 @@ def _edit(  # type: ignore[no-untyped-def]
             size = end - begin
             blocks = (size + 63) // 64
             if reference != present:
+                # Only the entries of the last reference are cleared: `index` is as long as the largest token id.
                 if present >= 0:
                     for place in range(ref_starts[present], ref_starts[present + 1]):
                         index[ref_tokens[place]] = 0
@@ -105,8 +116,9 @@ def _edit(  # type: ignore[no-untyped-def]
                 length = kept[row, prefix]
                 for step in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
                     word = index[tokens[step]]  # row 0 of `where` stays empty
-                    carry = 1  # the empty reference is one step further away
+                    carry = 1  # D[i + 1, 0] = D[i, 0] + 1: one more insertion against the empty reference
                     for block in range(blocks):
+                        # The names of Myers: rise, fall = Pv, Mv; vertical, across = Xv, Xh; more, less = Ph, Mh.
                         rise, fall = up[length, block], down[length, block]
                         equal = where[word, block]
                         vertical = equal | fall
@@ -129,7 +141,7 @@ def _edit(  # type: ignore[no-untyped-def]
                     distance[length + 1] = distance[length] + carry
                     length += 1
                 if nearest:
-                    here = length  # from the empty prefix of the reference on
+                    here = length  # D[length, 0]; the steps are added up along the row, and the least is kept
                     least = here
                     for place in range(size):
                         shift = np.uint64(place % 64)
@@ -146,8 +158,9 @@ def _edit(  # type: ignore[no-untyped-def]
 
 @compiled
 def _subsequences(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, table, found):  # type: ignore[no-untyped-def]
-    # table[i] is the row of the first i tokens of the text, the references side by side, each with its empty prefix.
-    # A row needs only the one before it, so a text that loses tokens goes on from an earlier row; row 0 stays 0.
+    # table[i, j]: longest common subsequence of the first i tokens of the text and the first j of a reference. The
+    # references stand side by side in a row, each with a column for its empty prefix. A row is computed from the one
+    # before it, so a prefix that drops tokens goes on from an earlier row; row 0 stays 0.
     for row in range(kept.shape[0]):
         begin, end = sets[rows[row]], sets[rows[row] + 1]
         for prefix in range(kept.shape[1]):
@@ -174,6 +187,7 @@ def _subsequences(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows
 
 @compiled
 def _complete(texts, lengths, references, reference_lengths, eos, values):  # type: ignore[no-untyped-def]
+    # errors[j] is the edit distance of the first `step` tokens of the text to the first j tokens of the reference.
     for row in range(texts.shape[0]):
         size = reference_lengths[row]
         errors = np.arange(size + 1)
@@ -187,6 +201,7 @@ def _complete(texts, lengths, references, reference_lengths, eos, values):  # ty
                     diagonal = errors[place]
                     errors[place] = best
             least = errors.min()
+            # Any token can be counted as a substitution or insertion: one error more than the best so far.
             values[row, step, :] = -least - 1.0
             for place in range(size):
                 if errors[place] == least:

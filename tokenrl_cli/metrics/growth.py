@@ -1,8 +1,20 @@
-"""How the tokens of a text change while the text grows: what every prefix of it is scored from.
+"""Tokens of every prefix of a text, stored as differences, so that all prefixes can be scored at little more than the
+cost of one.
 
-Each prefix is told as a change of the one before: so many of its tokens are kept, and these follow. Text that grows can
-change tokens it already had ("5." is two tokens, "5.3" is one, half a character is another one), and a change says so.
-Characters come first; words are made of them, and metric tokens of the words, each step a change of changes.
+A prefix is described by how many tokens it keeps of the prefix before it and which tokens follow those. Longer text can
+change tokens that were there already: "5." is two tokens of BLEU and "5.3" is one, and a prefix may end inside a
+character. Three stages each turn such differences into differences: code points (`characters`), words separated by
+white space (`_find_words`), and the metric's tokens of each word (`_spelt`).
+
+>>> import re
+>>> words = Words(lambda text: re.findall(r"[0-9]+[.][0-9]+|[a-z]+|[.]|[0-9]+", text), neighbours=False, whole=None)
+>>> growth, _ = words.read([["it", "it cost 5.", "it cost 5.3"]], [[]])
+>>> growth.lengths.tolist()  # it | it cost 5 . | it cost 5.3
+[[1, 4, 3]]
+>>> growth.kept.tolist(), growth.added.tolist()
+([[0, 1, 2]], [[1, 3, 1]])
+>>> growth.tokens.tolist()  # it; cost 5 .; 5.3
+[0, 1, 2, 3, 4]
 """
 
 from __future__ import annotations
@@ -16,49 +28,50 @@ import numpy as np
 
 from tokenrl_cli.metrics.compiled import compiled, loop
 
-BESIDE = "a"  # stands for the words before and after another
-REMEMBERED = 200_000  # words and references, before they are forgotten
+BESIDE = "a"  # a word to put before or after another, where a tokenizer only looks at whether there is one
+REMEMBERED = 200_000  # words and references in the caches, above which these are emptied
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a prefix ends with that ends inside a character
-SPACES = np.array([chr(code).isspace() for code in range(0x3001)])  # there are none above
+SPACES = np.array([chr(code).isspace() for code in range(0x3001)])  # by code point; above there is no white space
 
 
 @dataclass(frozen=True)
 class Growth:
-    """B texts in W prefixes each. Prefix w of a row has the first `kept` tokens of prefix w - 1, and then
-    tokens[first : first + added]."""
+    """W prefixes of each of B texts. Prefix w of a row has the first kept[row, w] tokens of prefix w - 1, followed by
+    tokens[first[row, w] : first[row, w] + added[row, w]]."""
 
-    tokens: np.ndarray  # [n] int32
-    first: np.ndarray  # [B, W] int64
-    kept: np.ndarray  # [B, W] int32
-    added: np.ndarray  # [B, W] int32
+    tokens: np.ndarray  # [n] int32, the added tokens of all prefixes
+    first: np.ndarray  # [B, W] int64, where those of a prefix begin in `tokens`
+    kept: np.ndarray  # [B, W] int32, number of tokens kept of the prefix before
+    added: np.ndarray  # [B, W] int32, number of tokens after those
 
     @property
     def lengths(self) -> np.ndarray:
-        """[B, W] tokens of each prefix."""
+        """Number of tokens of each prefix. [B, W]"""
         return self.kept + self.added
 
     @property
     def longest(self) -> int:
+        """Number of tokens of the longest prefix of all; 0 without rows."""
         return int(self.lengths.max(initial=0))
 
 
 @dataclass(frozen=True)
 class References:
-    """What the rows are compared with: each distinct list of references once."""
+    """Reference texts of B rows as token ids, each distinct list of references stored once."""
 
     tokens: np.ndarray  # [n] int32, of all references
     starts: np.ndarray  # [references + 1] int64, where each begins in `tokens`
     sets: np.ndarray  # [sets + 1] int64, where the references of each list begin in `starts`
-    rows: np.ndarray  # [B] int64, the list of each row
+    rows: np.ndarray  # [B] int64, the number of each row's list, an index of `sets`
 
     @property
     def most(self) -> int:
-        """G, the length of the longest list; 1 where all are empty."""
+        """G, the number of references in the longest list; 1 where all are empty."""
         return int(np.diff(self.sets).max(initial=1))
 
     @property
     def lengths(self) -> np.ndarray:
-        """[B, G] tokens of each reference of each row; -1 where it has no more."""
+        """Number of tokens of each reference of each row. [B, G], -1 where the row has fewer references."""
         count = np.diff(self.sets)[self.rows]
         place = np.arange(self.most)[None, :]
         index = np.minimum(self.sets[self.rows][:, None] + place, len(self.starts) - 1)
@@ -67,12 +80,16 @@ class References:
 
     @property
     def known(self) -> np.ndarray:
-        """[B, 1], the row has a reference."""
+        """True for rows with at least one reference. [B, 1] bool"""
         return (np.diff(self.sets)[self.rows] > 0)[:, None]
 
 
 def characters(prefixes: Sequence[Sequence[str]]) -> Growth:
-    """Code points. prefixes: of each row, its texts one after another; a shorter row stays as it ended."""
+    """Code points of every prefix, as a Growth with one token for each character.
+
+    prefixes: for each of B rows its prefixes, in order. Rows may have different numbers of prefixes: a shorter row is
+    filled up to W with unchanged copies of its last prefix.
+    """
     lengths = [list(map(len, strings)) for strings in prefixes]
     ends = _filled(lengths, lengths)
     begun = [all(map(strings[-1].startswith, strings)) for strings in prefixes]
@@ -87,7 +104,8 @@ def characters(prefixes: Sequence[Sequence[str]]) -> Growth:
 
 
 def _tails(strings: Sequence[str]) -> tuple[list[str], list[int]]:
-    """What is new in each, and how much of the one before stays, where one does not always begin with the other."""
+    """(new characters, number of characters kept of the string before) of each string of a row, for rows where a string
+    does not always begin with the one before: a prefix that ended inside a character ends with UNFINISHED."""
     tails: list[str] = []
     kept: list[int] = []
     previous = ""
@@ -100,7 +118,7 @@ def _tails(strings: Sequence[str]) -> tuple[list[str], list[int]]:
 
 
 def _filled(rows: Sequence[list[int]], lengths: Sequence[list[int]]) -> np.ndarray:
-    """[B, W] int32; a shorter row goes on with the length of its text."""
+    """Rows of numbers as an array [B, W] int32; a shorter row is filled with its last text's length."""
     width = max(map(len, rows), default=1)
     if any(len(row) < width for row in rows):
         rows = [row + ends[-1:] * (width - len(row)) for row, ends in zip(rows, lengths, strict=True)]
@@ -108,13 +126,13 @@ def _filled(rows: Sequence[list[int]], lengths: Sequence[list[int]]) -> np.ndarr
 
 
 class Characters:
-    """Code points of texts after `clean`; without white space where `squeezed`."""
+    """Reads texts as code points, after `clean` has changed each text, and without white space where `squeezed`."""
 
     def __init__(self, clean: Callable[[str], str] | None, squeezed: bool) -> None:
         self.clean, self.squeezed = clean, squeezed
 
     def read(self, prefixes: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[Growth, References]:
-        """As of `Words`."""
+        """The code points of all prefixes and of the references; arguments and result as of `Words.read`."""
         return self._grow(prefixes), _collected(references, self._reference)
 
     def _reference(self, texts: list[str]) -> list[np.ndarray]:
@@ -130,11 +148,13 @@ class Characters:
 
 
 class Words:
-    """Metric tokens of texts, as ids: `tokenize` is asked once for each distinct word.
+    """Reads texts as ids of a metric's tokens, calling `tokenize` once for each distinct word instead of once for each
+    prefix of each text.
 
-    `tokenize` must see a word alone as it sees it in a text. Where `neighbours` is True it may look at whether there
-    are words, or white space, beside it, which this class then provides. `whole` says in which texts it looks at more:
-    those are tokenized anew at every prefix. Ids have a meaning within one call of `read` alone.
+    That is right only where `tokenize` gives a word (a run without white space) the same tokens alone as in a text. Two
+    exceptions are provided for. With `neighbours` the tokens may depend on whether there is white space or a word on
+    either side: `tokenize` is then called with the word between such neighbours, once for each such context. `whole` is
+    a function that is True for texts where tokens depend on more: these are tokenized as a whole at every prefix.
     """
 
     def __init__(
@@ -146,11 +166,17 @@ class Words:
     def _forget(self) -> None:
         self._ids: dict[str, int] = {}
         self._references: dict[str, np.ndarray] = {}
-        self._lexicon = _lexicon()  # of words, each with its surroundings
-        self._tokens, self._starts = np.zeros(0, np.int32), np.zeros(1, np.int64)  # of each word
+        self._lexicon = _lexicon()  # the hash table of distinct words, each with its context
+        # The tokens of word i are self._tokens[self._starts[i] : self._starts[i + 1]].
+        self._tokens, self._starts = np.zeros(0, np.int32), np.zeros(1, np.int64)
 
     def read(self, prefixes: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[Growth, References]:
-        """prefixes: of each row, its texts one after another; a shorter row stays as it ended."""
+        """Token ids of all prefixes, a Growth of B rows, and of the references of each row.
+
+        prefixes: for each of B rows its prefixes, in order; a shorter row is filled up with its last one. references:
+        for each row its reference texts. Ids are the same in both results, but may differ in the next call, for the
+        caches are emptied when they hold more than REMEMBERED words and references.
+        """
         if len(self._starts) + len(self._references) > REMEMBERED:
             self._forget()
         return self._grow(prefixes), _collected(references, self._reference)
@@ -162,11 +188,13 @@ class Words:
         return [self._references[text] for text in texts]
 
     def _grow(self, prefixes: Sequence[Sequence[str]]) -> Growth:
-        apart = np.array([self.whole is not None and self.whole(strings[-1]) for strings in prefixes], dtype=bool)
-        if not apart.any():
+        whole = np.array([self.whole is not None and self.whole(strings[-1]) for strings in prefixes], dtype=bool)
+        if not whole.any():
             return self._of_words(characters(prefixes))
-        plain, odd = ([prefixes[row] for row in np.flatnonzero(apart == each).tolist()] for each in (False, True))
-        return _merged(self._of_words(characters(plain)), self._anew(odd), apart)
+        by_word, as_whole = (
+            [prefixes[row] for row in np.flatnonzero(whole == each).tolist()] for each in (False, True)
+        )
+        return _merged(self._of_words(characters(by_word)), self._anew(as_whole), whole)
 
     def _of_words(self, text: Growth) -> Growth:
         words, *changes = self._find(text)
@@ -183,7 +211,7 @@ class Words:
         return words, first, kept, added
 
     def _learn(self) -> None:
-        """The tokens of words that were met for the first time."""
+        """Calls `tokenize` for the words that were met for the first time, and stores their tokens."""
         _, letters, ends, around, known = self._lexicon
         learned: list[tuple[int, ...]] = []
         for word in range(len(self._starts) - 1, known):
@@ -199,19 +227,22 @@ class Words:
             self._tokens = np.concatenate([self._tokens, np.fromiter(chain.from_iterable(learned), np.int32)])
 
     def _anew(self, prefixes: Sequence[Sequence[str]]) -> Growth:
+        """The tokens of rows whose every prefix is tokenized as a whole."""
         width = max(map(len, prefixes))
-        said = [[self._numbers(self.tokenize(string)) for string in strings] for strings in prefixes]
-        every = [[*row, *row[-1:] * (width - len(row))] for row in said]
+        ids_of = [[self._numbers(self.tokenize(string)) for string in strings] for strings in prefixes]
+        every = [[*row, *row[-1:] * (width - len(row))] for row in ids_of]
         added = np.array([[len(ids) for ids in row] for row in every], dtype=np.int32)
         tokens = np.fromiter(chain.from_iterable(ids for row in every for ids in row), np.int32)
         return _tightened(tokens, np.zeros_like(added), added)
 
     def _numbers(self, pieces: Iterable[str]) -> tuple[int, ...]:
+        """The id of each token; a new one gets the next free id."""
         return tuple([self._ids.setdefault(piece, len(self._ids)) for piece in pieces])
 
 
 def _merged(one: Growth, other: Growth, place: np.ndarray) -> Growth:
-    """The rows of both, those of the other where `place` is True. A narrower one stays as it ended."""
+    """The rows of both, in the order of place [B]: False takes the next row of `one`, True of `other`. The one with
+    fewer prefixes is filled up with unchanged copies of the last."""
     width = max(one.kept.shape[1], other.kept.shape[1])
     first, kept, added = (np.zeros((len(place), width), kind) for kind in (np.int64, np.int32, np.int32))
     for part, chosen, offset in ((one, ~place, 0), (other, place, len(one.tokens))):
@@ -222,7 +253,7 @@ def _merged(one: Growth, other: Growth, place: np.ndarray) -> Growth:
 
 
 def _split(growth: Growth) -> list[np.ndarray]:
-    """The tokens of each text of one prefix."""
+    """The token ids [n] of each text, of a Growth with one prefix a row."""
     bounds = zip(growth.first[:, 0].tolist(), growth.added[:, 0].tolist(), strict=True)
     return [growth.tokens[begin : begin + size] for begin, size in bounds]
 
@@ -244,7 +275,7 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _tightened(tokens: np.ndarray, kept: np.ndarray, added: np.ndarray) -> Growth:
-    """With as much kept as can be: tokens that come back as they were are not new."""
+    """The same prefixes with as large a `kept` as possible: added tokens that equal those they replace are kept."""
     first = np.cumsum(added).reshape(added.shape) - added
     longest = int((kept + added).max(initial=0))
     _tighten(tokens, first, kept, added, np.zeros(longest, np.int32))
@@ -256,6 +287,7 @@ def _tightened(tokens: np.ndarray, kept: np.ndarray, added: np.ndarray) -> Growt
 
 @compiled
 def _tighten(tokens, first, kept, added, text):  # type: ignore[no-untyped-def]
+    # `text` holds the tokens of the present prefix. Works in place on first, kept and added.
     for row in range(kept.shape[0]):
         size = 0
         for place in range(kept.shape[1]):
@@ -277,6 +309,7 @@ def _tighten(tokens, first, kept, added, text):  # type: ignore[no-untyped-def]
 
 @compiled
 def _squeeze(codes, first, kept, added, spaces, longest):  # type: ignore[no-untyped-def]
+    # Leaves out white space: the first `here` characters of a prefix become count[here] letters.
     new_first, new_kept, new_added = np.empty_like(first), np.empty_like(kept), np.empty_like(added)
     tokens = np.empty_like(codes)
     count = np.zeros(longest + 1, np.int64)  # letters among the first i characters
@@ -299,6 +332,7 @@ def _squeeze(codes, first, kept, added, spaces, longest):  # type: ignore[no-unt
 
 @loop
 def _longer(array, size):  # type: ignore[no-untyped-def]
+    """A copy of an array [n], filled up with zeros to [size]."""
     longer = np.zeros(size, array.dtype)
     longer[: len(array)] = array
     return longer
@@ -306,6 +340,7 @@ def _longer(array, size):  # type: ignore[no-untyped-def]
 
 @loop
 def _hashed(context, letters, begin, end):  # type: ignore[no-untyped-def]
+    """64-bit hash of a word, letters[begin : end] code points, and its context."""
     mixed = np.uint64(context + 1)
     for place in range(begin, end):
         mixed = (mixed ^ np.uint64(letters[place])) * np.uint64(0x9E3779B97F4A7C15)
@@ -314,7 +349,13 @@ def _hashed(context, letters, begin, end):  # type: ignore[no-untyped-def]
 
 
 def _lexicon() -> Any:
-    """Without a word: the hash table, all letters, where each word ends in them, what is around it, how many."""
+    """An empty hash table of words, as (slots, letters, ends, around, known).
+
+    Word i has the code points letters[ends[i - 1] : ends[i]] and the context around[i]. `known` is the number of words.
+    slots[h] is the number of the word whose hash leads to slot h, -1 for an empty slot; where another word stands
+    there, the next slot is tried. The words "it" and "cost", for example, give letters = [i, t, c, o, s, t], ends =
+    [2, 6] and known = 2, and two slots hold 0 and 1.
+    """
     return (
         np.full(1 << 12, -1, np.int32),
         np.zeros(1 << 14, np.int32),
@@ -342,9 +383,10 @@ def _find_words(  # type: ignore[no-untyped-def]
     new_kept,
     new_added,
 ):
-    # A word is known by its letters and, where neighbours count, by what is around it: on the left nothing (0), white
-    # space (1) or words (2), on the right nothing (0) or words (1). Then the last word is another one once it is not
-    # the last.
+    # Replaces runs of code points without white space by word numbers of the hash table, to which new words are added.
+    # A word is identified by its letters and, with `neighbours`, by its context 2 * left + right: on the left nothing
+    # (0), white space (1) or a word (2), on the right nothing (0) or a word (1). Then the last word of a prefix becomes
+    # another one as soon as a word follows it, and cannot be kept.
     last = 1 if neighbours else 0
     words = np.empty(kept.size + 16, np.int32)
     used = 0
@@ -357,7 +399,7 @@ def _find_words(  # type: ignore[no-untyped-def]
             while count > 0 and begin[count - 1] >= here:
                 count -= 1
             same, edge = count, here
-            if count > 0 and end[count - 1] > here:  # cut short
+            if count > 0 and end[count - 1] > here:  # only the beginning of the last word is kept
                 end[count - 1] = here
                 same -= 1
             for token in range(first[row, place], first[row, place] + added[row, place]):
@@ -369,7 +411,7 @@ def _find_words(  # type: ignore[no-untyped-def]
                         count += 1
                     end[count - 1] = here + 1
                 here += 1
-            if same > 0 and end[same - 1] > edge:  # what follows went on with it
+            if same > 0 and end[same - 1] > edge:  # the added characters made the last kept word longer
                 same -= 1
             same = max(min(same, before - last, count - last), 0)
             before = count
@@ -409,7 +451,7 @@ def _find_words(  # type: ignore[no-untyped-def]
                     ends[found] = start + size
                     around[found] = context
                     known += 1
-                    if 2 * known > len(slots):
+                    if 2 * known > len(slots):  # more than half full: twice the slots, and every word stored again
                         slots = np.full(2 * len(slots), -1, np.int32)
                         for other in range(known):
                             start = ends[other - 1] if other > 0 else 0
@@ -428,6 +470,8 @@ def _find_words(  # type: ignore[no-untyped-def]
 
 @compiled
 def _spelt(words, first, kept, added, tokens_of, starts, longest):  # type: ignore[no-untyped-def]
+    # Replaces each word number by the word's tokens. A changed word may begin with the tokens of the old one: these
+    # count as kept, up to the first that differs.
     new_first, new_kept, new_added = np.empty_like(first), np.empty_like(kept), np.empty_like(added)
     total = 0
     for word in words:

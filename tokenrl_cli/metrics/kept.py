@@ -1,9 +1,10 @@
-"""Corpus scores on disk: what significance tests need, without the texts and without decoding again.
+"""Corpus scores saved on disk: what a significance test of two runs reads, so that nothing is decoded again.
 
-A compressed .npz without pickle. For the i-th metric it holds `<i>.statistics` [k, n] and `<i>.sentences` [n]; `about`
-is JSON (UTF-8 bytes) with name, value, signature, direction and aggregate of each. Integer statistics are stored in
-the smallest type that holds them, each row less the earlier row that leaves the least to store (`from`, -1: none):
-the counts of n-grams of neighbouring orders hardly differ. Others are float64, float32 where that is exact.
+The file is a compressed .npz without pickle. For the i-th metric it holds `<i>.statistics` [k, n], the k statistics of
+each of n sentences, and `<i>.sentences` [n], their scores; `about` is JSON (UTF-8 bytes) with the name, value,
+signature, direction and aggregate of each metric. Integer statistics are stored in the smallest integer type, and each
+row as its difference to that earlier row which compresses best (`from`, -1: to none), because the counts of n-grams of
+neighbouring orders are nearly equal. Other statistics are float32 where that is exact, else float64.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ LARGEST = 2**53  # integers up to it are exact in float64
 
 
 def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] | None = None) -> None:
-    """All scores of an evaluation, by metric, exactly, and `numbers` beside them; the file is whole or not there. The
-    same bytes for the same scores."""
+    """Writes all corpus scores of an evaluation, by metric, without loss, and `numbers` beside them, to `path`.
+
+    Missing folders are made. The file is complete or absent, never half-written, and the same scores give the same
+    bytes.
+    """
     about: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for number, (name, score) in enumerate(corpus.items()):
@@ -50,10 +54,11 @@ def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] |
 
 
 def load(path: Path) -> dict[str, CorpusScore]:
-    """The scores as they were saved: value and aggregate are those of the statistics.
+    """The corpus scores of a file written by `save`, by metric. Raises UserError where the file is missing, damaged or
+    of another format.
 
-    A metric of the user's own that computes its corpus score in a way that cannot be kept has no aggregate: calling it
-    raises UserError. Raises UserError where the file is missing, damaged or of another format.
+    The aggregate of a user's metric is a function of theirs that cannot be saved: in its place stands one that raises
+    UserError when it is called.
     """
     with _opened(path) as (file, about):
         return {
@@ -63,14 +68,14 @@ def load(path: Path) -> dict[str, CorpusScore]:
 
 
 def load_numbers(path: Path) -> dict[str, float]:
-    """The numbers that were saved beside the scores. Raises UserError as `load` does."""
+    """The `numbers` that `save` wrote beside the scores. Raises UserError where `load` does."""
     with _opened(path) as (_, about):
         return {str(name): float(value) for name, value in about["numbers"].items()}
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The arrays of a file and its `about`; whatever goes wrong with them becomes a UserError."""
+    """Opens a file for a with-statement: its arrays and its `about`. Errors inside of it become UserErrors."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             about = json.loads(file["about"].tobytes().decode())
@@ -98,12 +103,14 @@ def _score(path: Path, about: dict[str, Any], packed: np.ndarray, sentences: np.
 
 
 def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """rows [k, n] -> what to store, and for each row the earlier one that was taken off (-1: none)."""
+    """rows [k, n] -> the array to store [k, n], and of each row the number of the earlier row that was subtracted from
+    it (-1: none)."""
     rows = np.ascontiguousarray(rows, dtype=np.float64)
     if not (np.isfinite(rows).all() and (rows == np.round(rows)).all() and (np.abs(rows) < LARGEST // 2).all()):
         with np.errstate(over="ignore"):
             short = rows.astype(np.float32)
         return short if np.array_equal(short, rows, equal_nan=True) else rows, [-1] * len(rows)
+    # Tries the row itself and its difference to every earlier row, and takes what compresses best; k is small.
     whole = rows.astype(np.int64)
     origin, left = [], []
     for number, row in enumerate(whole):
@@ -115,7 +122,7 @@ def _packed(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
 
 
 def _unpacked(packed: np.ndarray, origin: list[int]) -> np.ndarray:
-    """What `_packed` was given, in float64."""
+    """The inverse of `_packed`: the rows [k, n] in float64."""
     if packed.dtype.kind == "f":
         return packed.astype(np.float64)
     rows = packed.astype(np.int64)
@@ -133,5 +140,5 @@ def _narrow(values: np.ndarray) -> np.ndarray:
 
 
 def _cost(row: np.ndarray) -> int:
-    """Bytes of a row, compressed."""
+    """Bytes of a row [n] once compressed."""
     return len(zlib.compress(_narrow(row).tobytes(), 6))

@@ -1,4 +1,4 @@
-"""Metrics whose corpus score is the mean over sentences."""
+"""Corpus scores of metrics that are the mean over sentences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from tokenrl_cli.metrics.aggregates import Mean
 
 
 def mean_score(sentences: np.ndarray, signature: str) -> CorpusScore:
-    """The mean of sentences [n], NaN ones left out, on their own scale; statistics are (score, 1)."""
+    """The mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale.
+
+    Its statistics [n, 2] are (score, 1), or (0, 0) for NaN; `signature` says how the scores were computed. The value is
+    NaN where all scores are.
+    """
     known = ~np.isnan(sentences)
     statistics = np.stack([np.where(known, sentences, 0.0), known], -1).astype(np.float64)
     return CorpusScore(Mean()(statistics.sum(0)), signature, sentences, statistics, Mean())

@@ -1,4 +1,38 @@
-"""n-grams that growing texts share with their references."""
+"""Counts of the n-grams that each prefix of a text shares with its references, by a hash table of integers.
+
+The n-grams of a list of references form a tree (a trie): node 0 is the empty n-gram, and the child of a node along a
+token is the n-gram with that token appended. A node number is thereby the id of an n-gram of any order, and finding the
+id of the next longer n-gram is one look-up of the pair (node, token). The pairs are the keys of an open-addressing hash
+table made of arrays, which a compiled loop can use (it cannot use a Python dictionary).
+
+A worked example: the reference "a b a", n-grams up to order 2, the token ids a = 0 and b = 1. From each place of the
+reference its n-grams are inserted; a pair that is new gets the next node number. `counts` holds how often the reference
+has each n-gram:
+
+    n-gram    pair (node, token)    slot    node    counts
+    "a"       (0, 0)                   0       1         2    from both places
+    "a b"     (1, 1)                  14       2         1
+    "b"       (0, 1)                   9       3         1
+    "b a"     (3, 0)                  15       4         1
+
+The slot of a pair is that of its key, `node << 32 | token`, times 2^64 / golden ratio (Fibonacci hashing), of which 4
+bits are taken for the 16 slots of this example; where another pair stands there already, the next slot is tried:
+
+>>> def slot(node, token):
+...     return ((node << 32 | token) * 0x9E3779B97F4A7C15 % 2**64 >> 32) % 16
+>>> [slot(0, 0), slot(1, 1), slot(0, 1), slot(3, 0), slot(1, 0)]
+[0, 14, 9, 15, 5]
+
+The text "a a b" is then read token by token. "a" is pair (0, 0): node 1, a match. The second "a" is node 1 again, the
+second of two that the reference has: a match. Its bigram "a a" is pair (1, 0), whose slot 5 is empty: the reference
+does not have it. "b" is node 3, and "a b" is pair (1, 1), node 2: two more matches. A third "a" would not count, for
+the reference has two. So the matches of order 1 and 2 are, after each prefix:
+
+>>> from tokenrl_cli.metrics.growth import Words
+>>> growth, references = Words(str.split, neighbours=False, whole=None).read([["a", "a a", "a a b"]], [["a b a"]])
+>>> matches(growth, references, order=2, merged=True)[0, :, :, 0].tolist()
+[[1, 0], [2, 0], [3, 1]]
+"""
 
 from __future__ import annotations
 
@@ -9,13 +43,16 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 
 def matches(growth: Growth, references: References, order: int, merged: bool) -> np.ndarray:
-    """How many n-grams of each prefix are in each reference, each counted at most as often as it is there.
+    """Clipped n-gram matches of each prefix: the number of its n-grams that a reference has, each n-gram counted at
+    most as often as in that reference. Papineni et al. 2002, section 2.1.1.
 
-    -> [B, W, order, G] int32, n = 1 .. order; 0 where a row has no such reference. `merged`: compared with all
-    references at once, an n-gram counting as often as in the reference that has it most (BLEU) -> G = 1.
+    -> [B, W, order, G] int32 for n = 1 .. order; 0 where a row has no such reference. With `merged` (for BLEU) G is 1:
+    all references of a row are compared with at once, and an n-gram counts at most as often as in the reference that
+    has it most often.
     """
     sizes = np.diff(references.starts[references.sets])  # tokens of each list of references
-    slots = 1 << (2 * order * int(sizes.max(initial=0)) + 1).bit_length()  # at most half full
+    # At most half of the slots are taken: in a fuller table the runs of taken slots, and with them look-ups, get long.
+    slots = 1 << (2 * order * int(sizes.max(initial=0)) + 1).bit_length()
     groups = 1 if merged else references.most
     found = np.zeros((*growth.kept.shape, order, groups), dtype=np.int32)
     by_set = np.argsort(references.rows, kind="stable")
@@ -29,18 +66,23 @@ def matches(growth: Growth, references: References, order: int, merged: bool) ->
 
 
 def totals(lengths: np.ndarray, order: int) -> np.ndarray:
-    """n-grams in a text of so many tokens: [...] -> [..., order]."""
+    """Number of n-grams, n = 1 .. order, of texts of `lengths` tokens: max(length - n + 1, 0). [...] -> [..., order]"""
     return np.maximum(lengths[..., None] - np.arange(order), 0)
 
 
 @loop
 def _edge(node, token):  # type: ignore[no-untyped-def]
+    """Key of the pair: exact, so that two n-grams never share a node."""
     return (np.int64(node) << 32) | np.int64(token)
 
 
 @loop
 def _slot(keys, stamps, stamp, node, token):  # type: ignore[no-untyped-def]
-    """Where the edge is in the table, or where it would be."""
+    """Slot of the pair (node, token): the one that holds it, or else the first free one, where it would be stored.
+
+    A slot counts as taken only if its stamp is that of the current list of references. So a new stamp
+    empties the table for the next list, without a pass over all slots.
+    """
     key, last = _edge(node, token), len(keys) - 1
     slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & last
     while stamps[slot] == stamp and keys[slot] != key:
@@ -52,20 +94,19 @@ def _slot(keys, stamps, stamp, node, token):  # type: ignore[no-untyped-def]
 def _count(  # type: ignore[no-untyped-def]
     tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, by_set, order, most, merged, slots, longest, found
 ):
-    # All n-grams of a list of references make a tree: a node is an n-gram, its children add one token to it. The edges
-    # are kept in a hash table with exact keys (node, token). A text walks the tree: `ends[place, n]` is the node of its
-    # (n + 1)-gram that ends at `place`, 0 where no reference has it, and then none has a longer one that ends there.
+    # The module's docstring has an example. ends[place, n] is the node of the text's (n + 1)-gram that ends at `place`,
+    # 0 where no reference has it; then no reference has a longer n-gram that ends there, and the search stops.
     keys = np.zeros(slots, np.int64)
     nodes = np.zeros(slots, np.int32)
-    stamps = np.zeros(slots, np.int32)  # 1 + the list of references that wrote the slot
-    counts = np.zeros((slots // 2 + 1, max(most, 1)), np.int32)  # [node, reference]
-    held = np.zeros(slots // 2 + 1, np.int32)  # [node], how often the text has it
+    stamps = np.zeros(slots, np.int32)  # 1 + the number of the list of references that wrote the slot last
+    counts = np.zeros((slots // 2 + 1, max(most, 1)), np.int32)  # [node, reference], how often the reference has it
+    in_text = np.zeros(slots // 2 + 1, np.int32)  # [node], how often the present prefix has it
     ends = np.zeros((longest + 1, order), np.int32)
     matched = np.zeros((order, found.shape[3]), np.int32)
     groups = found.shape[3]
     present = -1
     size = 0
-    for row in by_set:
+    for row in by_set:  # rows with the same references follow one another: the tree is built once for all of them
         if rows[row] != present:
             present = rows[row]
             for node in range(size):
@@ -91,7 +132,7 @@ def _count(  # type: ignore[no-untyped-def]
                         counts[node, 0] = max(counts[node, 0], counts[node, column])
         length = 0
         for prefix in range(kept.shape[1] + 1):
-            keep = kept[row, prefix] if prefix < kept.shape[1] else 0  # at the end everything goes
+            keep = kept[row, prefix] if prefix < kept.shape[1] else 0  # after the last prefix all counts go back to 0
             while length > keep:
                 length -= 1
                 for n in range(order):
@@ -99,9 +140,9 @@ def _count(  # type: ignore[no-untyped-def]
                     if node == 0:
                         break
                     for group in range(groups):
-                        if held[node] <= counts[node, group]:
+                        if in_text[node] <= counts[node, group]:
                             matched[n, group] -= 1
-                    held[node] -= 1
+                    in_text[node] -= 1
             if prefix == kept.shape[1]:
                 break
             for place in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
@@ -118,9 +159,9 @@ def _count(  # type: ignore[no-untyped-def]
                         break
                     node = nodes[slot]
                     ends[length, n] = node
-                    held[node] += 1
+                    in_text[node] += 1
                     for group in range(groups):
-                        if held[node] <= counts[node, group]:
+                        if in_text[node] <= counts[node, group]:
                             matched[n, group] += 1
                 length += 1
             for n in range(order):

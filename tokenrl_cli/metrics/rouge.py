@@ -1,4 +1,4 @@
-"""ROUGE of every prefix, from counts of what it shares with its references."""
+"""ROUGE of every prefix of a text, from counts of what it shares with its references."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import numpy as np
 
 
 def rouge(
-    shared: np.ndarray, said: np.ndarray, wanted: np.ndarray, measure: Literal["fmeasure", "precision", "recall"]
+    shared: np.ndarray,
+    in_text: np.ndarray,
+    in_reference: np.ndarray,
+    measure: Literal["fmeasure", "precision", "recall"],
 ) -> np.ndarray:
-    """rouge-score's number: shared [B, W, G], said [B, W], wanted [B, G] (-1: no such reference) -> [B, W], 0-1.
+    """ROUGE F, precision or recall, equal to rouge-score's number. Lin 2004. F = 2 P R / (P + R), P = shared / in_text,
+    R = shared / in_reference.
 
-    Lin 2004. Of several references the one with the best F, the first of equals, whichever `measure` is asked for.
+    shared [B, W, G] n-grams (or length of the longest common subsequence) in common with each reference, in_text [B, W]
+    and in_reference [B, G] numbers of them in each text (-1: no such reference) -> [B, W], 0-1. Of several references
+    the one with the best F is used, the first of equals, also where `measure` is precision or recall.
     """
-    precision = shared / np.maximum(said, 1)[..., None]
-    recall = shared / np.maximum(wanted, 1)[:, None, :]
+    precision = shared / np.maximum(in_text, 1)[..., None]
+    recall = shared / np.maximum(in_reference, 1)[:, None, :]
     both = precision + recall
     f = np.where(both > 0, 2 * precision * recall / np.where(both > 0, both, 1.0), 0.0)
-    best = np.where(wanted[:, None, :] < 0, -1.0, f).argmax(-1)
+    # References that a row does not have get -1, below every F, and are never the best.
+    best = np.where(in_reference[:, None, :] < 0, -1.0, f).argmax(-1)
     values = {"fmeasure": f, "precision": precision, "recall": recall}[measure]
     return np.take_along_axis(values, best[..., None], -1)[..., 0]

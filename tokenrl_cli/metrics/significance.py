@@ -1,7 +1,8 @@
-"""Is a difference on a test set more than luck? Bootstrap over its sentences, by sufficient statistics.
+"""Bootstrap over the sentences of a test set: intervals of scores, and p-values of differences between systems.
 
-Where a bootstrap says nothing there is neither an interval nor a p, None, and `reason` names why: below
-FEWEST_SENTENCES, where a score is no number, and where no resample differs from another (an interval of width 0).
+A resample draws sentences with replacement and sums their sufficient statistics, so no text is scored again. In three
+cases there is neither an interval nor a p-value (both None), and `reason` names the case: fewer than FEWEST_SENTENCES
+sentences, a score that is not a number, and resamples that do not differ (an interval of width 0).
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from tokenrl_cli.interfaces import CorpusScore
 # Simulated false alarms at .05 where there is no difference, differences of sentences normal / exponential:
 # 5 sentences 16 / 23 %, 10: 9 / 13 %, 20: 7 / 11 %, 30: 6 / 9 %, 100: 5 / 7 %.
 FEWEST_SENTENCES = 30
-ROUNDING = 1e-11  # relative to the scores: differences of sums that are equal but for their order are below it
+ROUNDING = 1e-11  # relative to the scores: sums of the same numbers in another order differ by less
 
 Reason = Literal["few_sentences", "not_a_number", "no_variation"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two systems on one test set: the difference of their scores, a 95 % interval, and the p that belongs to it.
+    """Difference of the scores of two systems on one test set, with its 95 % interval [low, high] and two-sided p.
 
-    `low`, `high` and both p are None where a bootstrap says nothing. `sacrebleu_p` is what `sacrebleu --paired-bs`
-    prints, about half of a two-sided p; None where several seeds are compared, which that command cannot do.
+    `low`, `high` and both p are None in the three cases of the module's docstring. `sacrebleu_p` is the number that
+    `sacrebleu --paired-bs` prints, about half of a two-sided p; None where several seeds are compared, which that
+    command cannot do.
     """
 
     mean: float
@@ -37,10 +39,12 @@ class Difference:
 
 
 def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> Difference:
-    """score(a) - score(b) with `samples` resamples of the same sentences for both (Koehn 2004).
+    """Paired bootstrap of score(a) - score(b), with `samples` resamples, each of the same sentences for both systems.
+    Koehn 2004.
 
-    p is two-sided and belongs to the interval: below .05 exactly where the interval leaves out 0 (see `_decided`).
-    Raises ValueError where the two have not the same number of sentences, or `samples` is too small for 95 %.
+    The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0
+    (see `_decided`). Raises ValueError where the two have different numbers of sentences, or where `samples` is below
+    40, too few for a 95 % interval.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -52,31 +56,33 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
 
 
 def sacrebleu_p(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> float | None:
-    """The number that `sacrebleu --paired-bs` prints for the same seed and resamples, by its own formula.
+    """The p that `sacrebleu --paired-bs` prints for the same seed and resamples, by its own formula: the share of
+    resamples with |d| - mean|d| above the observed |difference|, d the resampled differences.
 
-    The share of the absolute resampled differences, less their mean, that exceed the observed one. That is about half
-    of a two-sided p: without any difference 12 to 15 % of tests are below .05. None where `paired_bootstrap` has none.
+    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None, or a
+    ValueError, where `paired_bootstrap` has one.
     """
     return paired_bootstrap(a, b, samples, seed).sacrebleu_p
 
 
 def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed: int) -> Difference:
-    """Mean over training seeds of score(a) - score(b): seeds are resampled, and for each draw its sentences anew.
+    """Nested bootstrap of the mean over training seeds of score(a) - score(b): each resample draws seeds with
+    replacement, and for every drawn seed its own resample of sentences. Davison and Hinkley 1997, section 3.8.
 
-    `pairs` holds the two systems of every seed. A seed that is drawn twice draws its sentences twice, independently:
-    the variance of the mean of S seeds is (variance between seeds + mean variance within one) / S (nested bootstrap,
-    Davison and Hinkley 1997, section 3.8). With one seed it says nothing about the noise of training: only the
-    sentences vary. With few seeds the interval is too narrow for other seeds: of S seeds a bootstrap sees
-    (S - 1) / S of the variance between them. p as in `paired_bootstrap`.
+    `pairs` holds (a, b) of each of S seeds. Because a seed that is drawn twice resamples its sentences twice,
+    independently, the variance of the mean is (variance between seeds + mean variance within a seed) / S. With one seed
+    only the sentences vary, and the interval says nothing about the noise of training. With few seeds the interval is
+    too narrow: a bootstrap of S seeds sees (S - 1) / S of the variance between them. p as in `paired_bootstrap`;
+    raises ValueError where `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
         return Difference(observed, None, None, None)
     generator = np.random.default_rng(seed)
-    drawn = generator.integers(len(pairs), size=(len(pairs), samples))  # which seed each place has in each resample
+    drawn = generator.integers(len(pairs), size=(len(pairs), samples))  # the seed at each of S places of each resample
     after, before = np.empty(drawn.shape), np.empty(drawn.shape)
     for number, (a, b) in enumerate(pairs):
-        places = drawn == number
+        places = drawn == number  # each of these places gets a resample of sentences of its own, the same for a and b
         size = len(a.statistics)
         index = generator.integers(size, size=(int(places.sum()), size))
         after[places], before[places] = _scores(a, index), _scores(b, index)
@@ -84,8 +90,8 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
 
 
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
-    """A 95 % interval of one system's score, the same as `sacrebleu --confidence` makes; (None, None) where a
-    bootstrap says nothing."""
+    """95 % bootstrap interval (low, high) of one system's score, equal to that of `sacrebleu --confidence`;
+    (None, None) in the three cases of the module's docstring."""
     if known(score) < FEWEST_SENTENCES:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))
@@ -96,12 +102,13 @@ def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[flo
 
 
 def known(*scores: CorpusScore) -> int:
-    """The number of sentences that all of these systems have a score for."""
+    """Number of sentences for which all of these systems have a score that is not NaN."""
     return int(np.logical_and.reduce([~np.isnan(score.sentences) for score in scores]).sum())
 
 
 def reason(*scores: CorpusScore) -> Reason:
-    """Why there is no interval, where there is none: of one score, or of the difference of two."""
+    """The case of the module's docstring in which one score, or the difference of two, has no interval. Meaningful only
+    where there is none."""
     if known(*scores) < FEWEST_SENTENCES:
         return "few_sentences"
     return "no_variation" if np.isfinite([score.value for score in scores]).all() else "not_a_number"
@@ -155,8 +162,10 @@ def _resamples(size: int, samples: int, seed: int) -> np.ndarray:
 
 
 def _scores(score: CorpusScore, index: np.ndarray) -> np.ndarray:
-    """The scores [R] of the resamples index [R, n]: how often each sentence was drawn, times its statistics."""
+    """Scores [R] of R resamples, index [R, n] of the drawn sentences: the aggregate of (how often each sentence was
+    drawn) @ (its statistics)."""
     rows, size = len(index), len(score.statistics)
+    # One bincount for all resamples: those of row r are counted at r * size and above.
     places = (index + size * np.arange(rows)[:, None]).ravel()
     counts = np.bincount(places, minlength=rows * size).reshape(rows, size)
     with np.errstate(invalid="ignore"):  # an infinite score that was not drawn

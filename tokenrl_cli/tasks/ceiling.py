@@ -1,6 +1,8 @@
-"""What perfect likelihood training says on the embedded task, what would be best to say, and the gap between them.
+"""Expected BLEU on the embedded grammar task of a policy that models the data perfectly, and the best that is possible.
 
-Everything is exact: the expectation of sentence BLEU is over all translations, with the grammar's probabilities.
+The first is the greedy output of the grammar's own distribution, which is what likelihood training converges to; the
+second the translation with the highest expected sentence BLEU. The difference is what RL can gain. Both are exact: the
+expectation is a sum over all translations, weighted by the grammar's probabilities.
 """
 
 from __future__ import annotations
@@ -19,19 +21,20 @@ Tokens = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Expected sentence BLEU of two texts for one source, 0 to 1."""
+    """Expected sentence BLEU, 0 to 1, of two translations of one source, and their texts."""
 
-    greedy: float  # the greedy path of the true distribution
-    best: float  # the best of the grammar's own translations
+    greedy: float  # of the greedy output of the true distribution
+    best: float  # the highest of all of the grammar's translations
     greedy_text: str
     best_text: str
 
 
 def ceiling(meaning: Meaning) -> Ceiling:
-    said = translations(meaning)
-    texts = list(said)
-    expected = expected_bleu(texts, said)
-    greedy, best = texts.index(greedy_text(said)), int(np.argmax(expected))
+    """The greedy output of the true distribution and the translation with the highest expected BLEU, of one source."""
+    distribution = translations(meaning)
+    texts = list(distribution)
+    expected = expected_bleu(texts, distribution)
+    greedy, best = texts.index(greedy_text(distribution)), int(np.argmax(expected))
     return Ceiling(float(expected[greedy]), float(expected[best]), texts[greedy], texts[best])
 
 
@@ -42,7 +45,8 @@ def mean_ceiling(meanings: Iterable[Meaning]) -> tuple[float, float]:
 
 
 def greedy_text(distribution: Mapping[str, float]) -> str:
-    """Token by token the most probable next one, the end of the text included; ties go to the first in the mapping."""
+    """Greedy decoding of a distribution over whole texts (text -> probability): at each step the most probable next
+    token given the tokens so far, until the most probable is the end. Ties go to the first text of the mapping."""
     left = [(tokens(text), text, probability) for text, probability in distribution.items()]
     position = 0
     while True:
@@ -58,17 +62,19 @@ def greedy_text(distribution: Mapping[str, float]) -> str:
 
 
 def expected_bleu(hypotheses: Sequence[str], references: Mapping[str, float]) -> np.ndarray:
-    """[H]: the mean sentence BLEU of each hypothesis, over a single reference drawn from `references`, 0 to 1."""
+    """Expected sentence BLEU of each of H hypotheses, sum_r p(r) BLEU(hypothesis, r), with one reference r drawn from
+    `references` (text -> probability). -> [H], 0 to 1."""
     probabilities = np.array(list(references.values()))
-    said = [tokens(text) for text in hypotheses]
-    expected: np.ndarray = sentence_bleu(said, [tokens(text) for text in references]) @ probabilities
+    split = [tokens(text) for text in hypotheses]
+    expected: np.ndarray = sentence_bleu(split, [tokens(text) for text in references]) @ probabilities
     return expected
 
 
 def sentence_bleu(hypotheses: Sequence[Tokens], references: Sequence[Tokens]) -> np.ndarray:
-    """[H, R]: BLEU of each hypothesis against each reference alone, 0 to 1.
+    """Sentence BLEU of each of H hypotheses against each of R references alone. -> [H, R], 0 to 1.
 
-    sacrebleu's sentence BLEU with exponential smoothing and effective order, on texts cut into tokens.
+    sacrebleu's sentence BLEU (Papineni et al. 2002) with exponential smoothing and effective order, of texts given as
+    tokens.
     """
     length, other = (np.array([len(words) for words in side], dtype=np.float64) for side in (hypotheses, references))
     logs, orders = np.zeros((len(length), len(other))), np.zeros((len(length), 1))
@@ -78,19 +84,25 @@ def sentence_bleu(hypotheses: Sequence[Tokens], references: Sequence[Tokens]) ->
         total = np.maximum(length - order + 1, 0)[:, None]
         counts = total > 0
         missed = counts & (matches == 0)
+        # Exponential smoothing: the first order without a match counts as 1/2 match, the second as 1/4, ...
         smoothing = np.where(missed, 2 * smoothing, smoothing)
         precision = np.where(missed, 1 / smoothing, matches) / np.maximum(total, 1)
         logs += np.where(counts, np.log(np.where(counts, precision, 1.0)), 0.0)
         orders += counts
         any_match |= matches > 0
+    # The brevity penalty, and 0 for a text without any match, whatever the smoothing.
     ratio = other[None, :] / np.maximum(length, 1)[:, None]
     brevity = np.exp(np.minimum(0.0, 1 - ratio))
     return np.where(any_match, brevity * np.exp(logs / np.maximum(orders, 1)), 0.0)
 
 
 def _matches(hypotheses: Sequence[Tokens], references: Sequence[Tokens], order: int) -> np.ndarray:
-    """[H, R]: n-grams in common, clipped: min(a, b) is the sum over k >= 1 of [a >= k][b >= k], a matrix product."""
-    columns: dict[tuple[Tokens, int], int] = {}
+    """Clipped n-gram matches of H hypotheses and R references, n = `order`. -> [H, R]
+
+    min(a, b) = sum over k >= 1 of [a >= k] [b >= k]: with one column for each pair (n-gram, k), the matches of all
+    pairs of texts are one matrix product of 0s and 1s, without a loop over H * R pairs.
+    """
+    columns: dict[tuple[Tokens, int], int] = {}  # (n-gram, k) -> the column that is 1 where the count exceeds k
 
     def indicators(texts: Sequence[Tokens]) -> list[list[int]]:
         rows = []

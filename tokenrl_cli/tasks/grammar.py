@@ -1,10 +1,11 @@
-"""The embedded task: English sentences, and every German translation with its exact probability. Knows no RL.
+"""The embedded translation task: English sentences, and all their German translations with exact probabilities.
 
-A source has two kinds of translator. The *house* one (40 % of references) has openings of its own, then nearly always
-the first word and the first order. Others (60 %) open otherwise, then spread over synonyms, tenses and orders. The
-openings mean the same, so neither kind says more than the other. Likelihood follows the majority's opening into the
-flat part of the distribution, where nobody can guess the reference; expected BLEU prefers what the house says. This gap
-is built in on purpose, and `ceiling` computes it.
+A reference is written by one of two kinds of translator. The *house* translator (40 % of references) begins with an
+opening that only it uses, and then nearly always takes the first synonym and the first word order. The *others* (60 %)
+begin with another opening of the same meaning, and then spread their probability over synonyms, tenses and word orders.
+A policy trained by maximum likelihood and decoded greedily takes the opening of the majority, after which no
+translation is likely to match the reference; a translation in the style of the house has a higher expected BLEU. This
+gap between likelihood and BLEU is built in on purpose: RL can close it, and `ceiling` computes it exactly.
 """
 
 from __future__ import annotations
@@ -19,38 +20,41 @@ from typing import Any, NamedTuple, TypeVar
 from tokenrl_cli.tasks import lexicon
 
 HOUSE_SHARE = 0.4
-HOUSE = {1: (1.0,), 2: (0.97, 0.03), 3: (0.96, 0.02, 0.02)}  # probability of each of 1, 2 or 3 ways to say a thing
-OTHERS = {1: (1.0,), 2: (0.45, 0.55), 3: (0.25, 0.35, 0.4)}  # the house's way is their last choice
+HOUSE = {1: (1.0,), 2: (0.97, 0.03), 3: (0.96, 0.02, 0.02)}  # probability of each of 1, 2 or 3 alternatives
+OTHERS = {1: (1.0,), 2: (0.45, 0.55), 3: (0.25, 0.35, 0.4)}  # the first, which the house prefers, is the least likely
 ADJECTIVE_SHARE, RECIPIENT_SHARE = 0.5, 0.75
 NOMINATIVE, ACCUSATIVE, DATIVE = 0, 1, 2
 CASES = {"a": ACCUSATIVE, "d": DATIVE}
 TOKEN = re.compile(r"\w+|[^\w\s]")
 ABSENT = -1
-GLUE = {"dass", ",", "."}  # tokens that belong to no content
+GLUE = {"dass", ",", "."}  # tokens of a translation that express no content
 T = TypeVar("T")
 Weights = dict[int, tuple[float, ...]]
 
 
 class Meaning(NamedTuple):
-    """What a sentence says, in English words: its translations are a function of it. `key` and `parse` are inverse."""
+    """Meaning of a sentence, in English words; the translations depend on nothing else."""
 
     opening: str
     subject: str  # determiner, perhaps an adjective, noun
     verb: str
     recipient: str  # or ""
     object: str
-    time: str  # the tense agrees with it
+    time: str  # an adverb, which fixes the tense of the verb
 
     def key(self) -> str:
+        """All fields in one string, for a column of the data set."""
         return "|".join(self)
 
     @staticmethod
     def parse(key: str) -> Meaning:
+        """The meaning of a string made by `key`. Raises TypeError where it has too few or too many fields."""
         return Meaning(*key.split("|"))
 
 
 class Content(NamedTuple):
-    """One thing that a translation must say, and all ways to say it: each some runs of neighbouring tokens."""
+    """One part of a meaning that a translation must express, with all its translations (`ways`). A translation is a
+    list of runs of neighbouring tokens: a German verb, for example, has two runs with other words between them."""
 
     name: str
     ways: list[list[tuple[str, ...]]]
@@ -58,21 +62,22 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True)
 class Noun:
-    """One German word: its gender and its forms by case."""
+    """A German noun: its gender (0 masculine, 1 feminine, 2 neuter) and its forms (nominative, accusative, dative)."""
 
     gender: int
     forms: tuple[str, str, str]
 
 
 class VerbForm(NamedTuple):
-    """A verb in a tense."""
+    """A German verb in one tense, for each kind of clause."""
 
-    second: str  # in second place of a main clause
-    end: str  # what then ends the clause, or ""
-    final: str  # all of it at the end of a subordinate clause
+    second: str  # the finite part, second in a main clause
+    end: str  # the rest (prefix, participle or infinitive), at the end of a main clause; "" where there is none
+    final: str  # both together, at the end of a subordinate clause
 
 
 def _rows(table: str) -> Iterator[list[str]]:
+    """The lines of a table of `lexicon`, each as its cells."""
     return ([cell.strip() for cell in line.split("|")] for line in table.strip().splitlines())
 
 
@@ -83,7 +88,7 @@ def _noun(text: str) -> Noun:
 
 
 def _verb(text: str) -> dict[str, list[VerbForm]]:
-    """Its ways to say each tense."""
+    """Tense -> the forms that express it, from a cell of the table of verbs."""
     present, past, participle, infinitive, *separable = text.split()
     prefix = "".join(separable)
     now = VerbForm(present, prefix, prefix + present)
@@ -127,18 +132,21 @@ EVERY = {name: list(table) for name, table in (("opening", OPENINGS), ("verb", V
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """Words and marks. BLEU's 13a tokens of these texts are the same."""
+    """Words and punctuation marks of a text; for the texts of this grammar the same tokens as BLEU's 13a."""
     return tuple(TOKEN.findall(text))
 
 
 def sample(draws: Random) -> tuple[str, str, Meaning]:
-    """A source, one translation drawn from its distribution, and what both mean."""
+    """Draws an example: (English source, one German translation from its distribution, their meaning)."""
     meaning = sample_meaning(draws)
     return english(meaning), sample_translation(meaning, draws), meaning
 
 
 def sample_meaning(draws: Random) -> Meaning:
+    """Draws the meaning of a sentence: a verb, nouns and adjectives that fit it, an opening and a time, uniformly."""
+
     def one_of(options: Sequence[str], taken: Sequence[str] = ()) -> str:
+        # Faster than draws.choice; the examples of train are made anew whenever they are read.
         while (choice := options[int(draws.random() * len(options))]) in taken:
             pass
         return choice
@@ -159,12 +167,16 @@ def sample_meaning(draws: Random) -> Meaning:
 
 
 def english(meaning: Meaning) -> str:
+    """The English sentence of a meaning; there is one."""
     verb = ENGLISH_VERBS[meaning.verb][TENSE[meaning.time]]
     parts = [meaning.opening, meaning.subject, verb, meaning.recipient, meaning.object, meaning.time]
+    # "a old man" becomes "an old man".
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(part for part in parts if part)) + "."
 
 
 def sample_translation(meaning: Meaning, draws: Random) -> str:
+    """Draws a German translation from the distribution that `translations` lists: first the translator, then each part
+    of the sentence independently."""
     house = draws.random() < HOUSE_SHARE
     opening = OPENINGS[meaning.opening][0 if house else 1]
     drawn = [_draw(ways, draws) for ways in _parts(meaning, HOUSE if house else OTHERS)]
@@ -172,7 +184,7 @@ def sample_translation(meaning: Meaning, draws: Random) -> str:
 
 
 def translations(meaning: Meaning) -> dict[str, float]:
-    """Every German text that the grammar has for it, with its exact probability; the sum is 1."""
+    """All German translations of a meaning, text -> exact probability; the probabilities sum to 1."""
     found: dict[str, float] = {}
     shares = (HOUSE_SHARE, 1 - HOUSE_SHARE)
     for opening, share, weights in zip(OPENINGS[meaning.opening], shares, (HOUSE, OTHERS), strict=True):
@@ -181,12 +193,14 @@ def translations(meaning: Meaning) -> dict[str, float]:
             for _, p in ways:
                 probability *= p
             text = _clause(opening, TIMES[meaning.time], *(way for way, _ in ways))
+            # Different choices may give the same text: its probability is the sum.
             found[text] = found.get(text, 0.0) + probability
     return found
 
 
 def _parts(meaning: Meaning, weights: Weights) -> list[list[tuple[Any, float]]]:
-    """Layout, subject, verb, recipient, object: the ways to say each, drawn independently."""
+    """Alternatives and their probabilities for each independent choice of a translator: (kind of clause, word order),
+    subject, verb, recipient, object."""
     subordinate = meaning.opening.endswith(" that")
     return [
         _pairs(_weighted(["dass", "main"] if subordinate else ["inverted"], weights), _orders(meaning, weights)),
@@ -198,6 +212,7 @@ def _parts(meaning: Meaning, weights: Weights) -> list[list[tuple[Any, float]]]:
 
 
 def _weighted(ways: Sequence[T], weights: Weights) -> list[tuple[T, float]]:
+    """Each alternative with its probability, which depends on their number alone."""
     return list(zip(ways, weights[len(ways)], strict=True))
 
 
@@ -215,12 +230,14 @@ def _draw(ways: list[tuple[T, float]], draws: Random) -> T:
 
 
 def _orders(meaning: Meaning, weights: Weights) -> list[tuple[str, float]]:
-    """Of subject S, time T, recipient and object O. An indefinite object does not stand before the time."""
+    """Word orders, with S the subject, T the time, O the recipient and the object. An indefinite object does not come
+    before the time."""
     return _weighted(["STO", "TSO"] if meaning.object.startswith("a ") else ["STO", "TSO", "SOT"], weights)
 
 
 def phrases(english: str, case: int, weights: Weights) -> list[tuple[str, float]]:
-    """All ways to say "the old doctor" in a case; no phrase has one way."""
+    """All German translations of an English noun phrase such as "the old doctor" in a grammatical case, with their
+    probabilities. An empty phrase has one translation, the empty text."""
     if not english:
         return [("", 1.0)]
     determiner, *adjective, noun = english.split()
@@ -258,7 +275,8 @@ def _clause(
 
 
 def contents(meaning: Meaning) -> list[Content]:
-    """What a translation must say: opening, subject, objects, time, and the verb in its tense."""
+    """The contents that a translation of a meaning must express: opening, subject, recipient, object, time, and the
+    verb in its tense. A part that the meaning does not have is left out."""
 
     def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
         return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]
@@ -279,11 +297,11 @@ def _verb_ways(form: VerbForm) -> list[list[tuple[str, ...]]]:
 
 
 def adequate(wanted: list[Content], text: str) -> bool:
-    """Whether a text says all of it and nothing else, in whatever order and however well joined.
+    """Whether a German text expresses all wanted contents and nothing else, in any word order, grammatical or not.
 
-    Each content is said in one of its ways, each run of neighbouring tokens once; the opening opens the text; the
-    subject stands before the objects (where case does not tell them apart, order does); and no token is left over but
-    "dass", "," and ".".
+    That is: each content appears in one of its translations, each run of which is found once and then used up; the
+    opening comes first; the subject comes before recipient and object (German case endings often do not distinguish
+    them, and then order does); and the only tokens left over are "dass", "," and ".".
     """
     left: list[str | None] = list(tokens(text))
     places: dict[str, int] = {}
@@ -294,6 +312,7 @@ def adequate(wanted: list[Content], text: str) -> bool:
                 break
         else:
             return False
+        # Used tokens become None, so that positions stay and no other content can use them again.
         for place, run in zip(found, way, strict=True):
             left[place : place + len(run)] = [None] * len(run)
         places[content.name] = found[0]
@@ -303,5 +322,6 @@ def adequate(wanted: list[Content], text: str) -> bool:
 
 
 def _find(sequence: list[str | None], run: tuple[str, ...]) -> int:
+    """Where a run of tokens first begins in the sequence, or ABSENT."""
     starts = range(len(sequence) - len(run) + 1)
     return next((i for i in starts if tuple(sequence[i : i + len(run)]) == run), ABSENT)

@@ -1,7 +1,8 @@
-"""The words of the embedded task, English and German, as plain tables. `grammar` gives them meaning.
+"""English and German words of the embedded translation task, as plain tables that `grammar` reads.
 
-Where an English word has two German ones, "a/b", the house translator writes the first and others may write either.
-Classes: P persons, T things, M machines, X texts, H buildings, F food. Sentences use the singular only.
+Where an English word has two German translations, "a / b", the house translator nearly always writes the first, and the
+others write either. Classes of nouns: P persons, T things, M machines, X texts, H buildings, F food. Sentences use the
+singular only.
 """
 
 OPENINGS = """
@@ -13,7 +14,7 @@ Unfortunately, | Leider | Bedauerlicherweise
 Of course, | Natürlich | Selbstverständlich
 Perhaps | Vielleicht | Möglicherweise
 Fortunately, | Zum Glück | Glücklicherweise
-"""  # English | the house translator's | anybody else's; no word of theirs is shared with the rest of the sentence
+"""  # English | of the house translator | of the others; no other part of a sentence uses these German words
 
 TIMES = """
 yesterday | gestern | past
@@ -25,7 +26,7 @@ this week | diese Woche | present
 tomorrow | morgen | future
 soon | bald | future
 next week | nächste Woche | future
-"""  # one German phrase each: a wrong one would be tempting where order is free
+"""  # English | its one German translation | tense
 
 # English | class | German word, gender (m, f, n), and the other cases of the singular where they differ
 NOUNS = """

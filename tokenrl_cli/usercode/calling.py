@@ -1,5 +1,8 @@
-"""Where rewards, metrics and credits are called, the user's own among them: whatever these do or give ends in numbers
-of ours, or in one error that names them."""
+"""Calls of rewards, metrics and credits, which may be the user's own classes, and checks of what they return.
+
+What they return is converted to float64 arrays and plain values; a wrong result, or an exception in the user's code,
+becomes one UserError that names the class.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,12 @@ from tokenrl_cli.usercode.values import LARGEST, named, number, plain, shown, wr
 
 
 def ask(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function`, of a part that `owner` is, gives. If the part is the user's own, this process is protected from
-    it, and what it raises becomes a UserError of `where` with its place in the user's files."""
+    """Calls `function(*arguments)`, a method of `owner`, and returns its result.
+
+    If the class of `owner` is not of this package, the state of the process is restored afterwards (`lent`,
+    `same_numerics`), and whatever it raises becomes a UserError, with `where` as its place and the file and line of the
+    user's code in the message. A signal that really came, such as Ctrl-C, is raised as it is.
+    """
     if type(owner).__module__.partition(".")[0] == PACKAGE.name:
         return function(*arguments)
     with lent() as interrupted, same_numerics():
@@ -37,7 +44,9 @@ def ask(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -
 
 
 def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    """A copy as float64, finite or NaN, of one of the shapes. Raises UserError."""
+    """The scores that a reward called `name` returned, copied to a float64 array of one of `shapes`, such as [B] or
+    [B, T]; NaN where there is no score. Raises UserError where they are no numbers, have another shape, are infinite or
+    above LARGEST."""
     scores = _floats(given)
     if scores is None:
         raise UserError("reward", f"{name} gave {named(given)}, must be an array of numbers")
@@ -54,7 +63,8 @@ def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarra
 
 
 def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) -> Scored:
-    """What a reward gives of `count` texts, as ours: scores, numbers for the log, columns of plain values."""
+    """What a reward called `name` returned for `count` texts, as a checked Scored: scores, metrics as floats, columns
+    as lists of plain values. Bare scores get no metrics and no columns. Raises UserError for anything else."""
     given = given if isinstance(given, Scored) else Scored(given, {}, {})
     scores = scores_of(given.scores, name, shapes)
     metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
@@ -70,7 +80,8 @@ def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) 
 
 
 def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
-    """The score of a whole test set, with one of each of its `count` texts."""
+    """The corpus score that a metric called `name` returned for `count` texts, with value and sentence scores checked.
+    Raises UserError for anything else."""
     if not isinstance(given, CorpusScore):
         raise UserError("metrics", f"corpus of {name} gave {named(given)}, must be a CorpusScore")
     value = number(given.value)
@@ -86,7 +97,7 @@ def _items(given: Any, name: str, kind: str) -> list[tuple[Any, Any]]:
 
 
 def _floats(given: Any) -> np.ndarray | None:
-    """A new float64 array; None where something in it is no number. None in a list counts as NaN."""
+    """A new float64 array of the same shape; None where some element is not a number. None in a list becomes NaN."""
     if isinstance(given, torch.Tensor):
         if given.is_complex() or given.is_meta:
             return None
@@ -108,7 +119,7 @@ def _floats(given: Any) -> np.ndarray | None:
 
 
 def _cell(value: Any) -> Any:
-    """A value of a column as the table of samples can hold it."""
+    """A value of a column as plain values that JSON can hold; other objects as a short text."""
     value = plain(value)
     if isinstance(value, str):
         return writable(value)

@@ -1,4 +1,4 @@
-"""Where foreign code runs in this process: what it may change of it, and what is put back afterwards."""
+"""Context managers around foreign code that runs in this process: they restore the process state that it may change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class _Stream:
-    """A standard stream that whoever it is lent to cannot close."""
+    """A standard stream whose `close` only flushes it: closed by foreign code, it could not be written to any more."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -34,23 +34,25 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 @contextmanager
 def lent() -> Iterator[Callable[[], bool]]:
-    """While foreign code runs: the working directory, the standard streams, the recursion limit, the mask of new files
-    and the handlers of signals are its to change, and are put back; os._exit raises SystemExit. Yields a function that
-    tells whether a signal really came, so that a KeyboardInterrupt that the code raises by itself is not taken for
-    one."""
+    """Context manager for foreign code: restores the working directory, the standard streams, the recursion limit, the
+    umask and the signal handlers afterwards. Inside, os._exit raises SystemExit instead of ending the process.
+
+    Yields a function that returns True once a SIGINT, SIGTERM or SIGHUP has arrived: foreign code may raise
+    KeyboardInterrupt by itself, and that must not be taken for Ctrl-C.
+    """
     here = None
-    with suppress(OSError):  # it is gone
+    with suppress(OSError):  # the directory has been removed
         here = os.getcwd()
     streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
     came: list[int] = []
     process, leave = os.getpid(), os._exit
 
     def ended(status: int) -> Any:
-        if os.getpid() != process:
+        if os.getpid() != process:  # in a child made by fork, os._exit is the right way to end
             leave(status)
         raise SystemExit(f"os._exit({status})")
 
-    limit, mask = sys.getrecursionlimit(), os.umask(0o77)
+    limit, mask = sys.getrecursionlimit(), os.umask(0o77)  # the umask can only be read by setting it
     os.umask(mask)
     handlers = _handlers()
     for number, handler in handlers.items():
@@ -76,12 +78,13 @@ def lent() -> Iterator[Callable[[], bool]]:
 
 
 def _noticed(came: list[int], handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
+    """Notes in `came` that a signal arrived, then calls the handler that was there."""
     came.append(number)
     handler(number, frame)
 
 
 def _handlers() -> dict[int, Any]:
-    """Only the main thread may change them."""
+    """Signal number -> handler; {} outside the main thread, the only one that may set handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGCONT", "SIGTSTP")
@@ -90,7 +93,8 @@ def _handlers() -> dict[int, Any]:
 
 @contextmanager
 def same_numerics() -> Iterator[None]:
-    """What seeds, switches and filters foreign code sets for numpy, torch and warnings is undone."""
+    """Context manager for foreign code: restores numpy's error settings, the warning filters, and torch's random state,
+    default type, number of threads, gradient mode and deterministic mode afterwards."""
     filters, torch, numpy = warnings.filters[:], sys.modules.get("torch"), sys.modules.get("numpy")
     before = _torch_state(torch) if torch else None
     errors = numpy.geterr() if numpy else {}

@@ -1,9 +1,8 @@
-"""Where the modules that a command line names in `imports` are imported, and what goes wrong in them is told.
+"""Import of the user's modules, which a command line names in `imports`, with errors that name file and line.
 
-An entry is a dotted name (`my_rewards`) or a file (`rewards/mine.py`). A file is registered under its path, so that
-one called random.py hides no library; a target may name it by its stem. The current directory is importable.
-
-While such a module runs for the first time, the program is protected from it as `lent` says.
+An entry is a dotted name (`my_rewards`) or a file (`rewards/mine.py`). A file is registered in sys.modules under its
+path, so that one called random.py does not replace a library; a target may name it by its stem. The current directory
+is importable. While a module runs for the first time, process state that it changes is restored by `isolation.lent`.
 """
 
 from __future__ import annotations
@@ -27,14 +26,15 @@ from tokenrl_cli.usercode.values import writable
 
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-PACKAGE = Path(__file__).parents[1]  # ours
+PACKAGE = Path(__file__).parents[1]  # the folder tokenrl_cli
 
 
 # ------------------------------------------------------------------------------------------------- what may be named
 
 
 def file_of(name: str, imports: Sequence[str]) -> Path | None:
-    """The file among the entries that a target calls `name`: by its stem, or by its path."""
+    """The file among the entries of `imports` whose stem or path is `name`, as an absolute path; None if there is
+    none."""
     for entry in imports:
         if entry.endswith(".py") and name in (Path(entry).stem, str(Path(entry).resolve())):
             return Path(entry).resolve()
@@ -42,13 +42,13 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 
 def holds(imports: Sequence[str], module: str) -> bool:
-    """Whether the module `module`, as Python calls it, is an entry or lies under one. Whole components count."""
+    """Whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 
 
 def import_all(imports: Sequence[str]) -> None:
-    """Every entry, so that one that is not there, or fails, is told at the start. Raises UserError."""
+    """Imports every entry, so that a missing or failing one stops the command at its start. Raises UserError."""
     for entry in imports:
         if entry.endswith(".py"):
             loaded(Path(entry).resolve(), f"imports=[{entry}]")
@@ -60,7 +60,11 @@ def import_all(imports: Sequence[str]) -> None:
 
 
 def imported(name: str, where: str) -> Any:
-    """The module of a dotted name. Raises UserError, of `where`."""
+    """Imports and returns the module of a dotted name.
+
+    Raises UserError, with `where` as its place, where the name is no module name, there is no such module, importing it
+    fails, or a library hides a file of the same name in the current directory.
+    """
     if not re.fullmatch(DOTTED, name):
         remedy = f"did you mean imports=[{name}.py]?" if Path(f"{name}.py").is_file() else ""
         raise UserError(where, f"{name!r} is neither a dotted name nor a file that ends in .py", remedy)
@@ -71,7 +75,7 @@ def imported(name: str, where: str) -> Any:
         with nullcontext() if ours else _running(name, where):
             module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if not _is_of(error, name):  # what one of ours lacks
+        if not _is_of(error, name):  # a module that this package needs and that is not installed
             raise UserError(where, f"importing {name} failed: {error}") from error
         raise UserError(where, f"there is no module {name}{_near(name)}", "" if ours else _elsewhere(name)) from None
     _refuse_shadowed(name, module, where)
@@ -79,16 +83,17 @@ def imported(name: str, where: str) -> Any:
 
 
 def loaded(path: Path, where: str) -> Any:
-    """The module of a file, which is run once. Raises UserError, of `where`."""
+    """Imports and returns the module of a file, which runs only at the first call. Raises UserError, with `where` as
+    its place, where there is no such file or it fails."""
     if not path.is_file():
         raise UserError(where, f"there is no file {path}")
     if str(path) in sys.modules:
         return sys.modules[str(path)]
-    _add_here()  # what the file imports may lie there, too
+    _add_here()  # the file may import others of the current directory
     spec = importlib.util.spec_from_file_location(str(path), path)
     assert spec and spec.loader, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[str(path)] = module
+    sys.modules[str(path)] = module  # before it runs, as importlib does: pickle and dataclasses look it up there
     try:
         with _running(str(path), where):
             spec.loader.exec_module(module)
@@ -99,18 +104,20 @@ def loaded(path: Path, where: str) -> Any:
 
 
 def _add_here() -> None:
+    """Appends the current directory to sys.path, if it is not there."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # last: a file of the user's must not hide a library
 
 
 @contextmanager
 def _running(name: str, where: str) -> Iterator[None]:
-    """While the module `name` runs for the first time; what goes wrong in it is told with its line."""
+    """Context manager around the first run of the module `name`: as `lent`, with the module's name as sys.argv[0] and
+    an empty standard input. What it raises becomes a UserError with file and line."""
     short = Path(name).name
     before, stdin = sys.argv, sys.stdin
     try:
         with lent() as interrupted, open(os.devnull) as nothing:
-            sys.argv = [short, *before[1:]]  # what reads the command line complains in its own name
+            sys.argv = [short, *before[1:]]  # an argument parser in the module names the module in its error
             sys.stdin = nothing
             yield
     except UserError:
@@ -128,11 +135,12 @@ def _running(name: str, where: str) -> Iterator[None]:
 
 
 def _is_of(error: ModuleNotFoundError, name: str) -> bool:
-    """Whether it is the module itself, or a package that it would lie in, that is not there."""
+    """Whether the missing module is `name` itself or a package that contains it, not one that `name` imports."""
     return error.name is not None and (name == error.name or name.startswith(f"{error.name}."))
 
 
 def _near(name: str) -> str:
+    """End of a message with a module of a similar name, beside the missing one; "" where there is none."""
     parent = sys.modules.get(name.rpartition(".")[0])
     folders = [Path(each) for each in getattr(parent, "__path__", [])] or [Path.cwd()]
     stems = [file.stem for folder in folders for file in folder.glob("*.py")]
@@ -141,6 +149,7 @@ def _near(name: str) -> str:
 
 
 def _elsewhere(name: str) -> str:
+    """Remedy for a missing module: a file of its name in a folder below, or how to name a file."""
     found = sorted(Path().glob(f"*/{name.rpartition('.')[2]}.py"))
     if found:
         return f"there is {found[0]}: name the file, imports=[{found[0]}]"
@@ -148,7 +157,8 @@ def _elsewhere(name: str) -> str:
 
 
 def _refuse_shadowed(name: str, module: Any, where: str) -> None:
-    """Two modules have the name: that of a library comes first, and who wrote the line may mean the file here."""
+    """Raises UserError where a library was imported and the current directory has a file of the same name: libraries
+    come first on sys.path, and the user may have meant the file."""
     here = [Path.cwd() / f"{name}.py", Path.cwd() / name / "__init__.py"]
     file = getattr(module, "__file__", None)
     for each in here:
@@ -159,11 +169,12 @@ def _refuse_shadowed(name: str, module: Any, where: str) -> None:
             )
 
 
-# ------------------------------------------------------------------------------------------------------ what is told
+# ------------------------------------------------------------------------------------------------------------ messages
 
 
 def place(error: BaseException) -> str:
-    """ "mine.py, line 3": the innermost place in the user's own files where it arose."""
+    """Where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if there
+    is none, the innermost of all."""
     if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -172,19 +183,21 @@ def place(error: BaseException) -> str:
 
 
 def _of_others(file: str) -> bool:
+    """Whether a file belongs to a library, to this package or to Python itself, not to the user."""
     path = Path(file)
     return file.startswith("<") or path.is_relative_to(PACKAGE) or any(path.is_relative_to(each) for each in LIBRARIES)
 
 
 def _short(file: str) -> str:
+    """The path relative to the current directory, if it lies there."""
     with suppress(ValueError, OSError):
         return str(Path(file).relative_to(Path.cwd()))
     return file
 
 
 def told(error: BaseException) -> str:
-    """One line: the type, and what it says."""
-    said = " ".join("".join(traceback.format_exception_only(error)).split())
+    """Type and message of an exception in one line, such as "ValueError: math domain error"."""
+    line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
-        said = f"{type(error).__name__}: {error.msg}"
-    return writable(said)
+        line = f"{type(error).__name__}: {error.msg}"
+    return writable(line)

@@ -1,4 +1,4 @@
-"""Where what a user's code gives becomes ours: numbers of any library as floats, and anything as a short text."""
+"""Conversion of values that a user's code returns: numbers of any library to floats, any object to a short text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import reprlib
 from decimal import Decimal
 from typing import Any
 
-LARGEST = 1e18  # of a reward: the square of more is infinite in float32
+LARGEST = 1e18  # the largest reward: squares of much larger numbers are infinite in float32
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def plain(value: Any) -> Any:
-    """Arrays and scalars of numpy, torch, jax and pandas as lists and numbers of Python; others as they are."""
+    """Arrays and scalars of numpy, torch, jax and pandas (whatever has `tolist`) as lists and numbers of Python; other
+    values, and those whose `tolist` fails, unchanged."""
     if type(value) in (float, int, bool, str, list, tuple, dict, type(None)):
         return value
     try:
@@ -25,7 +26,8 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """A float, NaN included; None where `value` is no number that a float can hold, or is infinite."""
+    """The value as a finite float or NaN; None where it is not a real number, is infinite, or is too large for a
+    float."""
     value = plain(value)
     if not isinstance(value, numbers.Real | Decimal):
         return None
@@ -37,11 +39,12 @@ def number(value: Any) -> float | None:
 
 
 def named(value: Any) -> str:
-    """ "'0.5' (str)": of any object, the largest ones and those whose repr fails included."""
+    """A short text of any object with its type, such as "'0.5' (str)", for an error message. Never raises."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def shown(value: Any, width: int = 80) -> str:
+    """The repr of any object in one line of at most `width` characters, for a message. Never raises."""
     _short.maxstring = width
     try:
         text = _short.repr(value)
@@ -52,5 +55,5 @@ def shown(value: Any, width: int = 80) -> str:
 
 
 def writable(text: str) -> str:
-    """With escapes for lone surrogates, which no file takes."""
+    """The text with lone surrogates, which UTF-8 cannot encode, replaced by escapes such as \\ud800."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
