@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report import layout
-from tokenrl_cli.report.shown import Shown
+from tokenrl_cli.report.evaluation_lines import Shown
 from tokenrl_cli.report.start import Start, named
 from tokenrl_cli.report.tables import aligned, final_table, notes
 
