@@ -7,7 +7,7 @@ import json
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report import layout
 from tokenrl_cli.report.layout import number
-from tokenrl_cli.report.start import named
+from tokenrl_cli.report.run_header import named
 
 LONGEST = 60  # cells of a text in a sample where no terminal says how many there are
 HEADER = ["source", "hypothesis", "reference", "score"]

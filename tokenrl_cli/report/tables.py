@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenrl_cli.report.layout import cells, number, padded, signed
-from tokenrl_cli.report.start import named
+from tokenrl_cli.report.run_header import named
 
 ROWS = ("warm_start", "final", "best")
 LAST = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenrl_cli.report.start import Start
+from tokenrl_cli.report.run_header import Start
 
 if TYPE_CHECKING:
     from torch import nn
