@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.live import RL_WEIGHT, Live
-from tokenrl_cli.report.plain import QUIET, Plain
+from tokenrl_cli.report.plain_display import QUIET, Plain
 from tokenrl_cli.report.run_header import Start
 from tokenrl_cli.report.tables import final_table
 from tokenrl_cli.report.terminal import Display, display

@@ -43,12 +43,12 @@ def display(stream: TextIO | None = None) -> Display:
     """
     stream = stream or sys.stderr
     if not stream.isatty():
-        from tokenrl_cli.report.plain import Plain
+        from tokenrl_cli.report.plain_display import Plain
 
         return Plain(stream)
     columns, lines = _size(stream)
     if columns < NARROW or lines < LOWEST:
-        from tokenrl_cli.report.plain import Plain
+        from tokenrl_cli.report.plain_display import Plain
 
         return Plain(stream, columns_of(columns))
     from tokenrl_cli.report.live import Live
