@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tokenrl_cli.interfaces import Evaluation
-from tokenrl_cli.report.live import RL_WEIGHT, Live
+from tokenrl_cli.report.live_display import RL_WEIGHT, Live
 from tokenrl_cli.report.plain_display import QUIET, Plain
 from tokenrl_cli.report.run_header import Start
 from tokenrl_cli.report.tables import final_table

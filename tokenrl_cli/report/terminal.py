@@ -51,7 +51,7 @@ def display(stream: TextIO | None = None) -> Display:
         from tokenrl_cli.report.plain_display import Plain
 
         return Plain(stream, columns_of(columns))
-    from tokenrl_cli.report.live import Live
+    from tokenrl_cli.report.live_display import Live
 
     return Live(stream.drawn_on() if isinstance(stream, Screen) else stream)  # type: ignore[arg-type]
 
