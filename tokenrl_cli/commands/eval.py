@@ -18,7 +18,7 @@ from tokenrl_cli.run import directory
 if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.interfaces import Evaluation, Finding
-    from tokenrl_cli.report.terminal import Display
+    from tokenrl_cli.report.display import Display
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import Task
 
@@ -40,8 +40,8 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.config.build import check
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.files.writing import require_room
+    from tokenrl_cli.report.display import display
     from tokenrl_cli.report.folders import folder_for
-    from tokenrl_cli.report.terminal import display
     from tokenrl_cli.run import assembly, checkpoint
     from tokenrl_cli.run.evaluation import decoding_for, evaluate
     from tokenrl_cli.run.findings import sampling_findings

@@ -18,8 +18,8 @@ from tokenrl_cli.config.ranges import Count, CountOrNone, Ge, Le, Size, Text, We
 from tokenrl_cli.config.types import mismatch
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import NonFinite, over_steps
+from tokenrl_cli.report.display import Display
 from tokenrl_cli.report.journal import FILES, Journal
-from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.run import checkpoint
 from tokenrl_cli.run.evaluation import DIRECTIONS, acting_policy, decoding_for, direction, evaluate
 from tokenrl_cli.run.loop import Stage

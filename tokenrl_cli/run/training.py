@@ -14,9 +14,9 @@ from tokenrl_cli.files.records import yaml_text
 from tokenrl_cli.files.writing import write
 from tokenrl_cli.interfaces import Finding, UserError
 from tokenrl_cli.optim import NonFinite, horizon_findings
+from tokenrl_cli.report.display import display
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.results import results
-from tokenrl_cli.report.terminal import display
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.assembly import STAGES
 from tokenrl_cli.run.checkpoint import Checkpoint
