@@ -20,8 +20,8 @@ from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.display import Display, display
 from tokenrl_cli.report.live_display import RL_WEIGHT, Live
 from tokenrl_cli.report.plain_display import QUIET, Plain
+from tokenrl_cli.report.results_table import final_table
 from tokenrl_cli.report.run_header import Start
-from tokenrl_cli.report.tables import final_table
 
 METRICS = {"bleu": 43.2, "validity": 0.5, "reward": 0.41, "sampled_reward": 0.44, "completions/mean_length": 12.25}
 NEXT = ["tokenrl eval ckpt=outputs/run", "tokenrl generate ckpt=outputs/run"]

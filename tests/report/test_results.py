@@ -15,7 +15,7 @@ from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import Difference, paired_bootstrap, sacrebleu_p
 from tokenrl_cli.report.layout import number, signed
 from tokenrl_cli.report.results import RESAMPLES, SEED, peak_memory_mb, results
-from tokenrl_cli.report.tables import final_table, with_interval
+from tokenrl_cli.report.results_table import final_table, with_interval
 
 
 def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:

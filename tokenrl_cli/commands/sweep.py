@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 
 from tokenrl_cli.report.layout import number
-from tokenrl_cli.report.tables import aligned
+from tokenrl_cli.report.results_table import aligned
 
 
 class Failures(Callback):

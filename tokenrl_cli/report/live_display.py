@@ -14,8 +14,8 @@ from rich.text import Text
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report import layout
 from tokenrl_cli.report.evaluation_lines import Shown
+from tokenrl_cli.report.results_table import final_table, notes
 from tokenrl_cli.report.run_header import Start, named
-from tokenrl_cli.report.tables import final_table, notes
 
 SHOWN = (
     ("reward", "reward"),

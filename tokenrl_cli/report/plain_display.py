@@ -9,8 +9,8 @@ from typing import Any, TextIO
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report import layout
 from tokenrl_cli.report.evaluation_lines import Shown
+from tokenrl_cli.report.results_table import aligned, final_table, notes
 from tokenrl_cli.report.run_header import Start, named
-from tokenrl_cli.report.tables import aligned, final_table, notes
 
 SHOWN = ("reward", "loss/nll", "loss/td", "loss/consistency", "tokens_per_second")  # of a step
 LINES = 20  # progress lines of a run
