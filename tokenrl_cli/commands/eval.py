@@ -41,7 +41,7 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.display import display
-    from tokenrl_cli.report.folders import folder_for
+    from tokenrl_cli.report.evaluation_folder import folder_for
     from tokenrl_cli.run import assembly, checkpoint
     from tokenrl_cli.run.evaluation import decoding_for, evaluate
     from tokenrl_cli.run.findings import sampling_findings
@@ -174,7 +174,7 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
 
     Keys of the algorithm stand without their block's name.
     """
-    from tokenrl_cli.report.folders import differing
+    from tokenrl_cli.report.evaluation_folder import differing
 
     defaults = _yaml("eval.yaml")
     usual = {key: defaults[key] for key in COUNTED} | {"seed": saved.config["seed"]}
@@ -230,7 +230,7 @@ def meant(folder: Path) -> Path | None:
 def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's config with the blocks of the command line in place of its own."""
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.report.folders import differing
+    from tokenrl_cli.report.evaluation_folder import differing
     from tokenrl_cli.run.assembly import STAGES
 
     changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokenrl_cli.report.folders import LONGEST, differing, folder_for, short
+from tokenrl_cli.report.evaluation_folder import LONGEST, differing, folder_for, short
 
 
 def evaluate(out: Path, parts: list[str], settings: dict[str, Any]) -> str:
