@@ -76,7 +76,7 @@ def _stoppable() -> Iterator[None]:
 
 def main() -> None:
     """The process: its streams as the commands expect them, and an exit code that they do not change."""
-    from tokenrl_cli.report.screen import leave, prepare
+    from tokenrl_cli.report.safe_output import leave, prepare
 
     prepare()
     try:
@@ -88,7 +88,7 @@ def main() -> None:
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line; -> exit code."""
-    from tokenrl_cli.report.screen import Unread, standard_streams
+    from tokenrl_cli.report.safe_output import Unread, standard_streams
 
     with standard_streams(), _stoppable():
         try:
@@ -178,7 +178,7 @@ def _run(arguments: Arguments) -> None:
     if (mode := arguments.value("hydra.mode")) is not None:
         raise UserError(f"hydra.mode={mode}", "is chosen by the flag -m", "add -m for a sweep, or leave both out")
     if arguments.command in FILED and arguments.runs:
-        from tokenrl_cli.report.screen import output_is_no_product
+        from tokenrl_cli.report.safe_output import output_is_no_product
 
         output_is_no_product()
     if arguments.command == "train":

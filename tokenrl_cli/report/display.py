@@ -10,7 +10,7 @@ from typing import Any, Protocol, TextIO
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report.layout import NARROW, columns_of
 from tokenrl_cli.report.run_header import Start
-from tokenrl_cli.report.screen import Screen
+from tokenrl_cli.report.safe_output import Screen
 
 LOWEST = 3  # lines of a terminal on which a bar can stay below what scrolls
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.running import tokenrl
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.report.screen import Screen, Unread, standard_streams
+from tokenrl_cli.report.safe_output import Screen, Unread, standard_streams
 
 EVIL = "a\x1b[31m\rb\x07\u202ec\n\td"
 SPELT = "a\\x1b[31m\\rb\\x07\\u202ec\n\td"
