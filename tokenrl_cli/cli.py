@@ -169,7 +169,7 @@ def overview() -> str:
 
 
 def _run(arguments: Arguments) -> None:
-    from tokenrl_cli.commandline.continuation import one_directory, resumed
+    from tokenrl_cli.commandline.earlier_run import one_directory, resumed
 
     try:
         os.getcwd()
@@ -276,7 +276,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from tokenrl_cli.commandline.continuation import go_on
+    from tokenrl_cli.commandline.earlier_run import go_on
     from tokenrl_cli.run.directory import CONFIG
 
     try:
@@ -328,7 +328,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from tokenrl_cli.commandline.continuation import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
+    from tokenrl_cli.commandline.earlier_run import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
 
     shown = not arguments.runs  # then nothing is made on disk
     OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)

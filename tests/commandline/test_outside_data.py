@@ -11,7 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tokenrl_cli.commandline.arguments import override, parse, typed
-from tokenrl_cli.commandline.continuation import go_on
+from tokenrl_cli.commandline.earlier_run import go_on
 from tokenrl_cli.commandline.outside_data import carried, refuse_unnamed
 from tokenrl_cli.commandline.outside_data import outside as lying
 from tokenrl_cli.interfaces import UserError

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.running import TINY, acting, lines, tokenrl, train, weights
-from tokenrl_cli.commandline.continuation import refuse_changes
+from tokenrl_cli.commandline.earlier_run import refuse_changes
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.recorder import Recorder

@@ -94,7 +94,7 @@ def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
     are not here. Raises UserError."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import given
+    from tokenrl_cli.commandline.earlier_run import given
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
 
     read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}

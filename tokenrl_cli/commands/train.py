@@ -15,7 +15,7 @@ def run(config: DictConfig) -> float | None:
     """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import unused
+    from tokenrl_cli.commandline.earlier_run import unused
     from tokenrl_cli.run.directory import forget, locked
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> float | None:
 
 def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
     """The run of a resolved config, after all that can be said of it without a step."""
-    from tokenrl_cli.commandline.continuation import config_of, filled, given, go_on, refuse_changes
+    from tokenrl_cli.commandline.earlier_run import config_of, filled, given, go_on, refuse_changes
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
@@ -74,7 +74,7 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
 
 def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
     """What config.yaml of the run says: all that is true from now on, resolved but for where the data are."""
-    from tokenrl_cli.commandline.continuation import kept, require_plain
+    from tokenrl_cli.commandline.earlier_run import kept, require_plain
 
     record = kept(raw, plain) | {"resume": None, "fallback": False, "started_in": str(Path.cwd())}
     require_plain({key: value for key, value in record.items() if key != "started_in"}, "config")

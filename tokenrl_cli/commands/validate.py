@@ -66,7 +66,7 @@ def run(config: DictConfig) -> None:
 
 def require_place(out: str | None) -> None:
     """Raises UserError or OSError where the directory of a run could not be made, or not written to."""
-    from tokenrl_cli.commandline.continuation import unused
+    from tokenrl_cli.commandline.earlier_run import unused
     from tokenrl_cli.files.writing import require_room
 
     place = Path(out or "outputs").expanduser()

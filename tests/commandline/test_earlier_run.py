@@ -11,7 +11,7 @@ import yaml
 
 from tests.running import TINY, tokenrl
 from tokenrl_cli.commandline.arguments import override, typed
-from tokenrl_cli.commandline.continuation import fresh, unused
+from tokenrl_cli.commandline.earlier_run import fresh, unused
 from tokenrl_cli.interfaces import UserError
 
 Capture = pytest.CaptureFixture[str]
