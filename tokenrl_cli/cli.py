@@ -125,7 +125,7 @@ def dispatch(arguments: Arguments) -> None:
     if "--version" in arguments.flags:
         print(f"tokenrl {__version__}")
     elif "--shell-completion" in arguments.flags:
-        from tokenrl_cli.commandline.completion import complete
+        from tokenrl_cli.commandline.shell_completion import complete
 
         complete(arguments, list(COMMANDS), PRIMARY, _hydra)
     elif command is None and not arguments.rest:
