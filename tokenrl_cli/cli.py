@@ -76,19 +76,19 @@ def _stoppable() -> Iterator[None]:
 
 def main() -> None:
     """The process: its streams as the commands expect them, and an exit code that they do not change."""
-    from tokenrl_cli.report.safe_output import leave, prepare
+    from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
-    prepare()
+    prepare_streams()
     try:
         code = status(sys.argv[1:])
     finally:
-        leave()
+        flush_streams()
     sys.exit(code)
 
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line; -> exit code."""
-    from tokenrl_cli.report.safe_output import Unread, standard_streams
+    from tokenrl_cli.report.safe_output import OutputClosed, standard_streams
 
     with standard_streams(), _stoppable():
         try:
@@ -100,7 +100,7 @@ def status(words: Sequence[str]) -> int:
         except KeyboardInterrupt as stop:
             print("tokenrl: interrupted", file=sys.stderr)
             return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-        except Unread:  # the reader, `head` say, has seen enough
+        except OutputClosed:  # the reader, `head` say, has seen enough
             return 0
         except Failed as failed:
             return _ours(failed.error)
@@ -178,9 +178,9 @@ def _run(arguments: Arguments) -> None:
     if (mode := arguments.value("hydra.mode")) is not None:
         raise UserError(f"hydra.mode={mode}", "is chosen by the flag -m", "add -m for a sweep, or leave both out")
     if arguments.command in FILED and arguments.runs:
-        from tokenrl_cli.report.safe_output import output_is_no_product
+        from tokenrl_cli.report.safe_output import ignore_output_errors
 
-        output_is_no_product()
+        ignore_output_errors()
     if arguments.command == "train":
         one_directory(arguments)
     if arguments.command == "train" and arguments.flags.get("--cfg") == "job" and "--package" not in arguments.flags:

@@ -40,7 +40,7 @@ def run(config: DictConfig) -> float | None:
     from tokenrl_cli.config.build import check
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.files.writing import require_room
-    from tokenrl_cli.report.display import display
+    from tokenrl_cli.report.display import choose_display
     from tokenrl_cli.report.evaluation_folder import folder_for
     from tokenrl_cli.run import assembly, checkpoint
     from tokenrl_cli.run.evaluation import decoding_for, evaluate
@@ -70,7 +70,7 @@ def run(config: DictConfig) -> float | None:
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
-    shown = display()
+    shown = choose_display()
     try:
         split, examples, size = plain["split"], plain["examples"], plain["batch_size"]
         progress = partial(shown.evaluating, "eval", split, saved.step)
@@ -150,7 +150,7 @@ def settings_of(
 
     `weights` and `data` are SHA-256, shortened: of the model and of what the algorithm acts by, and of the texts.
     """
-    from tokenrl_cli.report.journal import plain
+    from tokenrl_cli.report.journal import json_values
 
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
@@ -165,7 +165,7 @@ def settings_of(
         "weights": _digest(weights),
         "data": _digest([evaluation.sources, evaluation.references]),
     }
-    found: dict[str, Any] = json.loads(json.dumps(plain(settings)))
+    found: dict[str, Any] = json.loads(json.dumps(json_values(settings)))
     return found
 
 
@@ -174,7 +174,7 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
 
     Keys of the algorithm stand without their block's name.
     """
-    from tokenrl_cli.report.evaluation_folder import differing
+    from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = _yaml("eval.yaml")
     usual = {key: defaults[key] for key in COUNTED} | {"seed": saved.config["seed"]}
@@ -182,8 +182,8 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
     own["dataset"] = rooted(own["dataset"], str(saved.config.get("data_root", "data")))
     own["decode"] = _yaml(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
     before = usual | {name: own[name] for name in BLOCKS if name != "algorithm"}
-    changed = differing(before, {key: settings[key] for key in before})
-    parts = [asked["split"], decode, *changed, *differing(own["algorithm"], settings["algorithm"])]
+    changed = changed_settings(before, {key: settings[key] for key in before})
+    parts = [asked["split"], decode, *changed, *changed_settings(own["algorithm"], settings["algorithm"])]
     if meant(saved.path.parent) not in (None, saved.path):
         parts.append(f"step={saved.step}")
     return parts
@@ -230,13 +230,13 @@ def meant(folder: Path) -> Path | None:
 def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint's config with the blocks of the command line in place of its own."""
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.report.evaluation_folder import differing
+    from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
 
     changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
     if asked.get("algorithm") and STAGES[stage] == "algorithm":
         changed["algorithm"] = asked["algorithm"]
-    elif asked.get("algorithm") and (ignored := differing(saved["algorithm"], asked["algorithm"])):
+    elif asked.get("algorithm") and (ignored := changed_settings(saved["algorithm"], asked["algorithm"])):
         problem = "changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
         raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, ckpt=RUN/checkpoints/last")
     return saved | changed
@@ -267,7 +267,7 @@ def _written(
     from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.kept import save
     from tokenrl_cli.metrics.significance import bootstrap_interval
-    from tokenrl_cli.report.journal import plain
+    from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
     if folder.parent == Path(ckpt).parent.parent / "eval":
@@ -287,7 +287,7 @@ def _written(
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
         metrics[name] = {"value": score.value, "low": low, "high": high, "signature": score.signature}
-    results: dict[str, Any] = plain({
+    results: dict[str, Any] = json_values({
         "format": 1,
         "ckpt": ckpt,
         "split": evaluation.split,
@@ -305,12 +305,12 @@ def _written(
 def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[str, Any]) -> list[Finding]:
     """Why metrics have no interval."""
     from tokenrl_cli.metrics.significance import known, reason
-    from tokenrl_cli.report.results import without_intervals
+    from tokenrl_cli.report.results import interval_findings
 
     silent = {name: reason(evaluation.corpus[name]) for name, each in metrics.items() if each["low"] is None}
     fewest = min((known(evaluation.corpus[name]) for name in silent), default=0)
     key = "examples" if settings["examples"] else None
-    return without_intervals(silent, fewest, evaluation.step, key, "no interval")
+    return interval_findings(silent, fewest, evaluation.step, key, "no interval")
 
 
 def _lines(path: Path, texts: list[str]) -> None:

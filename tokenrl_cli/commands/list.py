@@ -12,7 +12,7 @@ from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.limits import limits, target_of
 from tokenrl_cli.config.options import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.report.layout import cells, columns_of, wrapped
+from tokenrl_cli.report.layout import cells, layout_width, wrapped
 
 FLAGS = """\
   -m                      sweep: every value of key=a,b,c, and every combination
@@ -37,7 +37,7 @@ def fitted(text: str) -> str:
     """On a terminal: no line wider than it, what follows a long one under its last column. In a pipe: as it is."""
     if not sys.stdout.isatty():
         return text
-    width = columns_of(shutil.get_terminal_size((0, 0)).columns)
+    width = layout_width(shutil.get_terminal_size((0, 0)).columns)
     return "\n".join(part for line in text.split("\n") for part in hung(line, width))
 
 

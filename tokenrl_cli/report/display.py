@@ -1,4 +1,4 @@
-"""What the user sees of a run; which of two displays shows it depends on where the lines go."""
+"""The interface of a display, which shows a run to the user, and the choice between the two that there are."""
 
 from __future__ import annotations
 
@@ -8,56 +8,62 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tokenrl_cli.interfaces import Evaluation
-from tokenrl_cli.report.layout import NARROW, columns_of
-from tokenrl_cli.report.run_header import Start
-from tokenrl_cli.report.safe_output import Screen
+from tokenrl_cli.report.layout import NARROW, layout_width
+from tokenrl_cli.report.run_header import RunHeader
+from tokenrl_cli.report.safe_output import SafeStream
 
-LOWEST = 3  # lines of a terminal on which a bar can stay below what scrolls
+LOWEST = 3  # lines that a terminal must have for a bar below the scrolling text
 
 
 class Display(Protocol):
-    """Shows a run; computes nothing that is kept."""
+    """Shows a run to the user. Nothing that is saved or learned depends on it."""
 
-    def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: Start | None = None) -> None:
-        """The stages of the run with their numbers of steps, of which `done` are behind it, and what it is made of."""
+    def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
+        """Announces a run: its stages with their numbers of steps, how many of them are `done`, and what is known of
+        it."""
 
-    def step(self, stage: str, step: int, metrics: dict[str, float]) -> None: ...
+    def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        """Shows that `step` steps of the run are done, with the metrics of the latest."""
 
     def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
-        """An evaluation is under way: `done` of `total` examples are decoded; called before the first, too."""
+        """Shows the progress of a running evaluation: `done` of `total` examples are decoded, 0 at its start."""
 
-    def evaluation(self, evaluation: Evaluation, samples: int) -> None: ...
+    def evaluation(self, evaluation: Evaluation, samples: int) -> None:
+        """Shows a finished evaluation with its first `samples` texts."""
 
-    def message(self, text: str) -> None: ...
+    def message(self, text: str) -> None:
+        """Shows a message."""
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """The table of a finished run, and the commands to type `then`."""
+        """Shows the table of a finished run (`results` as in results.json), and the commands to type `then`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stops drawing and leaves the terminal as it was."""
 
 
-def display(stream: TextIO | None = None) -> Display:
-    """Rich on a terminal, plain lines elsewhere; on standard error, for standard output is a command's product.
+def choose_display(stream: TextIO | None = None) -> Display:
+    """The display for a stream, standard error by default: standard output is for the result of a command.
 
-    On a terminal that reports no size, or one too small for a bar, plain lines of a width that can be read.
+    A terminal gets a LiveDisplay with a progress bar, anything else plain lines. A terminal that reports no size, or
+    one too small for a bar, gets plain lines of a readable width.
     """
     stream = stream or sys.stderr
     if not stream.isatty():
-        from tokenrl_cli.report.plain_display import Plain
+        from tokenrl_cli.report.plain_display import PlainDisplay
 
-        return Plain(stream)
+        return PlainDisplay(stream)
     columns, lines = _size(stream)
     if columns < NARROW or lines < LOWEST:
-        from tokenrl_cli.report.plain_display import Plain
+        from tokenrl_cli.report.plain_display import PlainDisplay
 
-        return Plain(stream, columns_of(columns))
-    from tokenrl_cli.report.live_display import Live
+        return PlainDisplay(stream, layout_width(columns))
+    from tokenrl_cli.report.live_display import LiveDisplay
 
-    return Live(stream.drawn_on() if isinstance(stream, Screen) else stream)  # type: ignore[arg-type]
+    return LiveDisplay(stream.without_escaping() if isinstance(stream, SafeStream) else stream)  # type: ignore[arg-type]
 
 
 def _size(stream: TextIO) -> tuple[int, int]:
-    """Columns and lines, as the environment or else the terminal says; where nobody knows, those of old."""
+    """Columns and lines of a terminal: from COLUMNS and LINES if set, else from the terminal, else 80 and 25."""
     try:
         columns, lines = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):

@@ -1,6 +1,7 @@
-"""Where the results of an evaluation go: a folder whose name says what is special about it, and that holds no other's.
+"""Names of the folders that hold the results of evaluations.
 
-Two evaluations that differ in anything that changes numbers never share a folder; the same one again replaces itself.
+A name lists the settings that differ from the usual ones. Two evaluations that differ in any setting that changes
+numbers never share a folder; the same evaluation run again replaces its own results.
 """
 
 from __future__ import annotations
@@ -19,27 +20,29 @@ Settings = dict[str, Any]
 
 
 def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
-    """A folder of `out` named after `parts`, for results of `settings` (plain JSON).
+    """The folder in `out` for the results of an evaluation with `settings` (plain JSON values), named after `parts`.
 
-    It is new, or holds results of the same settings. Where that name holds those of others, what differs from them is
-    appended; where that is taken, too, or the other's settings are unknown, a number.
+    The returned folder does not exist yet, or holds results of the same settings. If the name is taken by results of
+    other settings, the settings that differ from those are appended; if that name is taken as well, or the other
+    settings are unknown, a number is appended. Creates nothing.
     """
-    name = short(parts)
-    there = settings_of(out / name)
-    if there is None or there == settings:
+    name = file_name(parts)
+    found = settings_in(out / name)
+    if found is None or found == settings:
         return out / name
-    if there:
-        longer = short([*parts, *differing(there, settings)])
-        if settings_of(out / longer) in (None, settings):
+    if found:
+        longer = file_name([*parts, *changed_settings(found, settings)])
+        if settings_in(out / longer) in (None, settings):
             return out / longer
     number = 2
-    while settings_of(out / f"{name}-{number}") not in (None, settings):
+    while settings_in(out / f"{name}-{number}") not in (None, settings):
         number += 1
     return out / f"{name}-{number}"
 
 
-def settings_of(folder: Path) -> Settings | None:
-    """What the results in a folder were made with; {} where they do not say so, None where there are none."""
+def settings_in(folder: Path) -> Settings | None:
+    """The settings that the results in a folder were computed with: {} if results.json does not state them or cannot be
+    read, None if the folder has no results.json."""
     file = folder / "results.json"
     if not os.path.lexists(file):
         return None
@@ -50,35 +53,40 @@ def settings_of(folder: Path) -> Settings | None:
     return found if isinstance(found, dict) else {}
 
 
-def differing(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """KEY=VALUE of the values that were others before, KEY=none of those that are there no longer.
+def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """The differences between two configs: KEY=VALUE for each value that is new or has changed, KEY=none for each key
+    that has gone. `prefix` is put before every key.
 
-    A block of another class is named by that class's module, as `reward=chrf`.
+    A block that has become another class is named by the module of that class, as in `reward=chrf`; the keys that the
+    former class had are then left out.
     """
     found = []
     other_class = before.get("_target_") != now.get("_target_")
     for key, value in now.items():
         old = before.get(key)
         if isinstance(value, dict):
-            found += differing(old if isinstance(old, dict) else {}, value, f"{prefix}{key}.")
+            found += changed_settings(old if isinstance(old, dict) else {}, value, f"{prefix}{key}.")
         elif old != value:
-            name, said = f"{prefix}{key}", shown(value)
+            name, text = f"{prefix}{key}", as_typed(value)
             if key == "_target_":
-                name, said = prefix.removesuffix("."), str(value).split(".")[-2:][0]
-            found.append(f"{name}={said}")
+                name, text = prefix.removesuffix("."), str(value).split(".")[-2:][0]
+            found.append(f"{name}={text}")
     gone = [key for key in before if key not in now and not other_class]
     return found + [f"{prefix}{key}=none" for key in gone]
 
 
-def shown(value: Any) -> str:
-    """A value as it is typed, more or less."""
+def as_typed(value: Any) -> str:
+    """A value roughly as it would be typed on the command line; a list as its items between commas."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return ",".join(map(shown, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(as_typed, value)) if isinstance(value, list) else str(value)
 
 
-def short(parts: list[str]) -> str:
-    """The parts as one file name: letters, digits and ._=+,@- alone, and of a long name the beginning and a hash."""
+def file_name(parts: list[str]) -> str:
+    """The parts joined to one file name of letters, digits and ._=+,@- only.
+
+    A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different names stay different.
+    """
     whole = "-".join(parts)
     safe = re.sub(r"[^\w.=+,@-]+", "_", whole)
     if len(safe.encode()) <= LONGEST:

@@ -1,4 +1,4 @@
-"""An evaluation in lines of text, beside what was shown before it; both displays draw it."""
+"""An evaluation as lines of text, with the changes since the evaluation before it. Both displays print them."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ import json
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.report import layout
 from tokenrl_cli.report.layout import number
-from tokenrl_cli.report.run_header import named
+from tokenrl_cli.report.run_header import stage_name
 
-LONGEST = 60  # cells of a text in a sample where no terminal says how many there are
+LONGEST = 60  # width of each text of a sample, in terminal cells, if no terminal gives its width
 HEADER = ["source", "hypothesis", "reference", "score"]
 
 
-class Shown:
-    """Remembers the evaluations of a run: what has changed since the last one, and which were the same."""
+class EvaluationLines:
+    """Formats evaluations, and remembers them to show what has changed and which were identical."""
 
     def __init__(self) -> None:
-        self.last: dict[tuple[str, str, str], dict[str, float]] = {}  # by stage, split and decoding
-        self.seen: dict[str, str] = {}  # what an evaluation said -> its title
+        self.last: dict[tuple[str, str, str], dict[str, float]] = {}  # the latest metrics by stage, split and decoding
+        self.seen: dict[str, str] = {}  # JSON of an evaluation's metrics and texts -> its title
 
     def lines(self, evaluation: Evaluation, samples: int, width: int | None, ellipsis: str = "…") -> list[str]:
-        """The evaluation in lines of at most `width` cells; None: the numbers in one line of any length.
+        """The lines that show an evaluation and its first `samples` texts; the evaluation is remembered.
 
-        An evaluation that said the same as one before it is named, not repeated. What the final table of a run will
-        say is left to it, but for the samples of the last policy.
+        No line is wider than `width` terminal cells; with None the numbers stand in one line of any length. An
+        evaluation equal to an earlier one is one line that names the earlier one. Of an evaluation that the final table
+        of the run will show only the samples of the final policy are given: its numbers are left to that table.
         """
         title = title_of(evaluation)
         if is_row(evaluation):
-            told = sample_lines(evaluation, samples, width, ellipsis) if evaluation.stage == "final" else []
-            return [title, *told] if told else []
+            texts = sample_lines(evaluation, samples, width, ellipsis) if evaluation.stage == "final" else []
+            return [title, *texts] if texts else []
         where = (evaluation.stage, evaluation.split, evaluation.decode)
         before = self.last.get(where, {})
         self.last[where] = evaluation.metrics
-        said = json.dumps([evaluation.split, evaluation.decode, evaluation.metrics, evaluation.hypotheses])
-        if (same := self.seen.setdefault(said, title)) != title:
+        content = json.dumps([evaluation.split, evaluation.decode, evaluation.metrics, evaluation.hypotheses])
+        if (same := self.seen.setdefault(content, title)) != title:
             return [f"{title}: the same as {same}"]
         items = [
             (shortened(name), number(value), layout.change(value, before.get(name)))
@@ -49,23 +50,25 @@ class Shown:
 
 
 def is_row(evaluation: Evaluation) -> bool:
-    """Whether the final table of a run shows it: the whole of test, at the end."""
+    """Whether the final table of a run shows this evaluation: one of the whole test split at the end of `train`."""
     return evaluation.split == "test" and evaluation.stage != "eval"
 
 
 def title_of(evaluation: Evaluation) -> str:
-    return f"{named(evaluation.stage)} step {evaluation.step}, {evaluation.split}, {evaluation.decode}"
+    """The heading of an evaluation, such as "RL step 100, val, greedy"."""
+    return f"{stage_name(evaluation.stage)} step {evaluation.step}, {evaluation.split}, {evaluation.decode}"
 
 
 def shortened(metric: str) -> str:
+    """The name of a metric without the prefix "completions/"."""
     return metric.removeprefix("completions/")
 
 
 def sample_lines(evaluation: Evaluation, samples: int, width: int | None, ellipsis: str) -> list[str]:
-    """Source, hypothesis, the first reference and score of the first `samples` texts, one line each."""
+    """A table of the first `samples` texts: source, hypothesis, first reference and reward, one line per text."""
     several = zip(evaluation.sources, evaluation.hypotheses, evaluation.references, evaluation.scores, strict=True)
     rows = [
-        [*map(layout.visible, (source, hypothesis, references[0] if references else "")), number(score)]
+        [*map(layout.escaped, (source, hypothesis, references[0] if references else "")), number(score)]
         for source, hypothesis, references, score in list(several)[:samples]
     ]
     if not rows:

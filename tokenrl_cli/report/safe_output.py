@@ -1,9 +1,9 @@
-"""Standard output and standard error as the program writes to them, whatever the process was started with.
+"""Standard output and standard error, made safe to write any text to.
 
-Both are UTF-8. Text from data, configs, checkpoints and exceptions cannot move the cursor, erase a line or turn the
-direction of writing: such characters are spelt out, always on standard error, which is for eyes, and on standard output
-where that is a terminal, for a file or a pipe gets a command's product as it is. A standard error that nobody reads any
-more, or that is full, changes nothing of the work.
+Both are UTF-8, whatever the locale. Text from data, configs, checkpoints and exceptions may hold control characters
+that move the cursor, erase a line or reverse the direction of writing. These are written as escapes such as \\x1b:
+always on standard error, which people read, and on standard output if that is a terminal. A file or a pipe gets the
+result of a command unchanged. A standard error that is closed or full never stops a command.
 """
 
 from __future__ import annotations
@@ -17,48 +17,55 @@ from io import TextIOWrapper
 from typing import Any, TextIO
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.report.layout import visible
+from tokenrl_cli.report.layout import escaped
 
 
-class Unread(BaseException):
-    """Nobody reads standard output any more: the work that writes to it is done. No task may take it for a failure."""
+class OutputClosed(BaseException):
+    """The reader of standard output has closed it, as `head` does: the command ends, and has not failed.
+
+    A BaseException, so that no `except Exception` on the way takes it for an error.
+    """
 
 
-class Screen:
-    """A text stream around another. What it does not do itself the other does."""
+class SafeStream:
+    """A text stream that writes to another one, `raw`; all other attributes are those of `raw`."""
 
-    def __init__(self, raw: TextIO, spells: bool, product: bool) -> None:
+    def __init__(self, raw: TextIO, escapes: bool, required: bool) -> None:
         self.raw = raw
-        self.spells = spells  # control characters
-        self.product = product  # of the command: it must be written
+        self.escapes = escapes  # whether control characters are written as escapes
+        self.required = required  # whether failing to write is an error
 
     def write(self, text: str) -> int:
+        """Writes a text and returns its length. Raises as described at `_failing`."""
         with self._failing():
-            self.raw.write(visible(text, "\n\t") if self.spells else text)
+            self.raw.write(escaped(text, "\n\t") if self.escapes else text)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
+        """Writes each of several texts; adds no line breaks."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
+        """Writes what is buffered. Raises as described at `_failing`."""
         with self._failing():
             self.raw.flush()
 
-    def drawn_on(self) -> Screen:
-        """The same for who draws: a display moves the cursor by purpose, and spells out what it shows by itself."""
-        return Screen(self.raw, False, self.product)
+    def without_escaping(self) -> SafeStream:
+        """The same stream without escaping, for a display: it moves the cursor on purpose and escapes texts itself."""
+        return SafeStream(self.raw, False, self.required)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Raises Unread for a closed pipe, UserError for a full disk; where it is no product both are passed over."""
+        """Raises OutputClosed for a closed pipe, UserError for a full disk; ignores both if the stream is not
+        `required`."""
         try:
             yield
         except BrokenPipeError:
-            if self.product:
-                raise Unread from None
-        except (OSError, ValueError) as error:  # ValueError: closed by somebody
-            if self.product:
+            if self.required:
+                raise OutputClosed from None
+        except (OSError, ValueError) as error:  # ValueError: the stream has been closed
+            if self.required:
                 problem = getattr(error, "strerror", None) or str(error)
                 raise UserError("standard output", f"cannot be written: {problem}") from None
 
@@ -68,10 +75,11 @@ class Screen:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Within it sys.stdout and sys.stderr are Screens; where the process has none, what is written is lost."""
+    """Replaces sys.stdout and sys.stderr by SafeStreams while the block runs. If the process has no such stream, what
+    is written to it is lost."""
     before = sys.stdout, sys.stderr
     out, err = (each if each is not None else open(os.devnull, "w", encoding="utf-8") for each in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = Screen(out, _is_terminal(out), True), Screen(err, True, False)
+    sys.stdout, sys.stderr = SafeStream(out, _is_terminal(out), True), SafeStream(err, True, False)
     try:
         yield
     finally:
@@ -80,30 +88,38 @@ def standard_streams() -> Iterator[None]:
             each.close()
 
 
-def output_is_no_product() -> None:
-    """For a command whose work is written to files: nothing of standard output may end it from now on."""
-    if isinstance(sys.stdout, Screen):
-        sys.stdout.product = False
+def ignore_output_errors() -> None:
+    """Makes errors of standard output harmless from now on: for a command whose result is written to files."""
+    if isinstance(sys.stdout, SafeStream):
+        sys.stdout.required = False
 
 
-def prepare() -> None:
-    """Once, at the start of a process. Both streams write UTF-8, and half of a surrogate pair spelt out, whatever the
-    locale and PYTHONIOENCODING say. Descriptors that the process was started without lead nowhere: otherwise the next
-    file to be opened would be standard output for all that writes there."""
+def prepare_streams() -> None:
+    """Sets up the standard streams, once at the start of a process.
+
+    Both write UTF-8 whatever the locale and PYTHONIOENCODING say, and half of a surrogate pair as its escape. If the
+    process was started with descriptor 0, 1 or 2 closed, it is opened on /dev/null: otherwise the next file to be
+    opened would get that number, and everything printed would land in it.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # the lowest number that is free
+            os.open(
+                os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY
+            )  # gets the lowest free number, which is this one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    logging.raiseExceptions = False  # a line that cannot be logged is lost, and nothing else
+    logging.raiseExceptions = False  # a line that cannot be logged is lost without a traceback
 
 
-def leave() -> None:
-    """Once, at the end: what is left in the buffers is written where anybody reads it; the interpreter, which would
-    complain of a closed pipe on its way out, finds nothing to write."""
+def flush_streams() -> None:
+    """Writes what the standard streams still buffer, once at the end of a process.
+
+    A stream that can no longer be written is pointed at /dev/null: otherwise the interpreter would flush it once more
+    on exit, print an error and change the exit code.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
@@ -115,6 +131,7 @@ def leave() -> None:
 
 
 def _is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal; False for a closed one."""
     try:
         return stream.isatty()
     except ValueError:

@@ -14,7 +14,7 @@ from tokenrl_cli.files.records import yaml_text
 from tokenrl_cli.files.writing import write
 from tokenrl_cli.interfaces import Finding, UserError
 from tokenrl_cli.optim import NonFinite, horizon_findings
-from tokenrl_cli.report.display import display
+from tokenrl_cli.report.display import choose_display
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.results import results
 from tokenrl_cli.run import assembly, checkpoint
@@ -69,7 +69,7 @@ class Training:
         if self.saved is None and self.origin is not None:
             self._check_start(self.origin)
         self.recorder: Recorder = Recorder(
-            run, config, self.trainer, self.task, self.model, Journal(run), display(), self.go_on
+            run, config, self.trainer, self.task, self.model, Journal(run), choose_display(), self.go_on
         )
 
     def _check_start(self, origin: Checkpoint) -> None:
