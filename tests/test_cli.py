@@ -141,7 +141,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("validate decode=beam decode.temperature=1", "decode.temperature=1: does nothing in a search"),
         (
             "validate ~metrics.bleu +reward@metrics.mine=bleu trainer.monitor=bleu",
-            "trainer.monitor=bleu: is no number of an evaluation",
+            "trainer.monitor=bleu: is not a number of an evaluation",
         ),
         ("validate ~imports", "imports: is missing"),
         ("validate algorithm.kl_target=3", "algorithm.kl_target=3: has nothing to adapt"),

@@ -206,7 +206,7 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
 
 
 def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What acts by values is more than its model; a policy that is its model may be begun from."""
+    """init_from refuses a policy that acts by Q-values: it is more than its model. Others are accepted."""
     own = ["algorithm/head=logits", "algorithm/prior=uniform", "model.dropout=0.5"]
     for name, status, words in (("soft_q", 2, []), ("pcl", 0, []), ("its own logits", 0, own)):
         chosen = ["algorithm=soft_q" if words else f"algorithm={name}", *words]
@@ -215,7 +215,7 @@ def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.Capt
         start = [f"init_from={tmp_path / name / 'checkpoints' / 'last'}", "trainer.warm_start_steps=0"]
         assert train(tmp_path / f"{name} again", *start, "model.dropout=0.5") == status
         said = capsys.readouterr().err
-        assert status == 0 or "acts by values: its model alone is not the policy" in said
+        assert status == 0 or "chooses tokens by learned values: its model alone is not the policy" in said
     start = [f"init_from={tmp_path / 'soft_q' / 'checkpoints' / 'warm_start'}", "trainer.warm_start_steps=0"]
     assert train(tmp_path / "from its warm start", *start) == 0
 

@@ -62,9 +62,8 @@ def shown(width: int | None) -> str:
 
 
 def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
-    assert isinstance(choose_display(Terminal()), LiveDisplay) and isinstance(
-        choose_display(io.StringIO()), PlainDisplay
-    )
+    assert isinstance(choose_display(Terminal()), LiveDisplay)
+    assert isinstance(choose_display(io.StringIO()), PlainDisplay)
 
 
 def test_plain_lines_have_no_escapes_and_are_not_wrapped() -> None:

@@ -55,7 +55,7 @@ def saved(run: Path, step: int = 1, score: float | None = None) -> Path:
         {"seed": step},
         {"target": tokenizer},
     )
-    checkpoint.point(run, "last", path)
+    checkpoint.set_link(run, "last", path)
     return path
 
 
@@ -105,14 +105,14 @@ def tidied(run: Path) -> checkpoint.Checkpoint | None:
     with directory.locked(run):
         found = checkpoint.newest(run, fallback=False)
         if found is not None:
-            checkpoint.point_as(run, found)
+            checkpoint.restore_links(run, found)
     return found
 
 
 def whole(run: Path) -> dict[str, int]:
     """Every checkpoint by name, with its step; each is loaded, so each is whole."""
     folder = run / "checkpoints"
-    return {name: checkpoint.load(folder / name).step for name in directory.names(folder)}
+    return {name: checkpoint.load(folder / name).step for name in directory.checkpoint_names(folder)}
 
 
 BEST = {1: 1, 2: 2, 3: 2, 4: 4}  # step -> the best so far
@@ -129,11 +129,11 @@ def goes_on(run: Path, start: int, end: int) -> None:
     """Saves as a run does: its checkpoint, links, and away with what is old."""
     for step in range(start, end + 1):
         if step == 3:
-            directory.point(run, "warm_start", "000002")
+            directory.set_link(run, "warm_start", "000002")
         path = checkpoint.save(run, step, Tied(), ALGORITHM, told(step), {"seed": step}, {"target": Word(100, 1)})
-        checkpoint.point(run, "last", path)
+        checkpoint.set_link(run, "last", path)
         if BEST[step] == step:
-            checkpoint.point(run, "best", path)
+            checkpoint.set_link(run, "best", path)
         checkpoint.prune(run, keep_last=2, keep_best=1)
 
 
@@ -163,7 +163,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
             except KeyboardInterrupt:
                 pass
         before = whole(run)
-        links = {link: directory.linked(run / "checkpoints", link) for link in directory.LINKS}
+        links = {link: directory.link_target(run / "checkpoints", link) for link in directory.LINKS}
         assert all(name in before for name in links.values() if name), links
         found = tidied(run)
         assert (found.step if found else 0) == max(before.values(), default=0)
@@ -190,11 +190,11 @@ def test_what_the_run_goes_on_from_is_named_where_it_is_damaged(tmp_path: Path) 
         checkpoint.newest(tmp_path, fallback=False)
     older = checkpoint.newest(tmp_path, fallback=True)
     assert older is not None and older.step == 3 and set(older.algorithm) == set(ALGORITHM)
-    checkpoint.point_as(tmp_path, older)
+    checkpoint.restore_links(tmp_path, older)
     assert not (folder / "000004").exists() and os.readlink(folder / "best") == "000002"
     for each in (folder / "000003").glob("optimizer*"):
         each.write_bytes(b"")
-    with pytest.raises(UserError, match="no other is whole"):  # the others are kept to be evaluated alone
+    with pytest.raises(UserError, match="no other is whole"):  # the others are kept for evaluation only
         checkpoint.newest(tmp_path, fallback=True)
 
 
@@ -259,7 +259,7 @@ def test_no_file_of_a_checkpoint_is_a_link(name: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "run")
     (path / name).rename(tmp_path / "away")
     (path / name).symlink_to(tmp_path / "away")
-    with pytest.raises(UserError, match=r"is no file that belongs|lies outside|is a link"):
+    with pytest.raises(UserError, match=r"does not belong to the checkpoint|lies outside|is a link"):
         checkpoint.load(path)
 
 
@@ -290,7 +290,7 @@ def test_absurd_files_are_refused_in_one_line(name: str, text: str, tmp_path: Pa
 
 def test_old_ones_go_and_the_best_stay_without_what_only_resuming_needs(tmp_path: Path) -> None:
     best = saved(tmp_path, 1, score=0.9)
-    checkpoint.point(tmp_path, "best", best)
+    checkpoint.set_link(tmp_path, "best", best)
     for step in (2, 3, 4):
         saved(tmp_path, step, score=0.1 * step)
     checkpoint.prune(tmp_path, keep_last=1, keep_best=1)

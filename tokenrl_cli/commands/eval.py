@@ -62,7 +62,7 @@ def run(config: DictConfig) -> float | None:
     facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     task = assembly.task_of(*facts, learns=False)
     require_split(task.dataset, plain["split"])
-    assembly.sizes_of(task.dataset, [plain["split"]])
+    assembly.split_sizes(task.dataset, [plain["split"]])
     require_references(task.dataset, _readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
     idle = idle_findings(whole, task.decoding, HydraConfig.get().overrides.task)

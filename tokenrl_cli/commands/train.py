@@ -16,7 +16,7 @@ def run(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import unused
-    from tokenrl_cli.run.directory import forget, locked
+    from tokenrl_cli.run.directory import locked, remove_traces
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     run, line = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
@@ -32,7 +32,7 @@ def run(config: DictConfig) -> float | None:
             return training.run()
         except (Exception, SystemExit):
             if not plain["resume"] and not (training and training.begun):
-                forget(run)  # there is nothing that it could be gone on with
+                remove_traces(run)  # there is nothing that it could be gone on with
             raise
 
 

@@ -39,7 +39,7 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.episodes.scoring import check_columns
     from tokenrl_cli.interfaces import Dataset
     from tokenrl_cli.run import checkpoint
-    from tokenrl_cli.run.assembly import SPLITS, sizes_of
+    from tokenrl_cli.run.assembly import SPLITS, split_sizes
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     parts = require_valid(plain)
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
     if plain["init_from"]:
         checkpoint.load(checkpoint.find(Path(plain["init_from"])))
     dataset = build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
-    sizes = sizes_of(dataset, SPLITS)
+    sizes = split_sizes(dataset, SPLITS)
     check_columns([part for key, part in parts.items() if key.startswith(("reward", "metrics."))], dataset)
     require_references(dataset, readers(plain, parts, dataset))
     trainer = plain["trainer"]
@@ -96,11 +96,11 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
     from tokenrl_cli.run.assembly import (
         device_of,
-        frozen_by,
+        frozen_loader,
+        meta_device,
         precision_of,
         require_loadable_policy,
-        require_room,
-        without_memory,
+        require_memory,
     )
     from tokenrl_cli.run.recorder import Trainer
 
@@ -109,7 +109,7 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     precision_of(trainer.precision)
     device = device_of(trainer.device)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
-    facts["frozen"] = frozen_by(trust, device)  # asked by the rewards that need it, and not yet
+    facts["frozen"] = frozen_loader(trust, device)  # asked by the rewards that need it, and not yet
     decoding: Decoding = build(config["decode"], Decoding, trust)
     facts["max_length"] = decoding.max_length
     for name in ("tokenizer", "source_tokenizer"):
@@ -119,14 +119,14 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
     trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
     build(config["credit"], Credit, trust, **facts)
-    with without_memory(*(config[name] for name in ("model", "warm_start", "algorithm"))):
+    with meta_device(*(config[name] for name in ("model", "warm_start", "algorithm"))):
         model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
-        require_room(model.parameters(), device)
+        require_memory(model.parameters(), device)
         for name in ("warm_start", "algorithm"):
             parts[name] = build(
                 config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts
             )
-            require_room(parts[name].state_dict().values(), device)
+            require_memory(parts[name].state_dict().values(), device)
             require_loadable_policy(parts[name], model)
     return parts
 
@@ -136,7 +136,7 @@ def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> 
     them."""
     from tokenrl_cli.data.splits import Reader, drawn_by
     from tokenrl_cli.episodes.scoring import name_of
-    from tokenrl_cli.run.evaluation import OF_REFERENCES
+    from tokenrl_cli.run.evaluation import REFERENCE_METRICS
 
     trainer, found = config["trainer"], []
     whole = parts["reward"]
@@ -161,7 +161,7 @@ def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> 
         ("warm_start_monitor", "reward", trainer["warm_start_steps"]),
         ("monitor", "sampled_reward", True),
     ):
-        if acts and trainer[key] in OF_REFERENCES:
+        if acts and trainer[key] in REFERENCE_METRICS:
             name = f"trainer.{key}={trainer[key]}"
             found.append(Reader(name, Demonstrated(), "val", f"trainer.{key}={usual}"))
     return found

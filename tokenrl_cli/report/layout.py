@@ -130,9 +130,8 @@ def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), 
     for i in texts:  # first the least each needs: the longest word of its header, or SMALLEST
         widths[i] = min(widths[i], max(SMALLEST, words[i]))
         room -= widths[i]
-    for rank, i in enumerate(
-        sorted(texts, key=lambda i: wanted[i])
-    ):  # then equal shares of the rest, shortest first: what it leaves goes to the longer
+    # then equal shares of the rest, the shortest column first: what it does not need goes to the longer ones
+    for rank, i in enumerate(sorted(texts, key=lambda i: wanted[i])):
         more = max(0, min(wanted[i] - widths[i], room // (len(texts) - rank)))
         widths[i] += more
         room -= more

@@ -105,9 +105,8 @@ def prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(
-                os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY
-            )  # gets the lowest free number, which is this one
+            # gets the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
