@@ -63,7 +63,7 @@ def acting_policy(algorithm: Algorithm) -> Model:
 
 @torch.no_grad()
 def same_policy(policy: Model, model: Model, task: Task) -> bool:
-    """Whether two policies give the same token probabilities, within 1e-4, on a few references of val.
+    """Whether two policies give the same token probabilities, within 1e-4, on a few demonstrations of val.
 
     Switches both to evaluation mode.
     """
