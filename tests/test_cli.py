@@ -154,7 +154,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train --cfg job --resolve data_root=${nothing}", "Interpolation key 'nothing' not found"),
         ("train hydra.job.chdir=perhaps", "hydra.job.chdir"),
         ("train hydra/launcher=nope", "hydra/launcher=nope: there is no such option"),
-        ("train hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: is chosen by the flag -m"),
+        ("train hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: cannot be set: the flag -m chooses it"),
         ("train hydra.run.dir=/proc/x", "/proc/x: "),
         ("train -m seed=1,2 modle=gru", "did you mean 'model'?"),
         ("list rewrd", "rewrd: there is no such group (did you mean 'reward'?)"),

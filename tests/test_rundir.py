@@ -239,7 +239,7 @@ def test_a_run_that_saved_nothing_begins_from_a_strangers_weights_only_if_they_a
     config = yaml.safe_load((run / CONFIG).read_text())
     (run / CONFIG).write_text(yaml.safe_dump(config | {"init_from": str(whole)}))
     told = mistake(capsys, "train", f"resume={run}")
-    assert f"init_from={whole}: lies outside" in told and f"name it again on the line: init_from={whole}" in told
+    assert f"init_from={whole}: lies outside" in told and f"name it on the command line: init_from={whole}" in told
     assert tokenrl("train", f"resume={run}", f"init_from={whole}") == 0
     capsys.readouterr()
     assert tokenrl("train", f"resume={run}") == 0  # its weights are its own by now

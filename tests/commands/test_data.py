@@ -95,7 +95,7 @@ def test_a_named_split_is_evaluated_and_its_sources_are_decoded_in_order(home: P
     [
         (["eval", "split=test_othr"], "split=test_othr: the data set has no such split (did you mean 'test_other'?)"),
         (["generate", "split=vall"], "split=vall: the data set has no such split (did you mean 'val'?)"),
-        (["generate", "split=val", "input=x.txt"], "split=val: says what to write a text for, and so does input=x.txt"),
+        (["generate", "split=val", "input=x.txt"], "split=val: cannot be given with input=x.txt"),
     ],
 )
 def test_a_split_that_is_not_there_is_refused(

@@ -201,7 +201,7 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     assert (tmp_path / "out" / "test-greedy" / "results.json").is_file()
     capsys.readouterr()
     assert tokenrl("eval", f"ckpt={kept / 'warm_start'}", "algorithm.beta=2") == 2
-    problem = "algorithm.beta=2: changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
+    problem = "algorithm.beta=2: changes the algorithm of the RL stage, and this checkpoint is of the warm start"
     assert problem in capsys.readouterr().err
 
 

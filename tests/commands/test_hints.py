@@ -59,7 +59,7 @@ def told(capsys: Capture, *words: str) -> str:
         ("trainer.stpes=3", "did you mean 'trainer.steps'?"),
         ("chekpoint_every=3", "did you mean 'trainer.checkpoint_every'?"),
         ("baseline=greedy", "did you mean 'algorithm/baseline'?"),
-        ("--lr=3", "values are given as key=value, without dashes"),
+        ("--lr=3", "values are typed as key=value, without dashes"),
     ],
 )
 def test_train_says_what_is_meant(typed: str, hint: str, capsys: Capture) -> None:
@@ -107,4 +107,4 @@ def test_every_name_that_a_word_leads_to_is_a_key_of_some_command() -> None:
             known |= {path.rpartition(".")[2] for path in hints.leaves(config)} | {"schedule"}
     for command in ("eval", "generate"):
         known |= set(re.findall(r"^(\w+):", (conf_dir() / f"{command}.yaml").read_text("utf-8"), re.MULTILINE))
-    assert set(hints.SAME) <= known
+    assert set(hints.SYNONYMS) <= known

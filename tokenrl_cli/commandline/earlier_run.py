@@ -1,7 +1,7 @@
-"""Commands that build on an earlier run: its files found, and turned into what the new command starts from.
+"""The directory of a new run, and what `resume=` and `ckpt=` take over from an earlier run.
 
-Files of a run may be somebody else's. They are read as plain data, and nothing in them may name a path, a variable or
-a piece of Hydra: that would be evaluated.
+The files of an earlier run may come from somebody else. They are read as plain data: a variable or a part of Hydra's
+configuration in them is refused, because Hydra would evaluate it.
 """
 
 from __future__ import annotations
@@ -12,59 +12,71 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.commandline.arguments import Arguments, key_of, override, quoted, typed, unquoted
-from tokenrl_cli.commandline.outside_data import ROOT, carried
+from tokenrl_cli.commandline.arguments import Arguments, command_line, key_of, override, quoted, unquoted
+from tokenrl_cli.commandline.outside_data import ROOT, required_overrides
 from tokenrl_cli.files.records import read_yaml
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.run.directory import CHECKPOINTS, CONFIG, MANIFEST, find
 
-FILLED_IN = "${data_root}"  # at the beginning of a path in it: whoever goes on says where that is
-TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # any of them makes a directory a run
-FIXED = ("experiment", "out", "hydra.run.dir", "hydra.output_subdir", "hydra.searchpath")
+DATA_ROOT = "${data_root}"  # may begin a path in config.yaml of a run: the data may lie elsewhere on resume
+TRACES = ("checkpoints", "metrics.jsonl", "results.json")  # a directory with any of these holds a run
+FIXED_KEYS = (  # cannot be given with resume
+    "experiment",
+    "out",
+    "hydra.run.dir",
+    "hydra.output_subdir",
+    "hydra.searchpath",
+)
 
 
-def unused(place: str, subdirectory: str) -> str:
-    """`subdirectory`, unless `place` holds a run already, or what is no run's: then Hydra must not write there."""
+def require_unused(place: str, subdirectory: str) -> str:
+    """Returns `subdirectory`, into which Hydra will write its record of the run. Raises UserError if the directory
+    `place` holds a run already, or a config or link that a run did not make.
+
+    conf/train.yaml calls this as ${tokenrl.require_unused:...}.
+    """
     run = Path(place)
     if (run / "results.json").exists():
         raise UserError(f"out={place}", "holds a finished run", "choose another directory")
     config = os.path.lexists(run / CONFIG)
     if any(os.path.lexists(run / name) for name in TRACES):
         if not config:
-            problem = f"holds what a run leaves, without the {CONFIG} that it could go on with"
+            problem = f"holds files of a run, but not the {CONFIG} that is needed to resume it"
             raise UserError(f"out={place}", problem, "choose another directory")
-        raise UserError(f"out={place}", "holds an unfinished run", f"go on with it: {_going_on(run)}")
+        raise UserError(f"out={place}", "holds an unfinished run", f"resume it: {_resume_command(run)}")
     record = run / ".hydra"
     if config and not record.is_dir():
-        raise UserError(f"out={place}", f"holds a {CONFIG} that is no run's", "choose another directory")
+        raise UserError(f"out={place}", f"holds a {CONFIG} that is not of a run", "choose another directory")
     if link := next((each for each in (record, *record.glob("*")) if each.is_symlink()), None):
         raise UserError(str(link), f"is a link to {os.readlink(link)}: no link of a run is followed", "remove it")
     return subdirectory
 
 
-def _going_on(run: Path) -> str:
-    """The command for a run of which nothing but its place is known."""
+def _resume_command(run: Path) -> str:
+    """The command that resumes a run, given only its directory."""
     try:
-        _, saved = config_of(run)
+        _, saved = read_run_config(run)
         root = str(saved.get("data_root", ROOT))
-        return go_on(run, filled(saved, root))
+        return resume_command(run, with_data_root(saved, root))
     except (UserError, OSError):
-        return typed("train", override("resume", str(run)))
+        return command_line("train", override("resume", str(run)))
 
 
-def directory(out: str | None, otherwise: str) -> str:
-    """The directory that `out=` names; without it a fresh one. Made now."""
+def run_directory(out: str | None, otherwise: str) -> str:
+    """Makes and returns the directory of a run: the one that `out=` names, or, without it, a new one called
+    `otherwise`. Raises UserError if it cannot be made."""
     if not out:
-        return fresh(otherwise)
+        return new_directory(otherwise)
     place = Path(out).expanduser()
-    with _told(place, f"out={out}"):
+    with _directory_errors(place, f"out={out}"):
         place.mkdir(parents=True, exist_ok=True)
     return str(place)
 
 
 @contextmanager
-def _told(place: Path, where: str) -> Iterator[None]:
-    """Says what is in the way where a directory cannot be made."""
+def _directory_errors(place: Path, where: str) -> Iterator[None]:
+    """Turns an OSError in the block, which makes the directory `place`, into a UserError at `where` that names the file
+    or link in the way."""
     try:
         yield
     except OSError as error:
@@ -78,71 +90,77 @@ def _told(place: Path, where: str) -> Iterator[None]:
         raise UserError(where, problem, "choose another directory with out=DIR") from None
 
 
-def one_directory(arguments: Arguments) -> None:
-    """Refuses two names for the place of one run."""
+def refuse_two_directories(arguments: Arguments) -> None:
+    """Raises UserError if the command line gives `out` together with `resume` or with Hydra's own key for the
+    directory."""
     out = arguments.value("out")
     if out in (None, "", "null"):
         return
     if arguments.value("resume") not in (None, "", "null"):
         raise UserError(
-            f"out={out}", "cannot be given with resume: a run goes on in its own directory", "leave out one of the two"
+            f"out={out}", "cannot be given with resume: a run is resumed in its own directory", "leave out one"
         )
     sweeps = "--multirun" in arguments.flags
     if arguments.value(other := "hydra.sweep.dir" if sweeps else "hydra.run.dir") is not None:
-        raise UserError(f"out={out}", f"names the directory that {other} names, too", f"leave out {other}")
+        raise UserError(f"out={out}", f"cannot be given with {other}: both name the directory", f"leave out {other}")
 
 
-def fresh(path: str) -> str:
-    """The directory, made now; with a number after its name where another run was faster."""
+def new_directory(path: str) -> str:
+    """Makes a directory that does not exist yet and returns its path: `path`, or `path` with a number if that is
+    taken."""
     number = 1
     while True:
         place = Path(path if number == 1 else f"{path}-{number}")
         if os.path.lexists(place):
             number += 1
             continue
-        with _told(place.parent, path):
+        with _directory_errors(place.parent, path):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
             place.mkdir()
             return str(place)
         except FileExistsError:
-            continue  # another run was faster, and the next name is tried
+            continue  # another run has just taken the name: try the next one
         except OSError as error:
             raise UserError(path, f"cannot be made: {error.strerror or error}", "give out=DIR") from None
 
 
-def go_on(run: Path | str, config: dict[str, Any]) -> str:
-    """The command that goes on with a run of this resolved config, to be pasted as it is."""
-    return typed("train", override("resume", str(run)), *carried(config))
+def resume_command(run: Path | str, config: dict[str, Any]) -> str:
+    """The command that resumes a run with this resolved config, ready to paste into a shell."""
+    return command_line("train", override("resume", str(run)), *required_overrides(config))
 
 
 # ----------------------------------------------------------------------------------------------------------- resume=
 
 
-def resumed(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
-    """`resume=RUN`: the command line that puts out into RUN again, and the run's own config as the primary one.
+def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
+    """For `resume=RUN` the command line that writes into RUN again, and the config of RUN to start from instead of
+    conf/train.yaml; without it `arguments` and None.
 
-    Nothing of RUN is where Hydra looks for files: its config is one node among ours, of plain values.
+    RUN is not put on Hydra's search path: its config is handed over as plain values. Raises UserError if RUN is no run
+    or the command line changes what is fixed.
     """
-    asked = arguments.value("resume")
-    if asked in (None, "", "null"):
+    typed = arguments.value("resume")
+    if typed in (None, "", "null"):
         return arguments, None
     if "--multirun" in arguments.flags:
-        raise UserError(f"resume={asked}", "one run is resumed at a time", "leave out -m")
+        raise UserError(f"resume={typed}", "one run is resumed at a time", "leave out -m")
     for flag in ("--config-name", "--config-path"):
         if flag in arguments.flags:
-            raise UserError(flag, "cannot be given with resume: a run goes on with its own config", "leave it out")
-    run = Path(str(asked))
-    if "${" in str(asked) or not run.is_dir():
-        raise UserError(f"resume={asked}", "there is no such directory", "give a run's directory, as train printed it")
+            problem = "cannot be given with resume: a run is resumed with its own config"
+            raise UserError(flag, problem, "leave it out")
+    run = Path(str(typed))
+    if "${" in str(typed) or not run.is_dir():
+        remedy = "give the directory of a run, as train printed it"
+        raise UserError(f"resume={typed}", "there is no such directory", remedy)
     if not os.path.lexists(run / CONFIG):
         began = any(os.path.lexists(run / name) for name in TRACES)
-        remedy = "give a run's directory, as train printed it"
-        raise UserError(f"resume={asked}", f"is not a run: it has no {CONFIG}", "start a new run" if began else remedy)
-    _, saved = config_of(run)
+        remedy = "give the directory of a run, as train printed it"
+        raise UserError(f"resume={typed}", f"is not a run: it has no {CONFIG}", "start a new run" if began else remedy)
+    _, saved = read_run_config(run)
     _refuse_parts(arguments, saved)
     node = saved | {"data_root": os.environ.get("TOKENRL_DATA") or saved.get("data_root", ROOT)}
-    node |= {"imports": [], "fallback": False}  # its imports are not trusted: they may be another's
+    node |= {"imports": [], "fallback": False}  # imports are never taken over: they would run code
     again = arguments.without("resume").with_overrides(
         f"resume={quoted(str(run))}",
         "hydra.job.chdir=false",
@@ -153,106 +171,115 @@ def resumed(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
     return again, {"defaults": defaults, **node}
 
 
-def config_of(run: Path) -> tuple[str | None, dict[str, Any]]:
-    """The folder that a run was started in, and its config.yaml as plain values: a path may begin with ${data_root},
-    and nothing else in it may name a variable. Raises UserError."""
+def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
+    """The folder that a run was started in (None if unknown), and its config.yaml as plain values.
+
+    Paths may begin with ${data_root}; any other variable, and any part of Hydra's configuration, is a UserError.
+    """
     file = run / CONFIG
     saved = read_yaml(file)
     for key in ("defaults", "hydra"):
         if key in saved:
-            raise UserError(str(file), f"must not set {key!r}: it would run what it names")
-    started_in = saved.pop("started_in", None)  # a note, no setting
+            raise UserError(str(file), f"must not set {key!r}: Hydra would run what it names")
+    started_in = saved.pop("started_in", None)  # a record, not a setting
     require_plain(saved, str(file))
     return started_in if isinstance(started_in, str) else None, saved
 
 
 def require_plain(config: dict[str, Any], where: str) -> None:
-    """Refuses a config with '${' in a key or in a value, but for ${data_root} at the beginning of a path."""
+    """Raises UserError, at the file or place `where`, if a key or value of a config holds "${", unless a value begins
+    with ${data_root}."""
     for key, text in keys_and_texts(config):
-        rest = text.removeprefix(FILLED_IN) if text.startswith((f"{FILLED_IN}/",)) or text == FILLED_IN else text
+        rest = text.removeprefix(DATA_ROOT) if text.startswith((f"{DATA_ROOT}/",)) or text == DATA_ROOT else text
         if "${" in rest or "${" in key or (key == "data_root" and rest != text):
             raise UserError(
                 where, f"{key} holds '${{': the config of a run is plain values", f"give {key} another value"
             )
 
 
-def kept(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """What a run's config.yaml says of the resolved `config`, whose `raw` values may name ${data_root}."""
+def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The values to write to config.yaml of a run: those of the resolved `config`, but paths that begin with
+    ${data_root} in the unresolved `raw` config as they stand there."""
     if isinstance(raw, dict) and isinstance(config, dict):
-        return {key: kept(raw.get(key), value) for key, value in config.items()}
+        return {key: recorded_values(raw.get(key), value) for key, value in config.items()}
     if isinstance(raw, list) and isinstance(config, list) and len(raw) == len(config):
-        return [kept(before, value) for before, value in zip(raw, config, strict=True)]
-    begins = isinstance(raw, str) and isinstance(config, str) and raw.startswith(FILLED_IN)
-    return raw if begins and "${" not in raw.removeprefix(FILLED_IN) else config
+        return [recorded_values(before, value) for before, value in zip(raw, config, strict=True)]
+    begins = isinstance(raw, str) and isinstance(config, str) and raw.startswith(DATA_ROOT)
+    return raw if begins and "${" not in raw.removeprefix(DATA_ROOT) else config
 
 
-def filled(value: Any, root: str) -> Any:
-    """A run's config with ${data_root} filled in."""
+def with_data_root(value: Any, root: str) -> Any:
+    """A config, or any value of it, with `root` in place of ${data_root} at the beginning of paths."""
     if isinstance(value, dict):
-        return {key: filled(item, root) for key, item in value.items()}
+        return {key: with_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
-        return [filled(item, root) for item in value]
-    begins = isinstance(value, str) and value.startswith(FILLED_IN)
-    return root + value.removeprefix(FILLED_IN) if begins else value
+        return [with_data_root(item, root) for item in value]
+    begins = isinstance(value, str) and value.startswith(DATA_ROOT)
+    return root + value.removeprefix(DATA_ROOT) if begins else value
 
 
-def given(overrides: Iterable[str]) -> dict[str, str]:
-    """What a command line says of single values: key -> value, without quotes."""
+def typed_values(overrides: Iterable[str]) -> dict[str, str]:
+    """The values that overrides set, without quotes, by key."""
     return {key_of(each): unquoted(each.partition("=")[2]) for each in overrides if "=" in each}
 
 
 def _refuse_parts(arguments: Arguments, saved: dict[str, Any]) -> None:
-    """On resume values may change, but not the parts: their state would fit no longer."""
+    """Raises UserError if the command line of a resume chooses another component (a model, a reward, ...), whose saved
+    state would not fit, or gives a key that is fixed. Single values may change."""
     for word in arguments.rest:
         key = key_of(word)
-        part = ("/" in key or "@" in key) and not key.startswith("hydra/")
-        if part or key in FIXED or isinstance(saved.get(key), dict):
+        group = ("/" in key or "@" in key) and not key.startswith("hydra/")
+        if group or key in FIXED_KEYS or isinstance(saved.get(key), dict):
             raise UserError(
                 word,
-                "cannot be changed on resume: a run's parts are fixed, only single values may be given",
+                "cannot be changed on resume: only single values can",
                 f"for another {key}, start a new run with init_from=RUN",
             )
 
 
-BEGUN = "cannot be changed on resume"
-ANEW = "start a new run, from these weights with init_from=RUN"
-MEANING = "the best checkpoint and the objective so far were measured otherwise, and could not be compared"
+UNCHANGEABLE = "cannot be changed on resume"
+NEW_RUN = "start a new run; init_from=RUN starts it from these weights"
+COMPARABLE = "earlier evaluations, by which the best checkpoint is chosen, could not be compared with later ones"
 FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
-    "init_from": "the run began from its weights long ago",
-    "seed": "every draw of the run follows from it",
-    "tokenizer.": "the vocabulary was made when the run began",
-    "source_tokenizer.": "the vocabulary was made when the run began",
-    "model.": "the weights were learned with it",
-    "algorithm.data.capacity": "the replay has its size",
-    "dataset.": MEANING,
-    "reward.": MEANING,
-    "metrics.": MEANING,
-    "decode.": MEANING,
-    "trainer.monitor": MEANING,
-    "trainer.warm_start_monitor": MEANING,
-    "trainer.eval_examples": MEANING,
+    "init_from": "the run has started from its weights",
+    "seed": "all random draws of the run depend on it",
+    "tokenizer.": "the vocabulary was built when the run started",
+    "source_tokenizer.": "the vocabulary was built when the run started",
+    "model.": "the weights belong to it",
+    "algorithm.data.capacity": "the replay buffer has its size",
+    "dataset.": COMPARABLE,
+    "reward.": COMPARABLE,
+    "metrics.": COMPARABLE,
+    "decode.": COMPARABLE,
+    "trainer.monitor": COMPARABLE,
+    "trainer.warm_start_monitor": COMPARABLE,
+    "trainer.eval_examples": COMPARABLE,
 }
-OVER = ("warm_start.", "trainer.warm_start_", "trainer.gate")  # act in the warm start or at its end alone
-FREE = ("dropout", "workers", "timeout", "on_error", "max_failed_fraction")  # last names of values that may change
+WARM_START_KEYS = ("warm_start.", "trainer.warm_start_", "trainer.gate")  # used only in the warm start and at its end
+ALWAYS_ALLOWED = ("dropout", "workers", "timeout", "on_error", "max_failed_fraction")  # last parts of keys
 
 
 def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) -> None:
-    """Refuses values of a resumed run's `config` that can act no more, or that would give another meaning to what the
-    run has kept: the checkpoint's config would tell of something that never happened. Raises UserError."""
+    """Raises UserError if the `config` of a resumed run changes a value of `saved`, the config of its checkpoint, that
+    has no effect any more in this `stage` or would make earlier results incomparable.
+
+    The next checkpoint would otherwise record a config with which the run was never trained.
+    """
     before, now = (dict(_leaves(_rerooted(each, str(each.get("data_root", ""))))) for each in (saved, config))
     for key in before | now:
         value = now.get(key, "nothing")
-        if before.get(key, "nothing") == value or key.rpartition(".")[2] in FREE:
+        if before.get(key, "nothing") == value or key.rpartition(".")[2] in ALWAYS_ALLOWED:
             continue
         reasons = [reason for start, reason in FIXED_VALUES.items() if key == start or key.startswith(start)]
-        if stage != "warm_start" and key.startswith(OVER):
+        if stage != "warm_start" and key.startswith(WARM_START_KEYS):
             reasons = ["the warm start is over"]
         if reasons:
-            raise UserError(f"{key}={value}", f"{BEGUN} (it was {before.get(key, 'nothing')}): {reasons[0]}", ANEW)
+            problem = f"{UNCHANGEABLE} (it was {before.get(key, 'nothing')}): {reasons[0]}"
+            raise UserError(f"{key}={value}", problem, NEW_RUN)
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a config that is no dictionary, under its whole key."""
+    """Yields (key, value) for every value of a config that is not a dictionary, with its full key."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{where}.{key}" if where else str(key))
@@ -264,21 +291,24 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def checkpoint_dir(arguments: Arguments) -> Path:
-    """What `ckpt=` names: a run means its best checkpoint, else its last."""
-    asked = arguments.value("ckpt")
-    if asked in (None, "", "null", "???"):
+    """The checkpoint that `ckpt=` names; a run stands for its best checkpoint, else its last one. Raises UserError if
+    the key is missing or names neither."""
+    typed = arguments.value("ckpt")
+    if typed in (None, "", "null", "???"):
         raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
-    place = Path(str(asked))
+    place = Path(str(typed))
     if not os.path.lexists(place):
-        raise UserError(f"ckpt={asked}", "there is no such directory", "give a run's directory, or a checkpoint in it")
+        raise UserError(f"ckpt={typed}", "there is no such directory", "give the directory of a run or of a checkpoint")
     inside = CHECKPOINTS in (place.absolute().name, place.absolute().parent.name)
     if not (inside or (place / MANIFEST).is_file() or (place / CHECKPOINTS).is_dir()):
-        raise UserError(f"ckpt={asked}", "is neither a checkpoint nor a run with one")
+        raise UserError(f"ckpt={typed}", "is neither a checkpoint nor a run with one")
     return find(place)
 
 
-def checkpoint_nodes(directory: Path) -> dict[str, dict[str, Any]]:
-    """Option `checkpoint` of each group, and of the root (""): what a saved policy's config says."""
+def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
+    """The option `checkpoint` of each group, and of the root (""), made from the config of a saved policy:
+    conf/eval.yaml and conf/generate.yaml start from them. Raises UserError if that config is not plain or not
+    complete."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:
@@ -301,7 +331,8 @@ def checkpoint_nodes(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _rerooted(value: Any, root: str) -> Any:
-    """Paths under the old data_root follow the new one: a checkpoint may come from another machine."""
+    """A config, or any value of it, with ${data_root} in place of `root`, the data_root of the saved run, at the
+    beginning of paths: on another machine the data lie elsewhere."""
     if isinstance(value, dict):
         return {key: _rerooted(item, root) for key, item in value.items()}
     if isinstance(value, list):
@@ -312,7 +343,7 @@ def _rerooted(value: Any, root: str) -> Any:
 
 
 def keys_and_texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a config under its whole key, and every key as a text of its own."""
+    """Yields (key, text) for every text in a config, and (key, "") for every key itself."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict | list):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.commandline.arguments import key_of, unquoted
-from tokenrl_cli.commands.hints import meant, near
+from tokenrl_cli.commands.hints import similar_key, suggestion
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.options import circle, groups, options, typed
 from tokenrl_cli.interfaces import UserError
@@ -21,7 +21,7 @@ THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
 NO_OPTION = re.compile(r"(?i)|~|null|true|false|nan|[-+]?inf|[-+]?[\d._]+(e[-+]?\d+)?|0x[\da-f]+")  # as YAML reads it
 
 
-def explained(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
+def explain(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
     """The user's mistake behind an exception; None where it is no mistake of theirs. `roots` hold the options, `words`
     are the overrides of the command line."""
     chain = list(_chain(error))
@@ -147,7 +147,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
         )
     parent, _, name = key.rpartition(".")
     root = node._get_root() if hasattr(node, "_get_root") else node
-    elsewhere, remedy = meant(name, command, root)
+    elsewhere, remedy = suggestion(name, command, root)
     at_root = not parent or root is node
     if remedy or elsewhere:
         return UserError(key, f"there is no such key{' or group' if at_root else ''}{elsewhere}", remedy)
@@ -155,7 +155,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
         first = key.partition(".")[0]
         inner = [group for group in groups(roots) if group.rpartition("/")[2] == name]
         close = f" (did you mean {inner[0]!r}?)" if inner else hint(first, [*siblings, *groups(roots)])
-        close = close or near(name, command, root)
+        close = close or similar_key(name, command, root)
         return UserError(key, f"there is no such key or group{close}", "tokenrl list shows the groups")
     close = hint(name, siblings).replace("did you mean '", f"did you mean '{parent}.")
     values = ", ".join(each for each in siblings if not each.startswith("_"))

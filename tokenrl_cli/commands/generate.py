@@ -1,6 +1,6 @@
-"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line in, one line out, in order.
+"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line of output per line of input, in order.
 
-A blank line gives a blank line. With `samples=N` nothing is read, and N texts are written.
+A blank line gives a blank line. With `samples=N` nothing is read and N texts are written.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
+    """Decodes the sources that the config names and writes the texts, batch by batch, flushed after each. Raises
+    UserError."""
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
@@ -60,24 +62,25 @@ def run(config: DictConfig) -> None:
             out.flush()
     name, wanted = task.decoding.name, plain["samples"] or 1
     if wanted > 1 and name != "sample":
-        print(f"{name} decoding gives the same text {wanted:,} times; decode=sample draws them", file=sys.stderr)
-    if said := unread.sentence():
-        print(said, file=sys.stderr)
+        text = f"{name} decoding gives the same text {wanted:,} times; decode=sample gives different ones"
+        print(text, file=sys.stderr)
+    if sentence := unread.sentence():
+        print(sentence, file=sys.stderr)
 
 
 def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
-    """One text a source, "" for None; the draws of a sampling decoder depend on the seed and on `part` alone.
+    """One text for each source, "" for None. Adds to `unread` how many tokens of the sources are cut off or unknown.
 
-    What of the sources the model does not get to read is counted in `unread`.
+    `part` is the number of the batch: with it and the seed the draws of a sampling decoder are determined.
     """
     from tokenrl_cli import streams
     from tokenrl_cli.data.batching import source_batch
     from tokenrl_cli.run.evaluation import decode
 
-    given = [source for source in sources if source is not None]
-    if not given:
+    present = [source for source in sources if source is not None]
+    if not present:
         return [""] * len(sources)
-    batch = source_batch(given, task.source_tokenizer, task.max_source_length, unread).to(task.device)
+    batch = source_batch(present, task.source_tokenizer, task.max_source_length, unread).to(task.device)
     with task.numerics():
         rollout = decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
@@ -86,27 +89,28 @@ def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part
 
 
 def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
-    """The sources of a split, in its order."""
+    """The sources of a split, in order. Raises UserError if the split does not exist or is unlimited."""
     from tokenrl_cli.data.splits import require_split
     from tokenrl_cli.interfaces import UserError
 
     require_split(dataset, split)
     size = dataset.size(split)
     if size is None:
-        raise UserError(f"split={split}", "is unlimited: it has no end to be decoded to", "split=val or split=test")
+        raise UserError(f"split={split}", "is unlimited and cannot be decoded whole", "split=val or split=test")
     return (dataset.example(split, index).source for index in range(size))
 
 
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
-    """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
+    """Raises UserError if the input does not exist, if standard input is closed, or if more than one of the keys input,
+    split and samples is given."""
     from tokenrl_cli.data.lines import require_open
     from tokenrl_cli.interfaces import UserError
 
-    asked = {"input": path, "split": split, "samples": samples}
-    given = [f"{key}={value}" for key, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise UserError(given[1], f"says what to write a text for, and so does {given[0]}", "leave one of them out")
-    if not given:
+    keys = {"input": path, "split": split, "samples": samples}
+    typed = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    if len(typed) > 1:
+        raise UserError(typed[1], f"cannot be given with {typed[0]}: both say what to decode", "leave one of them out")
+    if not typed:
         require_open()
     if path is not None and not Path(path).exists():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
@@ -115,7 +119,8 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
 
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
-    """The lines of the input, as they come, None for a blank one; or `samples` empty sources."""
+    """The lines of a file, or of standard input without a `path`, as they arrive, None for a blank one; with `samples`
+    that many empty sources instead."""
     from tokenrl_cli.data.lines import read_lines, standard_input
 
     if samples is not None:
@@ -125,7 +130,7 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
 
 
 def require_output(path: str | None) -> None:
-    """Raises UserError or OSError, before anything is loaded, where the output could not be written."""
+    """Raises UserError or OSError if the output file exists already or could not be written."""
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.interfaces import UserError
 
@@ -139,7 +144,7 @@ def require_output(path: str | None) -> None:
 
 
 def _sink(path: str | None) -> Any:
-    """Standard output, or a file that has its name once all of it is written."""
+    """A context that gives standard output, or a file that gets its name only when all of it is written."""
     from tokenrl_cli.files.writing import whole
 
     if path is None:
@@ -148,5 +153,6 @@ def _sink(path: str | None) -> Any:
 
 
 def _chunks(sources: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+    """Yields the sources in lists of `size`, the last one shorter."""
     while chunk := list(islice(sources, size)):
         yield chunk
