@@ -27,7 +27,7 @@ def run(arguments: Arguments) -> None:
         raise UserError(source, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
     target = target_file(destination, group, name)
     if os.path.lexists(target):
-        raise UserError(str(target), "is there already and is not overwritten", "choose another name")
+        raise UserError(str(target), "exists already and is not overwritten", "choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_bytes(target, replaces=False) as to:
         to.write(known[name].read_bytes())

@@ -64,13 +64,13 @@ def _of_kl(config: dict[str, Any], name: str) -> Iterator[Idle]:
         return
     in_reward, in_loss = block["kl_coef"] > 0, block["kl_loss_coef"] > 0
     if not in_reward and block["kl_target"] > 0:
-        why = f"has nothing to adapt with {name}.kl_coef=0, which no factor makes larger"
+        why = f"has nothing to adapt: it multiplies {name}.kl_coef, which is 0"
         yield Idle(f"{name}.kl_target", why, f"{name}.kl_target=0, or {name}.kl_coef above 0", 0)
     if not in_reward and not in_loss:
-        why = f"does nothing while {name}.kl_coef=0 and {name}.kl_loss_coef=0 compare the policy with no reference"
+        why = f"does nothing with {name}.kl_coef=0 and {name}.kl_loss_coef=0: nothing compares the policy with it"
         yield Idle(f"{name}.reference", why, f"{name}.kl_coef or {name}.kl_loss_coef above 0", None)
     if not in_loss:
-        why = f"does nothing with {name}.kl_loss_coef=0: it is what the loss takes for the KL divergence"
+        why = f"does nothing with {name}.kl_loss_coef=0: it is the estimate of the KL divergence in the loss"
         yield Idle(f"{name}.divergence", why, f"{name}.kl_loss_coef above 0", None)
     if not in_reward or not block["kl_target"] > 0:
         why = f"does nothing without {name}.kl_target above 0: {name}.kl_coef is not adapted"
