@@ -72,7 +72,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rl_on_sources_known_by_heart_is_a_finding(home: Path) -> None:
     found = findings(home / "all")["memorised_sources"]
-    assert found.startswith("dataset.rl_share: greedy texts earn a reward of ") and "rl_share=0.2 keeps" in found
+    assert found.startswith("dataset.rl_share: greedy texts get a reward of ") and "rl_share=0.2 keeps" in found
 
 
 def test_rl_draws_its_share_of_train_alone(home: Path) -> None:

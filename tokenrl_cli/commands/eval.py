@@ -147,11 +147,11 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
 
 
 def settings_of(
-    saved: Checkpoint, whole: dict[str, Any], asked: dict[str, Any], evaluation: Evaluation
+    saved: Checkpoint, whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation
 ) -> dict[str, Any]:
     """All settings that the numbers of an evaluation depend on, as plain JSON values.
 
-    `whole` is the config in use, `asked` the config of the command. Paths below data_root are written relative to it,
+    `whole` is the config in use, `requested` the config of the command. Paths below data_root are written relative to it,
     so that moved data count as the same. `weights` and `data` are shortened SHA-256 sums of the saved weights and of
     the sources and references.
     """
@@ -160,10 +160,10 @@ def settings_of(
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
-    blocks["dataset"] = relative_to_data_root(blocks["dataset"], asked["data_root"])
+    blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {
-        "split": asked["split"],
-        **{key: asked[key] for key in COUNTED},
+        "split": requested["split"],
+        **{key: requested[key] for key in COUNTED},
         **blocks,
         "step": saved.step,
         "stage": saved.state["stage"],
@@ -174,7 +174,7 @@ def settings_of(
     return found
 
 
-def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
+def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
     """The parts of the folder's name: split, decoding, and KEY=VALUE of each setting that is neither the default nor
     that of the checkpoint. Keys of the algorithm are written without "algorithm."."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
@@ -186,7 +186,7 @@ def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any],
     own["decode"] = _yaml(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
     before = usual | {name: own[name] for name in BLOCKS if name != "algorithm"}
     changed = changed_settings(before, {key: settings[key] for key in before})
-    parts = [asked["split"], decode, *changed, *changed_settings(own["algorithm"], settings["algorithm"])]
+    parts = [requested["split"], decode, *changed, *changed_settings(own["algorithm"], settings["algorithm"])]
     if chosen_checkpoint(saved.path.parent) not in (None, saved.path):
         parts.append(f"step={saved.step}")
     return parts
@@ -233,17 +233,17 @@ def chosen_checkpoint(folder: Path) -> Path | None:
     return links[0].resolve() if links else None
 
 
-def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
+def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
     """The config of a checkpoint with the blocks of the command line in place of its own. Raises UserError if the
     command line changes the RL algorithm and the checkpoint is of the warm start."""
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
 
-    changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
-    if asked.get("algorithm") and STAGES[stage] == "algorithm":
-        changed["algorithm"] = asked["algorithm"]
-    elif asked.get("algorithm") and (ignored := changed_settings(saved["algorithm"], asked["algorithm"])):
+    changed = {name: requested[name] for name in BLOCKS if requested.get(name) and name != "algorithm"}
+    if requested.get("algorithm") and STAGES[stage] == "algorithm":
+        changed["algorithm"] = requested["algorithm"]
+    elif requested.get("algorithm") and (ignored := changed_settings(saved["algorithm"], requested["algorithm"])):
         problem = "changes the algorithm of the RL stage, and this checkpoint is of the warm start"
         raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, e.g. ckpt=RUN/checkpoints/last")
     return saved | changed

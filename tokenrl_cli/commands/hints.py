@@ -86,7 +86,7 @@ ANSWERS = {  # names in other tools that no single key of ours replaces -> comma
     ),
     "ckpt checkpoint checkpoint_path ckpt_path load_checkpoint": (
         ("train", "validate"),
-        "resume=RUN goes on with a run; init_from=RUN starts a new one from its weights",
+        "resume=RUN continues a run; init_from=RUN starts a new one from its weights",
     ),
     "optimizer optim": (
         ("train", "validate"),

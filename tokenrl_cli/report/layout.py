@@ -35,12 +35,12 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def escaped(text: str, kept: str = "") -> str:
+def escaped(text: str, allowed: str = "") -> str:
     """The text with control characters (those that move the cursor or reverse the direction of writing) replaced by
-    escapes such as \\x1b, except the characters in `kept`."""
+    escapes such as \\x1b, except the characters in `allowed`."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(each if each in kept or not _is_control(each) else _escape(each) for each in text)
+    return "".join(each if each in allowed or not _is_control(each) else _escape(each) for each in text)
 
 
 def _is_control(character: str) -> bool:

@@ -143,9 +143,9 @@ def slim(path: Path) -> None:
     manifest = _manifest(path)
     if all(name in manifest for name in TO_GO_ON):
         tensors = _tensors(path / "algorithm.safetensors")
-        kept = {key: value for key, value in tensors.items() if key.startswith("policy.")}
+        policy = {key: value for key, value in tensors.items() if key.startswith("policy.")}
         part = path / ".policy.safetensors.part"
-        save_file(kept, part)
+        save_file(policy, part)
         part.chmod((path / "state.json").stat().st_mode & 0o777)
         disk.sync(part)
         directory.publish(part, path / "policy.safetensors")

@@ -27,7 +27,7 @@ from tokenrl_cli.run.task import Task
 def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
     """A note if the warm start has memorised the sources that RL is about to train on; else [].
 
-    The sign is that texts of `policy` for sources of train earn a far higher reward (see `far_above`) than its texts
+    The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts
     for val, of which `val` is the evaluation. Decodes one batch of `examples` sources spread over train. Returns [] at
     once if RL has sources of its own, if train is unlimited, or if decoding samples.
     """
@@ -45,7 +45,7 @@ def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluat
         return []
     divided = isinstance(task.dataset, Divided)
     text = (
-        f"{val.decode} texts earn a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
+        f"{val.decode} texts get a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
         "those of val: RL draws sources that the warm start has memorised, where little is left to learn"
     )
     text += "; dataset.rl_share=0.2 keeps a fifth of train for RL alone" if divided else ""

@@ -183,8 +183,8 @@ class Training:
         gate, reward = self.trainer.gate, recorder.best["reward"]
         if gate is not None and not reward >= gate:  # NaN counts as below
             text = (
-                f"the warm start earns a reward of {reward:.3f} on val, short of its gate of {gate:g}: "
-                "train it longer before believing what RL adds"
+                f"the warm start has a reward of {reward:.3f} on val, below trainer.gate={gate:g}: "
+                "train it longer, or the gain of RL may only be what more imitation would give"
             )
             recorder.note(Finding("gate", "warning", recorder.done, text, "trainer.warm_start_steps"))
 
