@@ -1,4 +1,4 @@
-"""What was typed, taken apart."""
+"""Parsing the command line, and quoting overrides."""
 
 from __future__ import annotations
 

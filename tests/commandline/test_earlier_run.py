@@ -1,4 +1,4 @@
-"""Commands that build on an earlier run. The runs here are written by hand: their files are what matters."""
+"""Directories of new runs, `resume=` and `ckpt=`. The runs are written by hand: only their files matter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def composed(capsys: Capture, *words: str) -> dict[str, Any]:
-    """The config that a command line leads to."""
+    """The config that a command line composes."""
     capsys.readouterr()
     status = tokenrl(*words, "--cfg", "job", "--resolve")
     printed = capsys.readouterr()
@@ -45,7 +45,7 @@ def mistake(capsys: Capture, *words: str) -> str:
 
 @pytest.fixture
 def run(elsewhere: Path, capsys: Capture) -> Path:
-    """A run with one checkpoint, of a config that today's defaults do not give."""
+    """A run with one checkpoint, whose config differs from the current defaults."""
     config = composed(capsys, "train", *TINY, "model.hidden=77", "data_root=/old", "decode.max_length=9", "seed=5")
     run = elsewhere / "run=1, the first"  # a name that overrides cannot hold without quotes
     checkpoint = run / "checkpoints" / "000012"
@@ -102,7 +102,7 @@ def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
 
 
 def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Capture) -> None:
-    """A config of the user's; and links, through which Hydra and the log would write elsewhere."""
+    """A config of the user's is kept, and links through which Hydra or the log would write elsewhere are refused."""
     (elsewhere / "config.yaml").write_text("mine: 1\n")
     assert "holds a config.yaml that is not of a run" in mistake(capsys, "train", *TINY, "out=.")
     assert (elsewhere / "config.yaml").read_text() == "mine: 1\n"
@@ -207,7 +207,7 @@ def test_data_root_is_that_of_whoever_goes_on(run: Path, capsys: Capture, monkey
 
 
 def test_nothing_of_a_run_is_where_hydra_looks(run: Path, capsys: Capture) -> None:
-    """Its options, its logging and its launcher would run what they name; .hydra is a record that nobody reads."""
+    """Options, logging and launcher in a run could name code to execute; .hydra is only a record."""
     evil = "_target_: os.system\ncommand: touch evil\n"
     logging = "version: 1\nhandlers:\n  x:\n    (): os.mkdir\n    path: evil\nroot:\n  handlers: [x]\n"
     for root in (run, run / ".hydra"):

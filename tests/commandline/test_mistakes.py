@@ -1,4 +1,4 @@
-"""Whose mistake an exception is: of the machine, of a user's module, of what was typed, or ours."""
+"""Which exceptions are failures of the machine, mistakes in the user's module or command line, or bugs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's config may have read from this machine, and commands that can be pasted."""
+"""Which files the config of an earlier run may name, and the commands that are printed to be pasted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_printed_value_reads_back_through_shell_and_grammar(value: str) -> Non
 
 
 def _plain(word: str) -> Any:
-    """As Hydra hands it to a config: quotes taken off."""
+    """A value without quotes, as Hydra puts it into the config."""
     value = OverridesParser.create().parse_override(word).value()
     strip = lambda each: getattr(each, "text", each)  # noqa: E731
     return [strip(each) for each in value] if isinstance(value, list) else strip(value)

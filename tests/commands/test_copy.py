@@ -1,4 +1,4 @@
-"""A copied option is found again from its own directory, and nothing is overwritten."""
+"""`tokenrl copy`: the copied option can be used from its directory, and nothing is overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tokenrl eval`: what it reports is what the reference tools say of the files it wrote."""
+"""`tokenrl eval`: its numbers equal those of the reference tools on the files that it writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = [
 
 @pytest.fixture(scope="module", autouse=True)
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where the data lie, so that `eval` need not be told again of each set."""
+    """Sets TOKENRL_DATA to the directory of the data, so that `eval` may read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENRL_DATA", str(tmp_path_factory.getbasetemp()))
         yield
@@ -43,7 +43,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on sentences with one, two and three references."""
+    """A run trained on sentences with one, two and three references."""
     home = tmp_path_factory.mktemp("eval")
     words = "the small cat sat on a mat , and 5.3 dogs ran .".split()
     for split, size in (("train", 40), ("val", 8), ("test", 40)):
@@ -131,7 +131,7 @@ def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, 
 
 
 def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> None:
-    """beta is for decoding alone: one run, several policies."""
+    """beta acts in decoding alone, so that one run stands for several policies."""
     assert train(tmp_path / "run", "algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=1e-2") == 0
     swept = ["--multirun", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     assert tokenrl("eval", *swept, f"ckpt={tmp_path / 'run'}", "decode.temperature=1", "algorithm.beta=0,4,100") == 0

@@ -1,4 +1,4 @@
-"""`tokenrl generate`: what it decodes is what `tokenrl eval` scored, line by line."""
+"""`tokenrl generate`: its texts equal those that `tokenrl eval` scored, line by line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECODES = {"greedy": ["decode=greedy"], "beam": ["decode=beam", "decode.beam_siz
 
 
 def sources() -> list[str]:
-    """Of the test split that TINY evaluates."""
+    """The sources of the test split that TINY evaluates."""
     data = SequenceTask("reverse", 5, 2, 4, 0.0, 1, 200, 16, 64, "truncate")
     return [data.example("test", i).source for i in range(16)]
 
@@ -57,7 +57,7 @@ PAIRS = [("one two three", "a b c"), ("four five", "d e"), ("six", "f"), ("four 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of words, taught enough to say something else for every source, and again for none."""
+    """A run of a word model, trained until it gives a different text for every source."""
     folder = tmp_path_factory.mktemp("words")
     texts = "".join(json.dumps({"src": source, "refs": [target]}) + "\n" for source, target in PAIRS)
     for split in ("train", "val", "test"):
@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generated(run: Path, content: bytes, *more: str) -> list[str]:
-    """The lines that are written for a file."""
+    """The lines that are written for an input file."""
     given, said = run / "given.txt", run / "said.txt"
     given.write_bytes(content)
     said.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def generated(run: Path, content: bytes, *more: str) -> list[str]:
 
 
 def piped(run: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, *more: str) -> int:
-    """The exit status of a command that reads `content`, by a locale that has no such letters."""
+    """The exit status of a command that reads `content` from a pipe, in a locale without these letters."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), "ascii"))
     return tokenrl("generate", f"ckpt={run}", *more)
 

@@ -1,4 +1,4 @@
-"""Words of other tools, and names typed in the wrong place, lead to the key that is meant."""
+"""Hints for keys that other tools use, and for keys typed in the wrong place."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_train_says_what_is_meant(typed: str, hint: str, capsys: Capture) -> Non
 
 @pytest.fixture
 def ckpt(tmp_path: Path) -> str:
-    """A checkpoint as far as a command line looks at it."""
+    """A checkpoint with only the files that composing a config reads."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train")
     from omegaconf import OmegaConf

@@ -1,4 +1,4 @@
-"""`validate` says what would run, and leaves nothing behind."""
+"""`tokenrl validate` prints what would run, and leaves no file."""
 
 from __future__ import annotations
 

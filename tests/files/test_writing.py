@@ -1,4 +1,4 @@
-"""A file has its name once it is whole, and no link is written through."""
+"""Atomic writing: a file has its name only when it is complete, and no link is followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows, on a terminal and in a pipe."""
+"""Both displays of a run: the progress bar on a terminal, and plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Terminal(io.StringIO):
 
 
 def shown(width: int | None) -> str:
-    """Everything a run shows; no width: through a pipe."""
+    """Everything that a short run prints, on a terminal of a width or, with None, to a pipe."""
     stream = io.StringIO()
     screen: Display = PlainDisplay(stream)
     if width is not None:
@@ -193,7 +193,7 @@ def test_a_terminal_of_any_size_shows_the_results_legibly(width: int) -> None:
 
 
 def everything(above: int) -> str:
-    """What has been written to a terminal."""
+    """All that was written to a terminal."""
     os.set_blocking(above, False)
     parts = []
     with suppress(BlockingIOError), open(above, "rb", buffering=0) as file:

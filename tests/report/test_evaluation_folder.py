@@ -1,4 +1,4 @@
-"""Evaluations that differ never share a folder, and the same one again does."""
+"""Folders of evaluations: different settings never share one, the same settings always do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of text for a terminal: what may break, what is cut, and how numbers look."""
+"""Text layout: what may be wrapped, what is cut, and how numbers are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard output and standard error: what reaches a terminal, and what happens when nobody reads."""
+"""The standard streams: which characters are escaped, and what happens if nobody reads or the disk is full."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 
 
 class Broken(io.StringIO):
-    """A stream that cannot be written, for a reason of the system's."""
+    """A stream that fails with an error of the system at every write."""
 
     def __init__(self, number: int) -> None:
         super().__init__()

@@ -151,9 +151,9 @@ def settings_of(
 ) -> dict[str, Any]:
     """All settings that the numbers of an evaluation depend on, as plain JSON values.
 
-    `whole` is the config in use, `requested` the config of the command. Paths below data_root are written relative to it,
-    so that moved data count as the same. `weights` and `data` are shortened SHA-256 sums of the saved weights and of
-    the sources and references.
+    `whole` is the config in use, `requested` the config of the command. Paths below data_root are written relative to
+    it, so that moved data count as the same. `weights` and `data` are shortened SHA-256 sums of the saved weights and
+    of the sources and references.
     """
     from tokenrl_cli.report.journal import json_values
 
