@@ -117,7 +117,7 @@ def new_directory(path: str) -> str:
         with _directory_errors(place.parent, path):
             place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            place.mkdir()
+            place.mkdir()  # fails if it exists: the test and the claim are one step
             return str(place)
         except FileExistsError:
             continue  # another run has just taken the name: try the next one
@@ -161,6 +161,7 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
     _refuse_parts(arguments, saved)
     node = saved | {"data_root": os.environ.get("TOKENRL_DATA") or saved.get("data_root", ROOT)}
     node |= {"imports": [], "fallback": False}  # imports are never taken over: they would run code
+    # overrides, not values of the config: so nothing in the file of the run decides where Hydra writes
     again = arguments.without("resume").with_overrides(
         f"resume={quoted(str(run))}",
         "hydra.job.chdir=false",

@@ -125,12 +125,12 @@ def refuse_outside_data(
     `named` holds the values typed on the command line, by key: the user may name a file again there to allow it. Values
     that are not in `saved` come from the user's own files and are allowed.
     """
-    theirs = {(keys, text) for keys, text, _ in texts_in(saved)}
+    from_run = {(keys, text) for keys, text, _ in texts_in(saved)}
     typed = named.get("data_root")
     for keys, text, whole in outside_texts(config, user_data_root(typed)):
         key = ".".join(keys)
         below_root = typed is None and text.startswith(f"{config.get('data_root')}/")
-        if key in named or not (below_root or (keys, text) in theirs):
+        if key in named or not (below_root or (keys, text) in from_run):
             continue
         again = override("data_root", config["data_root"]) if below_root else override(key, whole)
         problem = "lies outside data_root and the current directory, and only the config of the run names it"
@@ -141,11 +141,12 @@ def required_overrides(config: dict[str, Any]) -> list[str]:
     """The overrides that a command must repeat to continue with a run of this resolved config: its imports, and the
     paths that lie outside the current directory and data_root."""
     found = [override("imports", config["imports"])] if config.get("imports") else []
-    lying, root = outside_texts(config, user_data_root(None)), config.get("data_root")
-    if any(text.startswith(f"{root}/") for _, text, _ in lying):
+    outside, root = outside_texts(config, user_data_root(None)), config.get("data_root")
+    # one data_root=DIR replaces all paths below it
+    if any(text.startswith(f"{root}/") for _, text, _ in outside):
         found.append(override("data_root", root))
-        lying = outside_texts(config, str(root))
-    return [*found, *dict.fromkeys(override(".".join(keys), whole) for keys, _, whole in lying)]
+        outside = outside_texts(config, str(root))
+    return [*found, *dict.fromkeys(override(".".join(keys), whole) for keys, _, whole in outside)]
 
 
 def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: str | None) -> None:
@@ -156,10 +157,10 @@ def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: st
     """
     if not started_in or Path(started_in) == Path.cwd():
         return
-    theirs = {(keys, text) for keys, text, _ in texts_in(saved)}
+    from_run = {(keys, text) for keys, text, _ in texts_in(saved)}
     for keys, text, _ in texts_in({key: value for key, value in config.items() if key not in HANDLED}):
         key = ".".join(keys)
-        if (keys, text) not in theirs or not text or Path(text).is_absolute() or text.startswith("~"):
+        if (keys, text) not in from_run or not text or Path(text).is_absolute() or text.startswith("~"):
             continue
         is_path = names_files(key) or (os.sep in text and Path(started_in, text).exists())
         if is_path and not Path(text).exists():

@@ -58,7 +58,7 @@ def run(config: DictConfig) -> float | None:
     check(
         {name: whole.get(name) for name in assembly.blocks_to_evaluate(whole, saved.state["stage"])}, plain["imports"]
     )
-    refuse_strange_data(whole, saved.config)
+    refuse_unsafe_data(whole, saved.config)
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
@@ -69,7 +69,7 @@ def run(config: DictConfig) -> float | None:
     require_references(task.dataset, _reference_readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
     idle = idle_findings(whole, task.decoding, HydraConfig.get().overrides.task)
-    if found:
+    if found:  # all sources are empty: sample, and record so in the settings
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
@@ -92,7 +92,7 @@ def run(config: DictConfig) -> float | None:
     return None if monitored is None else float(monitored)
 
 
-def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
+def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raises UserError if the blocks of `whole`, the config to use, name a file that only `saved`, the config of the
     checkpoint, names outside the current directory and data_root, or a relative path that does not exist here."""
     from hydra.core.hydra_config import HydraConfig
@@ -284,6 +284,7 @@ def _written(
         directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
+    # an interrupted evaluation may have left files of more references
     for stale in folder.glob("references.*.txt"):
         disk.discard(stale)
     for number in range(max(len(references) for references in evaluation.references)):

@@ -26,7 +26,7 @@ def run(config: DictConfig) -> None:
     UserError."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commands.eval import refuse_strange_data, with_overrides
+    from tokenrl_cli.commands.eval import refuse_unsafe_data, with_overrides
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Generate, require_keys
     from tokenrl_cli.config.build import build, check
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
     dataset = None
     if plain["split"] is not None:
-        refuse_strange_data({"dataset": whole["dataset"], "data_root": plain["data_root"]}, saved.config)
+        refuse_unsafe_data({"dataset": whole["dataset"], "data_root": plain["data_root"]}, saved.config)
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
@@ -59,7 +59,7 @@ def run(config: DictConfig) -> None:
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
             for text in decoded(policy, task, chunk, part, unread):
                 out.write(one_line(text) + "\n")
-            out.flush()
+            out.flush()  # a pipe gets each batch as soon as it is decoded
     name, wanted = task.decoding.name, plain["samples"] or 1
     if wanted > 1 and name != "sample":
         text = f"{name} decoding gives the same text {wanted:,} times; decode=sample gives different ones"

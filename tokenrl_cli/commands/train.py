@@ -62,12 +62,13 @@ def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: li
     require_keys(plain, Train)
     saved = None
     if plain["resume"]:
-        started_in, theirs = read_run_config(run)
+        started_in, run_config = read_run_config(run)
         saved = checkpoint.newest(run, plain["fallback"])
+        # with a checkpoint init_from is not read any more
         read = plain if saved is None else {key: value for key, value in plain.items() if key != "init_from"}
-        theirs = with_data_root(theirs, plain["data_root"])
-        refuse_outside_data(read, theirs, typed_values(line))
-        refuse_missing(read, theirs, started_in)
+        run_config = with_data_root(run_config, plain["data_root"])
+        refuse_outside_data(read, run_config, typed_values(line))
+        refuse_missing(read, run_config, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to resume from")
     parts = build_parts(plain)  # so that a value out of range is an error now, not after the warm start

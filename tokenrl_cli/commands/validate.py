@@ -125,6 +125,7 @@ def build_parts(config: dict[str, Any]) -> dict[str, Any]:
     parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
     trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
     build(config["credit"], Credit, trust, **facts)
+    # tensors without memory, so that even a model larger than this machine is only counted
     with meta_device(*(config[name] for name in ("model", "warm_start", "algorithm"))):
         model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
         require_memory(model.parameters(), device)

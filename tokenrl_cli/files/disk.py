@@ -88,5 +88,6 @@ class LogFile(logging.FileHandler):
     """A logging handler that appends to a regular file and never follows a link."""
 
     def _open(self) -> TextIOWrapper:
+        """Opens the file for logging, without following a link."""
         descriptor = opened(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         return os.fdopen(descriptor, "a", encoding=self.encoding)

@@ -32,6 +32,7 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 @contextmanager
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
     """Opens a file of bytes to write to while the block runs, as `whole` does for text."""
+    # in the same folder: a rename is atomic only within one file system
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -39,7 +40,7 @@ def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
         with open(disk.change(os.open, part, flags, 0o666), "wb") as to:
             yield to
             to.flush()
-            os.fsync(to.fileno())
+            os.fsync(to.fileno())  # before the rename, or a power failure could leave an empty file under the name
         if replaces:
             disk.change(os.replace, part, path)
         else:

@@ -68,7 +68,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = 
             found += changed_settings(old if isinstance(old, dict) else {}, value, f"{prefix}{key}.")
         elif old != value:
             name, text = f"{prefix}{key}", as_typed(value)
-            if key == "_target_":
+            if key == "_target_":  # the block became another class: say reward=chrf, not reward._target_=...
                 name, text = prefix.removesuffix("."), str(value).split(".")[-2:][0]
             found.append(f"{name}={text}")
     gone = [key for key in before if key not in now and not other_class]

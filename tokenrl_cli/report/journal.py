@@ -66,6 +66,7 @@ class Journal:
             disk.cut(self.run / name, position.get(name, 0))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
+        """Appends a record to a file as one line of JSON."""
         disk.append(self.run / name, json.dumps(json_values(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -30,6 +30,7 @@ def cells(text: str) -> int:
 
 
 def _cells(character: str) -> int:
+    """The number of terminal cells of a character."""
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return int(character == EMOJI)
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -44,10 +45,13 @@ def escaped(text: str, allowed: str = "") -> str:
 
 
 def _is_control(character: str) -> bool:
+    """Whether a character moves the cursor or reverses the direction of writing: controls, formats, line separators and
+    surrogates."""
     return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs") and character not in JOINERS
 
 
 def _escape(character: str) -> str:
+    """A character as an escape: \\x1b, \\u202e."""
     return repr(character)[1:-1] if not character.isprintable() else f"\\u{ord(character):04x}"
 
 
@@ -99,7 +103,7 @@ def message(text: str, width: int | None) -> list[str]:
 
 def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
     """Lines that show items (name, value, change) side by side, in as many columns as fit into `width` cells."""
-    for count in range(max(1, len(items)), 0, -1):
+    for count in range(max(1, len(items)), 0, -1):  # the largest number of columns that fits
         rows = [items[start : start + count] for start in range(0, len(items), count)]
         widths = [[max(cells(row[i][part]) for row in rows if i < len(row)) for part in range(3)] for i in range(count)]
         total = sum(sum(each) + 1 + bool(each[2]) for each in widths) + (GAP + 1) * (count - 1)
@@ -109,6 +113,7 @@ def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
 
 
 def _item(item: tuple[str, str, str], widths: list[int]) -> str:
+    """An item of `grid` whose parts are padded to the widths of its column."""
     name, value, change = (padded(item[part], widths[part], part > 0) for part in range(3))
     return f"{name} {value} {change}" if widths[2] else f"{name} {value}"
 

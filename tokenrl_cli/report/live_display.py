@@ -125,13 +125,14 @@ class LiveDisplay:
             if piece and layout.cells(piece) + layout.GAP <= room - SHORTEST - 1:
                 pieces.append(piece)
                 room -= layout.cells(piece) + layout.GAP
-        bar = min(BAR, room - 1)
+        bar = min(BAR, room - 1)  # what is left after the text
         if bar >= SHORTEST:
             full = bar * done // max(total, 1)
             pieces[0] += f" {self.strokes[0] * full}{self.strokes[1] * (bar - full)}"
         return "  ".join(pieces)
 
     def _draw(self) -> None:
+        """Starts to draw the bar, which rich then redraws by itself."""
         if not self.drawing:
             self.drawing = True
             self.progress.add_task("")

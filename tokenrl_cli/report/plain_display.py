@@ -39,7 +39,7 @@ class PlainDisplay:
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Prints the metrics of a step, for about LINES steps of a run."""
-        if step % max(1, self.total // LINES) == 0:
+        if step % max(1, self.total // LINES) == 0:  # LINES lines in a log, however long the run is
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in STEP_METRICS if name in metrics)
             self.message(f"{stage_name(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")
 
@@ -72,5 +72,6 @@ class PlainDisplay:
         """Does nothing: every line is written already."""
 
     def _write(self, line: str) -> None:
+        """Prints a line, and remembers when."""
         self.printed = self.clock()
         print(line, file=self.stream, flush=True)

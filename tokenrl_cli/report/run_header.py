@@ -31,6 +31,7 @@ class RunHeader:
         return ", ".join([*parts, self.device, self.precision, f"seed {self.seed}"])
 
     def _stage(self, name: str, steps: int, size: int) -> str:
+        """A stage with its steps and, if the data are limited, its epochs."""
         label = stage_name(name)
         if not steps:
             return f"no {label}"

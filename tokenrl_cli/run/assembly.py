@@ -210,6 +210,7 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     """
     facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
     facts["max_length"] = task.decoding.max_length
+    # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
         with meta_device(config["model"]):
             require_memory(build(config["model"], Model, trust, **facts).parameters(), task.device)
@@ -251,6 +252,7 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
     if state and not isinstance(algorithm, PolicyLoader):
         problem = f"{name} saves {next(iter(state))!r} for its policy, and has no load_policy(state) to take it back"
         raise UserError("algorithm", problem, "add that method: tokenrl_cli/interfaces.py, PolicyLoader")
+    # a policy may be the model itself or a wrapper around it; any other weights have to be in the state
     shared = {id(each) for each in model.parameters()}
     policy: Any = acting_policy(algorithm)
     if not state and any(id(each) not in shared for each in policy.parameters()):

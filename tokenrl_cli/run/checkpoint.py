@@ -66,6 +66,7 @@ def save(
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
+    # three files: evaluation reads the first only, and `slim` removes the other two
     split = {
         "model": _untied(model),
         "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
@@ -78,6 +79,7 @@ def save(
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
     (part / "config.yaml").write_text(yaml_text(config), "utf-8")
     for name, tokenizer in tokenizers.items():
+        # one that serves both sides is written once, as the target's
         if name == "target" or tokenizer is not tokenizers["target"]:
             (part / "tokenizer" / name).mkdir(parents=True)
             tokenizer.save(part / "tokenizer" / name)
@@ -305,6 +307,7 @@ def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

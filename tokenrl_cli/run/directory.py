@@ -80,6 +80,7 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     there is no complete checkpoint.
     """
     place = place.absolute()
+    # the name of the link is replaced first: resolving the path would follow any link
     if place.parent.name == CHECKPOINTS and place.name in LINKS:
         place = place.parent / (link_target(place.parent, place.name) or place.name)
     if place.parent.name == CHECKPOINTS:
@@ -178,6 +179,7 @@ def locked(run: Path) -> Iterator[None]:
                 raise
             reason = f"cannot be locked on this file system ({error.strerror})"
             print(f"tokenrl: {run} {reason}: start nothing else in it", file=sys.stderr)
+        # the content is only for the message of another process: the lock itself is in the system, not in the file
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         remove_leftovers(run)

@@ -148,6 +148,7 @@ class _Decoded:
         self.texts.append(texts_of(rollout, batch, task.tokenizer))
         self.lengths += rollout.mask.sum(-1).tolist()
         self.ended += rollout.ended.tolist()
+        # a sample from the policy itself, whatever the decoding is
         plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
         sample = decode(policy, batch, task, plain, draws)
         self.sampled.append(texts_of(sample, batch, task.tokenizer))

@@ -34,6 +34,7 @@ def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluat
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
         return []
+    # spread over the split: the first examples of a file are often alike
     indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
     tokenizers = task.source_tokenizer, task.tokenizer
     batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)

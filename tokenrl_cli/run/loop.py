@@ -67,7 +67,7 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
                 rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
                 reward_metrics, columns = scores.metrics, scores.columns
             clock.append(time.perf_counter())
-            metrics = stage.algorithm.update(rollout)
+            metrics = stage.algorithm.update(rollout)  # replay, epochs and micro-batches are in here
             clock.append(time.perf_counter())
         seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
         if not observer.step(stage, step + 1, rollout, metrics | reward_metrics, columns, seconds):

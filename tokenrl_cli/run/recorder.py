@@ -191,6 +191,7 @@ class Recorder:
         tokens = int(rollout.mask.sum())
         self._count(stage, tokens, metrics, seconds)
         self.display.step(stage.name, done, metrics | {"tokens_per_second": tokens / max(sum(seconds.values()), 1e-9)})
+        # The order matters: a checkpoint records how far the logs are written, and which evaluation was the best.
         last = done == stage.end
         over = self.over_budget()
         if done % self.trainer.log_every == 0 or last or over:
@@ -212,6 +213,7 @@ class Recorder:
         """Evaluates the policy of a stage on val. Returns whether it is the best of the stage so far by its monitor."""
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._monitored(self.trainer.monitor, evaluation)
+        # with 0 steps the warm start is only evaluated as the start of RL, so the monitor of RL applies
         if stage.name == "warm_start" and self.trainer.warm_start_steps:
             found = self._monitored(self.trainer.warm_start_monitor, evaluation)
         # a best of NaN, which no comparison would ever replace, gives way to anything

@@ -70,6 +70,7 @@ def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Tri
     rows = [ids, [ids[other] for other in _others(texts)]]
     for spoil in (_halved, _shuffled, _repeated, _emptied):
         spoiled = [spoil(text, draws) for text in texts]
+        # half a text is one that was cut at the limit, so it has no EOS
         eos = [] if spoil is _halved else [tokenizer.eos_id]
         rows.append([([*tokenizer.encode(text), *eos])[:max_length] for text in spoiled])
     kinds = [_texts(batch, tokenizer, each) for each in rows]
@@ -91,7 +92,9 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
         pair = (scores[0] - kind)[~unchanged]
         difference = pair[~np.isnan(pair)]
         if len(difference):
+            # rounding: sums in another order differ by this much
             smallest = 1e-9 * max(1.0, float(np.nanmax(np.abs(scores))))
+            # paired by source, so that easy and hard sources do not count as noise
             error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) >= FEW else 0.0
             mean = float(difference.mean())
             signs.append(0.0 if abs(mean) <= ERRORS * error + smallest else np.sign(mean))

@@ -54,6 +54,7 @@ class Training:
         self.begun = False  # whether the first stage was entered
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
+        # where the initial weights and the tokenizers come from: the checkpoint to resume, or that of init_from
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]).expanduser(), ("best", "last")))
@@ -63,6 +64,7 @@ class Training:
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         numerics = device, precision, config["seed"]
         self.task = assembly.task_of(config, self.trust, *numerics, tokenizers, splits=assembly.SPLITS)
+        # a monitor that no evaluation reports is an error now, not at the first evaluation
         is_metric = config["reward"] in config["metrics"].values()
         self.trainer.check_monitors(reported(self.task.reward, self.task.metrics, is_metric))
         self.model = assembly.model_of(config, self.trust, self.task)
@@ -82,6 +84,7 @@ class Training:
         """
         if not any(name.startswith("policy.") for name in origin.algorithm):
             return
+        # its own config: the one of this run may have another algorithm
         policy = assembly.policy_of(origin, origin.config, self.trust, self.task)
         if not same_policy(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
@@ -96,6 +99,7 @@ class Training:
         Raises UserError if the rewards are useless or a number is not finite, SystemExit with 128 + the signal if the
         run was interrupted; its checkpoint is then saved.
         """
+        # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
         found = self.found + check_rewards(self.task, self._learns_from_rewards())
         found += sampling_findings(self.task, ("val", "test"))
         write(self.directory / CONFIG, yaml_text(self.record))
@@ -103,7 +107,7 @@ class Training:
             checkpoint.restore_links(self.directory, self.saved)
             self.recorder.resume(self.saved.state)
         elif self.config["resume"]:
-            self.recorder.journal.cut({})
+            self.recorder.journal.cut({})  # no checkpoint yet: start again with empty logs
         stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
         done = self.saved.state["step"] if self.saved else 0
         self.recorder.display.start(str(self.directory), stages, done, run_header(self.config, self.task, self.model))
@@ -197,6 +201,7 @@ class Training:
         if saved and self.saved is not None:
             checkpoint.restore_state(stage.algorithm.load_state_dict, self.saved, self.saved.algorithm)
         elif self.trainer.steps:
+            # a Q-learning policy differs from the warm start even before its first update
             policy = acting_policy(stage.algorithm)
             val = self.recorder.evaluate(policy, "val", "train", done)
             if stage.algorithm.needs_rewards:
