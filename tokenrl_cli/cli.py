@@ -219,7 +219,7 @@ def _module(command: str) -> Any:
 
 
 def _hydra(arguments: Arguments, primary: dict[str, Any] | None = None) -> None:
-    """Lets Hydra compose the config and run the command on it, or print what a flag such as --cfg asks for.
+    """Lets Hydra compose the config and run the command on it, or print what a flag such as --cfg selects.
 
     `primary` is the config to start from, None for that of the command. Raises UserError for a mistake of the user's,
     Failed for anything else that a single run raises.

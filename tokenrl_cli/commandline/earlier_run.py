@@ -1,7 +1,7 @@
 """The directory of a new run, and what `resume=` and `ckpt=` take over from an earlier run.
 
-The files of an earlier run may come from somebody else. They are read as plain data: a variable or a part of Hydra's
-configuration in them is refused, because Hydra would evaluate it.
+The files of an earlier run may come from an untrusted source. They are read as plain data: a variable or a part of
+Hydra's configuration in them is refused, because Hydra would evaluate it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Refuses to read files outside the current directory and `data_root` that only the config of an earlier run names.
 
-That config may come from somebody else, and could name any file of this machine. Links and `..` are resolved before a
-path is compared.
+That config may come from an untrusted source, and could name any file of this machine. Links and `..` are resolved
+before a path is compared.
 """
 
 from __future__ import annotations

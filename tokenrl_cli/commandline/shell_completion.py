@@ -16,7 +16,7 @@ SHELLS = ("bash", "zsh", "fish")
 def complete(
     arguments: Arguments, commands: Sequence[str], configs: dict[str, str], hydra: Callable[[Arguments], None]
 ) -> None:
-    """Prints what `-sc` asks for: with install=SHELL the shell function, with query=SHELL the words that may follow the
+    """Carries out `-sc`: with install=SHELL prints the shell function, with query=SHELL the words that may follow the
     line in the variable COMP_LINE.
 
     `configs` maps the commands that have a config to its name; `hydra` runs Hydra on a command line. Raises UserError

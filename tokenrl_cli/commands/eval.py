@@ -55,9 +55,8 @@ def run(config: DictConfig) -> float | None:
     out = Path(plain["out"]) if plain["out"] else refuse_link(saved.path.parent.parent / "eval")
     require_room(out)
     whole = with_overrides(saved.config, saved.state["stage"], plain)
-    check(
-        {name: whole.get(name) for name in assembly.blocks_to_evaluate(whole, saved.state["stage"])}, plain["imports"]
-    )
+    blocks = assembly.blocks_to_evaluate(whole, saved.state["stage"])
+    check({name: whole.get(name) for name in blocks}, plain["imports"])
     refuse_unsafe_data(whole, saved.config)
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
@@ -193,7 +192,7 @@ def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, A
 
 
 def refuse_link(path: Path) -> Path:
-    """Returns the path, a folder to write to. Raises UserError if it is a link: in a run that comes from somebody else
+    """Returns the path, a folder to write to. Raises UserError if it is a link: in a run from an untrusted source
     it could lead anywhere."""
     from tokenrl_cli.interfaces import UserError
 

@@ -1,4 +1,4 @@
-"""Reading and changing regular files in a directory that may come from somebody else.
+"""Reading and changing regular files in a directory that may come from an untrusted source.
 
 A link is never followed, and a pipe is never waited for: both are a UserError. Every change on disk goes through
 `change`, so that a test can simulate a crash before each of them.

@@ -1,4 +1,4 @@
-"""Reading the JSON and YAML files of a run, which may come from somebody else.
+"""Reading the JSON and YAML files of a run, which may come from an untrusted source.
 
 Only plain values of limited size and depth are accepted; anything else is a UserError that names the file. YAML aliases
 are refused: a few nested ones can expand to more than the memory holds.

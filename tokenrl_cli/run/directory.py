@@ -18,7 +18,7 @@ These rules keep a run usable at whatever moment its process is killed:
 So everything whose name has no leading dot is whole, and a run is resumed from the newest checkpoint. The state in that
 checkpoint also says where the links point: they are set from it on resume.
 
-A run may come from somebody else: no link in it is followed, neither to read nor to write.
+A run may come from an untrusted source: no link in it is followed, neither to read nor to write.
 """
 
 from __future__ import annotations
