@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     else:
         saved = directory.checkpoint_names(run / "checkpoints")
         assert tokenrl("train", f"resume={run}") == 0
-        assert ("the run begins again" in capsys.readouterr().err) == (not saved)
+        assert ("the run starts again" in capsys.readouterr().err) == (not saved)
     the_same(run, whole)
 
 

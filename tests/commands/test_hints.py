@@ -54,7 +54,7 @@ def told(capsys: Capture, *words: str) -> str:
         ("save_steps=2", "did you mean 'trainer.checkpoint_every'?"),
         ("eval_steps=2", "did you mean 'trainer.eval_every'?"),
         ("resume_from_checkpoint=x", "did you mean 'resume'?"),
-        ("checkpoint=x", "resume=RUN goes on with a run; init_from=RUN starts a new one"),
+        ("checkpoint=x", "resume=RUN continues a run; init_from=RUN starts a new one"),
         ("trainer.seed=3", "did you mean 'seed'?"),
         ("trainer.stpes=3", "did you mean 'trainer.steps'?"),
         ("chekpoint_every=3", "did you mean 'trainer.checkpoint_every'?"),
