@@ -119,8 +119,8 @@ def _within(path: Path, places: list[Path]) -> bool:
 def refuse_outside_data(
     config: dict[str, Any], saved: dict[str, Any], named: dict[str, str], remedy: str = "name it on the command line"
 ) -> None:
-    """Raises UserError if `config`, which is about to be used, names a file outside that only `saved` names, the config
-    of an earlier run.
+    """Raises UserError if `config`, which is about to be used, names a file outside the current directory and data_root
+    that only `saved` names, the config of an earlier run.
 
     `named` holds the values typed on the command line, by key: the user may name a file again there to allow it. Values
     that are not in `saved` come from the user's own files and are allowed.

@@ -35,8 +35,8 @@ def run(arguments: Arguments) -> None:
 
 
 def target_file(destination: str, group: str, name: str) -> Path:
-    """The file to write: DEST itself if it ends in .yaml, else DEST/GROUP/NAME.yaml, so that DEST can be given as
-    --config-dir."""
+    """The file to write: DEST itself if it ends in .yaml or .yml, else DEST/GROUP/NAME.yaml, so that DEST can be given
+    as --config-dir."""
     place = Path(destination)
     return place if place.suffix in (".yaml", ".yml") else place / group / f"{name}.yaml"
 

@@ -77,7 +77,7 @@ def listed(group: str, places: list[Path]) -> str:
     chosen = options(places, group)
     if name and name not in chosen:
         raise UserError(f"{group}/{name}", f"there is no such option{hint(name, chosen)}")
-    shown = {name: chosen[name]} if name else chosen
+    selected = {name: chosen[name]} if name else chosen
     lines = [
         [
             f"{group}={each}  # {about(file)}",
@@ -86,7 +86,7 @@ def listed(group: str, places: list[Path]) -> str:
                 for line in (*parts(file, group), *brought(places, group, each), *_limited(file, places, group))
             ),
         ]
-        for each, file in shown.items()
+        for each, file in selected.items()
     ]
     return "\n\n".join("\n".join(part) for part in lines)
 

@@ -28,7 +28,7 @@ class EvaluationLines:
         of the run will show only the samples of the final policy are given: its numbers are left to that table.
         """
         title = title_of(evaluation)
-        if is_row(evaluation):
+        if in_final_table(evaluation):
             texts = sample_lines(evaluation, samples, width, ellipsis) if evaluation.stage == "final" else []
             return [title, *texts] if texts else []
         where = (evaluation.stage, evaluation.split, evaluation.decode)
@@ -49,7 +49,7 @@ class EvaluationLines:
         return head + sample_lines(evaluation, samples, width, ellipsis)
 
 
-def is_row(evaluation: Evaluation) -> bool:
+def in_final_table(evaluation: Evaluation) -> bool:
     """Whether the final table of a run shows this evaluation: one of the whole test split at the end of `train`."""
     return evaluation.split == "test" and evaluation.stage != "eval"
 

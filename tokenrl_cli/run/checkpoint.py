@@ -66,7 +66,7 @@ def save(
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
-    # three files: evaluation reads the first only, and `slim` removes the other two
+    # three files, so that `slim` can remove those of the optimiser and the algorithm and keep the model
     split = {
         "model": _untied(model),
         "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},

@@ -25,7 +25,7 @@ from tokenrl_cli.usercode.copies import own_texts
 
 KINDS = ("demonstrations", "of other sources", "cut in half", "shuffled", "one word repeated", "empty")
 SOURCES = 32  # demonstrations scored, in six versions each: as many texts as in 1.5 default batches of RL
-MORE = 256  # demonstrations scored before a reward is said to give no number at all
+MORE = 256  # demonstrations scored before a reward counts as giving no number at all
 FEW = 8  # with fewer sources noise cannot be estimated: only equal means count as the same
 ERRORS = 4.0  # standard errors within which means count as the same; pure noise exceeds them in 1 of 200 checks
 
@@ -99,7 +99,7 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
             mean = float(difference.mean())
             signs.append(0.0 if abs(mean) <= ERRORS * error + smallest else np.sign(mean))
     if not any(signs):
-        return "alike" if signs else "alive"  # without any comparable pair nothing can be said against the reward
+        return "alike" if signs else "alive"  # without any comparable pair nothing speaks against the reward
     return "inverted" if len(signs) > 1 and all(sign < 0 for sign in signs) else "alive"
 
 
