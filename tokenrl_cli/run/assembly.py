@@ -275,8 +275,9 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
 def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
     """The function that rewards get to load the policy of another run, given its directory.
 
-    It takes the best checkpoint, or the last one if there is no best, and returns a policy in evaluation mode whose
-    weights need no gradient. `trust` lists the user's modules that targets of its config may come from.
+    It takes the best checkpoint, or the last one if there is no best, and returns a Frozen: the policy, in evaluation
+    mode and without gradients, and its tokenizers. `trust` lists the user's modules that targets of its config may come
+    from.
     """
 
     def frozen(place: str) -> Frozen:
