@@ -31,7 +31,7 @@ from tokenrl_cli.metrics.kept import load, load_numbers, save
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 from tokenrl_cli.report.results import RESAMPLES, SEED
-from tokenrl_cli.report.tables import with_interval
+from tokenrl_cli.report.results_table import with_interval
 
 RECIPES = {  # tokens an arm
     "e2e_nlg": ("e2e_lstm_rloo", 700_000),

@@ -118,7 +118,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train modle=gru", "modle: there is no such key or group (did you mean 'model'?)"),
         (
             "train algorithm=pcl algorithm/target=hard",
-            "algorithm/target: what was chosen for algorithm has no such part",
+            "algorithm/target: the option chosen for algorithm has no such sub-group",
         ),
         ("train algorithm=oreo algorithm.consistency.span=1", "algorithm.consistency has no values"),
         ("train optimizer/schedule=cosine", "optimizer/schedule@algorithm.optimizer.schedule=OPTION"),
@@ -131,7 +131,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train foo", "foo: must be key=value"),
         ("train trainer.steps=]", "trainer.steps=]: cannot be read"),
         ("train reward=bleu,chrf", "names several values\n  to try each, add -m"),
-        ("train +trainer.steps=3", "+trainer.steps: is there already"),
+        ("train +trainer.steps=3", "+trainer.steps: exists already"),
         ("train ~nothing", "nothing: there is no such key"),
         ("validate reward=null", "reward=null: names no option\n  one of adequacy, bleu"),
         ("validate optimizer@algorithm.optimizer=5", "optimizer@algorithm.optimizer=5: names no option\n  one of adam"),
@@ -141,7 +141,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("validate decode=beam decode.temperature=1", "decode.temperature=1: does nothing in a search"),
         (
             "validate ~metrics.bleu +reward@metrics.mine=bleu trainer.monitor=bleu",
-            "trainer.monitor=bleu: is no number of an evaluation",
+            "trainer.monitor=bleu: is not a number of an evaluation",
         ),
         ("validate ~imports", "imports: is missing"),
         ("validate algorithm.kl_target=3", "algorithm.kl_target=3: has nothing to adapt"),
@@ -154,7 +154,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
         ("train --cfg job --resolve data_root=${nothing}", "Interpolation key 'nothing' not found"),
         ("train hydra.job.chdir=perhaps", "hydra.job.chdir"),
         ("train hydra/launcher=nope", "hydra/launcher=nope: there is no such option"),
-        ("train hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: is chosen by the flag -m"),
+        ("train hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: cannot be set: the flag -m chooses it"),
         ("train hydra.run.dir=/proc/x", "/proc/x: "),
         ("train -m seed=1,2 modle=gru", "did you mean 'model'?"),
         ("list rewrd", "rewrd: there is no such group (did you mean 'reward'?)"),
@@ -253,7 +253,7 @@ def test_an_option_that_ends_otherwise_than_in_yaml_is_named(
     file = elsewhere / "mine" / "reward" / f"own{ending}"
     file.write_text("defaults: [token_accuracy]\n")
     told = mistake(capsys, "validate", *TINY, *place.split(), "reward=own")
-    assert f"reward=own: lies there as mine/reward/own{ending}, and the name of an option ends in .yaml" in told
+    assert f"reward=own: is the file mine/reward/own{ending}, and the name of an option must end in .yaml" in told
     assert f"mv mine/reward/own{ending} mine/reward/own.yaml" in told
     file.rename(file.with_suffix(".yaml"))
     assert tokenrl("validate", *TINY, *place.split(), "reward=own") == 0

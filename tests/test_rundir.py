@@ -91,9 +91,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         assert at == 1 and "is not a run" in mistake(capsys, "train", f"resume={run}")
         assert train(run, *SHORT) == 0
     else:
-        saved = directory.names(run / "checkpoints")
+        saved = directory.checkpoint_names(run / "checkpoints")
         assert tokenrl("train", f"resume={run}") == 0
-        assert ("the run begins again" in capsys.readouterr().err) == (not saved)
+        assert ("the run starts again" in capsys.readouterr().err) == (not saved)
     the_same(run, whole)
 
 
@@ -112,7 +112,7 @@ def test_a_second_writer_is_refused_by_name(run: Path, capsys: Capture) -> None:
     before = (run / "metrics.jsonl").read_bytes()
     with directory.locked(run):
         told = mistake(capsys, "train", f"resume={run}")
-    assert f"{run}: process {os.getpid()} on " in told and "writes to this run" in told
+    assert f"{run}: process {os.getpid()} on " in told and "is writing to this run" in told
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -191,7 +191,7 @@ def test_numbers_that_are_none_stop_the_step_they_arise_in(tmp_path: Path, capsy
     told = mistake(capsys, "train", *TINY, *SHORT, "algorithm.optimizer.lr=1e30", f"out={run}")
     assert "step 4 of seed 1: with a learning rate of 1e+30" in told and "checkpoints/000003" in told
     assert f"tokenrl train resume={run} algorithm.optimizer.lr=" in told
-    assert directory.names(run / "checkpoints")[-1] == "000003"
+    assert directory.checkpoint_names(run / "checkpoints")[-1] == "000003"
 
 
 # ------------------------------------------------------------------------------------------------------- a stranger's
@@ -239,7 +239,7 @@ def test_a_run_that_saved_nothing_begins_from_a_strangers_weights_only_if_they_a
     config = yaml.safe_load((run / CONFIG).read_text())
     (run / CONFIG).write_text(yaml.safe_dump(config | {"init_from": str(whole)}))
     told = mistake(capsys, "train", f"resume={run}")
-    assert f"init_from={whole}: lies outside" in told and f"name it again on the line: init_from={whole}" in told
+    assert f"init_from={whole}: lies outside" in told and f"name it on the command line: init_from={whole}" in told
     assert tokenrl("train", f"resume={run}", f"init_from={whole}") == 0
     capsys.readouterr()
     assert tokenrl("train", f"resume={run}") == 0  # its weights are its own by now

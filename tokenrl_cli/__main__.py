@@ -1,4 +1,4 @@
-"""`python -m tokenrl_cli`."""
+"""Runs the command as `python -m tokenrl_cli`."""
 
 from tokenrl_cli.cli import main
 

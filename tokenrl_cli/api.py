@@ -126,12 +126,12 @@ def train(overrides: Sequence[str] = ()) -> Run:
         UserError: an override is wrong, parts do not go together, or the run had to stop.
         KeyboardInterrupt: Ctrl-C, which stops after the step; the run is saved, and train(["resume=DIR"]) goes on.
     """
-    from tokenrl_cli.commandline.outside_data import carried
+    from tokenrl_cli.commandline.outside_data import required_overrides
     from tokenrl_cli.commands.train import trained
 
     with _global_draws():
         place, plain = cli.call("train", _words("overrides", overrides), trained)
-    again = [word for word in carried(plain) if not word.startswith("imports=")]
+    again = [word for word in required_overrides(plain) if not word.startswith("imports=")]
     return load(place, plain["imports"], plain["trainer"]["device"], again)
 
 
@@ -372,18 +372,18 @@ class Run:
         Raises UserError where an option is wrong, the data are not there, or they lie outside data_root and the current
         directory and were not named to `load`.
         """
-        from tokenrl_cli.commandline.continuation import given
-        from tokenrl_cli.commands.eval import prepare, results_of, settings_of, unread
+        from tokenrl_cli.commandline.earlier_run import typed_values
+        from tokenrl_cli.commands.eval import prepare, results_of, settings_of, unread_tokens
 
         words = [override("split", split), override("examples", examples), override("batch_size", batch_size)]
         words += _decoding(decode, seed, options)
         plain = self._composed(words)
         with _global_draws():
-            examination = prepare(plain, self._saved, given([*self._words, *words]))
+            examination = prepare(plain, self._saved, typed_values([*self._words, *words]))
             evaluation = examination.evaluate()
         settings = settings_of(self._saved, examination.config, plain, evaluation)
         results = results_of(evaluation, str(self.path), settings, examination.findings)
-        _warn(unread(evaluation, examination.task))
+        _warn(unread_tokens(evaluation, examination.task))
         texts = (evaluation.sources, evaluation.references, evaluation.hypotheses)
         return Evaluated(dict(evaluation.metrics), results, *texts, evaluation.scores)
 

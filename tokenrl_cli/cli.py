@@ -1,7 +1,7 @@
-"""`tokenrl COMMAND [overrides] [-m] [Hydra flags]`. The only place where errors become messages and exit codes.
+"""The command `tokenrl COMMAND [overrides] [-m] [Hydra flags]`. Only here do errors become messages and exit codes.
 
-0 done; 1 our fault, with a traceback; 2 a mistake of the user's or of the machine, in one line; 129, 130 and 143
-interrupted by a signal.
+0: done. 1: a bug of this package, with a traceback. 2: a mistake of the user's or a failure of the machine, as one
+message. 128 + the number of the signal (129, 130, 143): interrupted.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from tokenrl_cli.commandline.arguments import Arguments, parse
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.interfaces import UserError
 
-COMMANDS = {  # name -> what it does; each is a module of commands/
-    "train": "warm start, then RL; -m sweeps a grid",
+COMMANDS = {  # name -> what it does; each is a module in commands/
+    "train": "trains: a warm start by imitation, then RL; -m sweeps a grid",
     "eval": "scores a split with a saved policy",
     "generate": "decodes a file or standard input, one line in, one line out",
-    "list": "what can be chosen: list [GROUP]",
-    "validate": "checks train's config and prints what would run",
+    "list": "shows what can be chosen: list [GROUP]",
+    "validate": "checks the config of train and prints what would run",
     "copy": "copies a recipe or an option to edit: copy GROUP/NAME DEST",
 }
-PLAIN = ("list", "copy")  # without a config
+WITHOUT_CONFIG = ("list", "copy")  # commands that take no config
 PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
-RESUMED = "_config_of_a_run"  # the name of the config that a resume starts from; no file has it
-SAVED = ("eval", "generate")  # start from ckpt=
+RESUMED_CONFIG = "_config_of_a_run"  # name of the config of a run that is resumed; there is no such file
+FROM_CHECKPOINT = ("eval", "generate")  # commands that start from ckpt=
 BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
-FILED = ("train", "eval")  # what they are for is written to files, not to standard output
+WRITES_FILES = ("train", "eval")  # commands whose result is in files, not on standard output
 
 
 class Failed(BaseException):
-    """Carries what a task raised past Hydra, which would print it in its own words."""
+    """Carries an exception of a command through Hydra, which would otherwise print it in its own way."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal came that ends a process, where nobody else heeds it."""
+    """A signal that ends the process has arrived, and no command handles it itself."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -52,9 +52,13 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Signals that would end the process at once raise Stopped, so that what is half-written goes; so does Ctrl-C,
-    which is then told from a KeyboardInterrupt that a user's module raises. One that somebody handles, or that is
-    ignored (nohup), stays as it is; and only the main thread is told of any."""
+    """While the block runs, SIGTERM, SIGHUP and Ctrl-C raise Stopped instead of ending the process at once, so that
+    unfinished files are removed.
+
+    Ctrl-C raises it, too, to be distinguished from a KeyboardInterrupt that a module of the user's raises. Signals that
+    have a handler already, or are ignored (nohup), stay as they are. Does nothing outside the main thread, the only one
+    that receives signals.
+    """
 
     def stop(number: int, frame: object) -> None:
         raise Stopped(number)
@@ -65,31 +69,31 @@ def _stoppable() -> Iterator[None]:
         signal.SIGINT: signal.default_int_handler,
     }
     main = threading.current_thread() is threading.main_thread()
-    taken = [number for number, handler in usual.items() if main and signal.getsignal(number) is handler]
-    for number in taken:
+    replaced = [number for number, handler in usual.items() if main and signal.getsignal(number) is handler]
+    for number in replaced:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in taken:
+        for number in replaced:
             signal.signal(number, usual[number])
 
 
 def main() -> None:
-    """The process: its streams as the commands expect them, and an exit code that they do not change."""
-    from tokenrl_cli.report.screen import leave, prepare
+    """Runs the command line of this process and exits with its code."""
+    from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
-    prepare()
+    prepare_streams()
     try:
         code = status(sys.argv[1:])
     finally:
-        leave()
+        flush_streams()
     sys.exit(code)
 
 
 def status(words: Sequence[str]) -> int:
-    """Runs a command line; -> exit code."""
-    from tokenrl_cli.report.screen import Unread, standard_streams
+    """Runs a command line, the words after `tokenrl`, and returns its exit code. Prints all errors."""
+    from tokenrl_cli.report.safe_output import OutputClosed, standard_streams
 
     with standard_streams(), _stoppable():
         try:
@@ -97,24 +101,26 @@ def status(words: Sequence[str]) -> int:
             sys.stdout.flush()
             return 0
         except UserError as error:
-            return _say(error)
+            return _report_mistake(error)
         except KeyboardInterrupt as stop:
             print("tokenrl: interrupted", file=sys.stderr)
             return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-        except Unread:  # the reader, `head` say, has seen enough
+        except OutputClosed:  # the reader of standard output, `head` say, has closed it
             return 0
         except Failed as failed:
-            return _ours(failed.error)
+            return _report_bug(failed.error)
         except Exception as error:
-            return _ours(error)
+            return _report_bug(error)
 
 
-def _say(error: UserError) -> int:
+def _report_mistake(error: UserError) -> int:
+    """Prints a mistake of the user's and returns the exit code."""
     print(f"tokenrl: {error}", file=sys.stderr)
     return 2
 
 
-def _ours(error: BaseException) -> int:
+def _report_bug(error: BaseException) -> int:
+    """Prints a traceback and returns the exit code."""
     import traceback
 
     traceback.print_exception(error)
@@ -122,35 +128,38 @@ def _ours(error: BaseException) -> int:
 
 
 def dispatch(arguments: Arguments) -> None:
+    """Runs the command of a parsed command line, or prints its help, the version or the shell completion. Raises
+    UserError."""
     command = arguments.command
     if "--version" in arguments.flags:
         print(f"tokenrl {__version__}")
     elif "--shell-completion" in arguments.flags:
-        from tokenrl_cli.commandline.completion import complete
+        from tokenrl_cli.commandline.shell_completion import complete
 
         complete(arguments, list(COMMANDS), PRIMARY, _hydra)
     elif command is None and not arguments.rest:
         print(overview())
     elif command not in COMMANDS:
-        asked = command or arguments.rest[0]
+        typed = command or arguments.rest[0]
         remedy = "tokenrl --help shows the commands"
-        raise UserError(asked, f"there is no such command{hint(asked, COMMANDS)}", remedy)
+        raise UserError(typed, f"there is no such command{hint(typed, COMMANDS)}", remedy)
     elif "--help" in arguments.flags:
         from tokenrl_cli.commands.list import fitted, page
 
         print(fitted(page(command, COMMANDS[command], arguments)))
-    elif command in PLAIN:
+    elif command in WITHOUT_CONFIG:
         try:
             _module(command).run(arguments)
         except OSError as error:
-            from tokenrl_cli.commandline.mistakes import of_the_machine
+            from tokenrl_cli.commandline.mistakes import machine_error
 
-            raise of_the_machine(error) or error from None
+            raise machine_error(error) or error from None
     else:
         _run(arguments)
 
 
 def overview() -> str:
+    """The text of `tokenrl --help`."""
     lines = [f"  {name:<9} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
@@ -160,25 +169,25 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "  tokenrl train model=lstm reward=bleu      choose parts",
+            "  tokenrl train model=lstm reward=bleu      choose components",
             "  tokenrl train trainer.steps=400 seed=2    change values",
             "  tokenrl train --cfg job                   print the config, run nothing",
-            "  tokenrl COMMAND --help                    groups, values and flags of a command",
-            '  eval "$(tokenrl -sc install=bash)"        shell completion',
+            "  tokenrl COMMAND --help                    show the groups, values and flags of a command",
+            '  eval "$(tokenrl -sc install=bash)"        complete words in the shell',
         ]
     )
 
 
 def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
-    """What `task` makes of the config of a command line, for a caller in Python; `words` are overrides, KEY=VALUE.
+    """Runs `task` on the config of a command line, for a caller in Python, and returns what it returns. `words` are the
+    overrides, KEY=VALUE.
 
-    Raises what `task` raises, a mistake in the words as UserError, and KeyboardInterrupt where a signal stopped a run
-    that then was saved. Afterwards handlers of logging and the state of Hydra are as they were: the process is the
-    caller's.
+    Raises what `task` raises, UserError for a mistake in the words, and KeyboardInterrupt if a signal stopped a run,
+    which is then saved. Restores the handlers of logging and the state of Hydra, which belong to the caller's process.
     """
     from functools import wraps
 
-    from tokenrl_cli.report.screen import standard_streams
+    from tokenrl_cli.report.safe_output import standard_streams
 
     arguments = parse([command, *words])
     if arguments.flags:
@@ -187,12 +196,12 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
     found: list[Any] = []
 
     @wraps(_module(command).run)  # Hydra names the job by its module
-    def kept(config: Any) -> None:
+    def store(config: Any) -> None:
         found.append(task(config))
 
     with standard_streams(), _as_before():
         try:
-            _run(arguments, kept)
+            _run(arguments, store)
         except Failed as failed:
             raise failed.error from None
         except SystemExit as stop:
@@ -203,7 +212,7 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 
 
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The resolved config of a command line as plain values. Runs nothing; raises as `call`."""
+    """The resolved config of a command line as plain values. Runs nothing; raises what `call` raises."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf
@@ -216,8 +225,8 @@ def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Puts back the handlers of logging and the Hydra that the process may have in use itself, and takes away the
-    options `checkpoint`, which belong to one command line alone."""
+    """Restores, after the block, the handlers of logging and the Hydra that the process may use itself, and removes the
+    options `checkpoint`, which belong to one command line only."""
     import logging
 
     from hydra.core.config_store import ConfigStore
@@ -240,36 +249,40 @@ def _as_before() -> Iterator[None]:
 
 
 def _run(arguments: Arguments, task: Callable[[Any], Any] | None = None) -> None:
-    """`task` in place of the command's own, where given."""
-    from tokenrl_cli.commandline.continuation import one_directory, resumed
+    """Runs a command that has a config, after the checks that need no config; `task` replaces the function of the
+    command. Raises UserError."""
+    from tokenrl_cli.commandline.earlier_run import refuse_two_directories, resumed_run
 
     try:
         os.getcwd()
     except OSError as error:
-        raise UserError("the current directory", str(error.strerror), "go to another one") from None
+        raise UserError("the current directory", str(error.strerror), "change to another one") from None
     if (mode := arguments.value("hydra.mode")) is not None:
-        raise UserError(f"hydra.mode={mode}", "is chosen by the flag -m", "add -m for a sweep, or leave both out")
-    if arguments.command in FILED and arguments.runs:
-        from tokenrl_cli.report.screen import output_is_no_product
+        raise UserError(
+            f"hydra.mode={mode}", "cannot be set: the flag -m chooses it", "add -m for a sweep, or leave both out"
+        )
+    if arguments.command in WRITES_FILES and arguments.runs:
+        from tokenrl_cli.report.safe_output import ignore_output_errors
 
-        output_is_no_product()
+        ignore_output_errors()
     if arguments.command == "train":
-        one_directory(arguments)
+        refuse_two_directories(arguments)
     if arguments.command == "train" and arguments.flags.get("--cfg") == "job" and "--package" not in arguments.flags:
         from tokenrl_cli.commands.list import origins
 
-        if not arguments.value("resume") and (said := origins(arguments)):
-            print(said, flush=True)
+        if not arguments.value("resume") and (comments := origins(arguments)):
+            print(comments, flush=True)
     if arguments.command == "validate":
         without_files = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=console")
         _hydra(arguments.with_overrides(*without_files), None, task)
     elif arguments.command == "train":
-        _hydra(*resumed(arguments), task)
+        _hydra(*resumed_run(arguments), task)
     else:
         _hydra(arguments, None, task)
 
 
 def _module(command: str) -> Any:
+    """The module of a command."""
     import importlib
 
     return importlib.import_module(f"tokenrl_cli.commands.{command}")
@@ -281,55 +294,60 @@ def _module(command: str) -> Any:
 def _hydra(
     arguments: Arguments, primary: dict[str, Any] | None = None, instead: Callable[[Any], Any] | None = None
 ) -> None:
-    """Composes the config and runs the command's task on it, or another one `instead`, or shows what was asked for.
-    `primary` is the config to start from where it is not the command's own."""
+    """Lets Hydra compose the config and run the command on it, or `instead` of it another function, or print what a
+    flag such as --cfg selects.
+
+    `primary` is the config to start from, None for that of the command. Raises UserError for a mistake of the user's,
+    Failed for anything else that a single run raises.
+    """
     from tokenrl_cli.config.options import conf_dir, require_small, roots
 
     command = arguments.command or "train"
     places = roots(arguments.flags.get("--config-dir"))
     require_small((arguments.value("hydra.searchpath") or "").strip("[]").split(","))
     _register(arguments, primary)
-    task = _told(instead or _module(command).run, arguments)
-    name = PRIMARY[command] if primary is None else RESUMED
+    task = _with_user_errors(instead or _module(command).run, arguments)
+    name = PRIMARY[command] if primary is None else RESUMED_CONFIG
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
 
             hydra_main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
     except (Failed, Exception) as raised:
-        from tokenrl_cli.commandline.explanations import explained
-        from tokenrl_cli.commandline.mistakes import before_the_work, of_the_machine
+        from tokenrl_cli.commandline.explanations import explain
+        from tokenrl_cli.commandline.mistakes import config_error, machine_error
 
         error = raised.error if isinstance(raised, Failed) else raised
-        if not isinstance(raised, Failed) and (mistake := of_the_machine(error, _place(arguments))):
+        if not isinstance(raised, Failed) and (mistake := machine_error(error, _place(arguments))):
             raise mistake from None
-        if mistake := explained(error, places, command, arguments.rest):
+        if mistake := explain(error, places, command, arguments.rest):
             raise mistake from None
-        if not isinstance(raised, Failed) and (mistake := before_the_work(error)):
+        if not isinstance(raised, Failed) and (mistake := config_error(error)):
             raise mistake from None
         raise
 
 
-def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
-    """The task with its errors told apart: what is not ours leaves it as a UserError.
+def _with_user_errors(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
+    """The task with its exceptions turned into UserErrors, unless they are bugs of this package.
 
-    Those of a single task leave Hydra as they are. A sweep's go through Hydra: the other jobs must run.
+    Those of a single run are raised inside Failed, so that Hydra does not touch them. Those of a sweep's job are left
+    to Hydra, which goes on with the other jobs.
     """
     from functools import wraps
 
-    alone = arguments.runs and "--multirun" not in arguments.flags
+    single = arguments.runs and "--multirun" not in arguments.flags
 
     @wraps(task)  # Hydra names the job by the task's module
     def run(config: Any) -> Any:
         try:
             return task(config)
         except BaseException as error:  # a user's module may raise any
-            from tokenrl_cli.commandline.mistakes import mistake
+            from tokenrl_cli.commandline.mistakes import as_user_error
 
-            found = error if isinstance(error, UserError) else mistake(error, *_surroundings(arguments, config))
+            found = error if isinstance(error, UserError) else as_user_error(error, *_surroundings(arguments, config))
             if not isinstance(error, Exception) and found is None:
-                raise  # an interrupted run, or a pipe that nobody reads
-            if alone:
+                raise  # an interrupted run, or a closed pipe
+            if single:
                 raise Failed(found or error) from None
             if found is None or found is error:
                 raise
@@ -339,24 +357,26 @@ def _told(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], A
 
 
 def _place(arguments: Arguments) -> str:
-    """Where a command line says that something is written, before it was read."""
+    """The path that a command writes to, judging by the command line alone: for errors that arise before the config
+    exists."""
     keys = ("out", "output", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
     return next((found for key in keys if (found := arguments.value(key))), "outputs")
 
 
 def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, str]:
-    """The user's modules, where a command writes, and the command that goes on after an error."""
+    """For the message of an error: the user's modules, the path that the command writes to, and the command to continue
+    with afterwards ("" if there is none)."""
     from pathlib import Path
 
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from tokenrl_cli.commandline.continuation import go_on
+    from tokenrl_cli.commandline.earlier_run import resume_command
     from tokenrl_cli.run.directory import CONFIG
 
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException:  # that is the error itself
+    except OmegaConfBaseException:  # the config is what is wrong
         return [], "", ""
     imports = [str(each) for each in plain["imports"]] if isinstance(plain["imports"], list) else []
     if arguments.command != "train":
@@ -364,12 +384,13 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
     from hydra.core.hydra_config import HydraConfig
 
     run = Path(HydraConfig.get().runtime.output_dir)
-    return imports, str(run), go_on(run, plain) if (run / CONFIG).is_file() else ""
+    return imports, str(run), resume_command(run, plain) if (run / CONFIG).is_file() else ""
 
 
 @contextmanager
 def _as_typed(arguments: Arguments) -> Iterator[None]:
-    """Hydra reads sys.argv, and prints errors in its own way unless this variable is set."""
+    """Puts the command line into sys.argv, where Hydra reads it, and sets HYDRA_FULL_ERROR, without which Hydra prints
+    errors itself and exits."""
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0], *arguments.line()]
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -385,7 +406,8 @@ def _as_typed(arguments: Arguments) -> Iterator[None]:
 
 @contextmanager
 def _strict_search_path() -> Iterator[None]:
-    """A misspelt hydra.searchpath is only a warning of Hydra's; its groups would be missed later."""
+    """Turns Hydra's warning about a missing folder in hydra.searchpath into an error: its groups would be missing
+    later."""
     import warnings
 
     with warnings.catch_warnings():
@@ -394,30 +416,38 @@ def _strict_search_path() -> Iterator[None]:
 
 
 def _named(out: str | None, otherwise: str) -> str:
-    """The directory of a run that is only shown."""
+    """The directory of a run whose config is only printed: nothing is made on disk."""
     return out or otherwise
 
 
 def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
-    """What config files refer to by name: directories of runs, and the blocks of a checkpoint."""
+    """Registers what conf/*.yaml refer to: the resolvers ${tokenrl....} for directories of runs, the config of a run
+    that is resumed, and the option `checkpoint` of eval and generate."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from tokenrl_cli.commandline.continuation import checkpoint_dir, checkpoint_nodes, directory, fresh, unused
+    from tokenrl_cli.commandline.earlier_run import (
+        checkpoint_dir,
+        checkpoint_options,
+        new_directory,
+        require_unused,
+        run_directory,
+    )
 
-    shown = not arguments.runs  # then nothing is made on disk
-    OmegaConf.register_new_resolver("tokenrl.fresh", str if shown else fresh, replace=True, use_cache=True)
-    chosen = _named if shown else directory
-    OmegaConf.register_new_resolver("tokenrl.directory", chosen, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("tokenrl.unused", unused, replace=True)
+    printed = not arguments.runs  # then no directory is made
+    unused = str if printed else new_directory
+    OmegaConf.register_new_resolver("tokenrl.new_directory", unused, replace=True, use_cache=True)
+    chosen = _named if printed else run_directory
+    OmegaConf.register_new_resolver("tokenrl.run_directory", chosen, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("tokenrl.require_unused", require_unused, replace=True)
     if primary is not None:
-        ConfigStore.instance().store(RESUMED, OmegaConf.create(primary), provider="tokenrl")
-    if arguments.command in SAVED:
+        ConfigStore.instance().store(RESUMED_CONFIG, OmegaConf.create(primary), provider="tokenrl")
+    if arguments.command in FROM_CHECKPOINT:
         completing = "--shell-completion" in arguments.flags
         nodes = (
             dict.fromkeys((*BLOCKS_OF_A_CHECKPOINT, ""), {})
             if completing
-            else checkpoint_nodes(checkpoint_dir(arguments))
+            else checkpoint_options(checkpoint_dir(arguments))
         )
         for group, node in nodes.items():
             ConfigStore.instance().store("checkpoint", OmegaConf.create(node), group or None, "_global_", "tokenrl")

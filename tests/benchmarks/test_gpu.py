@@ -72,7 +72,7 @@ def saved(folder: Path, weight: float, moment: float, average: float) -> Path:
     torch.nn.init.constant_(model.weight, weight)
     torch.nn.init.constant_(model.bias, 0.0)
     algorithm = {"optimizer.0.exp_avg": torch.tensor([moment]), "baseline.average": average}
-    checkpoint.point(folder, "last", checkpoint.save(folder, 3, model, algorithm, {}, {}, {}))
+    checkpoint.set_link(folder, "last", checkpoint.save(folder, 3, model, algorithm, {}, {}, {}))
     return folder
 
 

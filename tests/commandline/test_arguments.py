@@ -1,4 +1,4 @@
-"""What was typed, taken apart."""
+"""Parsing the command line, and quoting overrides."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_an_override_is_not_taken_for_the_command() -> None:
         (["train", "--cfg"], "--cfg: needs a value"),
         (["train", "--cfg", "jbo"], "--cfg jbo: must be one of job, hydra, all (did you mean 'job'?)"),
         (["train", "--multirun=2"], "takes no value"),
-        (["train", "-m", "--cfg", "job"], "only one of these at a time"),
-        (["train", "--resolve"], "goes with --cfg"),
-        (["train", "--experimental-rerun", "x.pickle"], "reads a pickle"),
+        (["train", "-m", "--cfg", "job"], "only one of these flags"),
+        (["train", "--resolve"], "only be given with --cfg"),
+        (["train", "--experimental-rerun", "x.pickle"], "loads a pickle"),
     ],
 )
 def test_a_wrong_flag_is_told(words: list[str], told: str) -> None:

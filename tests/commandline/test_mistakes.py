@@ -1,4 +1,4 @@
-"""Whose mistake an exception is: of the machine, of a user's module, of what was typed, or ours."""
+"""Which exceptions are failures of the machine, mistakes in the user's module or command line, or bugs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from tests.running import TINY, tokenrl
 from tokenrl_cli.commandline import mistakes
-from tokenrl_cli.commandline.mistakes import HOME, mistake, of_the_machine
+from tokenrl_cli.commandline.mistakes import HOME, as_user_error, machine_error
 from tokenrl_cli.commands import validate
 
 Capture = pytest.CaptureFixture[str]
@@ -40,12 +40,12 @@ def test_what_the_system_refuses_is_told_with_path_cause_and_the_way_on(elsewher
     (elsewhere / "file").write_text("")
     again = "tokenrl train resume=run"
     told = {
-        "no path": of_the_machine(OSError(errno.ENOSPC, "x"), "run", again),
-        "its path": of_the_machine(raised((elsewhere / "none" / "f").read_bytes), "run", again),
-        "file": of_the_machine(raised(lambda: os.mkdir("file/x")), "run"),
-        "rust": of_the_machine(SafetensorError("Error: I/O error: No space (os error 28)"), "run", again),
-        "torch": of_the_machine(RuntimeError("[..] DefaultCPUAllocator: can't allocate memory: you tried"), "run"),
-        "numpy": of_the_machine(raised(lambda: np.zeros(10**15)), "run"),
+        "no path": machine_error(OSError(errno.ENOSPC, "x"), "run", again),
+        "its path": machine_error(raised((elsewhere / "none" / "f").read_bytes), "run", again),
+        "file": machine_error(raised(lambda: os.mkdir("file/x")), "run"),
+        "rust": machine_error(SafetensorError("Error: I/O error: No space (os error 28)"), "run", again),
+        "torch": machine_error(RuntimeError("[..] DefaultCPUAllocator: can't allocate memory: you tried"), "run"),
+        "numpy": machine_error(raised(lambda: np.zeros(10**15)), "run"),
     }
     said = {name: str(error) for name, error in told.items()}
     assert said["no path"] == f"run: {os.strerror(errno.ENOSPC)}\n  make room, or name another place; then {again}"
@@ -57,7 +57,7 @@ def test_what_the_system_refuses_is_told_with_path_cause_and_the_way_on(elsewher
 
 def test_a_link_that_leads_nowhere_is_named(elsewhere: Path) -> None:
     (elsewhere / "outputs").symlink_to("/gone")
-    error = of_the_machine(raised((elsewhere / "outputs" / "run").mkdir))
+    error = machine_error(raised((elsewhere / "outputs" / "run").mkdir))
     assert "outputs is a link to /gone, which is not there" in str(error)
 
 
@@ -75,7 +75,7 @@ def test_a_link_that_leads_nowhere_is_named(elsewhere: Path) -> None:
     ids=repr,
 )
 def test_what_the_system_has_not_refused_is_not_the_machines(error: Exception) -> None:
-    assert of_the_machine(error, "run", "again") is None
+    assert machine_error(error, "run", "again") is None
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_what_the_system_has_not_refused_is_not_the_machines(error: Exception) -
 def test_our_fault_shows_a_traceback_and_the_machines_one_line(
     error: Exception, status: int, told: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def construct(config: Any) -> None:
+    def build_parts(config: Any) -> None:
         raise error
 
-    monkeypatch.setattr(validate, "construct", construct)
+    monkeypatch.setattr(validate, "build_parts", build_parts)
     assert tokenrl("validate", *TINY, "out=outputs") == status
     printed = capsys.readouterr().err
     assert told in printed and ("Traceback" in printed) == (status == 1)
@@ -147,4 +147,4 @@ def test_a_line_that_no_parser_can_read_is_refused(elsewhere: Path, capsys: Capt
 
 def test_of_two_modules_on_the_way_the_last_one_counts(elsewhere: Path) -> None:
     error = raised(lambda: mistakes._link(None))  # type: ignore[arg-type]
-    assert mistake(error, [__name__]) is None, "called by a module of the user's, but raised in ours"
+    assert as_user_error(error, [__name__]) is None, "called by a module of the user's, but raised in ours"

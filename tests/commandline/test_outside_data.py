@@ -1,4 +1,4 @@
-"""What a run's config may have read from this machine, and commands that can be pasted."""
+"""Which files the config of an earlier run may name, and the commands that are printed to be pasted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tokenrl_cli.commandline.arguments import override, parse, typed
-from tokenrl_cli.commandline.continuation import go_on
-from tokenrl_cli.commandline.outside_data import carried, refuse_unnamed
-from tokenrl_cli.commandline.outside_data import outside as lying
+from tokenrl_cli.commandline.arguments import command_line, override, parse
+from tokenrl_cli.commandline.earlier_run import resume_command
+from tokenrl_cli.commandline.outside_data import outside_texts as lying
+from tokenrl_cli.commandline.outside_data import refuse_outside_data, required_overrides
 from tokenrl_cli.interfaces import UserError
 
 
@@ -39,7 +39,7 @@ def outside(config: dict[str, Any], root: str) -> dict[str, str]:
 )  # fmt: skip
 def test_a_printed_value_reads_back_through_shell_and_grammar(value: str) -> None:
     for given in (value, [value, "b.py"]):
-        words = shlex.split(typed("train", override("key", given)))
+        words = shlex.split(command_line("train", override("key", given)))
         assert words[:2] == ["tokenrl", "train"] and len(words) == 3
         assert OverridesParser.create().parse_override(words[2]).value() == given or _plain(words[2]) == given
         if isinstance(given, str):
@@ -47,7 +47,7 @@ def test_a_printed_value_reads_back_through_shell_and_grammar(value: str) -> Non
 
 
 def _plain(word: str) -> Any:
-    """As Hydra hands it to a config: quotes taken off."""
+    """A value without quotes, as Hydra puts it into the config."""
     value = OverridesParser.create().parse_override(word).value()
     strip = lambda each: getattr(each, "text", each)  # noqa: E731
     return [strip(each) for each in value] if isinstance(value, list) else strip(value)
@@ -74,28 +74,28 @@ def test_only_what_the_line_names_again_is_read(here: Path) -> None:
     words = str(here.parent / "elsewhere" / "words.txt")
     saved = {"reward": {"parts": {"a": {"files": [words]}}}, "data_root": "data"}
     with pytest.raises(UserError, match=r"reward.parts.a.files=(.|\n)*name it again"):
-        refuse_unnamed(saved, saved, {})
-    refuse_unnamed(saved, saved, {"reward.parts.a.files": words})
-    refuse_unnamed(saved, {"reward": {}}, {})  # the user's own config names it
+        refuse_outside_data(saved, saved, {})
+    refuse_outside_data(saved, saved, {"reward.parts.a.files": words})
+    refuse_outside_data(saved, {"reward": {}}, {})  # the user's own config names it
 
 
 def test_a_data_root_of_the_run_is_not_that_of_whoever_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = str(here.parent / "elsewhere")
     saved = {"dataset": {"path": f"{root}/set"}, "data_root": root}
     with pytest.raises(UserError, match=f"data_root={root}"):
-        refuse_unnamed(saved, saved, {})
-    refuse_unnamed(saved, saved, {"data_root": root})
+        refuse_outside_data(saved, saved, {})
+    refuse_outside_data(saved, saved, {"data_root": root})
     monkeypatch.setenv("TOKENRL_DATA", root)
-    refuse_unnamed(saved, saved, {})
+    refuse_outside_data(saved, saved, {})
 
 
 def test_the_printed_command_names_what_it_needs(here: Path) -> None:
     away = str(here.parent / "elsewhere")
     config = {"dataset": {"path": f"{away}/set"}, "data_root": "data", "imports": ["rw.py"], "seed": 1}
-    assert carried(config) == ["imports=[rw.py]", f"dataset.path={away}/set"]
-    assert go_on("a b", config) == f'tokenrl train "resume=\'a b\'" "imports=[rw.py]" dataset.path={away}/set'
-    assert carried(config | {"data_root": away}) == ["imports=[rw.py]", f"data_root={away}"]
-    assert carried(config | {"dataset": {"path": "set"}, "imports": []}) == []
+    assert required_overrides(config) == ["imports=[rw.py]", f"dataset.path={away}/set"]
+    assert resume_command("a b", config) == f'tokenrl train "resume=\'a b\'" "imports=[rw.py]" dataset.path={away}/set'
+    assert required_overrides(config | {"data_root": away}) == ["imports=[rw.py]", f"data_root={away}"]
+    assert required_overrides(config | {"dataset": {"path": "set"}, "imports": []}) == []
     assert os.getcwd() == str(here)
 
 
@@ -113,10 +113,10 @@ def test_each_entry_of_a_list_counts(here: Path) -> None:
     for listed in ([words, "set"], ["set", words], ["set", words, "set"]):
         saved = {"reward": {"files": listed}, "data_root": "data"}
         with pytest.raises(UserError, match=rf"reward.files={words}(.|\n)*reward.files=\[") as told:
-            refuse_unnamed(saved, saved, {})
+            refuse_outside_data(saved, saved, {})
         assert override("reward.files", listed) in str(told.value)
-        refuse_unnamed(saved, {"reward": {"files": ["set"]}}, {})  # the user's own config names it
-        assert carried(saved) == [override("reward.files", listed)]
+        refuse_outside_data(saved, {"reward": {"files": ["set"]}}, {})  # the user's own config names it
+        assert required_overrides(saved) == [override("reward.files", listed)]
 
 
 def test_links_below_the_entries_of_splits_are_followed(here: Path) -> None:
@@ -140,4 +140,4 @@ def test_links_below_the_entries_of_splits_are_followed(here: Path) -> None:
 def test_a_command_can_be_printed_for_any_config(place: str, here: Path) -> None:
     block = {"checkpoint": str(here.parent / "elsewhere" / "set")}
     config = {"metrics": {"a.b": block} if place == "dotted.name" else [block], "data_root": "data"}
-    assert carried(config)[0].startswith("metrics.")
+    assert required_overrides(config)[0].startswith("metrics.")

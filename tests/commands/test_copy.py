@@ -1,4 +1,4 @@
-"""A copied option is found again from its own directory, and nothing is overwritten."""
+"""`tokenrl copy`: the copied option can be used from its directory, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_a_copy_may_name_its_file(capsys: Capture) -> None:
 def test_nothing_is_overwritten(capsys: Capture) -> None:
     Path("mine.yaml").write_text("precious")
     assert tokenrl("copy", "model/lstm", "mine.yaml") == 2
-    assert "mine.yaml: is there already" in capsys.readouterr().err
+    assert "mine.yaml: exists already" in capsys.readouterr().err
     assert Path("mine.yaml").read_text() == "precious"

@@ -1,4 +1,4 @@
-"""What a run does with data that is not three files of pairs: other splits, prompts, empty sources, a share for RL."""
+"""Runs on data other than three files of pairs: other splits, prompts, empty sources, sources kept for RL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def written(folder: Path, name: str, pairs: list[tuple[str, list[str]]]) -> None
 
 
 def pairs(start: int, count: int) -> list[tuple[str, list[str]]]:
-    """Sources of three letters; the reference is no function that could be learned, only known by heart."""
+    """Sources of three letters whose references follow no rule: they can be memorised, not learned."""
     found = []
     for i in range(start, start + count):
         source = f"{LETTERS[i % 16]} {LETTERS[i // 16 % 16]} {LETTERS[(i * 7) % 16]}"
@@ -41,13 +41,13 @@ def findings(run: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run's config names in the current directory may be read."""
+    """Changes into the directory of the data: files there may be read without being named again."""
     monkeypatch.chdir(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pairs to be known by heart, others in val and test; a run that has learned them, and RL on its share."""
+    """Twelve pairs to memorise and other pairs in val and test; a run that has memorised them, and RL on its share."""
     home = tmp_path_factory.mktemp("data")
     written(home, "train", pairs(0, 12))
     for name, start in (("val", 40), ("test", 80), ("other", 120)):
@@ -72,7 +72,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rl_on_sources_known_by_heart_is_a_finding(home: Path) -> None:
     found = findings(home / "all")["memorised_sources"]
-    assert found.startswith("dataset.rl_share: greedy texts earn a reward of ") and "rl_share=0.2 keeps" in found
+    assert found.startswith("dataset.rl_share: greedy texts get a reward of ") and "rl_share=0.2 keeps" in found
 
 
 def test_rl_draws_its_share_of_train_alone(home: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_named_split_is_evaluated_and_its_sources_are_decoded_in_order(home: P
     [
         (["eval", "split=test_othr"], "split=test_othr: the data set has no such split (did you mean 'test_other'?)"),
         (["generate", "split=vall"], "split=vall: the data set has no such split (did you mean 'val'?)"),
-        (["generate", "split=val", "input=x.txt"], "split=val: says what to write a text for, and so does input=x.txt"),
+        (["generate", "split=val", "input=x.txt"], "split=val: cannot be given with input=x.txt"),
     ],
 )
 def test_a_split_that_is_not_there_is_refused(

@@ -1,4 +1,4 @@
-"""`tokenrl eval`: what it reports is what the reference tools say of the files it wrote."""
+"""`tokenrl eval`: its numbers equal those of the reference tools on the files that it writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL = [
 
 @pytest.fixture(scope="module", autouse=True)
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where the data lie, so that `eval` need not be told again of each set."""
+    """Sets TOKENRL_DATA to the directory of the data, so that `eval` may read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENRL_DATA", str(tmp_path_factory.getbasetemp()))
         yield
@@ -43,7 +43,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained on sentences with one, two and three references."""
+    """A run trained on sentences with one, two and three references."""
     home = tmp_path_factory.mktemp("eval")
     words = "the small cat sat on a mat , and 5.3 dogs ran .".split()
     for split, size in (("train", 40), ("val", 8), ("test", 40)):
@@ -131,7 +131,7 @@ def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, 
 
 
 def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> None:
-    """beta is for decoding alone: one run, several policies."""
+    """beta acts in decoding alone, so that one run stands for several policies."""
     assert train(tmp_path / "run", "algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=1e-2") == 0
     swept = ["--multirun", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     assert tokenrl("eval", *swept, f"ckpt={tmp_path / 'run'}", "decode.temperature=1", "algorithm.beta=0,4,100") == 0
@@ -201,12 +201,12 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     assert (tmp_path / "out" / "test-greedy" / "results.json").is_file()
     capsys.readouterr()
     assert tokenrl("eval", f"ckpt={kept / 'warm_start'}", "algorithm.beta=2") == 2
-    problem = "algorithm.beta=2: changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
+    problem = "algorithm.beta=2: changes the algorithm of the RL stage, and this checkpoint is of the warm start"
     assert problem in capsys.readouterr().err
 
 
 def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What acts by values is more than its model; a policy that is its model may be begun from."""
+    """init_from refuses a policy that acts by Q-values: it is more than its model. Others are accepted."""
     own = ["algorithm/head=logits", "algorithm/prior=uniform", "model.dropout=0.5"]
     for name, status, words in (("soft_q", 2, []), ("pcl", 0, []), ("its own logits", 0, own)):
         chosen = ["algorithm=soft_q" if words else f"algorithm={name}", *words]
@@ -215,7 +215,7 @@ def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.Capt
         start = [f"init_from={tmp_path / name / 'checkpoints' / 'last'}", "trainer.warm_start_steps=0"]
         assert train(tmp_path / f"{name} again", *start, "model.dropout=0.5") == status
         said = capsys.readouterr().err
-        assert status == 0 or "acts by values: its model alone is not the policy" in said
+        assert status == 0 or "chooses tokens by learned values: its model alone is not the policy" in said
     start = [f"init_from={tmp_path / 'soft_q' / 'checkpoints' / 'warm_start'}", "trainer.warm_start_steps=0"]
     assert train(tmp_path / "from its warm start", *start) == 0
 

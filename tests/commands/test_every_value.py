@@ -1,4 +1,4 @@
-"""Every value of every config, replaced by what nobody should give it: it is taken, or refused in one clear line."""
+"""Every value of every config is replaced by an absurd one, which must be accepted or refused in one clear line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Case = tuple[dict[str, Any], Path, Any]
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[Path]:
-    """The places of all values, of lists as a whole, too, and of blocks."""
+    """The keys of all values of a config, lists as a whole included, and of all blocks."""
     if path:
         yield path
     if isinstance(value, dict):
@@ -56,7 +56,7 @@ def train() -> dict[str, Any]:
 
 
 def told(config: dict[str, Any], path: Path, value: Any, judge: Any) -> str:
-    """What is said of the value, "" where it is taken. Nothing but a UserError that names the key may come of it."""
+    """The message about a value, "" if it is accepted. Only a UserError that names the key is allowed."""
     try:
         judge(changed(config, path, value))
         return ""
@@ -72,7 +72,7 @@ def judged(every: list[Case], judge: Any) -> dict[str, str]:
 
 
 def require_known(found: dict[str, str]) -> None:
-    """What is never a setting must not have been taken."""
+    """Fails if a value that can never be valid was accepted."""
     taken = [key for key, said in found.items() if not said]
     assert not [key for key in taken if key.endswith(("=nan", "=''"))], taken
 
@@ -101,7 +101,7 @@ def policy() -> Any:
 
 
 def of_presets(names: list[str]) -> list[Case]:
-    """Of each preset's own block."""
+    """The cases made from the block of each preset."""
     every = []
     for name in names:
         block = {"algorithm": composed("train", f"algorithm={name}")["algorithm"]}

@@ -1,4 +1,4 @@
-"""`tokenrl generate`: what it decodes is what `tokenrl eval` scored, line by line."""
+"""`tokenrl generate`: its texts equal those that `tokenrl eval` scored, line by line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DECODES = {"greedy": ["decode=greedy"], "beam": ["decode=beam", "decode.beam_siz
 
 
 def sources() -> list[str]:
-    """Of the test split that TINY evaluates."""
+    """The sources of the test split that TINY evaluates."""
     data = SequenceTask("reverse", 5, 2, 4, 0.0, 1, 200, 16, 64, "truncate")
     return [data.example("test", i).source for i in range(16)]
 
@@ -66,7 +66,7 @@ PAIRS = [("one two three", "a b c"), ("four five", "d e"), ("six", "f"), ("four 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of words, taught enough to say something else for every source, and again for none."""
+    """A run of a word model, trained until it gives a different text for every source."""
     folder = tmp_path_factory.mktemp("words")
     texts = "".join(json.dumps({"src": source, "refs": [target]}) + "\n" for source, target in PAIRS)
     for split in ("train", "val", "test"):
@@ -80,7 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def generated(run: Path, content: bytes, *more: str) -> list[str]:
-    """The lines that are written for a file."""
+    """The lines that are written for an input file."""
     given, said = run / "given.txt", run / "said.txt"
     given.write_bytes(content)
     said.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def generated(run: Path, content: bytes, *more: str) -> list[str]:
 
 
 def piped(run: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, *more: str) -> int:
-    """The exit status of a command that reads `content`, by a locale that has no such letters."""
+    """The exit status of a command that reads `content` from a pipe, in a locale without these letters."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), "ascii"))
     return tokenrl("generate", f"ckpt={run}", *more)
 
@@ -137,13 +137,14 @@ def test_samples_are_texts_without_a_source(run: Path, capsys: pytest.CaptureFix
     assert tokenrl(*given, "batch_size=4") == 0
     out, err = capsys.readouterr()
     assert out.count("\n") == 9 and (len(set(out.split("\n")[:9])) == 1) == (decode == "greedy")
-    assert err == ("greedy decoding gives the same text 9 times; decode=sample draws them\n" * (decode == "greedy"))
+    note = "greedy decoding gives the same text 9 times; decode=sample gives different ones\n"
+    assert err == (note if decode == "greedy" else "")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["samples=2", "input=x.txt"], "samples=2: says what to write a text for, and so does input=x.txt"),
+        (["samples=2", "input=x.txt"], "samples=2: cannot be given with input=x.txt"),
         (["samples=0"], "samples=0: must be int, at least 1"),
         (["input=nowhere.txt"], "input=nowhere.txt: there is no such file"),
         (["input=/"], "input=/: is a folder"),

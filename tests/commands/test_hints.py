@@ -1,4 +1,4 @@
-"""Words of other tools, and names typed in the wrong place, lead to the key that is meant."""
+"""Hints for keys that other tools use, and for keys typed in the wrong place."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def told(capsys: Capture, *words: str) -> str:
         ("save_steps=2", "did you mean 'trainer.checkpoint_every'?"),
         ("eval_steps=2", "did you mean 'trainer.eval_every'?"),
         ("resume_from_checkpoint=x", "did you mean 'resume'?"),
-        ("checkpoint=x", "resume=RUN goes on with a run; init_from=RUN starts a new one"),
+        ("checkpoint=x", "resume=RUN continues a run; init_from=RUN starts a new one"),
         ("trainer.seed=3", "did you mean 'seed'?"),
         ("trainer.stpes=3", "did you mean 'trainer.steps'?"),
         ("chekpoint_every=3", "did you mean 'trainer.checkpoint_every'?"),
         ("baseline=greedy", "did you mean 'algorithm/baseline'?"),
-        ("--lr=3", "values are given as key=value, without dashes"),
+        ("--lr=3", "values are typed as key=value, without dashes"),
     ],
 )
 def test_train_says_what_is_meant(typed: str, hint: str, capsys: Capture) -> None:
@@ -68,7 +68,7 @@ def test_train_says_what_is_meant(typed: str, hint: str, capsys: Capture) -> Non
 
 @pytest.fixture
 def ckpt(tmp_path: Path) -> str:
-    """A checkpoint as far as a command line looks at it."""
+    """A checkpoint with only the files that composing a config reads."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train")
     from omegaconf import OmegaConf
@@ -107,4 +107,4 @@ def test_every_name_that_a_word_leads_to_is_a_key_of_some_command() -> None:
             known |= {path.rpartition(".")[2] for path in hints.leaves(config)} | {"schedule"}
     for command in ("eval", "generate"):
         known |= set(re.findall(r"^(\w+):", (conf_dir() / f"{command}.yaml").read_text("utf-8"), re.MULTILINE))
-    assert set(hints.SAME) <= known
+    assert set(hints.SYNONYMS) <= known

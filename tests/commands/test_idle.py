@@ -1,4 +1,4 @@
-"""Settings that do nothing beside the others: refused where they were typed, said where a preset or a file has them."""
+"""Settings without effect: refused if typed, noted if they come from a preset or a file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_what_a_preset_has_is_no_mistake_of_the_line(words: str, capsys: Capture
 
 
 def test_a_sweep_reaches_one_beam_too(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    """One beam is the greedy search, and the length penalty of the preset is not mentioned by the line. It is said."""
+    """A beam of 1 is greedy search. The length penalty comes from the preset, not from the line, so it is only
+    noted."""
     line = ["-m", f"ckpt={run}", "decode=beam", "decode.beam_size=1,2", f"out={tmp_path}"]
     assert tokenrl("eval", *line, f"hydra.sweep.dir={tmp_path / 'jobs'}") == 0
     printed = capsys.readouterr().err

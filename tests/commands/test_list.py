@@ -1,4 +1,4 @@
-"""What `tokenrl list` shows is what the YAML says."""
+"""`tokenrl list` shows what is in the YAML files."""
 
 from __future__ import annotations
 

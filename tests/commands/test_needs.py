@@ -1,4 +1,4 @@
-"""What a command builds and opens: what it needs and no more, before any work; and what it leaves: whole files."""
+"""Commands build and open only what they need, before any work, and leave only whole files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Own:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a user's reward and credit, in a directory that has to be quoted."""
+    """A run with a reward and a credit of the user's, in a directory whose name needs quotes."""
     home = tmp_path_factory.mktemp("needs")
     (home / "needed.py").write_text(MODULE)
     with pytest.MonkeyPatch.context() as patch:
@@ -116,7 +116,7 @@ def test_a_generate_that_fails_leaves_nothing_in_the_way(
 def test_a_command_that_is_stopped_leaves_nothing_half_written(
     name: str, status: int, home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the work itself, and in the user's code that it calls."""
+    """A signal arrives in the work itself, and in the user's code that it calls."""
 
     def stopped(*given: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.Signals[name])

@@ -1,4 +1,4 @@
-"""What a sweep says at its end."""
+"""The table at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenrl_cli.commands.sweep import Summary
 def test_the_table_has_a_line_a_job_with_what_it_alone_was_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the results alone: .hydra is a record that nobody reads."""
+    """The table is made from the results alone: .hydra is never read."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
     summary = Summary()
     summary.on_multirun_start(config)

@@ -1,4 +1,4 @@
-"""`validate` says what would run, and leaves nothing behind."""
+"""`tokenrl validate` prints what would run, and leaves no file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def test_it_names_every_part_and_the_lengths(
     monkeypatch.chdir(tmp_path)
     assert tokenrl("validate", *TINY, "trainer.steps=7", "+reward@metrics.extra=chrf") == 0
     shown = capsys.readouterr().out
-    for line in ("model ", "warm_start ", "metrics.extra ", "6 steps of warm start x 8 sources, then 7 steps x 8"):
+    steps = "6 steps of warm start x 8 sources, then 7 steps of RL x 8"
+    for line in ("model ", "warm_start ", "metrics.extra ", steps):
         assert line in shown
     assert "tokenrl_cli.reward.chrf.Chrf" in shown
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Plain values of somebody else's files."""
+"""Reading JSON and YAML that may come from somebody else."""
 
 from __future__ import annotations
 

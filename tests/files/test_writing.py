@@ -1,4 +1,4 @@
-"""A file has its name once it is whole, and no link is written through."""
+"""Atomic writing: a file has its name only when it is complete, and no link is followed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_name_that_was_taken_meanwhile_is_not_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
-    with pytest.raises(UserError, match="has come to exist meanwhile"), whole(path, replaces=False) as to:
+    with pytest.raises(UserError, match="exists by now"), whole(path, replaces=False) as to:
         to.write("mine")
         path.write_text("another's")
     assert path.read_text() == "another's" and os.listdir(tmp_path) == ["out.txt"]

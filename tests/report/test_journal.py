@@ -1,4 +1,4 @@
-"""What is written down while a run goes, and taken back when it resumes."""
+"""The files that record a run: what is written, and what is removed on resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of text for a terminal: what may break, what is cut, and how numbers look."""
+"""Text layout: what may be wrapped, what is cut, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ METRICS = [("bleu", "41.20", "(+1.30)"), ("policy/target_rank", "187.2", ""), ("
 
 @pytest.mark.parametrize("text", STRANGE)
 def test_a_cut_text_is_never_wider_than_asked_and_keeps_the_layout(text: str) -> None:
-    shown = layout.visible(text)
+    shown = layout.escaped(text)
     assert not set(shown) & set("\t\n\r\x1b\u202e") and layout.cells(shown) >= cell_len(shown)
     for width in range(2, 30):
-        cut = layout.clipped(shown, width)
+        cut = layout.truncated(shown, width)
         assert cell_len(cut) <= width
         assert (cut == shown) == (layout.cells(shown) <= width) and (cut == shown or cut.endswith("…"))
         assert cell_len(layout.padded(cut, width)) <= width
 
 
 def test_a_letter_keeps_its_marks_where_a_text_is_cut() -> None:
-    assert layout.clipped("e\u0301e\u0301e\u0301", 2) == "e\u0301…"
+    assert layout.truncated("e\u0301e\u0301e\u0301", 2) == "e\u0301…"
 
 
 def test_control_characters_are_spelt_out_and_joined_emoji_stay() -> None:
-    assert layout.visible("a\tb\nc\x1b[0m\u202e\ud800") == r"a\tb\nc\x1b[0m\u202e\ud800"
-    assert layout.visible("क्\u200dष 👩\u200d👧") == "क्\u200dष 👩\u200d👧"
-    assert layout.visible("a\nb\tc", "\n") == "a\nb\\tc"
+    assert layout.escaped("a\tb\nc\x1b[0m\u202e\ud800") == r"a\tb\nc\x1b[0m\u202e\ud800"
+    assert layout.escaped("क्\u200dष 👩\u200d👧") == "क्\u200dष 👩\u200d👧"
+    assert layout.escaped("a\nb\tc", "\n") == "a\nb\\tc"
 
 
 @pytest.mark.parametrize("width", [1, 10, 40, 80, 120, 160, 240])
@@ -102,4 +102,4 @@ def test_a_change_has_the_digits_of_its_value() -> None:
 
 @pytest.mark.parametrize(("reported", "used"), [(0, 80), (1, 40), (10, 40), (40, 40), (123, 123), (10_000, 240)])
 def test_a_width_that_cannot_be_is_not_believed(reported: int, used: int) -> None:
-    assert layout.columns_of(reported) == used
+    assert layout.layout_width(reported) == used

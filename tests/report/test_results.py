@@ -1,4 +1,4 @@
-"""What a finished run says of itself."""
+"""The summary of a finished run in results.json and in the table."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import Difference, paired_bootstrap, sacrebleu_p
 from tokenrl_cli.report.layout import number, signed
 from tokenrl_cli.report.results import RESAMPLES, SEED, peak_memory_mb, results
-from tokenrl_cli.report.tables import final_table, with_interval
+from tokenrl_cli.report.results_table import final_table, with_interval
 
 
 def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:
-    """A large parent, such as a study that holds many results, makes no run larger."""
+    """A large parent process, such as a study that holds many results, must not count."""
     large = bytearray(300 * 2**20)
     large[:: 2**12] = b"x" * len(large[:: 2**12])
     command = "from tokenrl_cli.report.results import peak_memory_mb; print(peak_memory_mb())"
@@ -29,7 +29,7 @@ def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(
 
 
 def rows(sentences: dict[str, tuple[np.ndarray, np.ndarray]], decode: str = "greedy") -> dict[str, Evaluation]:
-    """A run's evaluations from the sentence scores (warm start, final) of each metric."""
+    """The evaluations of a run on test, made from the sentence scores (warm start, final) of each metric."""
 
     def evaluation(which: int) -> Evaluation:
         corpus: dict[str, CorpusScore] = {name: mean_score(pair[which], "") for name, pair in sentences.items()}

@@ -14,7 +14,7 @@ from tests.reward.said import texts
 from tests.running import lines, tokenrl, train, weights
 from tokenrl_cli.interfaces import Frozen, Texts, UserError
 from tokenrl_cli.reward.likelihood import Likelihood
-from tokenrl_cli.run.assembly import frozen_by
+from tokenrl_cli.run.assembly import frozen_loader
 from tokenrl_cli.tokenizer.char import Char
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reward(run: Path, **changes: Any) -> Likelihood:
-    frozen = frozen_by([], CPU)
+    frozen = frozen_loader([], CPU)
     tokenizer = frozen(str(run)).tokenizer
     plain: dict[str, Any] = {"checkpoint": str(run), "temperature": 1.0, "per_token": False}
     return Likelihood(**(plain | {"frozen": frozen, "tokenizer": tokenizer} | changes))

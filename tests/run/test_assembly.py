@@ -1,4 +1,4 @@
-"""What an algorithm of a user's own owes evaluation: that its policy can be saved and loaded again."""
+"""What an algorithm of the user's must provide so that its policy can be saved, loaded and evaluated."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_eval_and_the_table_show_a_policy_of_the_users_own(home: Path) -> None:
 
 
 def test_a_models_attributes_are_its_own_affair(home: Path) -> None:
-    """Whatever a model calls `values` or `best`, evaluation asks only what the contract names."""
+    """A model may have attributes called `values` or `best`: evaluation uses only what the protocols name."""
     Path("my_model.py").write_text(
         "from tokenrl_cli.model.recurrent import Recurrent\n\n\nclass Mine(Recurrent):\n"
         "    def __init__(self, tokenizer, source_tokenizer, cell: str, embedding: int, hidden: int, layers: int,\n"

@@ -1,4 +1,4 @@
-"""A checkpoint is whole, verified, and names what is wrong with it."""
+"""Checkpoints are written whole, verified when loaded, and an error names the damaged file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATE: dict[str, Any] = {"stage": "train", "score": 0.1 + 0.2, "window": {"a": [
 
 
 class Tied(nn.Module):
-    """Input and output share one tensor."""
+    """A model whose input and output embeddings are one tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def saved(run: Path, step: int = 1, score: float | None = None) -> Path:
         {"seed": step},
         {"target": tokenizer},
     )
-    checkpoint.point(run, "last", path)
+    checkpoint.set_link(run, "last", path)
     return path
 
 
@@ -75,7 +75,6 @@ def test_everything_comes_back_exactly(tmp_path: Path) -> None:
 
 
 def test_tied_tensors_are_saved_once_and_stay_tied(tmp_path: Path) -> None:
-    """Trap 42."""
     loaded, model = checkpoint.load(saved(tmp_path)), Tied()
     assert list(loaded.model) == ["embedding.weight"]
     checkpoint.restore(model, loaded)
@@ -88,7 +87,6 @@ def test_tied_tensors_are_saved_once_and_stay_tied(tmp_path: Path) -> None:
              "tokenizer/target/vocabulary.json", "manifest.json"]
 )  # fmt: skip
 def test_a_damaged_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
-    """Trap 33."""
     path = saved(tmp_path)
     file = path / name
     whole = file.read_bytes()
@@ -101,18 +99,18 @@ def test_a_damaged_or_missing_file_is_named(name: str, tmp_path: Path) -> None:
 
 
 def tidied(run: Path) -> checkpoint.Checkpoint | None:
-    """What the next process goes on from, after it has put things in order."""
+    """The checkpoint that a new process resumes from, after it has removed leftovers and set the links."""
     with directory.locked(run):
         found = checkpoint.newest(run, fallback=False)
         if found is not None:
-            checkpoint.point_as(run, found)
+            checkpoint.restore_links(run, found)
     return found
 
 
 def whole(run: Path) -> dict[str, int]:
-    """Every checkpoint by name, with its step; each is loaded, so each is whole."""
+    """The name and step of every checkpoint of a run; each is loaded, which verifies it."""
     folder = run / "checkpoints"
-    return {name: checkpoint.load(folder / name).step for name in directory.names(folder)}
+    return {name: checkpoint.load(folder / name).step for name in directory.checkpoint_names(folder)}
 
 
 BEST = {1: 1, 2: 2, 3: 2, 4: 4}  # step -> the best so far
@@ -126,20 +124,20 @@ def told(step: int) -> dict[str, Any]:
 
 
 def goes_on(run: Path, start: int, end: int) -> None:
-    """Saves as a run does: its checkpoint, links, and away with what is old."""
+    """Saves checkpoints as a run does: writes each, sets the links, and removes old ones."""
     for step in range(start, end + 1):
         if step == 3:
-            directory.point(run, "warm_start", "000002")
+            directory.set_link(run, "warm_start", "000002")
         path = checkpoint.save(run, step, Tied(), ALGORITHM, told(step), {"seed": step}, {"target": Word(100, 1)})
-        checkpoint.point(run, "last", path)
+        checkpoint.set_link(run, "last", path)
         if BEST[step] == step:
-            checkpoint.point(run, "best", path)
+            checkpoint.set_link(run, "best", path)
         checkpoint.prune(run, keep_last=2, keep_best=1)
 
 
 def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap 34. Whichever change is the last: what has a name is whole, no link points nowhere, what was saved is gone
-    on from, and the end is that of a run that was never killed."""
+    """A process killed before any one of its changes on disk leaves only whole checkpoints and valid links, loses
+    none that was complete, and the resumed run ends in the same state as one that was never killed."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and a process that is killed loses nothing by it
     goes_on(tmp_path / "never", 1, 4)
     end = {name: os.readlink(tmp_path / "never" / "checkpoints" / name) for name in directory.LINKS}
@@ -163,7 +161,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
             except KeyboardInterrupt:
                 pass
         before = whole(run)
-        links = {link: directory.linked(run / "checkpoints", link) for link in directory.LINKS}
+        links = {link: directory.link_target(run / "checkpoints", link) for link in directory.LINKS}
         assert all(name in before for name in links.values() if name), links
         found = tidied(run)
         assert (found.step if found else 0) == max(before.values(), default=0)
@@ -190,11 +188,11 @@ def test_what_the_run_goes_on_from_is_named_where_it_is_damaged(tmp_path: Path) 
         checkpoint.newest(tmp_path, fallback=False)
     older = checkpoint.newest(tmp_path, fallback=True)
     assert older is not None and older.step == 3 and set(older.algorithm) == set(ALGORITHM)
-    checkpoint.point_as(tmp_path, older)
+    checkpoint.restore_links(tmp_path, older)
     assert not (folder / "000004").exists() and os.readlink(folder / "best") == "000002"
     for each in (folder / "000003").glob("optimizer*"):
         each.write_bytes(b"")
-    with pytest.raises(UserError, match="no other is whole"):  # the others are kept to be evaluated alone
+    with pytest.raises(UserError, match="no other is whole"):  # the others are kept for evaluation only
         checkpoint.newest(tmp_path, fallback=True)
 
 
@@ -222,7 +220,7 @@ def test_the_same_step_again_gets_a_name_of_its_own(tmp_path: Path) -> None:
 
 
 def seal(path: Path, **files: dict[str, Any]) -> None:
-    """A manifest that says of every file what is true, as somebody would who changed them."""
+    """Writes a manifest with the correct digest of every file, as somebody could who has tampered with them."""
     (path / "manifest.json").unlink()
     checkpoint._seal(path)
     written = json.loads((path / "manifest.json").read_text())
@@ -259,7 +257,7 @@ def test_no_file_of_a_checkpoint_is_a_link(name: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "run")
     (path / name).rename(tmp_path / "away")
     (path / name).symlink_to(tmp_path / "away")
-    with pytest.raises(UserError, match=r"is no file that belongs|lies outside|is a link"):
+    with pytest.raises(UserError, match=r"does not belong to the checkpoint|lies outside|is a link"):
         checkpoint.load(path)
 
 
@@ -290,7 +288,7 @@ def test_absurd_files_are_refused_in_one_line(name: str, text: str, tmp_path: Pa
 
 def test_old_ones_go_and_the_best_stay_without_what_only_resuming_needs(tmp_path: Path) -> None:
     best = saved(tmp_path, 1, score=0.9)
-    checkpoint.point(tmp_path, "best", best)
+    checkpoint.set_link(tmp_path, "best", best)
     for step in (2, 3, 4):
         saved(tmp_path, step, score=0.1 * step)
     checkpoint.prune(tmp_path, keep_last=1, keep_best=1)
@@ -317,7 +315,7 @@ def test_what_could_run_code_or_is_of_another_time_is_refused(tmp_path: Path) ->
 
 
 def test_a_reference_of_a_model_with_tied_weights_is_saved_whole(tmp_path: Path) -> None:
-    """A moving reference keeps both names of the shared tensor, and reads both back."""
+    """The state of a moving reference has both names of the shared tensor, and loading restores both."""
     reference, other = Tied(), Tied()
     state = {f"reference.{name}": value for name, value in reference.state_dict().items()}
     path = checkpoint.save(tmp_path, 1, Tied(), state, STATE, {}, {"target": Word(100, 1)})
@@ -351,7 +349,7 @@ def test_one_tokenizer_is_saved_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_a_checkpoint_can_be_read_by_those_who_can_read_the_files_beside_it(mask: int, tmp_path: Path) -> None:
-    """The library that writes tensors makes files for their owner alone, whatever the umask says."""
+    """safetensors makes files that only their owner can read, whatever the umask is."""
     before = os.umask(mask)
     try:
         (tmp_path / "beside").write_text("x")

@@ -1,4 +1,4 @@
-"""A stopped run is the run that never stopped; looking at it changes nothing."""
+"""A stopped and resumed run equals one that was never stopped, and evaluating or logging changes no training number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.running import TINY, acting, lines, tokenrl, train, weights
-from tokenrl_cli.commandline.continuation import refuse_changes
+from tokenrl_cli.commandline.earlier_run import refuse_changes
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.recorder import Recorder
@@ -30,7 +30,7 @@ ALGORITHMS = {
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """As if Ctrl-C had been pressed during step `at`."""
+    """Acts as if Ctrl-C had been pressed during step `at`."""
     step = Recorder.step
 
     def interrupted(self: Recorder, stage: Any, done: int, *rest: Any) -> bool:
@@ -45,7 +45,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 def test_stopping_and_going_on_gives_the_same_bits(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trap 35, all logged metrics and all tensors: inside the warm start (4), at the switch (6), inside RL (9)."""
+    """All logged metrics and all tensors are equal after a stop in the warm start (4), at the switch (6) or in RL
+    (9)."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(whole, *ALGORITHMS[algorithm]) == 0
     for at in (4, 6, 9):
@@ -65,7 +66,7 @@ def test_stopping_and_going_on_gives_the_same_bits(
 
 
 def test_a_finished_run_can_be_taken_further(tmp_path: Path) -> None:
-    """3 steps, then resumed to 6, is 6: no schedule knows where the run ends."""
+    """A run of 3 RL steps that is resumed to 6 equals a run of 6: no schedule depends on the end of the run."""
     whole, further = tmp_path / "whole", tmp_path / "further"
     assert train(whole) == 0
     assert train(further, "trainer.steps=3") == 0
@@ -75,7 +76,7 @@ def test_a_finished_run_can_be_taken_further(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
-    """Trap 38: the seed fixes initial weights, batches, samples and dropout."""
+    """The seed determines initial weights, batches, samples and dropout."""
     runs = [tmp_path / name for name in "abc"]
     for run, seed in zip(runs, (1, 1, 2), strict=True):
         assert train(run, f"seed={seed}") == 0
@@ -86,7 +87,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: P
 
 
 def test_looking_more_often_changes_no_training_number(tmp_path: Path) -> None:
-    """Trap 37."""
     often, seldom = tmp_path / "often", tmp_path / "seldom"
     assert train(often, "trainer.eval_every=1", "trainer.warm_start_patience=0") == 0
     assert train(seldom, "trainer.eval_every=6", "trainer.warm_start_patience=0") == 0
@@ -101,7 +101,7 @@ def test_looking_more_often_changes_no_training_number(tmp_path: Path) -> None:
 
 
 def test_micro_batches_change_no_result_beyond_rounding(tmp_path: Path) -> None:
-    """Trap 9: denominators are those of the whole step."""
+    """The denominators of all means are those of the whole optimiser step, not of the micro-batch."""
     metrics = []
     for parts in (1, 2, 4):
         run = tmp_path / str(parts)
@@ -124,7 +124,6 @@ def test_an_earlier_run_is_never_overwritten(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_loss_may_not_choose_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Trap 36."""
     assert train(tmp_path / "run", "trainer.monitor=loss/policy") == 2
     assert "trainer.monitor" in capsys.readouterr().err
 
@@ -149,7 +148,7 @@ def test_a_warm_start_below_its_gate_is_a_finding(tmp_path: Path) -> None:
 
 
 def on_val(run: Path, stage: str) -> list[tuple[int, dict[str, Any]]]:
-    """Step and numbers of every evaluation of a stage on val, in their order."""
+    """Step and metrics of every evaluation of a stage on val, in order."""
     return [(r["step"], r["metrics"]) for r in lines(run) if r["split"] == "val" and r["stage"] == stage]
 
 
@@ -202,7 +201,7 @@ def test_a_number_that_knows_no_better_cannot_choose_and_is_refused_at_once(
 
 
 def test_patience_counts_evaluations_by_the_warm_starts_monitor(tmp_path: Path) -> None:
-    """A learning rate of nothing: nll is never better than the first time."""
+    """With a learning rate of almost 0 no evaluation improves on the first."""
     run = tmp_path / "run"
     stuck = ["warm_start.optimizer.lr=1e-12", "warm_start.optimizer.schedule.warmup_steps=0"]
     assert (
@@ -235,7 +234,7 @@ def test_nll_is_the_mean_over_the_tokens_of_the_references(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs: one whose last checkpoint is of the warm start, one that is in RL."""
+    """Two interrupted runs: one whose last checkpoint is of the warm start, one whose last checkpoint is of RL."""
     home = tmp_path_factory.mktemp("stopped")
     for name, steps in (("warm_start", 0), ("train", 6)):
         assert train(home / name, f"trainer.steps={steps}", "algorithm/baseline=moving_average") == 0
@@ -296,6 +295,6 @@ def test_a_horizon_that_is_not_its_stages_length_is_said(tmp_path: Path, horizon
 
 @pytest.mark.parametrize("key", ["kl_coef", "kl_loss_coef"])
 def test_kl_cannot_be_switched_on_by_a_resume(stopped: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
-    """The reference is the policy at the switch, and that is gone."""
+    """The reference is a copy of the policy at the switch, which a run without KL has not kept."""
     assert tokenrl("train", f"resume={stopped / 'train'}", f"algorithm.{key}=0.05", "trainer.steps=8") == 2
     assert "has kept no reference" in (said := capsys.readouterr().err) and "Traceback" not in said

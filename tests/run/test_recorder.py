@@ -1,4 +1,4 @@
-"""Signals that a run heeds, and how."""
+"""How a run reacts to signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Silent:
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    """As much of one as signals need, where SIGHUP is what it is by default."""
+    """A recorder with only what handling signals needs, while SIGHUP has its default handler."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     recorder = Recorder.__new__(Recorder)
     recorder.signal, recorder.display = None, Silent()  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A reward that says nothing is told before anything is learned from it, and one that says something is not."""
+"""The check of rewards before training: useless ones are reported, useful ones are not."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def found(reward: Any, there: Trial | None = None, rewarded: bool = True) -> lis
 
 
 class Says:
-    """What a function of a text says."""
+    """A reward that is a function of the text alone."""
 
     def __init__(self, function: Callable[[str, list[str]], float]) -> None:
         self.function, self.calls = function, list[int]()
@@ -94,7 +94,7 @@ class Says:
 
 
 class Both:
-    """A mixture."""
+    """A mixture of two rewards."""
 
     def __init__(self, **parts: Any) -> None:
         self.parts = [Part(name, each, 1.0, 1.0, 0.0, False) for name, each in parts.items()]
@@ -138,7 +138,7 @@ def test_the_draws_belong_to_the_seed_alone() -> None:
 @pytest.mark.parametrize("name", [*PLAIN, *FREE, "rouge"])
 @pytest.mark.parametrize("size", [2, 4, 32])
 def test_a_reward_that_tells_the_kinds_apart_is_healthy(name: str, size: int) -> None:
-    """That a metric gives every demonstration 1, and that one needs no reference, is no finding."""
+    """There is no finding if a metric gives every demonstration 1, or if it needs no reference."""
     assert found(reward(name), tried(size=size)) == []
 
 
@@ -192,7 +192,7 @@ def test_what_spoiling_did_not_change_is_no_evidence() -> None:
 
 
 def test_a_reward_of_the_wrong_sign_is_told() -> None:
-    """An error rate, say, that nobody took from 1."""
+    """For example an error rate that was not subtracted from 1."""
     wer = reward("wer")
     errors = Says(lambda text, refs: float(text != refs[0]))
     assert found(errors) == [("inverted_reward", "warning", "reward")] and found(wer) == []
@@ -237,7 +237,8 @@ def test_a_metric_that_tells_the_kinds_apart_is_healthy(name: str) -> None:
 
 
 def test_a_metric_whose_table_says_the_same_of_all_is_told() -> None:
-    """Each text alone has a score, but corpus BLEU knows no effective order: it is 0 of one word a text."""
+    """Each sentence has a score of its own, but corpus BLEU, which has no effective order, is 0 for texts of one
+    word."""
     chinese = tried("chinese")
     assert found(reward("bleu"), chinese) == []
     (finding,) = metric_findings("bleu", reward("bleu"), chinese)
@@ -293,7 +294,7 @@ def test_a_part_of_a_mixture_has_its_own_name() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """With data of each language and with functions of the user's."""
+    """A directory with data of each language and a module of reward functions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for language in WORDS:
@@ -324,7 +325,7 @@ def early(hypothesis):
 
 
 def run(language: str, *overrides: str) -> int:
-    """`tokenrl train` into the folder `run`."""
+    """Runs `tokenrl train` into the directory `run`."""
     settings = [each for each in TINY if not each.startswith(("dataset", "reward", "trainer.monitor"))]
     data = ["dataset=jsonl", f"dataset.path={language}", "decode.max_length=10", "trainer.monitor=chrf"]
     return tokenrl("train", *settings, *data, *overrides, "hydra.run.dir=run")
@@ -369,7 +370,7 @@ def test_without_learning_from_it_a_dead_reward_is_a_warning_and_nan_everywhere(
 def test_a_reward_that_ends_while_it_is_learned_from_stops_with_step_and_reason(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And until then nan is nan in the log: no mean of nothing is 0."""
+    """Until then the log shows NaN: the mean of no rewards is not 0."""
     assert run("english", *mine("early"), "trainer.log_every=1") == 2
     told = capsys.readouterr().err
     assert "step 12: no text of the last 6 batches has a reward" in told and "RuntimeWarning" not in told

@@ -1,4 +1,4 @@
-"""What was typed, taken apart: command, overrides, and Hydra's flags, in any order. Knows nothing of Hydra itself."""
+"""Parses a command line into command, overrides and Hydra's flags, and quotes overrides. Imports nothing of Hydra."""
 
 from __future__ import annotations
 
@@ -26,50 +26,62 @@ SHORT = {
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion")
 VALUED = ("--cfg", "--package", "--config-path", "--config-name", "--config-dir")
 EXCLUSIVE = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
-DEEPEST = 100  # brackets of a value in each other
+DEEPEST = 100  # levels of nested brackets in a value
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """flags: name -> value, "" for a switch; rest: overrides, or the arguments of a command without a config."""
+    """A parsed command line.
+
+    `flags` maps the long name of each flag to its value, "" for a switch. `rest` holds the overrides, or the arguments
+    of a command without a config.
+    """
 
     command: str | None
     flags: dict[str, str]
     rest: tuple[str, ...]
 
     def line(self) -> list[str]:
-        """As Hydra reads it."""
+        """The words of the command line as Hydra reads them: flags, then overrides."""
         flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
         return [*flags, *self.rest]
 
     def with_flags(self, **flags: str) -> Arguments:
+        """A copy with further flags; config_dir=... stands for --config-dir."""
         return replace(self, flags=self.flags | {f"--{name.replace('_', '-')}": flags[name] for name in flags})
 
     def with_overrides(self, *overrides: str) -> Arguments:
+        """A copy with overrides appended."""
         return replace(self, rest=(*self.rest, *overrides))
 
     def without(self, key: str) -> Arguments:
+        """A copy without the overrides of a key."""
         return replace(self, rest=tuple(each for each in self.rest if key_of(each) != key))
 
     def value(self, key: str) -> str | None:
-        """What the command line gives a key, without its quotes; None where it does not."""
-        given = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
-        return unquoted(given[-1]) if given else None
+        """The last value that the command line sets for a key, without quotes; None if it sets none."""
+        values = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
+        return unquoted(values[-1]) if values else None
 
     @property
     def runs(self) -> bool:
-        """Whether a task will be started, rather than something shown."""
+        """Whether the command does its work, rather than print a config, information or help."""
         return not {"--cfg", "--info", "--shell-completion", "--hydra-help", "--help"} & self.flags.keys()
 
 
 def parse(words: Sequence[str]) -> Arguments:
+    """Parses the words after `tokenrl`, in any order. The first one that is neither a flag nor KEY=VALUE is the
+    command.
+
+    Raises UserError for unknown flags, flags without their value, and flags that exclude each other.
+    """
     flags: dict[str, str] = {}
     plain: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
         if not word.startswith("-") or word == "-":
             _require_shallow(word)
             plain.append(word)
@@ -77,36 +89,39 @@ def parse(words: Sequence[str]) -> Arguments:
         name, equals, value = word.partition("=")
         name = SHORT.get(name, name)
         if name in VALUED and not equals:
-            if not left:
+            if not remaining:
                 raise UserError(word, "needs a value")
-            value = left.pop(0)
+            value = remaining.pop(0)
         elif name == "--info" and not equals:
-            value = left.pop(0) if left and left[0] in INFO else "all"
+            value = remaining.pop(0) if remaining and remaining[0] in INFO else "all"
         _check_flag(word, name, value)
         flags[name] = value
-    if len(shown := [name for name in EXCLUSIVE if name in flags]) > 1:
-        raise UserError(" ".join(shown), "only one of these at a time")
+    if len(exclusive := [name for name in EXCLUSIVE if name in flags]) > 1:
+        raise UserError(" ".join(exclusive), "only one of these flags can be given")
     if "--resolve" in flags and "--cfg" not in flags:
-        raise UserError("--resolve", "goes with --cfg", "--cfg job --resolve")
+        raise UserError("--resolve", "can only be given with --cfg", "--cfg job --resolve")
     command = plain.pop(0) if plain and "=" not in plain[0] else None
     return Arguments(command, flags, tuple(plain))
 
 
 def _require_shallow(word: str) -> None:
-    """Brackets in brackets in brackets take minutes to be read, and then there is no room for them."""
+    """Raises UserError if brackets are nested too deep: Hydra would read them for minutes and then exhaust the
+    stack."""
     depth = 0
     for letter in word:
         depth += (letter in "[{") - (letter in "]}")
         if depth > DEEPEST:
-            raise UserError(key_of(word), f"is nested too deep to be read: more than {DEEPEST} brackets in each other")
+            raise UserError(key_of(word), f"is nested too deep to be read: more than {DEEPEST} levels of brackets")
 
 
 def _check_flag(word: str, name: str, value: str) -> None:
+    """Raises UserError unless a flag is known and takes this value. `word` is the flag as typed, `name` its long
+    name."""
     if name == "--experimental-rerun":
-        raise UserError(name, "is not supported: it reads a pickle, which can run code", "use resume=RUN")
+        raise UserError(name, "is not supported: it loads a pickle, which can run code", "use resume=RUN")
     if name not in (*SWITCHES, *VALUED, "--info"):
         close = hint(name, [*SWITCHES, *VALUED, "--info"])
-        raise UserError(word, f"there is no such flag{close}", "values are given as key=value, without dashes")
+        raise UserError(word, f"there is no such flag{close}", "values are typed as key=value, without dashes")
     if name in SWITCHES and value:
         raise UserError(word, f"{name} takes no value")
     for flag, options in (("--cfg", CFG), ("--info", INFO)):
@@ -115,32 +130,36 @@ def _check_flag(word: str, name: str, value: str) -> None:
 
 
 def key_of(override: str) -> str:
+    """The key of an override: "a.b" for "++a.b=1", "c" for "~c"."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def unquoted(value: str) -> str:
-    """Of Hydra's override grammar: 'a path' or "a path", where only backslashes before a quote mean anything."""
+    """A value without the quotes of Hydra's override grammar, in which a backslash escapes only before a quote; a value
+    without quotes as it is."""
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
         return value
     return re.sub(rf"(\\+)({value[0]}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2], value[1:-1])
 
 
 def quoted(text: str) -> str:
-    """As that grammar takes any text, '=' and ',' included."""
+    """A text in the quotes of Hydra's override grammar, so that it may hold any character, even "=" or ","."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
-def typed(command: str, *overrides: str) -> str:
-    """A command line that can be pasted into a shell; `overrides` are as Hydra reads them, each `override(...)`."""
+def command_line(command: str, *overrides: str) -> str:
+    """A command line to paste into a shell. Each of `overrides` is in Hydra's grammar, as `override` returns it."""
     return " ".join([f"tokenrl {command}", *map(_for_the_shell, overrides)])
 
 
 def override(key: str, value: Any) -> str:
-    """KEY=VALUE for text, a list of texts, a number, a truth value or None, quoted where Hydra's grammar needs it."""
+    """KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a list of
+    these."""
     return f"{key}={_grammar(value)}"
 
 
 def _grammar(value: Any) -> str:
+    """A value in Hydra's override grammar."""
     if isinstance(value, list):
         return f"[{','.join(map(_grammar, value))}]"
     if not isinstance(value, str):
@@ -150,6 +169,8 @@ def _grammar(value: Any) -> str:
 
 
 def _for_the_shell(word: str) -> str:
+    """A word quoted for a shell if necessary."""
     if re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII):
         return word
-    return shlex.quote(word) if re.search(r'[$`"\\!]', word) else f'"{word}"'  # double ones are easier to read
+    # double quotes read better around the single quotes of Hydra's grammar
+    return shlex.quote(word) if re.search(r'[$`"\\!]', word) else f'"{word}"'

@@ -1,7 +1,7 @@
-"""What Hydra and OmegaConf say of a mistake, in one line and with a did-you-mean. Loaded only when something is wrong.
+"""Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a did-you-mean.
 
-Their exceptions are known by the module of their class, or of the code that raised them, and by their attributes, so
-nothing of them is imported here.
+The exceptions are recognised by the module of their class, or of the code that raised them, and by their attributes:
+nothing of these libraries is imported here. This module is loaded only after an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.commandline.arguments import key_of, unquoted
-from tokenrl_cli.commands.hints import meant, near
+from tokenrl_cli.commands.hints import similar_key, suggestion
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.options import circle, groups, options, typed
 from tokenrl_cli.interfaces import UserError
@@ -21,9 +21,11 @@ THEIRS = ("hydra.", "omegaconf.", "yaml.", "antlr4.")
 NO_OPTION = re.compile(r"(?i)|~|null|true|false|nan|[-+]?inf|[-+]?[\d._]+(e[-+]?\d+)?|0x[\da-f]+")  # as YAML reads it
 
 
-def explained(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
-    """The user's mistake behind an exception; None where it is no mistake of theirs. `roots` hold the options, `words`
-    are the overrides of the command line."""
+def explain(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
+    """The UserError for an exception that Hydra raised; None if it is no mistake of the user's.
+
+    `roots` are the folders that hold the options, `words` the overrides of the command line.
+    """
     chain = list(_chain(error))
     for each in chain:
         if isinstance(each, UserError):
@@ -41,7 +43,7 @@ def explained(error: BaseException, roots: Sequence[Path], command: str, words: 
     if getattr(error, "missing_cfg_file", None):
         return _missing_option(error, roots)
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", message):
-        return UserError(f"+{match[1]}", "is there already", f"leave out the +: {match[1]}=VALUE")
+        return UserError(f"+{match[1]}", "exists already", f"leave out the +: {match[1]}=VALUE")
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", message):
         return unknown_key(match[1], _parent(chain), roots, command)
     if getattr(error, "override", None):
@@ -50,29 +52,33 @@ def explained(error: BaseException, roots: Sequence[Path], command: str, words: 
         key, _, value = match[1].partition("=")
         return UserError(match[1], "names several values", f"to try each, add -m; for a list, write '{key}=[{value}]'")
     longest = key_of(max(words, key=len, default="config"))
-    other = longest if isinstance(error, ValueError) and "digits" in message else "config"  # of a number
+    # Python refuses a number of thousands of digits without naming its key: the longest one is guessed
+    other = longest if isinstance(error, ValueError) and "digits" in message else "config"
     where = next(filter(None, (getattr(each, "full_key", None) for each in chain)), other)
     lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s*(full_key|object_type)", line)]
     return UserError(where, " ".join(line.strip() for line in lines))
 
 
 def _frames(error: BaseException) -> list[Any]:
+    """The stack frames on the way to an exception, the innermost last."""
     found = []
-    place = error.__traceback__
-    while place is not None:
-        found.append(place.tb_frame)
-        place = place.tb_next
+    step = error.__traceback__
+    while step is not None:
+        found.append(step.tb_frame)
+        step = step.tb_next
     return found
 
 
 def _raised_by_them(error: BaseException) -> bool:
-    """An exception of Python's own (a number of 5,000 digits) out of the reading of a line or a file is theirs, too."""
+    """Whether code of Hydra or its libraries raised an exception, even one of Python's own (a number of 5,000
+    digits)."""
     frames = _frames(error)
     return bool(frames) and f"{frames[-1].f_globals.get('__name__')}.".startswith(THEIRS)
 
 
 def _too_deep(error: RecursionError, roots: Sequence[Path], words: Sequence[str]) -> UserError | None:
-    """A file that includes itself, or brackets in brackets in brackets."""
+    """The UserError for a file that includes itself, or for a value nested too deep; None if the recursion is not in
+    Hydra or its libraries."""
     frames = _frames(error)
     if not any(f"{frame.f_globals.get('__name__')}.".startswith(THEIRS) for frame in frames):
         return None
@@ -86,7 +92,8 @@ def _too_deep(error: RecursionError, roots: Sequence[Path], words: Sequence[str]
 
 
 def _no_option(roots: Sequence[Path], words: Sequence[str]) -> UserError | None:
-    """A group that is set to null or to a number."""
+    """The UserError for an override that sets a group to null, to a number or to another value that is no name of an
+    option; None if there is none."""
     for word in words:
         group = key_of(word).partition("@")[0]
         if group in groups(roots) and NO_OPTION.fullmatch(unquoted(word.partition("=")[2])):
@@ -96,13 +103,14 @@ def _no_option(roots: Sequence[Path], words: Sequence[str]) -> UserError | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an exception and all that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _parent(chain: list[BaseException]) -> Any:
-    """The part of the config in which a key was not found; nothing where that is not known."""
+    """The node of the config in which a key was not found; {} if that is unknown."""
     for each in chain:
         node = getattr(each, "parent_node", None)
         if node is not None and hasattr(node, "keys"):
@@ -111,12 +119,14 @@ def _parent(chain: list[BaseException]) -> Any:
 
 
 def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
+    """The UserError for an option that does not exist: Hydra found no file for it."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     by = re.match(r"In '([^']+)'", str(error))
     key = f"{group}={name}" if group else name
     if other := _other_ending(str(error), roots, group, name):
         right = other.with_suffix(".yaml")
-        return UserError(key, f"lies there as {other}, and the name of an option ends in .yaml", f"mv {other} {right}")
+        problem = f"is the file {other}, and the name of an option must end in .yaml"
+        return UserError(key, problem, f"mv {other} {right}")
     known = sorted(error.options or options(roots, group))
     place = f" (named in {by[1]})" if by and "/" in by[1] else ""
     listed = f"there are: {', '.join(known)}" if known else "the group is empty; --config-dir DIR adds your own"
@@ -124,7 +134,7 @@ def _missing_option(error: Any, roots: Sequence[Path]) -> UserError:
 
 
 def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) -> Path | None:
-    """The file of an option that is not read because of its ending, .yml or .YAML."""
+    """The file of an option that Hydra does not read because it ends in .yml or .YAML; None if there is none."""
     searched = [Path(found) for found in re.findall(r"path=file://(.*)", message)]
     for folder in dict.fromkeys(root / group for root in [*roots, *searched]):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -134,12 +144,14 @@ def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) ->
 
 
 def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:
+    """The UserError for a key or group that does not exist, with what may have been meant. `node` is the part of the
+    config in which it was looked up."""
     if "/" in key and key in groups(roots):
         above, _, part = key.rpartition("/")
         if (whole := typed(part, above)) != key:
-            return UserError(key, "is not told where it belongs", f"{whole}=OPTION")
-        remedy = f"tokenrl list {above} shows the parts of each; those of a checkpoint are fixed"
-        return UserError(key, f"what was chosen for {above} has no such part", remedy)
+            return UserError(key, "does not say where it belongs", f"{whole}=OPTION")
+        remedy = f"tokenrl list {above} shows the sub-groups of each option; those of a checkpoint are fixed"
+        return UserError(key, f"the option chosen for {above} has no such sub-group", remedy)
     siblings = [str(each) for each in node if each != "hydra"]
     if "/" in key or "@" in key:
         return UserError(
@@ -147,7 +159,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
         )
     parent, _, name = key.rpartition(".")
     root = node._get_root() if hasattr(node, "_get_root") else node
-    elsewhere, remedy = meant(name, command, root)
+    elsewhere, remedy = suggestion(name, command, root)
     at_root = not parent or root is node
     if remedy or elsewhere:
         return UserError(key, f"there is no such key{' or group' if at_root else ''}{elsewhere}", remedy)
@@ -155,7 +167,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
         first = key.partition(".")[0]
         inner = [group for group in groups(roots) if group.rpartition("/")[2] == name]
         close = f" (did you mean {inner[0]!r}?)" if inner else hint(first, [*siblings, *groups(roots)])
-        close = close or near(name, command, root)
+        close = close or similar_key(name, command, root)
         return UserError(key, f"there is no such key or group{close}", "tokenrl list shows the groups")
     close = hint(name, siblings).replace("did you mean '", f"did you mean '{parent}.")
     values = ", ".join(each for each in siblings if not each.startswith("_"))
@@ -164,6 +176,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
 
 
 def _unreadable(error: Any) -> UserError:
+    """The UserError for an override that Hydra cannot parse."""
     override = str(error.override)
     if "=" not in override:
         return UserError(override, "must be key=value", "tokenrl COMMAND --help shows how to call it")

@@ -1,11 +1,11 @@
-"""`tokenrl copy GROUP/NAME DEST`: a recipe or an option as a file of your own, to edit."""
+"""`tokenrl copy GROUP/NAME DEST`: copies a recipe or an option to a file of the user's own, to edit."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from tokenrl_cli.commandline.arguments import Arguments, override, typed
+from tokenrl_cli.commandline.arguments import Arguments, command_line, override
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.options import groups, options, roots
 from tokenrl_cli.files.writing import whole_bytes
@@ -13,36 +13,39 @@ from tokenrl_cli.interfaces import UserError
 
 
 def run(arguments: Arguments) -> None:
+    """Copies the option and prints where it lies and how to use it. Never overwrites; raises UserError instead."""
     if len(arguments.rest) != 2:
         raise UserError("copy", "takes two arguments", "tokenrl copy GROUP/NAME DEST, e.g. copy reward/bleu mine")
-    asked, destination = arguments.rest
-    group, _, name = asked.removesuffix(".yaml").rpartition("/")
+    source, destination = arguments.rest
+    group, _, name = source.removesuffix(".yaml").rpartition("/")
     places = roots(arguments.flags.get("--config-dir"))
     if group not in groups(places):
-        raise UserError(asked, f"there is no group {group!r}{hint(group, groups(places))}", "tokenrl list shows them")
+        problem = f"there is no group {group!r}{hint(group, groups(places))}"
+        raise UserError(source, problem, "tokenrl list shows the groups")
     known = options(places, group)
     if name not in known:
-        raise UserError(asked, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
-    target = destined(destination, group, name)
+        raise UserError(source, f"there is no such option{hint(name, known)}", f"tokenrl list {group} shows them")
+    target = target_file(destination, group, name)
     if os.path.lexists(target):
-        raise UserError(str(target), "is there already and is not overwritten", "choose another name")
+        raise UserError(str(target), "exists already and is not overwritten", "choose another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_bytes(target, replaces=False) as to:
         to.write(known[name].read_bytes())
     print(f"{target}\n{how_to_use(target, group)}")
 
 
-def destined(destination: str, group: str, name: str) -> Path:
-    """DEST.yaml is the file itself; any other DEST a directory for --config-dir, the group's folder made inside it."""
-    given = Path(destination)
-    return given if given.suffix in (".yaml", ".yml") else given / group / f"{name}.yaml"
+def target_file(destination: str, group: str, name: str) -> Path:
+    """The file to write: DEST itself if it ends in .yaml or .yml, else DEST/GROUP/NAME.yaml, so that DEST can be given
+    as --config-dir."""
+    place = Path(destination)
+    return place if place.suffix in (".yaml", ".yml") else place / group / f"{name}.yaml"
 
 
 def how_to_use(target: Path, group: str) -> str:
-    """Hydra finds an option by its folders: ROOT/GROUP/NAME.yaml."""
+    """The line that tells how to use a copied option: Hydra finds it only as DIR/GROUP/NAME.yaml."""
     folders = tuple(group.split("/"))
     if target.parent.parts[-len(folders) :] == folders:
         root = target.parents[len(folders)]
-        line = typed("train", "--config-dir", str(root), override(group, target.stem))
+        line = command_line("train", "--config-dir", str(root), override(group, target.stem))
         return f"rename it as you like; use it: {line}"
     return f"to use it, put it into DIR/{group}/ and run: tokenrl train --config-dir DIR {group}={target.stem}"

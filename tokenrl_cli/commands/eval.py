@@ -1,4 +1,4 @@
-"""`tokenrl eval ckpt=...`: scores a split with a saved policy."""
+"""`tokenrl eval ckpt=...`: decodes a split with a saved policy and scores the texts."""
 
 from __future__ import annotations
 
@@ -19,57 +19,60 @@ from tokenrl_cli.run import directory
 if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.interfaces import Evaluation, Finding, Model
-    from tokenrl_cli.report.terminal import Display
+    from tokenrl_cli.report.display import Display
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
-COUNTED = ("examples", "batch_size", "precision", "seed")  # sampled texts depend on the batch that they stand in
+# keys that change the numbers; batch_size does, because sampled texts depend on the other texts of their batch
+COUNTED = ("examples", "batch_size", "precision", "seed")
 
 
 def run(config: DictConfig) -> float | None:
-    """Every metric with its signature and a 95 % interval, on the screen and in a folder of RUN/eval/.
+    """Shows every metric with its signature and a 95 % interval, and writes them to a folder in RUN/eval/.
 
-    Its name is <split>-<decode> and what differs from the checkpoint's own settings and the defaults: a sweep over
-    `algorithm.beta` or `decode.beam_size` keeps all of it. So is the step of a checkpoint that is not the one that RUN
-    stands for. The same evaluation again replaces itself, and none replaces another.
+    The folder is named <split>-<decode> and after all settings that differ from the checkpoint's and the defaults, so
+    that each job of a sweep over `algorithm.beta` or `decode.beam_size` gets its own; the step is added if it is not
+    the checkpoint that RUN stands for. An evaluation only ever replaces the results of the same evaluation.
+
+    Returns the value of `trainer.monitor`, None if this evaluation does not have it. Raises UserError.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import given
+    from tokenrl_cli.commandline.earlier_run import typed_values
     from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.files.writing import require_room
-    from tokenrl_cli.report.folders import folder_for
-    from tokenrl_cli.report.terminal import display
+    from tokenrl_cli.report.display import choose_display
+    from tokenrl_cli.report.evaluation_folder import folder_for
     from tokenrl_cli.run import checkpoint
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Eval)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
-    out = Path(plain["out"]) if plain["out"] else no_link(saved.path.parent.parent / "eval")
+    out = Path(plain["out"]) if plain["out"] else refuse_link(saved.path.parent.parent / "eval")
     require_room(out)
-    examination = prepare(plain, saved, given(HydraConfig.get().overrides.task))
-    shown = display()
+    examination = prepare(plain, saved, typed_values(HydraConfig.get().overrides.task))
+    display = choose_display()
     try:
-        progress = partial(shown.evaluating, "eval", plain["split"], saved.step)
+        progress = partial(display.evaluating, "eval", plain["split"], saved.step)
         evaluation = examination.evaluate(progress)
         settings = settings_of(saved, examination.config, plain, evaluation)
-        folder = no_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
+        folder = refuse_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
         results = write(folder, evaluation, str(saved.path), settings, examination.findings)
-        show(shown, evaluation, results)
-        if said := unread(evaluation, examination.task):
-            shown.message(said)
+        show(display, evaluation, results)
+        if sentence := unread_tokens(evaluation, examination.task):
+            display.message(sentence)
         stage = saved.state["stage"].replace("_", " ")
-        shown.message(f"step {saved.step} ({stage}), written to {folder}")
+        display.message(f"step {saved.step} ({stage}), written to {folder}")
     finally:
-        shown.close()
+        display.close()
     monitored = evaluation.metrics.get(examination.config["trainer"]["monitor"])
     return None if monitored is None else float(monitored)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """All that an evaluation of a saved policy needs, checked and built."""
+    """Everything that an evaluation of a saved policy needs, checked and built."""
 
     saved: Checkpoint
     config: dict[str, Any]  # of the checkpoint, with the blocks of the command line in place of its own
@@ -79,7 +82,7 @@ class Examination:
     findings: list[Finding]
 
     def evaluate(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
-        """Decodes the split and measures what was generated; `progress` as of `run.evaluation.evaluate`."""
+        """Decodes the split and scores the texts; `progress` as for `run.evaluation.evaluate`."""
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
@@ -88,8 +91,9 @@ class Examination:
 
 
 def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> Examination:
-    """What a resolved config of `eval`, `plain`, asks for; `named` are the values that its line gives, by key. Raises
-    UserError where the parts do not go together, or the data may not be read or are not there."""
+    """The evaluation that `plain`, a resolved config of `eval`, describes; `named` holds the values typed on the
+    command line, by key. Raises UserError if components do not fit each other, or if data are missing or may not be
+    read."""
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
     from tokenrl_cli.data.splits import require_references, require_split
@@ -100,65 +104,68 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     blocks = assembly.blocks_to_evaluate(whole, saved.state["stage"])
     check({name: whole.get(name) for name in blocks}, plain["imports"])
-    refuse_strange_data(whole, saved.config, named)
+    refuse_unsafe_data(whole, saved.config, named)
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
     facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
     task = assembly.task_of(*facts, learns=False)
     require_split(task.dataset, plain["split"])
-    assembly.sizes_of(task.dataset, [plain["split"]])
-    require_references(task.dataset, _readers(task, plain["split"]))
+    assembly.split_sizes(task.dataset, [plain["split"]])
+    require_references(task.dataset, _reference_readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
     idle = idle_findings(whole, task.decoding, [f"{key}={value}" for key, value in named.items()])
-    if found:
+    if found:  # all sources are empty: sample, and record so in the settings
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
     policy = assembly.policy_of(saved, whole, plain["imports"], task)
     return Examination(saved, whole, plain, task, policy, [*idle, *found])
 
 
-def refuse_strange_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
-    """Refuses files of this machine that only the checkpoint's config names, but not the line (`named`: key -> value),
-    and says where it was made of those that are not here. Raises UserError."""
-    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
+def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
+    """Raises UserError if the blocks of `whole`, the config to use, name a file outside the current directory and
+    data_root that only `saved`, the config of the checkpoint, names, or a relative path that does not exist here.
+
+    `named` holds the values typed on the command line, by key.
+    """
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
 
     read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
-    refuse_unnamed(read, saved, named)
+    refuse_outside_data(read, saved, named)
     refuse_missing(read, saved, saved.get("started_in"))
 
 
-def _readers(task: Task, split: str) -> list[Reader]:
-    """What an evaluation reads references for."""
+def _reference_readers(task: Task, split: str) -> list[Reader]:
+    """The reward and the metrics of an evaluation that may read the references of the split."""
     from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.episodes.scoring import name_of
 
     found = [Reader(f"metrics.{name}", metric, split, f"~metrics.{name}") for name, metric in task.metrics.items()]
     reward = f"reward={name_of(task.reward)}"
-    return [Reader(reward, task.reward, split, "reward=NAME of one that needs none"), *found]
+    return [Reader(reward, task.reward, split, "choose a reward that needs none: reward=NAME"), *found]
 
 
-def show(shown: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
-    """Metrics with intervals and signatures below the evaluation, then findings."""
-    shown.evaluation(evaluation, 2)
+def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
+    """Shows an evaluation, then each metric with its interval and signature, then the findings."""
+    display.evaluation(evaluation, 2)
     for name, metric in results["metrics"].items():
         low, high = metric["low"], metric["high"]
         interval = "" if low is None else f"  95 % [{low + 0.0:.4g}, {high + 0.0:.4g}]"
         value = "nan" if metric["value"] is None else f"{metric['value'] + 0.0:.4g}"
-        shown.message(f"{name} {value}{interval}  {metric['signature']}")
+        display.message(f"{name} {value}{interval}  {metric['signature']}")
     for finding in results["findings"]:
-        shown.message(f"{finding['severity']}: {finding['text']}")
+        display.message(f"{finding['severity']}: {finding['text']}")
 
 
-def unread(evaluation: Evaluation, task: Task) -> str:
-    """What of the split the model did not get to read, in one line; "" where it read all. References are counted, too:
-    of what is unknown there, `nll` and `perplexity` say little."""
+def unread_tokens(evaluation: Evaluation, task: Task) -> str:
+    """A line on how many tokens of the sources were cut off or unknown to the model, and how many of the references are
+    unknown, which makes `nll` and `perplexity` unreliable; "" if none are."""
     from tokenrl_cli.data.counts import Unread, unknown_share
     from tokenrl_cli.data.encoding import Ragged, source_ids
 
     counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
     counts.add(Ragged(source_ids(task.source_tokenizer, evaluation.sources), counts.limit))
-    found = [said] if (said := counts.sentence()) else []
+    found = [sentence] if (sentence := counts.sentence()) else []
     if task.tokenizer.unknown_id is not None:
         ids = [i for references in evaluation.references for text in references for i in task.tokenizer.encode(text)]
         if unknown := ids.count(task.tokenizer.unknown_id):
@@ -170,53 +177,54 @@ def unread(evaluation: Evaluation, task: Task) -> str:
 
 
 def settings_of(
-    saved: Checkpoint, whole: dict[str, Any], asked: dict[str, Any], evaluation: Evaluation
+    saved: Checkpoint, whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation
 ) -> dict[str, Any]:
-    """All that the numbers depend on, as plain JSON; paths below data_root are relative to it, for data may move.
+    """All settings that the numbers of an evaluation depend on, as plain JSON values.
 
-    `weights` and `data` are SHA-256, shortened: of the model and of what the algorithm acts by, and of the texts.
+    `whole` is the config in use, `requested` the config of the command. Paths below data_root are written relative to
+    it, so that moved data count as the same. `weights` and `data` are shortened SHA-256 sums of the saved weights and
+    of the sources and references.
     """
-    from tokenrl_cli.report.journal import plain
+    from tokenrl_cli.report.journal import json_values
 
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
-    blocks["dataset"] = rooted(blocks["dataset"], asked["data_root"])
+    blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {
-        "split": asked["split"],
-        **{key: asked[key] for key in COUNTED},
+        "split": requested["split"],
+        **{key: requested[key] for key in COUNTED},
         **blocks,
         "step": saved.step,
         "stage": saved.state["stage"],
         "weights": _digest(weights),
         "data": _digest([evaluation.sources, evaluation.references]),
     }
-    found: dict[str, Any] = json.loads(json.dumps(plain(settings)))
+    found: dict[str, Any] = json.loads(json.dumps(json_values(settings)))
     return found
 
 
-def parts_of(saved: Checkpoint, asked: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
-    """Of the folder's name: <split>, <decode>, and KEY=VALUE of what is neither a default nor the checkpoint's own.
-
-    Keys of the algorithm stand without their block's name.
-    """
-    from tokenrl_cli.report.folders import differing
+def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
+    """The parts of the folder's name: split, decoding, and KEY=VALUE of each setting that is neither the default nor
+    that of the checkpoint. Keys of the algorithm are written without "algorithm."."""
+    from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = _yaml("eval.yaml")
     usual = {key: defaults[key] for key in COUNTED} | {"seed": saved.config["seed"]}
     own = {name: saved.config.get(name) or {} for name in BLOCKS}
-    own["dataset"] = rooted(own["dataset"], str(saved.config.get("data_root", "data")))
+    own["dataset"] = relative_to_data_root(own["dataset"], str(saved.config.get("data_root", "data")))
     own["decode"] = _yaml(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
     before = usual | {name: own[name] for name in BLOCKS if name != "algorithm"}
-    changed = differing(before, {key: settings[key] for key in before})
-    parts = [asked["split"], decode, *changed, *differing(own["algorithm"], settings["algorithm"])]
-    if meant(saved.path.parent) not in (None, saved.path):
+    changed = changed_settings(before, {key: settings[key] for key in before})
+    parts = [requested["split"], decode, *changed, *changed_settings(own["algorithm"], settings["algorithm"])]
+    if chosen_checkpoint(saved.path.parent) not in (None, saved.path):
         parts.append(f"step={saved.step}")
     return parts
 
 
-def no_link(path: Path) -> Path:
-    """The path of a folder to write in. A run may be another's: a link in it could lead anywhere."""
+def refuse_link(path: Path) -> Path:
+    """Returns the path, a folder to write to. Raises UserError if it is a link: in a run from an untrusted source
+    it could lead anywhere."""
     from tokenrl_cli.interfaces import UserError
 
     if path.is_symlink():
@@ -224,17 +232,17 @@ def no_link(path: Path) -> Path:
     return path
 
 
-def rooted(value: Any, root: str) -> Any:
-    """A block with its paths below `root` as if data_root were not known yet."""
+def relative_to_data_root(value: Any, root: str) -> Any:
+    """A block, or any value of it, with "data_root" in place of `root` at the beginning of paths."""
     if isinstance(value, dict):
-        return {key: rooted(item, root) for key, item in value.items()}
+        return {key: relative_to_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
-        return [rooted(item, root) for item in value]
+        return [relative_to_data_root(item, root) for item in value]
     return "data_root" + value[len(root) :] if isinstance(value, str) and value.startswith(f"{root}/") else value
 
 
 def _yaml(name: str) -> dict[str, Any]:
-    """A file of conf/ as plain values."""
+    """The plain values of a file in conf/."""
     import yaml
 
     from tokenrl_cli.config.options import conf_dir
@@ -244,38 +252,44 @@ def _yaml(name: str) -> dict[str, Any]:
 
 
 def _digest(value: Any) -> str:
+    """The first 12 digits of the SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
-def meant(folder: Path) -> Path | None:
-    """The checkpoint that a run stands for; None where there is no run around, but a copy of a checkpoint."""
+def chosen_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if there are
+    no links, as around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
 
 
-def with_overrides(saved: dict[str, Any], stage: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint's config with the blocks of the command line in place of its own."""
+def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
+    """The config of a checkpoint with the blocks of the command line in place of its own. Raises UserError if the
+    command line changes the RL algorithm and the checkpoint is of the warm start."""
     from tokenrl_cli.interfaces import UserError
-    from tokenrl_cli.report.folders import differing
+    from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
 
-    changed = {name: asked[name] for name in BLOCKS if asked.get(name) and name != "algorithm"}
-    if asked.get("algorithm") and STAGES[stage] == "algorithm":
-        changed["algorithm"] = asked["algorithm"]
-    elif asked.get("algorithm") and (ignored := differing(saved["algorithm"], asked["algorithm"])):
-        problem = "changes an algorithm that this checkpoint knows nothing of: it is of the warm start"
-        raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, ckpt=RUN/checkpoints/last")
+    changed = {name: requested[name] for name in BLOCKS if requested.get(name) and name != "algorithm"}
+    if requested.get("algorithm") and STAGES[stage] == "algorithm":
+        changed["algorithm"] = requested["algorithm"]
+    elif requested.get("algorithm") and (ignored := changed_settings(saved["algorithm"], requested["algorithm"])):
+        problem = "changes the algorithm of the RL stage, and this checkpoint is of the warm start"
+        raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, e.g. ckpt=RUN/checkpoints/last")
     return saved | changed
 
 
 def write(
     folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
 ) -> dict[str, Any]:
-    """hypotheses.txt and references.N.txt, one line a sentence, in the order of the split; statistics.npz, from which
-    intervals and differences can be computed again (metrics/kept.py); then results.json, which is given back.
+    """Writes the results of an evaluation to a folder and returns the content of its results.json.
 
-    Of each metric results.json has {"value", "low", "high", "signature"}: low and high of a 95 % interval are None
-    where a bootstrap says nothing, and `findings` says why. A new folder goes again where not all could be written.
+    hypotheses.txt and references.N.txt have one line per example, in the order of the split. statistics.npz holds the
+    sufficient statistics, from which intervals and differences can be computed again (metrics/kept.py). results.json is
+    written last; it has {"value", "low", "high", "signature"} for each metric, where low and high are the ends of a 95
+    % interval, or None if the bootstrap could not give one; `findings` then has the reason.
+
+    If anything fails a folder that is new is removed again.
     """
     new = not folder.exists()
     try:
@@ -289,7 +303,7 @@ def write(
 def _written(
     folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
 ) -> dict[str, Any]:
-    """As `write`, but a failure leaves what was written before it."""
+    """Does what `write` does, but leaves what was written if it fails."""
     from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.kept import save
 
@@ -297,6 +311,7 @@ def _written(
         directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
     folder.mkdir(parents=True, exist_ok=True)
     _lines(folder / "hypotheses.txt", evaluation.hypotheses)
+    # an interrupted evaluation may have left files of more references
     for stale in folder.glob("references.*.txt"):
         disk.discard(stale)
     for number in range(max(len(references) for references in evaluation.references)):
@@ -312,17 +327,17 @@ def _written(
 
 
 def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
-    """The content of results.json. Of each metric {"value", "low", "high", "signature"}: low and high of a 95 %
-    interval are None where a bootstrap says nothing, and `findings` says why."""
+    """The content of results.json. It has {"value", "low", "high", "signature"} for each metric: low and high are the
+    ends of a 95 % interval, or None if the bootstrap could not give one; `findings` then has the reason."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
-    from tokenrl_cli.report.journal import plain
+    from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
     metrics = {}
     for name, score in evaluation.corpus.items():
         low, high = bootstrap_interval(score, RESAMPLES, SEED)
         metrics[name] = {"value": score.value, "low": low, "high": high, "signature": score.signature}
-    results: dict[str, Any] = plain({
+    results: dict[str, Any] = json_values({
         "format": 1,
         "ckpt": ckpt,
         "split": evaluation.split,
@@ -337,18 +352,18 @@ def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], foun
 
 
 def _findings(evaluation: Evaluation, metrics: dict[str, Any], settings: dict[str, Any]) -> list[Finding]:
-    """Why metrics have no interval."""
+    """The findings that say why metrics have no interval."""
     from tokenrl_cli.metrics.significance import known, reason
-    from tokenrl_cli.report.results import without_intervals
+    from tokenrl_cli.report.results import interval_findings
 
-    silent = {name: reason(evaluation.corpus[name]) for name, each in metrics.items() if each["low"] is None}
-    fewest = min((known(evaluation.corpus[name]) for name in silent), default=0)
+    unknown = {name: reason(evaluation.corpus[name]) for name, each in metrics.items() if each["low"] is None}
+    fewest = min((known(evaluation.corpus[name]) for name in unknown), default=0)
     key = "examples" if settings["examples"] else None
-    return without_intervals(silent, fewest, evaluation.step, key, "no interval")
+    return interval_findings(unknown, fewest, evaluation.step, key, "no interval")
 
 
 def _lines(path: Path, texts: list[str]) -> None:
-    """A line break inside a text would shift every line after it."""
+    """Writes texts, one per line. Line breaks inside a text are replaced: they would shift all lines after it."""
     from tokenrl_cli.data.lines import one_line
     from tokenrl_cli.files import writing
 

@@ -1,6 +1,6 @@
-"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line in, one line out, in order.
+"""`tokenrl generate ckpt=...`: decodes a file or standard input, one line of output per line of input, in order.
 
-A blank line gives a blank line. With `samples=N` nothing is read, and N texts are written.
+A blank line gives a blank line. With `samples=N` nothing is read and N texts are written.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
+    """Decodes the sources that the config names and writes the texts, batch by batch, flushed after each. Raises
+    UserError."""
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import given
-    from tokenrl_cli.commands.eval import refuse_strange_data
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commands.eval import refuse_unsafe_data
     from tokenrl_cli.commands.keys import Generate, require_keys
     from tokenrl_cli.config.build import build
     from tokenrl_cli.data.counts import Unread
@@ -46,7 +48,7 @@ def run(config: DictConfig) -> None:
     dataset = None
     if plain["split"] is not None:
         read = {"dataset": whole["dataset"], "data_root": plain["data_root"]}
-        refuse_strange_data(read, saved.config, given(HydraConfig.get().overrides.task))
+        refuse_unsafe_data(read, saved.config, typed_values(HydraConfig.get().overrides.task))
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
@@ -54,20 +56,21 @@ def run(config: DictConfig) -> None:
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
             for text in decoded(policy, task, chunk, part, unread):
                 out.write(one_line(text) + "\n")
-            out.flush()
+            out.flush()  # a pipe gets each batch as soon as it is decoded
     name, wanted = task.decoding.name, plain["samples"] or 1
     if wanted > 1 and name != "sample":
-        print(f"{name} decoding gives the same text {wanted:,} times; decode=sample draws them", file=sys.stderr)
-    if said := unread.sentence():
-        print(said, file=sys.stderr)
+        text = f"{name} decoding gives the same text {wanted:,} times; decode=sample gives different ones"
+        print(text, file=sys.stderr)
+    if sentence := unread.sentence():
+        print(sentence, file=sys.stderr)
 
 
 def prepare(
     plain: dict[str, Any], saved: Checkpoint, line: Iterable[str]
 ) -> tuple[dict[str, Any], GenerationTask, list[Finding]]:
-    """The checkpoint's config with the blocks that a resolved config of `generate`, `plain`, puts in place of its own;
-    what its policy generates with; and notes of settings that do nothing. Raises UserError, also where the overrides
-    `line` name such a setting."""
+    """The config of a checkpoint with the blocks of `plain`, the resolved config of `generate`, in place of its own;
+    the task to generate with; and notes on settings without effect. Raises UserError, also if one of the overrides
+    `line` sets such a setting."""
     from tokenrl_cli.commands.eval import with_overrides
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
@@ -84,8 +87,11 @@ def prepare(
 
 
 def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
-    """One episode a source, decoded as the task says; the draws of a sampling decoder depend on the seed and on `part`
-    alone. What of the sources the model does not get to read is counted in `unread`."""
+    """One episode for each of the N sources: a Rollout of N rows. Adds to `unread` how many tokens of the sources are
+    cut off or unknown.
+
+    `part` is the number of the batch: with it and the seed the draws of a sampling decoder are determined.
+    """
     from tokenrl_cli import streams
     from tokenrl_cli.data.batching import source_batch
     from tokenrl_cli.run.evaluation import decode
@@ -96,38 +102,39 @@ def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: 
 
 
 def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
-    """One text a source, "" for None; see `rollout_from`."""
-    given = [source for source in sources if source is not None]
-    if not given:
+    """One text for each source, "" for None; see `rollout_from`."""
+    present = [source for source in sources if source is not None]
+    if not present:
         return [""] * len(sources)
-    rollout = rollout_from(policy, task, given, part, unread)
+    rollout = rollout_from(policy, task, present, part, unread)
     rows = zip(rollout.actions.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
     texts = iter([task.tokenizer.decode(ids[:length]) for ids, length in rows])
     return ["" if source is None else next(texts) for source in sources]
 
 
 def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
-    """The sources of a split, in its order."""
+    """The sources of a split, in order. Raises UserError if the split does not exist or is unlimited."""
     from tokenrl_cli.data.splits import require_split
     from tokenrl_cli.interfaces import UserError
 
     require_split(dataset, split)
     size = dataset.size(split)
     if size is None:
-        raise UserError(f"split={split}", "is unlimited: it has no end to be decoded to", "split=val or split=test")
+        raise UserError(f"split={split}", "is unlimited and cannot be decoded whole", "split=val or split=test")
     return (dataset.example(split, index).source for index in range(size))
 
 
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
-    """Raises UserError, before anything is loaded, where there is nothing to read or two things are asked for."""
+    """Raises UserError if the input does not exist, if standard input is closed, or if more than one of the keys input,
+    split and samples is given."""
     from tokenrl_cli.data.lines import require_open
     from tokenrl_cli.interfaces import UserError
 
-    asked = {"input": path, "split": split, "samples": samples}
-    given = [f"{key}={value}" for key, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise UserError(given[1], f"says what to write a text for, and so does {given[0]}", "leave one of them out")
-    if not given:
+    keys = {"input": path, "split": split, "samples": samples}
+    typed = [f"{key}={value}" for key, value in keys.items() if value is not None]
+    if len(typed) > 1:
+        raise UserError(typed[1], f"cannot be given with {typed[0]}: both say what to decode", "leave one of them out")
+    if not typed:
         require_open()
     if path is not None and not Path(path).exists():
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
@@ -136,7 +143,8 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
 
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
-    """The lines of the input, as they come, None for a blank one; or `samples` empty sources."""
+    """The lines of a file, or of standard input without a `path`, as they arrive, None for a blank one; with `samples`
+    that many empty sources instead."""
     from tokenrl_cli.data.lines import read_lines, standard_input
 
     if samples is not None:
@@ -146,7 +154,7 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
 
 
 def require_output(path: str | None) -> None:
-    """Raises UserError or OSError, before anything is loaded, where the output could not be written."""
+    """Raises UserError or OSError if the output file exists already or could not be written."""
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.interfaces import UserError
 
@@ -160,7 +168,7 @@ def require_output(path: str | None) -> None:
 
 
 def _sink(path: str | None) -> Any:
-    """Standard output, or a file that has its name once all of it is written."""
+    """A context that gives standard output, or a file that gets its name only when all of it is written."""
     from tokenrl_cli.files.writing import whole
 
     if path is None:
@@ -169,5 +177,6 @@ def _sink(path: str | None) -> Any:
 
 
 def _chunks(sources: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+    """Yields the sources in lists of `size`, the last one shorter."""
     while chunk := list(islice(sources, size)):
         yield chunk

@@ -1,4 +1,4 @@
-"""Where a key that was not found may be meant: the same name deeper in the config, or what other tools call it."""
+"""Suggestions for unknown keys: the same name elsewhere in the config, the name in other tools, a similar spelling."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ STAGES = {
     "algorithm": "RL",
     "warm_start": "the warm start",
     "decode": "evaluation",
-}  # what a part of train's config is for
-MANY = 4  # paths that a hint names at most
+}  # what each block of train's config is used in
+MANY = 4  # keys that a hint lists at most
 
-# Words of other tools -> our names; each may stand at several places of the config.
-SAME = {
+# Our name -> names that other tools use for it.
+SYNONYMS = {
     "lr": "learning_rate base_lr peak_lr",
     "clip_norm": "max_grad_norm gradient_clip_val grad_clip clip_grad_norm grad_clip_norm clip",
     "betas": "adam_betas",
@@ -66,7 +66,7 @@ SAME = {
 }
 
 TRACKED = "every run writes metrics.jsonl, samples.jsonl and results.json in its directory; no tracker is built in"
-TOLD = {  # what no single key of ours stands for -> commands that it concerns, remedy
+ANSWERS = {  # names in other tools that no single key of ours replaces -> commands, what to do
     "epochs num_epochs n_epochs num_train_epochs max_epochs train_epochs epoch": (
         ("train", "validate"),
         "training is counted in steps: trainer.warm_start_steps=N, then trainer.steps=N of RL; "
@@ -86,7 +86,7 @@ TOLD = {  # what no single key of ours stands for -> commands that it concerns, 
     ),
     "ckpt checkpoint checkpoint_path ckpt_path load_checkpoint": (
         ("train", "validate"),
-        "resume=RUN goes on with a run; init_from=RUN starts a new one from its weights",
+        "resume=RUN continues a run; init_from=RUN starts a new one from its weights",
     ),
     "optimizer optim": (
         ("train", "validate"),
@@ -102,14 +102,14 @@ TOLD = {  # what no single key of ours stands for -> commands that it concerns, 
         "that is a key of tokenrl train: this command trains nothing",
     ),
 }
-NAMES: dict[str, list[str]] = {}  # word -> ours, in the order in which they are tried
-for _ours, _words in SAME.items():
+NAMES: dict[str, list[str]] = {}  # name in other tools -> our names, in the order to try them
+for _ours, _words in SYNONYMS.items():
     for _word in _words.split():
         NAMES.setdefault(_word, []).append(_ours)
 
 
 def leaves(config: Any, where: str = "") -> Iterator[str]:
-    """The full path of every value in a composed config, Hydra's own left out."""
+    """Yields the full key of every value in a composed config, except Hydra's own."""
     for key in config:
         path = f"{where}.{key}" if where else str(key)
         inside = _node(config, key)
@@ -122,15 +122,16 @@ def leaves(config: Any, where: str = "") -> Iterator[str]:
 
 
 def _node(config: Any, key: Any) -> Any:
-    """A value, uninterpreted: what it refers to need not exist yet."""
+    """A value of a config without resolving ${...}: what that refers to may not exist yet."""
     return config._get_node(key) if hasattr(config, "_get_node") else config[key]
 
 
-def meant(name: str, command: str, config: Any) -> tuple[str, str]:
-    """(hint, remedy) for a key called `name` that stands nowhere where it was typed; either may be ""."""
+def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
+    """(hint, remedy) for an unknown key whose last part is `name`; either may be "". `config` is the composed
+    config."""
     name = name.lower().replace("-", "_")
     known = list(leaves(config))
-    for words, (commands, remedy) in TOLD.items():
+    for words, (commands, remedy) in ANSWERS.items():
         if name in words.split() and command in commands and name not in known:
             return "", remedy
     for word in (name, *NAMES.get(name, [])):
@@ -139,25 +140,27 @@ def meant(name: str, command: str, config: Any) -> tuple[str, str]:
     return "", ""
 
 
-def near(name: str, command: str, config: Any) -> str:
-    """A hint at the values whose names are spelt nearly so."""
+def similar_key(name: str, command: str, config: Any) -> str:
+    """A hint at the keys whose last part is spelt most like `name`; "" if none is similar."""
     known = list(leaves(config))
     close = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in known}, n=1)
     return _listed([path for path in known if path.rpartition(".")[2] == close[0]], command) if close else ""
 
 
 def _listed(found: Sequence[str], command: str) -> str:
+    """A hint that lists keys: " (did you mean 'a.b' of RL or 'c.b' of evaluation?)"."""
     train = command in ("train", "validate")
     shown = [f"'{path}'{_of(path) if train else ''}" for path in _ordered(found, command)[:MANY]]
     return f" (did you mean {' or '.join(shown)}?)"
 
 
 def _of(path: str) -> str:
+    """What a key of train belongs to, as " of RL"; "" if to nothing in particular."""
     stage = STAGES.get(path.partition(".")[0]) if path != "decode.max_length" else None  # that is training's, too
     return f" of {stage}" if stage else ""
 
 
 def _ordered(found: Sequence[str], command: str) -> list[str]:
-    """The nearest to the root first; what acts in the command before what does not."""
+    """The keys in the order of a hint: those nearest to the root first, then those that the command uses."""
     first = ("algorithm", "warm_start") if command in ("train", "validate") else ("decode",)
     return sorted(found, key=lambda path: (path.count("."), path.partition(".")[0] not in first, path))

@@ -1,7 +1,7 @@
-"""Settings that do nothing beside the others of a config: refused where the line names them.
+"""Finds settings that have no effect because of other settings in the config.
 
-A value that a preset or a file brings is no mistake of whoever types another one beside it, as in `decode=beam
-decode.beam_size=1`: what does nothing then is said, and the run goes on.
+If the command line sets one it is refused. If it comes from a preset, as the length penalty in `decode=beam
+decode.beam_size=1`, that is no mistake of the user's: it becomes a note.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tokenrl_cli.interfaces import Finding, UserError
 
 @dataclass(frozen=True)
 class Idle:
-    """`key` does nothing, and why; `off` is the value that says so, None for a part that has no such value."""
+    """A setting without effect: its key, the reason, how to change that, and the value of `key` that turns it off (None
+    for a component, which has no such value)."""
 
     key: str
     why: str
@@ -25,12 +26,12 @@ class Idle:
 
 
 def idle_findings(config: dict[str, Any], decoding: Decoding, line: Iterable[str]) -> list[Finding]:
-    """-> a note for each setting of a checked config that does nothing and is not off. Raises UserError where the
-    overrides `line` name one."""
-    said = {_place(word): word for word in line if not word.startswith("~")}
+    """A note for each setting of a valid config that has no effect although it is not turned off. Raises UserError if
+    one of the overrides `line` sets such a setting."""
+    typed = {_place(word): word for word in line if not word.startswith("~")}
     found = []
     for each in (*_of_decoding(decoding), *_of_kl(config, "algorithm"), *_of_kl(config, "warm_start")):
-        for place, word in said.items():
+        for place, word in typed.items():
             if place == each.key or place.startswith(f"{each.key}."):
                 raise UserError(word, each.why, each.remedy)
         if each.off is not None:
@@ -41,7 +42,7 @@ def idle_findings(config: dict[str, Any], decoding: Decoding, line: Iterable[str
 
 
 def _place(word: str) -> str:
-    """Where an override puts its value: algorithm.reference for algorithm/reference=periodic and for
+    """The key at which an override puts its value: algorithm.reference for algorithm/reference=periodic as well as for
     algorithm/reference@algorithm.reference=periodic."""
     from tokenrl_cli.commandline.arguments import key_of
 
@@ -50,25 +51,27 @@ def _place(word: str) -> str:
 
 
 def _of_decoding(decoding: Decoding) -> Iterator[Idle]:
+    """Yields the settings of a decoding that have no effect."""
     for name, why, off in decoding.idle():
         yield Idle(f"decode.{name}", why, f"decode.{name}={off}", off)
 
 
 def _of_kl(config: dict[str, Any], name: str) -> Iterator[Idle]:
-    """What a policy gradient compares with a reference, and how."""
+    """Yields the KL settings of an algorithm block that have no effect, because the policy is compared with no
+    reference or kl_coef is not adapted."""
     block = config.get(name) or {}
     if "kl_loss_coef" not in block:
         return
-    paid, lost = block["kl_coef"] > 0, block["kl_loss_coef"] > 0
-    if not paid and block["kl_target"] > 0:
-        why = f"has nothing to adapt with {name}.kl_coef=0, which no factor makes larger"
+    in_reward, in_loss = block["kl_coef"] > 0, block["kl_loss_coef"] > 0
+    if not in_reward and block["kl_target"] > 0:
+        why = f"has nothing to adapt: it multiplies {name}.kl_coef, which is 0"
         yield Idle(f"{name}.kl_target", why, f"{name}.kl_target=0, or {name}.kl_coef above 0", 0)
-    if not paid and not lost:
-        why = f"does nothing while {name}.kl_coef=0 and {name}.kl_loss_coef=0 compare the policy with no reference"
+    if not in_reward and not in_loss:
+        why = f"does nothing with {name}.kl_coef=0 and {name}.kl_loss_coef=0: nothing compares the policy with it"
         yield Idle(f"{name}.reference", why, f"{name}.kl_coef or {name}.kl_loss_coef above 0", None)
-    if not lost:
-        why = f"does nothing with {name}.kl_loss_coef=0: it is what the loss takes for the KL divergence"
+    if not in_loss:
+        why = f"does nothing with {name}.kl_loss_coef=0: it is the estimate of the KL divergence in the loss"
         yield Idle(f"{name}.divergence", why, f"{name}.kl_loss_coef above 0", None)
-    if not paid or not block["kl_target"] > 0:
+    if not in_reward or not block["kl_target"] > 0:
         why = f"does nothing without {name}.kl_target above 0: {name}.kl_coef is not adapted"
         yield Idle(f"{name}.kl_rate", why, f"{name}.kl_target above 0, or leave it out", None)

@@ -1,4 +1,4 @@
-"""The keys at the root of each command's config, with their types. Values and meanings: conf/*.yaml."""
+"""The root keys of each command's config and their types. conf/*.yaml has the values and explains them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tokenrl_cli.run.recorder import Trainer
 
 @dataclass(frozen=True)
 class Train:
+    """The root keys of `train` and `validate`."""
+
     model: Model
     dataset: Dataset
     tokenizer: Tokenizer
@@ -30,12 +32,14 @@ class Train:
     init_from: Text | None
     resume: Text | None
     imports: list[Text]
-    source_tokenizer: Tokenizer | None = None  # absent: the same as of the targets
+    source_tokenizer: Tokenizer | None = None  # None: that of the targets
     fallback: bool = False
 
 
 @dataclass(frozen=True)
 class Generate:
+    """The root keys of `generate`."""
+
     algorithm: Algorithm
     decode: Decoding
     ckpt: Text
@@ -53,6 +57,8 @@ class Generate:
 
 @dataclass(frozen=True)
 class Eval:
+    """The root keys of `eval`."""
+
     dataset: Dataset
     reward: Reward
     algorithm: Algorithm
@@ -71,9 +77,9 @@ class Eval:
 
 
 def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
-    """The check of a whole config: its keys, its blocks, their types and ranges. Raises UserError."""
+    """Raises UserError if a config has an unknown key, or a value or block of a wrong type or range."""
     known = {field.name for field in fields(schema)}
-    if (unknown := next((key for key in config if key not in known), None)) is not None:  # +key=value
+    if (unknown := next((key for key in config if key not in known), None)) is not None:  # Hydra lets +KEY=VALUE pass
         from tokenrl_cli.commandline.explanations import unknown_key
         from tokenrl_cli.config.options import conf_dir
 

@@ -1,4 +1,4 @@
-"""`tokenrl list [GROUP]`: what can be chosen, read from the YAML itself. And the help page of each command."""
+"""`tokenrl list [GROUP]`: prints what can be chosen, read from the YAML files; and the help page of each command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.limits import limits, target_of
 from tokenrl_cli.config.options import about, brought, choices, conf_dir, groups, keys, options, parts, roots
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.report.layout import cells, columns_of, wrapped
+from tokenrl_cli.report.layout import cells, layout_width, wrapped
 
 FLAGS = """\
-  -m                      sweep: every value of key=a,b,c, and every combination
+  -m                      sweep: one run for every combination of values in key=a,b,c
   --cfg job [-p KEY]      print the config, run nothing; --resolve fills in ${...}
-  --config-dir DIR        your own groups and options, besides tokenrl's
+  --config-dir DIR        a folder with your own groups and options
   --info defaults-tree    which files the config came from (also searchpath, plugins)
-  --hydra-help            flags for experts"""
+  --hydra-help            all flags of Hydra"""
 
 
 def run(arguments: Arguments) -> None:
+    """Prints all groups with their options, or the options of one group with their keys. Raises UserError."""
     places = roots(arguments.flags.get("--config-dir"))
     if len(arguments.rest) > 1:
         raise UserError("list", f"takes one group, got {' '.join(arguments.rest)}", "tokenrl list [GROUP]")
@@ -34,17 +35,17 @@ def run(arguments: Arguments) -> None:
 
 
 def fitted(text: str) -> str:
-    """On a terminal: no line wider than it, what follows a long one under its last column. In a pipe: as it is."""
+    """The text with its lines wrapped to the width of the terminal; unchanged if standard output is not a terminal."""
     if not sys.stdout.isatty():
         return text
-    width = columns_of(shutil.get_terminal_size((0, 0)).columns)
+    width = layout_width(shutil.get_terminal_size((0, 0)).columns)
     return "\n".join(part for line in text.split("\n") for part in hung(line, width))
 
 
 def hung(line: str, width: int) -> list[str]:
-    """A line in several, the later ones under its comment, or under its second column.
+    """A line wrapped to `width` cells; the further lines start below its comment or its second column.
 
-    Where that column is so far to the right that little room is left below it, they are indented by four.
+    If that column is too far to the right they are indented by four spaces instead.
     """
     if cells(line) <= width:
         return [line]
@@ -62,19 +63,21 @@ def hung(line: str, width: int) -> list[str]:
 
 
 def _group(group: str, places: list[Path]) -> str:
+    """The lines of a group: its name, and each option with what it is."""
     return "\n".join([group, *(f"  {name:<22} {about(file)}" for name, file in options(places, group).items())])
 
 
 def listed(group: str, places: list[Path]) -> str:
-    """Each option of a group with its parts, and its keys, values and their comments."""
+    """The options of a group, or one GROUP/NAME, each with its sub-groups, keys, values and comments. Raises UserError
+    if there is no such group or option."""
     group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
     if group not in groups(places):
-        asked = group or name
-        raise UserError(asked, f"there is no such group{hint(asked, groups(places))}", "tokenrl list shows them all")
+        typed = group or name
+        raise UserError(typed, f"there is no such group{hint(typed, groups(places))}", "tokenrl list shows them all")
     chosen = options(places, group)
     if name and name not in chosen:
         raise UserError(f"{group}/{name}", f"there is no such option{hint(name, chosen)}")
-    shown = {name: chosen[name]} if name else chosen
+    selected = {name: chosen[name]} if name else chosen
     lines = [
         [
             f"{group}={each}  # {about(file)}",
@@ -83,13 +86,13 @@ def listed(group: str, places: list[Path]) -> str:
                 for line in (*parts(file, group), *brought(places, group, each), *_limited(file, places, group))
             ),
         ]
-        for each, file in shown.items()
+        for each, file in selected.items()
     ]
     return "\n\n".join("\n".join(part) for part in lines)
 
 
 def _limited(file: Path, places: list[Path], group: str) -> list[str]:
-    """The values of an option with what they may be, where its class or function says so."""
+    """The lines of an option's values, each followed by its allowed range if its class or function declares one."""
     within = limits(target_of(file, places, group))
     found = []
     for line in keys(file):
@@ -99,8 +102,8 @@ def _limited(file: Path, places: list[Path], group: str) -> list[str]:
 
 
 def origins(arguments: Arguments) -> str:
-    """Comments for a config that is shown: what its model and its data set have set elsewhere in it. The recipe and the
-    command line win over that, so a value may be another by now."""
+    """Comments to print above a config: which values of other blocks its model and its data set set. An experiment and
+    the command line take precedence over these, so that the config may show other values."""
     places = roots(arguments.flags.get("--config-dir"))
     chosen = choices(conf_dir() / "train.yaml")
     if recipe := options(places, "experiment").get(str(arguments.value("experiment"))):
@@ -113,7 +116,7 @@ def origins(arguments: Arguments) -> str:
 
 
 def page(command: str, what: str, arguments: Arguments) -> str:
-    """What `tokenrl COMMAND --help` shows."""
+    """The text of `tokenrl COMMAND --help`; `what` is one line on what the command does."""
     if command == "list":
         return f"tokenrl list [GROUP[/OPTION]] [--config-dir DIR]: {what}"
     if command == "copy":
@@ -130,7 +133,7 @@ def page(command: str, what: str, arguments: Arguments) -> str:
         [
             f"tokenrl {command} [key=value ...] [flags]: {what}",
             "",
-            "Groups, where they start and what they may be (tokenrl list GROUP shows what an option holds)",
+            "Groups, their default and their options (tokenrl list GROUP shows the keys of each option)",
             *lines,
             "",
             "Values (key=value; --cfg job shows all of them)",

@@ -1,4 +1,4 @@
-"""`tokenrl train`: the warm start, then RL, then the table that says what was gained."""
+"""`tokenrl train`: the warm start, then RL, then the table of results."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> float | None:
-    """-> the objective: `trainer.monitor` at the best checkpoint, on val."""
+    """Trains, and returns the objective: `trainer.monitor` at the best checkpoint, on val. Raises UserError.
+
+    Holds the lock of the run meanwhile. If a new run fails before its first step its files are removed.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    from tokenrl_cli.commandline.continuation import unused
-    from tokenrl_cli.run.directory import forget, locked
+    from tokenrl_cli.commandline.earlier_run import require_unused
+    from tokenrl_cli.run.directory import locked, remove_traces
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     run, line = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with locked(run):
         if not plain["resume"]:
-            unused(str(run), "")  # nobody else has begun there in the meantime
+            require_unused(str(run), "")  # again, under the lock: another process may have started a run there
         record = _record(OmegaConf.to_container(config), plain)
         if not plain["resume"]:
-            _keep(run, record)  # from now on the run can be gone on with
+            _write_config(run, record)  # from now on the run can be resumed
         training = None
         try:
-            training = _checked(plain, run, record, line)
+            training = _prepared(plain, run, record, line)
             return training.run()
         except (Exception, SystemExit):
             if not plain["resume"] and not (training and training.begun):
-                forget(run)  # there is nothing that it could be gone on with
+                remove_traces(run)  # there is nothing to resume
             raise
 
 
 def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
-    """As `run`, for a caller who goes on with the run: -> its directory, and the resolved config."""
+    """Trains as `run` does, and returns the directory of the run and its resolved config, for a caller in Python."""
     from hydra.core.hydra_config import HydraConfig
 
     run(config)
@@ -45,13 +48,20 @@ def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     return Path(HydraConfig.get().runtime.output_dir), plain
 
 
-def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
-    """The run of a resolved config, after all that can be said of it without a step."""
-    from tokenrl_cli.commandline.continuation import config_of, filled, given, go_on, refuse_changes
-    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
+def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
+    """The Training for a resolved config, after every check that needs no step. `record` is what config.yaml will hold,
+    `line` the overrides as typed. Raises UserError."""
+    from tokenrl_cli.commandline.earlier_run import (
+        read_run_config,
+        refuse_changes,
+        resume_command,
+        typed_values,
+        with_data_root,
+    )
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
-    from tokenrl_cli.commands.validate import construct, readers
+    from tokenrl_cli.commands.validate import build_parts, reference_readers
     from tokenrl_cli.data.splits import require_references
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.run import checkpoint
@@ -61,36 +71,39 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
     require_keys(plain, Train)
     saved = None
     if plain["resume"]:
-        started_in, theirs = config_of(run)
+        started_in, run_config = read_run_config(run)
         saved = checkpoint.newest(run, plain["fallback"])
+        # with a checkpoint init_from is not read any more
         read = plain if saved is None else {key: value for key, value in plain.items() if key != "init_from"}
-        theirs = filled(theirs, plain["data_root"])
-        refuse_unnamed(read, theirs, given(line))
-        refuse_missing(read, theirs, started_in)
+        run_config = with_data_root(run_config, plain["data_root"])
+        refuse_outside_data(read, run_config, typed_values(line))
+        refuse_missing(read, run_config, started_in)
     elif plain["fallback"]:
-        raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to go on from")
-    parts = construct(plain)  # a value out of range is told now, not after the warm start
+        raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to resume from")
+    parts = build_parts(plain)  # so that a value out of range is an error now, not after the warm start
     idle = idle_findings(plain, parts["decode"], line)
     config = plain | {"started_in": str(Path.cwd())}
     if saved is not None:
         require_state(saved)
         refuse_changes(saved.config, saved.state["stage"], config)
-    training = Training(config, run, saved, record, line, go_on(run, config), next_commands(run, config))
+    training = Training(config, run, saved, record, line, resume_command(run, config), next_commands(run, config))
     training.found += idle
-    require_references(training.task.dataset, readers(plain, parts, training.task.dataset))
+    require_references(training.task.dataset, reference_readers(plain, parts, training.task.dataset))
     return training
 
 
 def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:
-    """What config.yaml of the run says: all that is true from now on, resolved but for where the data are."""
-    from tokenrl_cli.commandline.continuation import kept, require_plain
+    """The content of config.yaml of a run: the config that holds from now on, resolved except for ${data_root} in
+    paths. Raises UserError if a value holds another "${"."""
+    from tokenrl_cli.commandline.earlier_run import recorded_values, require_plain
 
-    record = kept(raw, plain) | {"resume": None, "fallback": False, "started_in": str(Path.cwd())}
+    record = recorded_values(raw, plain) | {"resume": None, "fallback": False, "started_in": str(Path.cwd())}
     require_plain({key: value for key, value in record.items() if key != "started_in"}, "config")
     return record
 
 
-def _keep(run: Path, record: dict[str, Any]) -> None:
+def _write_config(run: Path, record: dict[str, Any]) -> None:
+    """Writes config.yaml of a run."""
     from tokenrl_cli.files.records import yaml_text
     from tokenrl_cli.files.writing import write
     from tokenrl_cli.run.directory import CONFIG
@@ -99,9 +112,10 @@ def _keep(run: Path, record: dict[str, Any]) -> None:
 
 
 def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
-    """What to type when a run is finished, to be pasted as it is. Generating reads none of its data."""
-    from tokenrl_cli.commandline.arguments import override, typed
-    from tokenrl_cli.commandline.outside_data import carried
+    """The commands to suggest when a run is finished, ready to paste: one that evaluates, one that generates."""
+    from tokenrl_cli.commandline.arguments import command_line, override
+    from tokenrl_cli.commandline.outside_data import required_overrides
 
     ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
-    return [typed("eval", ckpt, *carried(config | {"init_from": None})), typed("generate", ckpt, *carried(imports))]
+    evaluate = command_line("eval", ckpt, *required_overrides(config | {"init_from": None}))
+    return [evaluate, command_line("generate", ckpt, *required_overrides(imports))]

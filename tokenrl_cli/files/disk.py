@@ -1,6 +1,7 @@
-"""Regular files, read and changed where somebody else may have put a link or a pipe: neither is followed or waited for.
+"""Reading and changing regular files in a directory that may come from an untrusted source.
 
-Every change goes through `change`, so that a test can stop the process before any of them.
+A link is never followed, and a pipe is never waited for: both are a UserError. Every change on disk goes through
+`change`, so that a test can simulate a crash before each of them.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls an operation of the system that changes something on disk."""
+    """Calls an operation of the system that changes something on disk, and returns its result."""
     return operation(*operands)
 
 
 def append(path: Path, text: str) -> None:
-    """Adds whole lines to a file, or makes it."""
+    """Appends text to a file, which is made if it is missing."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Takes back what was appended after `size` bytes; a file that is not there or shorter stays as it is."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:
@@ -41,17 +42,18 @@ def cut(path: Path, size: int) -> None:
             change(os.ftruncate, file.fileno(), size)
 
 
-def read(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes; UserError where it is larger, or no file."""
+def read(path: Path, limit: int) -> bytes:
+    """The content of a regular file. Raises UserError if it is larger than `limit` bytes or not a regular file, OSError
+    if it cannot be opened."""
     with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise UserError(str(path), f"is larger than {most / 2**20:g} MiB, which no such file of a run is")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise UserError(str(path), f"is larger than {limit / 2**20:g} MiB: no run writes such a file")
     return content
 
 
 def discard(path: Path) -> None:
-    """Removes a file, a link or a folder with all in it, if it is there."""
+    """Removes a file, a link, or a folder with all that it holds; does nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
         change(shutil.rmtree, path)
     elif os.path.lexists(path):
@@ -59,7 +61,7 @@ def discard(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Makes a file, or the names in a folder, durable."""
+    """Waits until the content of a file, or the names in a folder, are on disk and would survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -68,7 +70,8 @@ def sync(path: Path) -> None:
 
 
 def opened(path: Path, flags: int) -> int:
-    """A descriptor of a regular file; never of what a link points to, and never one that would wait for a pipe."""
+    """Opens a regular file and returns its descriptor. Raises UserError for a link or for anything but a regular file,
+    OSError if the system refuses."""
     try:
         descriptor: int = change(os.open, path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -77,13 +80,14 @@ def opened(path: Path, flags: int) -> int:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(str(path), "is no regular file")
+        raise UserError(str(path), "is not a regular file")
     return descriptor
 
 
 class LogFile(logging.FileHandler):
-    """A log file that is never the one a link points to."""
+    """A logging handler that appends to a regular file and never follows a link."""
 
     def _open(self) -> TextIOWrapper:
+        """Opens the file for logging, without following a link."""
         descriptor = opened(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         return os.fdopen(descriptor, "a", encoding=self.encoding)

@@ -1,5 +1,8 @@
-"""JSON and YAML that may be somebody else's: plain values of a size and a depth that records have, or one line that
-names the file. No alias of YAML is followed: a few of them can stand for more than there is memory."""
+"""Reading the JSON and YAML files of a run, which may come from an untrusted source.
+
+Only plain values of limited size and depth are accepted; anything else is a UserError that names the file. YAML aliases
+are refused: a few nested ones can expand to more than the memory holds.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,19 @@ from typing import Any
 from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
-LARGEST = 64 * 2**20  # bytes of a state: a long window of numbers may stand in it
-LARGEST_CONFIG = 2**20
-DEEPEST = 60  # lists and dictionaries in each other
+LARGEST = 64 * 2**20  # bytes of a JSON file: a state may hold many numbers not logged yet
+LARGEST_CONFIG = 2**20  # bytes
+DEEPEST = 60  # levels of nested lists and dictionaries
 EXPONENT = r"(?:[eE][-+]?\d+)?"
+# What a config calls a number; PyYAML alone would read 1e-3 as text.
 NUMBER = re.compile(
     rf"(?:[-+]?(?:\d[\d_]*\.?[\d_]*{EXPONENT}|\.\d[\d_]*{EXPONENT}|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$"
 )
 
 
 def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
-    """An object of JSON. UserError where it is not there, unreadable, or something else."""
+    """The object in a JSON file. Raises UserError if the file is missing (then it calls the file no `what`),
+    unreadable, too large or too deep, or holds something else; `remedy` is added to the message."""
     try:
         content = json.loads(disk.read(path, LARGEST))
     except FileNotFoundError:
@@ -29,7 +34,7 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}", remedy) from None
     except RecursionError:
-        raise UserError(str(path), f"is no record of a run: more than {DEEPEST} levels deep", remedy) from None
+        raise UserError(str(path), f"is nested more than {DEEPEST} levels deep: no run writes that", remedy) from None
     except ValueError as error:  # UnicodeDecodeError is one
         raise UserError(str(path), f"is damaged: {error}", remedy) from None
     if not isinstance(content, dict):
@@ -39,7 +44,8 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and plain values of a config. UserError where it is not there, unreadable, or something else."""
+    """The keys and plain values in a YAML file. Raises UserError if it is missing, unreadable, too large or too deep,
+    has an alias, or holds something else."""
     import yaml
 
     try:
@@ -48,10 +54,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
     except RecursionError:
-        raise UserError(str(path), f"is no config of a run: more than {DEEPEST} levels deep") from None
+        raise UserError(str(path), f"is nested more than {DEEPEST} levels deep: no run writes that") from None
     except (yaml.YAMLError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(str(path), f"cannot be read: {said}") from None
+        cause = " ".join(str(error).split())
+        raise UserError(str(path), f"cannot be read: {cause}") from None
     if not isinstance(content, dict):
         raise UserError(str(path), "must hold keys and values")
     _check(content, path, "")
@@ -59,7 +65,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def yaml_text(content: dict[str, Any]) -> str:
-    """What `read_yaml` reads the same values from, and every other reader of YAML."""
+    """A dictionary as YAML text, from which `read_yaml` and other YAML readers restore the same values."""
     import yaml
 
     text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
@@ -67,8 +73,10 @@ def yaml_text(content: dict[str, Any]) -> str:
 
 
 def _check(value: Any, path: Path, where: str, depth: int = 0) -> None:
+    """Raises UserError unless `value`, at the key `where` of a file, holds only plain values, text keys and few
+    levels."""
     if depth > DEEPEST:
-        raise UserError(str(path), f"is no record of a run: more than {DEEPEST} levels deep")
+        raise UserError(str(path), f"is nested more than {DEEPEST} levels deep: no run writes that")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -78,11 +86,11 @@ def _check(value: Any, path: Path, where: str, depth: int = 0) -> None:
         for item in value:
             _check(item, path, where, depth + 1)
     elif not (value is None or isinstance(value, str | int | float)):
-        raise UserError(str(path), f"{where} is a {type(value).__name__}, must be text, a number or a truth value")
+        raise UserError(str(path), f"{where} is a {type(value).__name__}, must be text, a number, true or false")
 
 
 def _loader() -> Any:
-    """Safe, without aliases; 1e-3 is a number, as in a config."""
+    """A SafeLoader class that refuses aliases and reads 1e-3 as a number."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -99,7 +107,8 @@ def _loader() -> Any:
 
 
 def _dumper() -> Any:
-    """Quotes a text that some reader would take for a number; repeats a list that stands in two places."""
+    """A SafeDumper class that quotes text which a reader might take for a number, and writes no aliases: a list used
+    twice is written twice."""
     import yaml
 
     class Dumper(yaml.SafeDumper):

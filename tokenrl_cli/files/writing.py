@@ -1,7 +1,6 @@
-"""Files that appear under their name when they are whole: written beside it under a hidden one, then renamed.
+"""Atomic writing: a file is written under a hidden name beside its place, and renamed when it is complete.
 
-A command that fails, or is killed, leaves under the name what was there before. No link is followed: one under that
-name is replaced, never written through.
+If a command fails or is killed, the old file stays as it was. A link under the name is replaced, never followed.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from tokenrl_cli.interfaces import UserError
 
 @contextmanager
 def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
-    """A text file in UTF-8, to be written; `path` once the block has ended well, removed where it has not. Half of a
-    surrogate pair, which no file can hold, is written as its escape.
+    """Opens a UTF-8 text file to write to while the block runs. It becomes `path` if the block succeeds and is removed
+    if it raises. Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
 
-    With `replaces` False another file that has taken the name meanwhile is a UserError. The system's errors are raised
-    as they are, but those without a path get it.
+    Replaces an existing file; with `replaces` False that is a UserError instead. Raises the system's OSError, to which
+    `path` is added if it names no file.
     """
     text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with whole_bytes(path, replaces) as raw, open(raw.fileno(), "w", closefd=False, **text) as to:  # type: ignore[call-overload]
@@ -32,7 +31,8 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 
 @contextmanager
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
-    """The same for bytes."""
+    """Opens a file of bytes to write to while the block runs, as `whole` does for text."""
+    # in the same folder: a rename is atomic only within one file system
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -40,11 +40,11 @@ def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
         with open(disk.change(os.open, part, flags, 0o666), "wb") as to:
             yield to
             to.flush()
-            os.fsync(to.fileno())
+            os.fsync(to.fileno())  # before the rename, or a power failure could leave an empty file under the name
         if replaces:
             disk.change(os.replace, part, path)
         else:
-            _take(part, path)
+            _claim(part, path)
         disk.sync(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(part)):
@@ -55,29 +55,32 @@ def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
             part.unlink(missing_ok=True)
 
 
-def _take(part: Path, path: Path) -> None:
-    """Gives a name that nobody has. Where the file system knows no second names, what is there is looked at before."""
+def _claim(part: Path, path: Path) -> None:
+    """Gives the file `part` the name `path`. Raises UserError if that name is taken.
+
+    A hard link makes the test and the change one step. On a file system without hard links the name is checked first.
+    """
     try:
         os.link(part, path)
     except OSError:
         if os.path.lexists(path):
-            raise UserError(str(path), "has come to exist meanwhile", "name a new file, or remove that one") from None
+            raise UserError(str(path), "exists by now", "name a new file, or remove that one") from None
         part.replace(path)
 
 
 def require_room(path: Path) -> None:
-    """Raises OSError, with the path that is in the way, where nothing could be written at `path` or below. Leaves
-    nothing, and makes no folder."""
+    """Raises OSError, which names the path in the way, if nothing can be written at `path` or below it. Writes a
+    temporary file to find out; makes no folder and leaves nothing."""
     nearest = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     try:
         with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(bytes(4096))  # a full disk still makes names
+            file.write(bytes(4096))  # not empty: a full disk still accepts empty files
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(nearest)) from None
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """All of a text or of some bytes, or nothing."""
+    """Writes a file with the given text or bytes, whole or not at all. Raises OSError."""
     if isinstance(content, bytes):
         with whole_bytes(path) as raw:
             raw.write(content)

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes: metrics.jsonl, samples.jsonl, results.json."""
+"""The files in which a run records its numbers and texts: metrics.jsonl, samples.jsonl and results.json."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ FILES = ("metrics.jsonl", "samples.jsonl")
 
 
 class Journal:
-    """Appends whole lines, each written at once. NaN and infinity become null: the files are plain JSON. The
-    screen shows them as they are. Half of a surrogate pair is written as JSON can: \\ud800."""
+    """Writes the records of one run; makes the directory of the run if it is missing.
+
+    Each line is written whole and at once. NaN and infinity become null, because JSON has no such numbers. Half of a
+    surrogate pair, which UTF-8 cannot hold, is written as its escape, \\ud800.
+    """
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -24,49 +27,53 @@ class Journal:
     def metrics(
         self, step: int, stage: str, split: str, decode: str | None, time: float, metrics: dict[str, float]
     ) -> None:
+        """Appends a line to metrics.jsonl. `step` counts the steps of the run, `time` is in seconds since its start;
+        `decode` names the decoding of an evaluation and is None for training."""
         record: dict[str, Any] = {"step": step, "stage": stage, "split": split}
         if decode is not None:
             record["decode"] = decode
         self._append("metrics.jsonl", record | {"time": round(time, 3), "metrics": metrics})
 
     def samples(self, evaluation: Evaluation, count: int) -> None:
-        """The first `count` texts of an evaluation, with what the reward says of each; where that has a name of ours,
-        as reward/NAME."""
+        """Appends the first `count` texts of an evaluation to samples.jsonl, with the columns that the reward gives for
+        each; a column whose name is a field of the line already is written as reward/NAME."""
         where = {"step": evaluation.step, "stage": evaluation.stage, "split": evaluation.split}
         for i in range(min(count, len(evaluation.hypotheses))):
-            said = {
+            text = {
                 "source": evaluation.sources[i],
                 "hypothesis": evaluation.hypotheses[i],
                 "references": evaluation.references[i],
                 "score": evaluation.scores[i],
             }
-            said = where | {"decode": evaluation.decode} | said
-            more = {f"reward/{name}" if name in said else name: at[i] for name, at in evaluation.columns.items()}
-            self._append("samples.jsonl", said | more)
+            record = where | {"decode": evaluation.decode} | text
+            columns = evaluation.columns.items()
+            more = {f"reward/{name}" if name in record else name: values[i] for name, values in columns}
+            self._append("samples.jsonl", record | more)
 
     def results(self, results: dict[str, Any]) -> None:
-        """results.json, all of it or none: its presence says that the run is finished."""
-        text = json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """Writes results.json, whole or not at all. A run that has this file is finished."""
+        text = json.dumps(json_values(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         writing.write(self.run / "results.json", text)
 
     def position(self) -> dict[str, int]:
-        """How far each file is written, in bytes."""
+        """The current size of metrics.jsonl and samples.jsonl, in bytes; 0 for a file that does not exist."""
         return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
 
     def cut(self, position: dict[str, int]) -> None:
-        """Takes back all that was written after `position`, a torn last line included, and the results."""
+        """Removes everything written after `position`, an incomplete last line included, and results.json."""
         disk.discard(self.run / "results.json")
         for name in FILES:
             disk.cut(self.run / name, position.get(name, 0))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        disk.append(self.run / name, json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        """Appends a record to a file as one line of JSON."""
+        disk.append(self.run / name, json.dumps(json_values(record), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def plain(value: Any) -> Any:
-    """For JSON: NaN and infinity as None."""
+def json_values(value: Any) -> Any:
+    """A value for JSON: NaN and infinity become None, at any depth, and tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: json_values(item) for key, item in value.items()}
+    return [json_values(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,7 @@
-"""Text in lines of a terminal: how wide it is, what may break, columns that fit. Knows no terminal and no colours."""
+"""Text laid out in lines and columns: its width in terminal cells, wrapping, truncation, tables and numbers.
+
+Every function takes and returns plain strings; none writes to a terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +9,55 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
-NARROW, UNKNOWN, WIDE = 40, 80, 240  # columns laid out at least; where a terminal reports none; and at most
-GAP = 2  # spaces between two columns
-JOINERS = "\u200c\u200d"  # format characters that are part of words and of emoji
-EMOJI = "\ufe0f"  # makes an emoji of the character before it, which is wide then
-SMALLEST = 6  # cells that a column of text keeps, however narrow the screen is
+NARROW, UNKNOWN, WIDE = 40, 80, 240  # narrowest width, the width if a terminal reports none, widest width; in cells
+GAP = 2  # spaces between two columns of a table
+JOINERS = "\u200c\u200d"  # zero-width characters that are part of words and of emoji
+EMOJI = "\ufe0f"  # shows the character before it as an emoji, two cells wide
+SMALLEST = 6  # cells that a column of text gets at least
 
 
-def columns_of(reported: int) -> int:
-    """The width to lay out for. A terminal that reports none, or next to none, shows longer lines all the same."""
+def layout_width(reported: int) -> int:
+    """The width to lay lines out for, between NARROW and WIDE, given the width that a terminal reports; UNKNOWN if it
+    reports 0. A narrower terminal wraps the lines itself."""
     return UNKNOWN if reported < 1 else min(max(reported, NARROW), WIDE)
 
 
 def cells(text: str) -> int:
-    """Cells of a terminal that a text takes at most. Wide characters take two, those that combine none."""
+    """The number of terminal cells that a text takes at most: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(_cells(character) for character in text)
 
 
 def _cells(character: str) -> int:
+    """The number of terminal cells of a character."""
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return int(character == EMOJI)
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def visible(text: str, kept: str = "") -> str:
-    """The text with every character that moves a cursor, or turns the direction of writing, spelt out but for those of
-    `kept`: a line break, say."""
+def escaped(text: str, allowed: str = "") -> str:
+    """The text with control characters (those that move the cursor or reverse the direction of writing) replaced by
+    escapes such as \\x1b, except the characters in `allowed`."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(each if each in kept or not _moves(each) else _spelt(each) for each in text)
+    return "".join(each if each in allowed or not _is_control(each) else _escape(each) for each in text)
 
 
-def _moves(character: str) -> bool:
+def _is_control(character: str) -> bool:
+    """Whether a character moves the cursor or reverses the direction of writing: controls, formats, line separators and
+    surrogates."""
     return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs") and character not in JOINERS
 
 
-def _spelt(character: str) -> str:
+def _escape(character: str) -> str:
+    """A character as an escape: \\x1b, \\u202e."""
     return repr(character)[1:-1] if not character.isprintable() else f"\\u{ord(character):04x}"
 
 
-def clipped(text: str, width: int, ellipsis: str = "…") -> str:
-    """At most `width` cells; what is left out is told by an ellipsis. A letter keeps the marks above and below it."""
+def truncated(text: str, width: int, ellipsis: str = "…") -> str:
+    """The text cut to at most `width` cells, with an ellipsis if anything is cut off. A letter keeps its combining
+    marks."""
     if cells(text) <= width:
         return text
     room, taken = width - cells(ellipsis), 0
@@ -60,15 +69,15 @@ def clipped(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
-    """Filled with spaces to `width` cells, before it where it stands to the right."""
+    """The text filled with spaces to `width` cells: after it, or before it if it is to be right-aligned."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
 
 
 def wrapped(text: str, width: int, hanging: int = 0) -> list[str]:
-    """Lines broken at spaces alone: a word or a number longer than the line stays whole.
+    """The text in lines of at most `width` cells, broken only at spaces: a longer word stays whole.
 
-    `hanging` spaces stand before each line but the first. Leading spaces of the text stay.
+    Each line but the first is indented by `hanging` spaces. Leading spaces of the text are kept.
     """
     lines: list[str] = []
     indent = len(text) - len(text.lstrip(" "))
@@ -84,16 +93,17 @@ def wrapped(text: str, width: int, hanging: int = 0) -> list[str]:
 
 
 def message(text: str, width: int | None) -> list[str]:
-    """A message in lines: wrapped to the width, unless it holds a command or a path of a run, which will be copied."""
-    lines = visible(text, "\n").split("\n")
+    """A message as lines, control characters escaped. They are wrapped to `width` if it is given and the message holds
+    neither a command nor the path of a run: those are copied from the screen and must stay in one piece."""
+    lines = escaped(text, "\n").split("\n")
     if width is None or "tokenrl " in text or text.startswith("run: "):
         return lines
     return [part for line in lines for part in wrapped(line, width)]
 
 
 def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
-    """(name, value, change) side by side in as many columns as fit, read from left to right."""
-    for count in range(max(1, len(items)), 0, -1):
+    """Lines that show items (name, value, change) side by side, in as many columns as fit into `width` cells."""
+    for count in range(max(1, len(items)), 0, -1):  # the largest number of columns that fits
         rows = [items[start : start + count] for start in range(0, len(items), count)]
         widths = [[max(cells(row[i][part]) for row in rows if i < len(row)) for part in range(3)] for i in range(count)]
         total = sum(sum(each) + 1 + bool(each[2]) for each in widths) + (GAP + 1) * (count - 1)
@@ -103,15 +113,18 @@ def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
 
 
 def _item(item: tuple[str, str, str], widths: list[int]) -> str:
+    """An item of `grid` whose parts are padded to the widths of its column."""
     name, value, change = (padded(item[part], widths[part], part > 0) for part in range(3))
     return f"{name} {value} {change}" if widths[2] else f"{name} {value}"
 
 
 def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), ellipsis: str = "…") -> list[str]:
-    """Columns under a header, which is the first row. Numbers stand to the right and are never cut.
+    """The lines of a table whose first row is the header, at most `width` cells wide.
 
-    The columns named in `texts` stand to the left and share what the others leave, each cut with an ellipsis. A header
-    breaks at spaces alone. Where the columns do not fit, each row becomes a block of lines, one a column.
+    Columns with an index in `texts` hold text: they are left-aligned, share the width that the others leave, and are
+    cut with an ellipsis. The first column is left-aligned as well, every other one right-aligned and never cut. Words
+    of a header are wrapped onto several lines. If the columns do not fit, each row becomes a block of lines, one per
+    column.
     """
     count = len(rows[0])
     longest = [max((cells(row[i]) for row in rows[1:]), default=0) for i in range(count)]
@@ -119,16 +132,17 @@ def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), 
     widths = [max(longest[i], words[i]) for i in range(count)]
     room = width - GAP * (count - 1) - sum(widths[i] for i in range(count) if i not in texts)
     wanted = {i: widths[i] for i in texts}
-    for i in texts:  # the words of its header fit in any case
+    for i in texts:  # first the least each needs: the longest word of its header, or SMALLEST
         widths[i] = min(widths[i], max(SMALLEST, words[i]))
         room -= widths[i]
-    for rank, i in enumerate(sorted(texts, key=lambda i: wanted[i])):  # short ones leave their share to the long
+    # then equal shares of the rest, the shortest column first: what it does not need goes to the longer ones
+    for rank, i in enumerate(sorted(texts, key=lambda i: wanted[i])):
         more = max(0, min(wanted[i] - widths[i], room // (len(texts) - rank)))
         widths[i] += more
         room -= more
     if room < 0:
         return _blocks(rows, width, texts, ellipsis)
-    for i in range(count):  # a header on one line where there is room
+    for i in range(count):  # room that is left widens columns whose header would need several lines
         if room and (more := cells(rows[0][i]) - widths[i]) > 0:
             widths[i] += min(more, room)
             room -= min(more, room)
@@ -137,7 +151,7 @@ def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), 
     header = [[*[""] * (depth - len(head)), *head] for head in heads]
     lines = [[header[i][line] for i in range(count)] for line in range(depth)]
     lines += [
-        [clipped(row[i], widths[i], ellipsis) if i in texts else row[i] for i in range(count)] for row in rows[1:]
+        [truncated(row[i], widths[i], ellipsis) if i in texts else row[i] for i in range(count)] for row in rows[1:]
     ]
     left = {0, *texts}
     return [
@@ -146,21 +160,22 @@ def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), 
 
 
 def _blocks(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int], ellipsis: str) -> list[str]:
-    """Each row below its first cell: header and cell of every further column that holds something."""
+    """The rows of a table as blocks of lines: the first cell, then "HEADER CELL" for each further cell that is not
+    empty."""
     lines: list[str] = []
     for row in rows[1:]:
-        lines.append(clipped(row[0], width, ellipsis) if 0 in texts else row[0])
+        lines.append(truncated(row[0], width, ellipsis) if 0 in texts else row[0])
         for i in range(1, len(row)):
             cell = row[i]
             if i in texts:
-                cell = clipped(cell, max(SMALLEST, width - cells(rows[0][i]) - 3), ellipsis)
+                cell = truncated(cell, max(SMALLEST, width - cells(rows[0][i]) - 3), ellipsis)
             if cell:
                 lines += wrapped(f"  {rows[0][i]} {cell}", width, 4)
     return lines
 
 
 def number(value: float | None) -> str:
-    """Five characters or so: 0.412, 41.20, 412.0, 4,120; nan is nan, and what rounds to zero has no sign."""
+    """A number in about five characters: 0.412, 41.20, 412.0, 4,120; "-" for None. What rounds to zero has no sign."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -172,18 +187,19 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None, like: float | None = None) -> str:
-    """With its sign, to the digits that `number` gives `like` (without it: the value itself); "-" without a value."""
+    """A number with its sign, with as many digits as `number` gives `like`, or the value itself if `like` is None; "-"
+    for None."""
     if value is None or not math.isfinite(value):
         return number(value)
-    shown = number(value if like is None or not math.isfinite(like) else like)
-    if "e" in shown:
+    model = number(value if like is None or not math.isfinite(like) else like)
+    if "e" in model:
         return f"{value:+.2e}"
-    places = len(shown.partition(".")[2])
+    places = len(model.partition(".")[2])
     return f"{round(value, places) + 0.0:+,.{places}f}"
 
 
 def change(value: float, before: float | None) -> str:
-    """(+1.30): what was added since, to the digits of the value; nothing where either is no number."""
+    """The change from `before` to `value` in parentheses, such as "(+1.30)"; "" if either is missing or not finite."""
     if before is None or not (math.isfinite(value) and math.isfinite(before)):
         return ""
     return f"({signed(value - before, value)})"

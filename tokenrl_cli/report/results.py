@@ -1,4 +1,4 @@
-"""What a finished run amounts to: results.json."""
+"""The summary of a finished run, as it is written to results.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from tokenrl_cli.interfaces import Evaluation, Finding
 from tokenrl_cli.metrics.significance import FEWEST_SENTENCES, Reason, known, paired_bootstrap, reason
 
-RESAMPLES, SEED = 1000, 12345  # sacrebleu's own defaults, so that `sacrebleu_p` is what it prints
+RESAMPLES, SEED = 1000, 12345  # sacrebleu's defaults, so that `sacrebleu_p` equals the p that it prints
 
 
 def results(
@@ -21,18 +21,21 @@ def results(
     spent: dict[str, float],
     findings: list[Finding],
 ) -> dict[str, Any]:
-    """The summary of a run from its test evaluations "warm_start", "final" and "best".
+    """The summary of a run, as plain values for JSON.
 
-    `difference` is final - warm start on the same sentences, of each metric, of the reward and of the reward's own
-    corpus score: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p" that belongs
-    to it, "sacrebleu_p"}, by paired bootstrap. Where that says nothing all but the mean are None, and a finding says
-    why. `decode` is how the test set was decoded. `spent` holds the tokens and seconds of the RL stage.
+    `rows` are the evaluations on test of the policies "warm_start", "final" and "best"; `wall_time` is in seconds;
+    `spent` holds the tokens and the seconds of the RL stage.
+
+    In the result `difference` is final - warm start on the same sentences, for each metric, for the reward and for the
+    corpus score of the reward: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p"
+    that belongs to the interval, "sacrebleu_p"}, by paired bootstrap. If a bootstrap cannot tell, all but the mean are
+    None, and a finding gives the reason. `decode` names the decoding of the test set.
     """
     before, after = rows["warm_start"].corpus, rows["final"].corpus
     differences = {name: vars(paired_bootstrap(after[name], before[name], RESAMPLES, SEED)) for name in after}
-    silent = {name: reason(after[name], before[name]) for name, each in differences.items() if each["p"] is None}
-    fewest = min((known(after[name], before[name]) for name in silent), default=0)
-    findings = [*findings, *without_intervals(silent, fewest, rows["final"].step, None)]
+    unknown = {name: reason(after[name], before[name]) for name, each in differences.items() if each["p"] is None}
+    fewest = min((known(after[name], before[name]) for name in unknown), default=0)
+    findings = [*findings, *interval_findings(unknown, fewest, rows["final"].step, None)]
     return {
         "format": 1,
         "objective": objective,
@@ -50,33 +53,36 @@ def results(
     }
 
 
-def without_intervals(
-    silent: dict[str, Reason], fewest: int, step: int, key: str | None, lacking: str = "no interval and no p"
+def interval_findings(
+    unknown: dict[str, Reason], fewest: int, step: int, key: str | None, lacking: str = "no interval and no p"
 ) -> list[Finding]:
-    """One note for each reason why numbers have no interval; `silent` says which number has none why, `fewest` how
-    many sentences had a score where those were too few, `key` the setting that gives more of them."""
+    """One note for each reason why numbers have no interval; [] if all have one.
+
+    `unknown` maps each number without an interval to the reason, `fewest` is the smallest number of sentences with a
+    score, `key` the setting that would give more sentences, `lacking` the beginning of the sentence.
+    """
     why = {
         "few_sentences": (
             f"only {fewest} sentence{'s have' if fewest != 1 else ' has'} a score, and with fewer than "
-            f"{FEWEST_SENTENCES} a bootstrap finds differences that are not there; test on more examples"
+            f"{FEWEST_SENTENCES} a bootstrap reports differences that do not exist; test on more examples"
         ),
-        "not_a_number": "a score is no number, or infinite",
-        "no_variation": "all sentences say the same, so nothing tells how much another test set would differ",
+        "not_a_number": "a score is NaN or infinite",
+        "no_variation": "all sentences have the same score, so the result on another test set cannot be estimated",
     }
     found = []
     for rule, text in why.items():
-        names = [name for name, reason in silent.items() if reason == rule]
+        names = [name for name, reason in unknown.items() if reason == rule]
         if names:
-            said = f"{lacking} of {', '.join(names)}: {text}"
-            found.append(Finding(rule, "note", step, said, key if rule == "few_sentences" else None))
+            sentence = f"{lacking} of {', '.join(names)}: {text}"
+            found.append(Finding(rule, "note", step, sentence, key if rule == "few_sentences" else None))
     return found
 
 
 def peak_memory_mb() -> int:
-    """The largest resident size of this process so far."""
+    """The largest resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux: getrusage counts what the process that started this one had, too
+    if status.is_file():  # Linux, where getrusage would include the memory of the process that started this one
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) // 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, others in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20

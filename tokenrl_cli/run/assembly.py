@@ -1,4 +1,7 @@
-"""From a plain config to living objects: what train, eval and generate all need."""
+"""Builds the objects of a run from its config: data set, tokenizers, rewards, model, algorithm, saved policy.
+
+Used by train, eval and generate alike, so that all three build the same objects from the same config.
+"""
 
 from __future__ import annotations
 
@@ -33,63 +36,71 @@ from tokenrl_cli.run.evaluation import acting_policy
 from tokenrl_cli.run.task import GenerationTask, Task
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-POLICY = "policy."  # names in an algorithm's state of what its policy needs besides the model
-SPLITS = ("train", "val", "test")  # that a run reads
-STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the config's block of its algorithm
+POLICY = "policy."  # prefix of the entries of an algorithm's state that its policy needs besides the model
+SPLITS = ("train", "val", "test")  # the splits that a training run reads
+STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the block of its algorithm in the config
 
 Config = dict[str, Any]
 
 
 def device_of(name: str) -> torch.device:
-    """ "auto" takes a GPU where there is one. There, too, float32 means float32: cuDNN's TF32, which is on unless it is
-    turned off, would let what is sampled and what is scored, and a run and its evaluation, disagree."""
+    """The torch device for "auto", "cpu" or "cuda"; "auto" is a GPU if there is one. Raises UserError for another name,
+    or for "cuda" without a GPU.
+
+    Also switches TF32 of cuDNN off, for the whole process. It is on by default and shortens the mantissa of float32:
+    the log-probabilities of a sampled text and of the same text when it is scored would then differ.
+    """
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
         raise UserError("trainer.device", f"must be auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("trainer.device", "cuda was asked for, and torch finds no GPU", "use trainer.device=auto")
+        raise UserError("trainer.device", "is cuda, and torch finds no GPU", "use trainer.device=auto")
     return torch.device(name)
 
 
-def without_memory(*blocks: Config) -> AbstractContextManager[Any]:
-    """Where tensors have shapes alone, if all of the blocks is tokenrl's own: others may look at their numbers."""
-    return torch.device("meta") if all(map(_ours, blocks)) else nullcontext()
+def meta_device(*blocks: Config) -> AbstractContextManager[Any]:
+    """A context in which new tensors have a shape but no memory, so that a model of any size can be built and counted.
+
+    Does nothing if a block names a class of the user's: its constructor might read the values of its tensors.
+    """
+    return torch.device("meta") if all(map(_only_own_targets, blocks)) else nullcontext()
 
 
-def _ours(value: Any) -> bool:
-    """Whether no target in a block is of a user's module."""
+def _only_own_targets(value: Any) -> bool:
+    """Whether every target in a block, at any depth, belongs to this package, none to a module of the user."""
     if isinstance(value, list):
-        return all(map(_ours, value))
+        return all(map(_only_own_targets, value))
     if not isinstance(value, dict):
         return True
-    return str(value.get("_target_", PACKAGE)).startswith(PACKAGE) and all(map(_ours, value.values()))
+    return str(value.get("_target_", PACKAGE)).startswith(PACKAGE) and all(map(_only_own_targets, value.values()))
 
 
-def require_room(values: Iterable[Any], device: torch.device) -> None:
-    """Raises UserError where tensors, of a model or of an algorithm, are larger than the memory of the machine."""
+def require_memory(values: Iterable[Any], device: torch.device) -> None:
+    """Raises UserError if the tensors among `values` together need more memory than the device has in all."""
     sizes = (value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
-    needed, there = sum(sizes), _memory(device)
-    if needed > there:
-        problem = f"its parameters need {needed / 2**30:.0f} GiB, and {device} has {there / 2**30:.0f}"
-        raise UserError("model", problem, "make its layers, their number or the vocabulary smaller")
+    needed, available = sum(sizes), _memory(device)
+    if needed > available:
+        problem = f"its parameters need {needed / 2**30:.0f} GiB, and {device} has {available / 2**30:.0f}"
+        raise UserError("model", problem, "use smaller layers, fewer layers or a smaller vocabulary")
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes in all."""
+    """All memory of a device, in bytes: of the GPU, or of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info()[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def use_threads(count: int) -> None:
-    """Of the CPU; 0 leaves it to torch."""
+    """Sets how many CPU threads torch uses in this process; 0 leaves the choice to torch."""
     if count:
         torch.set_num_threads(count)
 
 
 def precision_of(name: str) -> torch.dtype:
+    """The torch type for "fp32" or "bf16". Raises UserError for another name."""
     if name not in PRECISIONS:
         raise UserError("trainer.precision", f"must be one of {', '.join(PRECISIONS)}, got {name!r}")
     return PRECISIONS[name]
@@ -97,13 +108,18 @@ def precision_of(name: str) -> torch.dtype:
 
 def task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
             tokenizers: Path | None, splits: Sequence[str] = (), learns: bool = True) -> Task:  # fmt: skip
-    """Dataset, tokenizers, reward, credit (of what `learns` alone) and metrics. The `splits` are opened first.
-    Tokenizers are trained on the training split, or loaded."""
+    """The Task that a config describes.
+
+    `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
+    to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the
+    task has no credit. Raises UserError if a part cannot be built or a split is missing, empty or damaged.
+    """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
-    sizes_of(dataset, splits)
+    split_sizes(dataset, splits)
     target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
     decoding = _decoding(config, trust, target.size)
-    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
+    facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device}
+    facts["frozen"] = frozen_loader(trust, device)
     reward = build(config["reward"], Reward, trust, **facts)
     metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
     check_columns([reward, *metrics.values()], dataset)
@@ -122,9 +138,9 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
-    """The reward of a config by itself, without data. One that asks for the tokenizer of a run is given the config's,
-    which has learned nothing."""
-    facts = {"seed": seed, "device": device, "frozen": frozen_by(trust, device)}
+    """The reward of a config by itself, without data. A reward that needs the tokenizer of a run gets that of the
+    config, which has not been trained. Raises UserError."""
+    facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
     return reward
@@ -132,14 +148,15 @@ def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: 
 
 def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
               tokenizers: Path) -> GenerationTask:  # fmt: skip
-    """What a saved policy generates with; its tokenizers are loaded."""
+    """The GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the decoding."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
 
 
 def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
-    """For a vocabulary of `size` tokens. Raises UserError where no token is left to say."""
+    """The decoding that a config describes. Raises UserError if it forbids a token beyond the `size` of the vocabulary,
+    or every token."""
     decoding: Decoding = build(config["decode"], Decoding, trust)
     if beyond := [token for token in decoding.forbidden if token >= size]:
         raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {size - 1}")
@@ -149,19 +166,23 @@ def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
 
 
 def blocks_to_generate(config: Config, stage: str) -> list[str]:
-    """The blocks of a checkpoint's config that its policy generates with."""
+    """The names of the blocks of a checkpoint's config that are needed to generate with its policy."""
     blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
     return [name for name in blocks if config.get(name)]
 
 
 def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
-    """The blocks that an evaluation of it needs besides: no credit, and no algorithm of another stage."""
+    """The names of the blocks of a checkpoint's config that are needed to evaluate its policy: no credit, and no
+    algorithm of the other stage."""
     return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
-def sizes_of(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
-    """How many examples each split has (None: unlimited), after a look at its first. Raises UserError where one is
-    missing, empty or damaged: what the end of a run needs is known before its first step."""
+def split_sizes(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
+    """The number of examples of each split, None for an unlimited one. Reads the first example of each.
+
+    Raises UserError if a split is missing, empty or damaged. A run does this before its first step: else a missing test
+    split would show only at its end.
+    """
     sizes = {split: dataset.size(split) for split in splits}
     for split, size in sizes.items():
         if size == 0:
@@ -173,7 +194,10 @@ def sizes_of(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
 def _tokenizers(
     config: Config, trust: Sequence[str], texts: Callable[..., Iterable[str]], saved: Path | None
 ) -> tuple[Tokenizer, Tokenizer]:
-    """(target, source): one object where the config names no source tokenizer. Loaded, or trained on `texts`."""
+    """The pair (target, source) of tokenizers; one object twice if the config names no source tokenizer.
+
+    They are loaded from the folder `saved`, or, if that is None, trained on `texts(sources=..., targets=...)`.
+    """
     target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
     source = target if shared else build(config["source_tokenizer"], Tokenizer, trust)
@@ -189,12 +213,16 @@ def _tokenizers(
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
-    """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
+    """A new Model (a torch.nn.Module) on the device of the task. Its initial weights depend only on the seed.
+
+    Raises UserError if it needs more memory than the device has. Seeds the global generator of torch.
+    """
     facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
     facts["max_length"] = task.decoding.max_length
-    if _ours(config["model"]):
-        with without_memory(config["model"]):
-            require_room(build(config["model"], Model, trust, **facts).parameters(), task.device)
+    # first without memory: a model that is too large is an error, not a process that the system kills
+    if _only_own_targets(config["model"]):
+        with meta_device(config["model"]):
+            require_memory(build(config["model"], Model, trust, **facts).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
     model = build(config["model"], Model, trust, **facts)
     return differentiable(model).to(task.device)
@@ -203,9 +231,11 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
 def algorithm_of(
     config: Config, trust: Sequence[str], task: Task | GenerationTask, model: Model, stage: str
 ) -> Algorithm:
-    """The algorithm of a stage, around `model`; reference and target networks are copied from it here.
+    """A new algorithm for a stage ("warm_start" or "train"), which trains `model`.
 
-    A model of the algorithm's own, a critic, reads references where the policy reads sources.
+    Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
+    reference where the policy reads the source, so its source tokenizer is that of the targets. Seeds the global
+    generator of torch. Raises UserError if the policy could not be loaded again: see `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
@@ -224,13 +254,14 @@ def algorithm_of(
 
 
 def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
-    """Raises UserError where a policy has more than the weights of `model` and that could be saved, but never be loaded
-    again: evaluation would then silently show the model without what was learned on top of it."""
+    """Raises UserError if the policy of an algorithm has weights besides those of `model` that a checkpoint would not
+    hold, or could not restore: an evaluation would then silently run without what they had learned."""
     name = type(algorithm).__name__
     state = {key: value for key, value in algorithm.state_dict().items() if key.startswith(POLICY)}
     if state and not isinstance(algorithm, PolicyLoader):
         problem = f"{name} saves {next(iter(state))!r} for its policy, and has no load_policy(state) to take it back"
         raise UserError("algorithm", problem, "add that method: tokenrl_cli/interfaces.py, PolicyLoader")
+    # a policy may be the model itself or a wrapper around it; any other weights have to be in the state
     shared = {id(each) for each in model.parameters()}
     policy: Any = acting_policy(algorithm)
     if not state and any(id(each) not in shared for each in policy.parameters()):
@@ -239,7 +270,8 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
-    """The policy that a checkpoint's algorithm acts by; `config` is the checkpoint's, with the user's overrides."""
+    """The policy of a saved algorithm, in evaluation mode. `config` is that of the checkpoint with the overrides of the
+    command line. Raises UserError if the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
@@ -249,16 +281,21 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
     return acting_policy(algorithm)
 
 
-def frozen_by(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
-    """What a reward gets to load a saved run with: of its best checkpoint, or its last."""
+def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
+    """The function that rewards get to load the policy of another run, given its directory.
+
+    It takes the best checkpoint, or the last one if there is no best, and returns a Frozen: the policy, in evaluation
+    mode and without gradients, and its tokenizers. `trust` lists the user's modules that targets of its config may come
+    from.
+    """
 
     def frozen(place: str) -> Frozen:
         saved = checkpoint.load(checkpoint.find(Path(place), ("best", "last")))
         config = saved.config
-        speech = generation_task_of(config, trust, device, torch.float32, config["seed"], saved.tokenizer_dir)
-        policy = policy_of(saved, config, trust, speech)
+        task = generation_task_of(config, trust, device, torch.float32, config["seed"], saved.tokenizer_dir)
+        policy = policy_of(saved, config, trust, task)
         for each in policy.parameters():  # type: ignore[attr-defined]
             each.requires_grad_(False)
-        return Frozen(policy, speech.source_tokenizer, speech.tokenizer, speech.max_source_length, device)
+        return Frozen(policy, task.source_tokenizer, task.tokenizer, task.max_source_length, device)
 
     return frozen

@@ -1,9 +1,10 @@
-"""A run's memory on disk: written atomically, verified when read, and nothing in it can run code.
+"""Checkpoints: written atomically, verified when read, and free of anything that could run code.
 
 RUN/checkpoints/000120/ holds model.safetensors, optimizer.safetensors, algorithm.safetensors, state.json, config.yaml,
-tokenizer/ and manifest.json with the SHA-256 of each, written last. One that is kept to be evaluated alone has
-policy.safetensors, what policy() needs of the algorithm, in place of the optimiser's and the algorithm's tensors.
-`last`, `best` and `warm_start` are links beside them; directory.py makes every change and says in which order.
+tokenizer/ and manifest.json, which is written last and has the SHA-256 of each file. A checkpoint that is kept only for
+evaluation is smaller: instead of the tensors of optimiser and algorithm it has policy.safetensors, the part of the
+algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py makes
+all changes and documents their order.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import ANOTHER, MANIFEST
 
 FORMAT = 1
-TO_GO_ON = ("optimizer.safetensors", "algorithm.safetensors")  # what a run needs besides, and evaluation does not
-ALWAYS = ("model.safetensors", "state.json", "config.yaml")
+TO_GO_ON = ("optimizer.safetensors", "algorithm.safetensors")  # needed to resume, not to evaluate
+REQUIRED = ("model.safetensors", "state.json", "config.yaml")
 
 find = directory.find
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds, verified."""
+    """The content of a checkpoint whose files have been verified."""
 
     path: Path
     step: int
     config: dict[str, Any]
-    state: dict[str, Any]  # of the run
-    algorithm: dict[str, Any]  # flat, with the optimiser's entries where they were kept
+    state: dict[str, Any]  # of the run, as Recorder.state gives it
+    algorithm: dict[str, Any]  # its state_dict, flat; the optimiser's entries only in a checkpoint to resume from
     model: dict[str, Tensor]
     tokenizer_dir: Path
 
@@ -59,21 +60,26 @@ def save(
     config: dict[str, Any],
     tokenizers: dict[str, Tokenizer],
 ) -> Path:
-    """Writes RUN/checkpoints/<step>, or <step>-2 where that is taken. A crash leaves the earlier ones as they were."""
-    part, path = directory.building(run, step)
+    """Writes a checkpoint to RUN/checkpoints/<step>, or <step>-2 if that exists, and returns its path.
+
+    `algorithm` is its flat state_dict, `state` that of the run. A crash leaves earlier checkpoints as they were.
+    """
+    part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
+    # three files, so that `slim` can remove those of the optimiser and the algorithm and keep the model
     split = {
         "model": _untied(model),
         "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
         "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
     }
     for name, values in split.items():
-        save_file(_apart(values), part / f"{name}.safetensors")
+        save_file(_unshared(values), part / f"{name}.safetensors")
     scalars = {key: value for key, value in algorithm.items() if key not in tensors}
     whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
     (part / "config.yaml").write_text(yaml_text(config), "utf-8")
     for name, tokenizer in tokenizers.items():
+        # one that serves both sides is written once, as the target's
         if name == "target" or tokenizer is not tokenizers["target"]:
             (part / "tokenizer" / name).mkdir(parents=True)
             tokenizer.save(part / "tokenizer" / name)
@@ -82,36 +88,43 @@ def save(
     return path
 
 
-def point(run: Path, name: str, path: Path) -> None:
-    """RUN/checkpoints/NAME -> path, a relative link replaced in one step."""
-    directory.point(run, name, path.name)
+def set_link(run: Path, name: str, path: Path) -> None:
+    """Points the link RUN/checkpoints/NAME (`last`, `best` or `warm_start`) at a checkpoint, in one atomic step."""
+    directory.set_link(run, name, path.name)
 
 
-def point_as(run: Path, saved: Checkpoint) -> None:
-    """Sets the links as the state of the newest checkpoint has them: a process that was killed may not have come to it.
-    What lies after that checkpoint, which was damaged, goes."""
+def restore_links(run: Path, saved: Checkpoint) -> None:
+    """Points the links of a run where the state of the checkpoint `saved` says, and removes all later checkpoints.
+
+    A process that was killed may have saved the checkpoint without setting the links. Later checkpoints exist only if
+    they are damaged and the run is resumed from an earlier one.
+    """
     folder = run / directory.CHECKPOINTS
-    directory.point(run, "last", saved.path.name)
+    directory.set_link(run, "last", saved.path.name)
     best, start = saved.state.get("best"), saved.state.get("warm_start")
-    later = [name for name in directory.names(folder) if directory.order(name) > directory.order(saved.path.name)]
+    names = directory.checkpoint_names(folder)
+    later = [name for name in names if directory.order(name) > directory.order(saved.path.name)]
     for link, step in (("best", best and best["step"]), ("warm_start", start)):
-        found = [name for name in directory.names(folder) if directory.order(name)[0] == step and name not in later]
+        found = [name for name in names if directory.order(name)[0] == step and name not in later]
         if found:
-            directory.point(run, link, found[-1])
-        elif directory.linked(folder, link) in later:
+            directory.set_link(run, link, found[-1])
+        elif directory.link_target(folder, link) in later:
             disk.discard(folder / link)
     for name in later:
-        directory.drop(folder / name)
+        directory.remove_checkpoint(folder / name)
 
 
 def prune(run: Path, keep_last: int, keep_best: int) -> None:
-    """Keeps the newest `keep_last` whole, and slim what a link names, what those call their best or their start, and
-    the `keep_best` with the highest scores."""
+    """Removes the checkpoints of a run that are not needed any more.
+
+    The newest `keep_last` stay whole. Others stay, reduced by `slim`, if a link points to them, if one of the newest
+    needs them as its best checkpoint or its warm start, or if they are among the `keep_best` with the highest scores.
+    """
     folder = run / directory.CHECKPOINTS
-    complete = [name for name in directory.names(folder) if (folder / name / MANIFEST).is_file()]
+    complete = [name for name in directory.checkpoint_names(folder) if (folder / name / MANIFEST).is_file()]
     newest = complete[-keep_last:]
     states = {name: read_json(folder / name / "state.json", "checkpoint")["run"] for name in complete}
-    named = {directory.linked(folder, link) for link in directory.LINKS}
+    named = {directory.link_target(folder, link) for link in directory.LINKS}
     steps = {(states[name].get("best") or {}).get("step") for name in newest}
     steps |= {states[name].get("warm_start") for name in newest}
     evaluated = {name: state.get("evaluated") for name, state in states.items()}
@@ -123,24 +136,25 @@ def prune(run: Path, keep_last: int, keep_best: int) -> None:
         if name in named or name in ranked or directory.order(name)[0] in steps:
             slim(folder / name)
         else:
-            directory.drop(folder / name)
+            directory.remove_checkpoint(folder / name)
 
 
 def slim(path: Path) -> None:
-    """Leaves the model and what policy() needs of the algorithm: enough to evaluate, not to go on."""
+    """Reduces a checkpoint to what evaluation needs: the model, and the entries of the algorithm that its policy needs.
+    It cannot be resumed from afterwards."""
     manifest = _manifest(path)
     if all(name in manifest for name in TO_GO_ON):
         tensors = _tensors(path / "algorithm.safetensors")
-        kept = {key: value for key, value in tensors.items() if key.startswith("policy.")}
+        policy = {key: value for key, value in tensors.items() if key.startswith("policy.")}
         part = path / ".policy.safetensors.part"
-        save_file(kept, part)
+        save_file(policy, part)
         part.chmod((path / "state.json").stat().st_mode & 0o777)
         disk.sync(part)
         directory.publish(part, path / "policy.safetensors")
         entries = {name: entry for name, entry in manifest.items() if name not in TO_GO_ON}
         entries["policy.safetensors"] = _entry(path / "policy.safetensors")
         writing.write(path / MANIFEST, json.dumps({"format": FORMAT, "files": entries}, indent=1))
-    for name in TO_GO_ON:  # the manifest does not name them any more
+    for name in TO_GO_ON:  # the manifest does not list them any more
         disk.discard(path / name)
 
 
@@ -148,9 +162,9 @@ def slim(path: Path) -> None:
 
 
 def load(path: Path, go_on: bool = False) -> Checkpoint:
-    """Reads a checkpoint directory and verifies every file; UserError names the one that is damaged or missing.
+    """Reads a checkpoint and verifies every file. Raises UserError that names a file which is damaged or missing.
 
-    With `go_on` it must hold what a run goes on from; else the weights and the policy are enough.
+    With `go_on` the checkpoint must hold all that resuming needs; without it the weights and the policy are enough.
     """
     path = path.resolve()
     manifest = _manifest(path)
@@ -158,13 +172,14 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
         _verify(path, name, entry)
     for each in (path / "tokenizer").rglob("*"):
         if each.is_symlink() or not (each.is_dir() or each.relative_to(path).as_posix() in manifest):
-            raise UserError(str(each), "is no file that belongs to its checkpoint", ANOTHER)
+            raise UserError(str(each), "does not belong to the checkpoint: its manifest does not list it", ANOTHER)
     whole = all(name in manifest for name in TO_GO_ON)
     parts = TO_GO_ON if whole else ("policy.safetensors",)
-    if missing := [name for name in (*ALWAYS, *parts) if name not in manifest]:
-        raise UserError(str(path / MANIFEST), f"does not name {missing[0]}: this is no checkpoint", ANOTHER)
+    if missing := [name for name in (*REQUIRED, *parts) if name not in manifest]:
+        raise UserError(str(path / MANIFEST), f"does not list {missing[0]}: this is no checkpoint", ANOTHER)
     if go_on and not whole:
-        raise UserError(str(path), "was kept to be evaluated, without its optimiser: no run goes on from it", ANOTHER)
+        problem = "was kept for evaluation only, without its optimiser: no run can be resumed from it"
+        raise UserError(str(path), problem, ANOTHER)
     state = read_json(path / "state.json", "complete checkpoint", ANOTHER)
     for key, kind in (("step", int), ("run", dict), ("algorithm", dict)):
         if not isinstance(state.get(key), kind):
@@ -182,17 +197,20 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
 
 
 def newest(run: Path, fallback: bool) -> Checkpoint | None:
-    """What a run goes on from: its newest checkpoint, None where it has none yet. UserError where that one is damaged;
-    with `fallback` the newest of those from which the run can go on."""
+    """The checkpoint to resume a run from: its newest one, or None if it has none yet.
+
+    Raises UserError if the newest is damaged; with `fallback` the newest that is whole is returned instead, and
+    UserError is raised if none is.
+    """
     directory.require_own(run)
     folder = run / directory.CHECKPOINTS
-    there = directory.names(folder)
-    last = directory.linked(folder, "last")
-    if last is not None and last not in there:
-        there.append(last)
-    there.sort(key=directory.order, reverse=True)
+    found = directory.checkpoint_names(folder)
+    last = directory.link_target(folder, "last")
+    if last is not None and last not in found:
+        found.append(last)
+    found.sort(key=directory.order, reverse=True)
     first: UserError | None = None
-    for name in there:
+    for name in found:
         try:
             return load(folder / name, go_on=True)
         except UserError as error:
@@ -201,23 +219,23 @@ def newest(run: Path, fallback: bool) -> Checkpoint | None:
                 break
     if first is None:
         return None
-    another = "fallback=true goes on from the newest checkpoint that is whole"
-    remedy = "no other is whole: start a new run" if fallback else f"an older one is taken only when asked: {another}"
+    another = "fallback=true resumes from the newest checkpoint that is whole"
+    remedy = "no other is whole: start a new run" if fallback else f"an older one is used only on request: {another}"
     raise UserError(first.where, first.problem, remedy) from None
 
 
 def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, state: dict[str, Any]) -> None:
-    """`load(state)`, of an algorithm; UserError where what `saved` holds does not fit it."""
+    """Calls `load(state)`, a method of an algorithm. Raises UserError if the saved state does not fit the algorithm."""
     try:
         load(state)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise UserError(str(saved.path), f"its state is of another algorithm: {said}", ANOTHER) from error
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise UserError(str(saved.path), f"its state is of another algorithm: {cause}", ANOTHER) from error
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """The saved weights into `model`, in place: tied parameters stay tied. Raises UserError where they do not fit, or
-    are no numbers."""
+    """Copies the saved weights into `model`, in place, so that tied parameters stay tied. Raises UserError if names,
+    shapes or types differ, or if a weight is not finite."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(checkpoint.model)):
         raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")
@@ -230,11 +248,12 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
         with torch.no_grad():
             own[name].copy_(value)
             if not own[name].isfinite().all():
-                raise UserError(str(checkpoint.path), f"its weights are damaged: {name} holds what is no number")
+                raise UserError(str(checkpoint.path), f"its weights are damaged: {name} holds NaN or infinity")
 
 
-def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, no two in one piece of memory, which the format refuses: copies of tied weights are written twice."""
+def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own: safetensors refuses tensors that share memory. A weight that
+    two entries share is copied."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for key, value in values.items():
@@ -246,7 +265,7 @@ def _apart(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _untied(model: nn.Module) -> dict[str, Tensor]:
-    """Each tensor once, under its first name, however many modules share it."""
+    """The state_dict of a model with each tensor once, under the first of its names."""
     seen: set[int] = set()
     return {
         name: value
@@ -256,6 +275,7 @@ def _untied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises UserError if it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is not a dictionary)
@@ -264,21 +284,22 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """The files of a checkpoint by name, with their digests."""
+    """The entries of a checkpoint's manifest by file name, each with its SHA-256. Raises UserError."""
     manifest = read_json(path / MANIFEST, "complete checkpoint", ANOTHER)
     if manifest.get("format") != FORMAT:
         raise UserError(str(path), f"has checkpoint format {manifest.get('format')}, this version reads {FORMAT}")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(isinstance(each, dict) and "sha256" in each for each in files.values()):
-        raise UserError(str(path / MANIFEST), "is damaged: files must have a sha256 each", ANOTHER)
+        raise UserError(str(path / MANIFEST), "is damaged: each entry of files must have a sha256", ANOTHER)
     return files
 
 
 def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
-    """Whether a file of a checkpoint is its own, and as it was written."""
+    """Raises UserError unless a file lies inside its checkpoint, not through a link, and has the SHA-256 of its
+    entry."""
     file = path / name
     if "\0" in name or ".." in file.parts or path not in file.parents or file.resolve() != file:
-        raise UserError(str(path / MANIFEST), f"names {name!r}, which lies outside its checkpoint", ANOTHER)
+        raise UserError(str(path / MANIFEST), f"lists {name!r}, which lies outside its checkpoint", ANOTHER)
     if not file.is_file():
         raise UserError(str(file), "is missing from its checkpoint", ANOTHER)
     if _digest(file) != entry["sha256"]:
@@ -286,18 +307,22 @@ def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry(path: Path) -> dict[str, Any]:
+    """The entry of the manifest for a file."""
     return {"sha256": _digest(path), "bytes": path.stat().st_size}
 
 
 def _seal(part: Path) -> None:
-    """Makes every file readable by those who can read the others, and durable; writes the manifest last."""
+    """Completes a checkpoint: gives all files the same permissions, syncs them to disk, and writes the manifest
+    last."""
     files = sorted(path for path in part.rglob("*") if path.is_file())
-    mode = (part / "state.json").stat().st_mode & 0o777  # what the umask gives; tensors are written for the owner alone
+    # as the umask sets it: without this safetensors files would be readable by their owner only
+    mode = (part / "state.json").stat().st_mode & 0o777
     for path in files:
         path.chmod(mode)
         disk.sync(path)

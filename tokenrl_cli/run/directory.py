@@ -1,23 +1,24 @@
-"""The directory of a run, and the only code that changes it.
+"""The directory of a run: its lock, its links and its checkpoint folders. Only this module changes them.
 
-What holds whenever the process is killed, and by which order:
+These rules keep a run usable at whatever moment its process is killed:
 
-1. A file that is replaced (config.yaml, results.json, manifest.json) is written beside its place under a hidden name,
-   synced, and renamed: its name means the old content or the new, never a part.
-2. A checkpoint has its name while it is whole and no longer. It is built as `.NAME.part` and gets its name by one
-   rename; it loses it by one rename, to `.NAME.gone`, before the first of its files is removed.
-3. No name is taken from something whole to be given to something else: what is saved again at the same step gets a
-   name of its own, 000012-2. So there is no moment between "the old one is away" and "the new one is there".
-4. `last`, `best` and `warm_start` are links. They are replaced by a rename, only after what they will name is there,
-   and what they name is never removed while they name it. So none ever points nowhere.
-5. A checkpoint is made smaller by replacing its manifest, which says what belongs to it; only then the files go that
-   it does not name any more.
-6. Names that begin with a dot and end in .part, .gone or .link belong to nobody. Whoever holds the lock removes them.
+1. A file that is replaced (config.yaml, results.json, manifest.json) is written next to its place under a hidden name,
+   synced to disk, and renamed: its name stands for the old content or the new one, never for a part.
+2. A checkpoint has its name only while it is whole. It is built as `.NAME.part` and gets its name by one rename. To be
+   removed it is first renamed to `.NAME.gone`; then its files are deleted.
+3. A name is never reused: a second checkpoint at the same step gets a name of its own, such as 000012-2. So there is no
+   moment at which the old one is gone and the new one is not yet there.
+4. `last`, `best` and `warm_start` are links. A link is replaced by a rename, only after its new target exists, and a
+   target is never removed while a link points to it. So no link ever points nowhere.
+5. To make a checkpoint smaller its manifest, which lists its files, is replaced first; only then are the files deleted
+   that it does not list any more.
+6. Names that begin with a dot and end in .part, .gone or .link are leftovers. The process that holds the lock removes
+   them.
 
-So everything that has a name without a dot is whole, and the newest of it is what a run goes on from. All that the
-links say stands in the state of the newest checkpoint, too: they are set again from it when a run goes on.
+So everything whose name has no leading dot is whole, and a run is resumed from the newest checkpoint. The state in that
+checkpoint also says where the links point: they are set from it on resume.
 
-A run may be somebody else's: no link in it is followed, neither to read nor to write.
+A run may come from an untrusted source: no link in it is followed, neither to read nor to write.
 """
 
 from __future__ import annotations
@@ -35,32 +36,33 @@ from pathlib import Path
 from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
 
-CONFIG = "config.yaml"  # what is true of the run from its start or its last resume on
+CONFIG = "config.yaml"  # the settings of the run since its start or its last resume
 CHECKPOINTS = "checkpoints"
 LINKS = ("last", "best", "warm_start")
 LOCK = ".lock"
-MANIFEST = "manifest.json"  # of a checkpoint, written last
+MANIFEST = "manifest.json"  # lists the files of a checkpoint; written last
 ANOTHER = "take another checkpoint of the run"
 LEFTOVER = re.compile(r"\..+\.(part|gone|link)")
-NAME = re.compile(r"(\d{6,18})(?:-([1-9]\d{0,8}))?")  # step, and which of several of it
-UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # the file system cannot
+NAME = re.compile(r"(\d{6,18})(?:-([1-9]\d{0,8}))?")  # step, and a number if there are several checkpoints of one step
+UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # no locks there
 
 
-def names(folder: Path) -> list[str]:
-    """Of the checkpoints in RUN/checkpoints, the oldest first: by step, then by when they got their names."""
+def checkpoint_names(folder: Path) -> list[str]:
+    """The names of the checkpoints in RUN/checkpoints, the oldest first; [] if there is no such folder."""
     found = [each.name for each in folder.iterdir() if NAME.fullmatch(each.name)] if folder.is_dir() else []
     return sorted(found, key=order)
 
 
 def order(name: str) -> tuple[int, int]:
+    """The sort key of a checkpoint name: its step, then its number among those of that step."""
     match = NAME.fullmatch(name)
     assert match is not None
     return int(match[1]), int(match[2] or 1)
 
 
-def linked(folder: Path, link: str) -> str | None:
-    """The name of the checkpoint that `last`, `best` or `warm_start` points to; None where there is no such link, as in
-    a copy made by what follows links."""
+def link_target(folder: Path, link: str) -> str | None:
+    """The name of the checkpoint that the link `last`, `best` or `warm_start` points to; None if it is not a link, as
+    in a copy made by a program that follows links. Raises UserError if it points elsewhere."""
     place = folder / link
     if not place.is_symlink():
         return None
@@ -72,13 +74,15 @@ def linked(folder: Path, link: str) -> str | None:
 
 
 def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
-    """The checkpoint directory that a run, RUN/checkpoints/NAME or a checkpoint directory means.
+    """The directory of a checkpoint, given a run, RUN/checkpoints/NAME or the checkpoint itself.
 
-    A run means the first of the links `prefer` that it has, else its newest. UserError where that has no manifest.
+    A run stands for the first of the links `prefer` that it has, or else for its newest checkpoint. Raises UserError if
+    there is no complete checkpoint.
     """
     place = place.absolute()
+    # the name of the link is replaced first: resolving the path would follow any link
     if place.parent.name == CHECKPOINTS and place.name in LINKS:
-        place = place.parent / (linked(place.parent, place.name) or place.name)
+        place = place.parent / (link_target(place.parent, place.name) or place.name)
     if place.parent.name == CHECKPOINTS:
         require_own(place.parent.parent)
     if (place / MANIFEST).is_file():
@@ -88,8 +92,8 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     if (place / CHECKPOINTS).is_dir():
         require_own(place)
         place = place / CHECKPOINTS
-    links = [linked(place, name) or (name if (place / name / MANIFEST).is_file() else None) for name in prefer]
-    found = [name for name in (*links, *reversed(names(place))) if name is not None]
+    links = [link_target(place, name) or (name if (place / name / MANIFEST).is_file() else None) for name in prefer]
+    found = [name for name in (*links, *reversed(checkpoint_names(place))) if name is not None]
     if not found:
         raise UserError(str(place), "holds no complete checkpoint", "give a run directory or one of its checkpoints/")
     if not (place / found[0] / MANIFEST).is_file():
@@ -97,8 +101,9 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     return (place / found[0]).resolve()
 
 
-def building(run: Path, step: int) -> tuple[Path, Path]:
-    """An empty hidden folder to build a checkpoint in, and the place that it will get."""
+def new_checkpoint(run: Path, step: int) -> tuple[Path, Path]:
+    """Makes an empty hidden folder to build a checkpoint of a step in; returns it and the final path of the
+    checkpoint."""
     folder = run / CHECKPOINTS
     if not folder.is_dir():
         disk.change(os.makedirs, folder)
@@ -114,21 +119,21 @@ def building(run: Path, step: int) -> tuple[Path, Path]:
 
 
 def publish(part: Path, place: Path) -> None:
-    """What was built and synced gets its name."""
+    """Renames a complete file or folder, already synced to disk, to its final name."""
     disk.change(os.rename, part, place)
     disk.sync(place.parent)
 
 
-def drop(place: Path) -> None:
-    """Takes a checkpoint away that no link names."""
+def remove_checkpoint(place: Path) -> None:
+    """Removes a checkpoint. No link may point to it."""
     gone = place.parent / f".{place.name}.gone"
     disk.discard(gone)
     disk.change(os.rename, place, gone)
     disk.discard(gone)
 
 
-def point(run: Path, link: str, name: str) -> None:
-    """RUN/checkpoints/LINK -> NAME."""
+def set_link(run: Path, link: str, name: str) -> None:
+    """Points the link RUN/checkpoints/LINK at the checkpoint NAME beside it, in one atomic step."""
     folder = run / CHECKPOINTS
     place, new = folder / link, folder / f".{link}.link"
     if place.is_symlink() and os.readlink(place) == name:
@@ -136,14 +141,15 @@ def point(run: Path, link: str, name: str) -> None:
     disk.discard(new)
     disk.change(os.symlink, name, new)
     if place.is_dir() and not place.is_symlink():
-        drop(place)  # a copy of what a link named
+        remove_checkpoint(place)  # a copy of a checkpoint, made by a program that follows links
     disk.change(os.rename, new, place)
     disk.sync(folder)
 
 
 def require_own(run: Path, *folders: str) -> None:
-    """Refuses a run whose folders are links: all in them would lie elsewhere. Without `folders` those that it has."""
-    saved = [f"{CHECKPOINTS}/{name}" for name in names(run / CHECKPOINTS)]
+    """Raises UserError if one of the `folders` of a run is a link, so that its files lie elsewhere. Without `folders`
+    all that a run has are checked."""
+    saved = [f"{CHECKPOINTS}/{name}" for name in checkpoint_names(run / CHECKPOINTS)]
     for name in folders or (CHECKPOINTS, ".hydra", *saved):
         if (run / name).is_symlink():
             target = os.readlink(run / name)
@@ -155,7 +161,11 @@ def require_own(run: Path, *folders: str) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Makes this process the only one that writes to a run, until it ends however it ends, and removes leftovers."""
+    """Holds the lock of a run while the block runs, so that no other process writes to it, and removes leftovers first.
+
+    The system releases the lock however the process ends. Raises UserError if another process holds it. On a file
+    system without locks only a warning is printed.
+    """
     require_own(run)
     descriptor = disk.opened(run / LOCK, os.O_RDWR | os.O_CREAT)
     try:
@@ -163,31 +173,32 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            raise UserError(str(run), f"{holder} writes to this run", "wait until it ends, or stop it") from None
+            raise UserError(str(run), f"{holder} is writing to this run", "wait until it ends, or stop it") from None
         except OSError as error:
             if error.errno not in UNLOCKABLE:
                 raise
-            told = f"tokenrl: {run} cannot be locked on this file system ({error.strerror}): start nothing else in it"
-            print(told, file=sys.stderr)
+            reason = f"cannot be locked on this file system ({error.strerror})"
+            print(f"tokenrl: {run} {reason}: start nothing else in it", file=sys.stderr)
+        # the content is only for the message of another process: the lock itself is in the system, not in the file
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        tidy(run)
+        remove_leftovers(run)
         yield
     finally:
         os.close(descriptor)
 
 
-def forget(run: Path) -> None:
-    """Takes away what a run that never began has left: its config, Hydra's record, its log and the lock. What else is
-    there, a folder that was made for it, too, stays."""
+def remove_traces(run: Path) -> None:
+    """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock. Its
+    directory and all other files stay."""
     for name in (CONFIG, ".hydra", "train.log", LOCK):
         disk.discard(run / name)
 
 
-def tidy(run: Path) -> None:
-    """Removes what a killed process left unfinished."""
+def remove_leftovers(run: Path) -> None:
+    """Removes the hidden, unfinished files and folders that a killed process has left in a run."""
     checkpoints = run / CHECKPOINTS
-    for folder in (run, checkpoints, *(checkpoints / name for name in names(checkpoints))):
+    for folder in (run, checkpoints, *(checkpoints / name for name in checkpoint_names(checkpoints))):
         for each in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
             if LEFTOVER.fullmatch(each.name):
                 disk.discard(each)

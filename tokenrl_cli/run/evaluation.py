@@ -1,4 +1,4 @@
-"""Evaluation: one policy decodes one split, and what it said is scored. It changes nothing that is learned."""
+"""Evaluation: a policy decodes a split and the texts are scored. Nothing that is learned depends on it."""
 
 from __future__ import annotations
 
@@ -36,26 +36,22 @@ from tokenrl_cli.interfaces import (
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.run.task import GenerationTask, Task
 
-DIRECTIONS = {  # of what every evaluation reports besides its metrics: 1 where more is better, -1 where less is
+DIRECTIONS = {  # numbers of every evaluation that can choose a checkpoint: 1 if higher is better, -1 if lower is
     "reward": 1,
     "sampled_reward": 1,
     "nll": -1,
     "perplexity": -1,
     "policy/target_rank": -1,
 }
-
-
-OF_REFERENCES = ("nll", "perplexity", "policy/target_rank")  # left out where no source has a reference
-
-
-LARGEST_NLL = 700.0  # nats; exp of more is no float any more
+REFERENCE_METRICS = ("nll", "perplexity", "policy/target_rank")  # absent if no source has a reference
+LARGEST_NLL = 700.0  # nats; exp of more overflows a float
 
 
 def acting_policy(algorithm: Algorithm) -> Model:
-    """The policy that an algorithm acts by, in evaluation mode: the one place where anybody but it gets it from.
+    """The policy of an algorithm, switched to evaluation mode. Raises UserError if it is not a torch.nn.Module.
 
-    With dropout on, a policy would decode other texts at every call. An algorithm sets the mode that it learns in
-    before each update.
+    All code outside an algorithm gets its policy here: with dropout on, a policy would decode different texts at every
+    call. An algorithm switches back to the mode that it learns in before each update.
     """
     policy = algorithm.policy()
     if not isinstance(policy, torch.nn.Module):
@@ -66,15 +62,18 @@ def acting_policy(algorithm: Algorithm) -> Model:
 
 
 @torch.no_grad()
-def agree(policy: Model, model: Model, task: Task) -> bool:
-    """Whether two say the same of some demonstrations, token by token, without dropout."""
+def same_policy(policy: Model, model: Model, task: Task) -> bool:
+    """Whether two policies give the same token probabilities, within 1e-4, on a few demonstrations of val.
+
+    Switches both to evaluation mode.
+    """
     for each in (policy, model):
         each.eval()
     _, batch = next(batches_of(task, "val", 8, 8))
-    read = (batch.source, batch.source_mask, batch.targets)
+    inputs = (batch.source, batch.source_mask, batch.targets)
     mask = batch.target_mask.clone()
-    mask[:, 0] = True  # what is said first depends on the source alone: there is something to compare without targets
-    one, other = (each(*read).logits.double().log_softmax(-1)[mask] for each in (policy, model))
+    mask[:, 0] = True  # the first token depends on the source alone, so there is one to compare even without targets
+    one, other = (each(*inputs).logits.double().log_softmax(-1)[mask] for each in (policy, model))
     return bool((one.exp() - other.exp()).abs().max() < 1e-4)
 
 
@@ -90,15 +89,20 @@ def evaluate(
     step: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Decodes the first `examples` of a split (0: all) and scores the texts.
+    """Decodes the first `examples` of a split (0: all) with a policy and scores the texts.
 
-    `progress` is told before each batch, and after the last, how many examples are decoded and how many there are.
+    `policy` must be in evaluation mode, as `acting_policy` returns it. `progress(done, total)` is called before each
+    batch and after the last one with the number of examples decoded so far and in all.
 
-    Besides the metrics the evaluation has `reward` and `completions/*` of this decoding; `sampled_reward`, `entropy`
-    (nats a token) and the concentration of one episode a source that is sampled from the policy itself; of the first
-    reference of each example `nll` (nats a token, EOS included), `perplexity` = exp(nll), and the rank that the policy
-    gives its tokens; these are left out where no source has a reference.
-    All randomness comes from generators of its own. `policy` is in evaluation mode, as `acting_policy` gives it.
+    The metrics of the result are those of the task and:
+    * `reward` and `completions/*` of the decoded texts;
+    * `sampled_reward`, `entropy` (nats per token) and `policy/mode_prob`, `policy/top10_mass` of one more text per
+      source, sampled from the policy at temperature 1;
+    * `nll` (nats per token, EOS included), `perplexity` = exp(nll) and `policy/target_rank` of the first reference of
+      each example; absent if no source has a reference;
+    * `q/overestimation` = mean of max_a Q(s_0, a) - reward, for a policy that has Q-values.
+
+    Draws come from generators of their own, so that an evaluation changes no draw of the training.
     """
     size = task.dataset.size(split)
     total = examples if size is None else min(examples or size, size)
@@ -109,10 +113,10 @@ def evaluate(
             seen.order += indices
             seen.add(policy, batch, task, decoding, streams.generator(task.seed, f"evaluate/{split}", number))
         progress(len(seen.order), total)
-        whole, again = _joined(seen.texts, seen.order), _joined(seen.sampled, seen.order)
-        judged = scored(task.reward, whole)
-        sampled_scores = per_text(scored(task.reward, again).scores, again.mask)
-    scores = per_text(judged.scores, whole.mask)
+        whole, sampled = _joined(seen.texts, seen.order), _joined(seen.sampled, seen.order)
+        rewarded = scored(task.reward, whole)
+        sampled_scores = per_text(scored(task.reward, sampled).scores, sampled.mask)
+    scores = per_text(rewarded.scores, whole.mask)
     corpus = {name: corpus_score(metric, whole) for name, metric in task.metrics.items()}
     corpus |= reward_scores(task.reward, whole, scores, corpus)
     metrics = {name: score.value for name, score in corpus.items()} | seen.metrics()
@@ -122,46 +126,47 @@ def evaluate(
         metrics["q/overestimation"] = mean_of(expected - scores)
     return Evaluation(
         step, stage, split, decoding.name, metrics, corpus, whole.hypotheses, whole.references, whole.sources,
-        scores.tolist(), judged.columns,
+        scores.tolist(), rewarded.columns,
     )  # fmt: skip
 
 
 @dataclass
 class _Decoded:
-    """What was decoded of a split so far, and sums over its tokens; n examples in the order of the batches."""
+    """The texts decoded so far, n examples in the order of the batches, and sums over their tokens."""
 
     order: list[int] = field(default_factory=list)  # [n], index of each example in the split
     texts: list[Texts] = field(default_factory=list)  # by batch
-    sampled: list[Texts] = field(default_factory=list)  # by batch, one text a source from the policy itself
-    lengths: list[int] = field(default_factory=list)  # [n], tokens
+    sampled: list[Texts] = field(default_factory=list)  # by batch, one text per source at temperature 1
+    lengths: list[int] = field(default_factory=list)  # [n], in tokens
     ended: list[bool] = field(default_factory=list)  # [n], whether EOS was chosen
     expected: list[float] = field(default_factory=list)  # [n], max_a Q(s_0, a); empty for a policy without values
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, policy: Model, batch: Batch, task: Task, decoding: Decoding, draws: torch.Generator) -> None:
-        """Decodes a batch, samples one more text for each of its sources, and reads its references."""
+        """Decodes a batch of N sources, samples one more text for each, and scores the first reference of each."""
         rollout = decode(policy, batch, task, decoding, draws)
         self.texts.append(texts_of(rollout, batch, task.tokenizer))
         self.lengths += rollout.mask.sum(-1).tolist()
         self.ended += rollout.ended.tolist()
+        # a sample from the policy itself, whatever the decoding is
         plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, beam_size=1)
-        other = decode(policy, batch, task, plain, draws)
-        self.sampled.append(texts_of(other, batch, task.tokenizer))
+        sample = decode(policy, batch, task, plain, draws)
+        self.sampled.append(texts_of(sample, batch, task.tokenizer))
         if isinstance(policy, ValuedPolicy):
             value = policy.start_value(batch.source, batch.source_mask)
             self.expected += [] if value is None else value.tolist()
-        logits = policy(other.source, other.source_mask, other.actions).logits
+        logits = policy(sample.source, sample.source_mask, sample.actions).logits  # [N, T, V]
         for name, each in concentration(logits).items():
-            self.sums[name] += float(masked_sum(each, other.mask))
-        self.sums["tokens"] += float(other.mask.sum())
-        logits = policy(batch.source, batch.source_mask, batch.reference_ids).logits
+            self.sums[name] += float(masked_sum(each, sample.mask))
+        self.sums["tokens"] += float(sample.mask.sum())
+        logits = policy(batch.source, batch.source_mask, batch.reference_ids).logits  # [N, R, V]
         self.sums["ranks"] += float(masked_sum(ranks(logits, batch.reference_ids), batch.reference_mask))
         nll = negative_log_likelihood(logits, batch.reference_ids, 0.0)
         self.sums["nll"] += float(masked_sum(nll, batch.reference_mask))
         self.sums["references"] += float(batch.reference_mask.sum())
 
     def metrics(self) -> dict[str, float]:
-        """Means over tokens, and over texts for `completions/*`."""
+        """The metrics of the texts added so far: means over tokens, or over texts for `completions/*`."""
         tokens = max(self.sums["tokens"], 1.0)
         return _likelihood(self.sums) | {
             "entropy": self.sums["entropy"] / tokens,
@@ -173,18 +178,21 @@ class _Decoded:
 
 
 def _likelihood(sums: dict[str, float]) -> dict[str, float]:
-    """What an evaluation says of the references, per token; nothing where no source has one."""
+    """The REFERENCE_METRICS, as means over the tokens of the references; {} if there are none."""
     tokens = sums["references"]
     if not tokens:
         return {}
     nll = sums["nll"] / tokens
     perplexity = math.exp(nll) if nll < LARGEST_NLL else math.inf
-    return dict(zip(OF_REFERENCES, (nll, perplexity, sums["ranks"] / tokens), strict=True))
+    return dict(zip(REFERENCE_METRICS, (nll, perplexity, sums["ranks"] / tokens), strict=True))
 
 
 def decoding_for(task: Task, split: str, examples: int) -> Decoding:
-    """How the first `examples` of a split (0: all) are decoded: as the task says, but where every source is empty and
-    decoding is not by sampling, every text would be the same, and texts are sampled at temperature 1 instead."""
+    """The decoding for an evaluation of the first `examples` of a split (0: all).
+
+    It is that of the task, except if every source is empty: greedy and beam search would then give one and the same
+    text for all of them, so texts are sampled at temperature 1 instead.
+    """
     decoding = task.decoding
     if decoding.name == "sample" or not all_empty(task.dataset, split, examples):
         return decoding
@@ -192,21 +200,25 @@ def decoding_for(task: Task, split: str, examples: int) -> Decoding:
 
 
 def direction(name: str, evaluation: Evaluation) -> int:
-    """1 where more of a number of an evaluation is better, -1 where less is. Raises UserError where neither is known:
-    the worst checkpoint would be taken for the best."""
+    """1 if a higher value of the named number of an evaluation is better, -1 if a lower one is.
+
+    Raises UserError if there is no such number, or if neither direction is known to be better: the worst checkpoint
+    might then be taken for the best.
+    """
     if name in evaluation.corpus:
         return -1 if evaluation.corpus[name].lower_is_better else 1
     known = ", ".join(sorted({*evaluation.corpus, *DIRECTIONS}))
     if name not in evaluation.metrics:
-        raise UserError(f"trainer.monitor={name}", "no number of an evaluation is called so", f"choose one of {known}")
+        raise UserError(f"trainer.monitor={name}", "an evaluation has no number of this name", f"choose one of {known}")
     if name not in DIRECTIONS:
-        problem = "is reported, and neither more nor less of it is better: it cannot choose a checkpoint"
+        problem = "cannot choose a checkpoint: neither a higher nor a lower value of it is better"
         raise UserError(f"trainer.monitor={name}", problem, f"choose one of {known}")
     return DIRECTIONS[name]
 
 
 def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
-    """The first `examples` of a split (0: all) in batches on the task's device, each with its indices in the split."""
+    """Yields the first `examples` of a split (0: all) as batches of N sources on the device of the task, each with the
+    N indices of its examples in the split."""
     tokenizers = task.source_tokenizer, task.tokenizer
     batches = evaluation_batches(task.dataset, split, examples, batch_size, *tokenizers, task.decoding.max_length)
     for indices, batch in batches:
@@ -216,7 +228,8 @@ def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterat
 def decode(
     policy: Model, batch: Batch, task: Task | GenerationTask, decoding: Decoding, draws: torch.Generator
 ) -> Rollout:
-    """One text for each of the N sources of a batch, by beam search or by `generate`: a Rollout of N rows."""
+    """Decodes one text for each of the N sources of a batch, by beam search if `beam_size` is above 1, else token by
+    token: a Rollout of N rows. `draws` is the generator that sampling draws from."""
     eos_id = task.tokenizer.eos_id
     if decoding.beam_size > 1:
         samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)
@@ -226,29 +239,30 @@ def decode(
 
 
 def _joined(parts: list[Texts], order: list[int]) -> Texts:
-    """The texts of several batches, in the order of the split."""
-    back = np.argsort(np.array(order, dtype=np.int64), kind="stable")
+    """The texts of several batches in one Texts of n rows, in the order of the split. `order` [n] holds the index in
+    the split of each row."""
+    positions = np.argsort(np.array(order, dtype=np.int64), kind="stable")
 
     def sort(name: str) -> list[Any]:
         together = [item for part in parts for item in getattr(part, name)]
-        return [together[i] for i in back]
+        return [together[i] for i in positions]
 
     keys = parts[0].columns
     together = {key: [item for part in parts for item in part.columns[key]] for key in keys}
-    columns = {key: [values[i] for i in back] for key, values in together.items()}
-    actions, mask = (_stacked([getattr(part, name) for part in parts])[back] for name in ("actions", "mask"))
-    ended = np.concatenate([part.ended for part in parts])[back]
+    columns = {key: [values[i] for i in positions] for key, values in together.items()}
+    actions, mask = (_stacked([getattr(part, name) for part in parts])[positions] for name in ("actions", "mask"))
+    ended = np.concatenate([part.ended for part in parts])[positions]
     return Texts(sort("hypotheses"), sort("references"), sort("sources"), columns, actions, mask, ended, parts[0].step)
 
 
 def reward_scores(
     reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
 ) -> dict[str, CorpusScore]:
-    """What the reward in use says of a split, besides the metrics of the config, whose `corpus` scores are given.
+    """The corpus scores of the reward in use, in addition to `corpus`, those of the metrics of the config.
 
-    "reward" is the mean of `scores` [n], higher is better: the number that was learned from. Where the reward has a
-    corpus score of its own (BLEU 0-100, an error rate that is better lower) it comes under the reward's name, unless a
-    metric has that name or the same signature.
+    "reward" is the mean of `scores` [n], the rewards of the n texts: the number that is learned from, higher is better.
+    If the reward has a corpus score of its own (BLEU on 0-100, an error rate for which lower is better), that comes
+    under the name of the reward, unless a metric has that name or the same signature already.
     """
     name = name_of(reward)
     found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}
@@ -260,6 +274,6 @@ def reward_scores(
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
-    """Rows of several widths, zeros behind the narrower ones."""
+    """Arrays [n_i, T_i] one below the other, the narrower ones filled up with zeros: [sum of n_i, max of T_i]."""
     width = max(part.shape[1] for part in parts)
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])

@@ -1,10 +1,10 @@
-"""What a run is made of, gathered from its config and its parts for the line that it begins with."""
+"""Collects the facts for the line that describes a run at its start."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenrl_cli.report.start import Start
+from tokenrl_cli.report.run_header import RunHeader
 
 if TYPE_CHECKING:
     from torch import nn
@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from tokenrl_cli.run.task import Task
 
 
-def facts(config: dict[str, Any], task: Task, model: nn.Module) -> Start:
-    """Parameters that are shared count once. A data set that is read from files is named by their directory."""
+def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeader:
+    """The facts of a run, from its config, task and model.
+
+    Shared parameters are counted once. A data set that is read from files is named by their directory.
+    """
     trainer, block = config["trainer"], config["dataset"]
     sizes = (("warm_start", "warm_start_steps", "warm_start_batch_size"), ("train", "steps", "batch_size"))
-    return Start(
+    return RunHeader(
         parameters=sum(each.numel() for each in model.parameters()),
         vocabulary=task.tokenizer.size,
         source_vocabulary=None if task.source_tokenizer is task.tokenizer else task.source_tokenizer.size,

@@ -1,4 +1,4 @@
-"""What is found about the data of a run before it learns from rewards."""
+"""Checks of the data of a run before RL: memorised sources, and sources that are all empty."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from tokenrl_cli.run.task import Task
 
 
 @torch.no_grad()
-def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
-    """Whether RL is about to draw sources that the warm start knows by heart: a note where greedy texts for sources of
-    train earn far more than those for val (`far_above`), of which `val` is the evaluation of the same policy.
+def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
+    """A note if the warm start has memorised the sources that RL is about to train on; else [].
 
-    Costs one batch of `examples` sources, spread over train. Says nothing where RL has sources of its own, where train
-    is unlimited, or where texts are sampled.
+    The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts
+    for val, of which `val` is the evaluation. Decodes one batch of `examples` sources spread over train. Returns [] at
+    once if RL has sources of its own, if train is unlimited, or if decoding samples.
     """
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
         return []
+    # spread over the split: the first examples of a file are often alike
     indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
     tokenizers = task.source_tokenizer, task.tokenizer
     batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)
@@ -45,7 +46,7 @@ def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -
         return []
     divided = isinstance(task.dataset, Divided)
     text = (
-        f"{val.decode} texts earn a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
+        f"{val.decode} texts get a reward of {mean_of(scores):.3f} for sources of train and {mean_of(others):.3f} for "
         "those of val: RL draws sources that the warm start has memorised, where little is left to learn"
     )
     text += "; dataset.rl_share=0.2 keeps a fifth of train for RL alone" if divided else ""
@@ -53,8 +54,12 @@ def memory_findings(policy: Model, task: Task, examples: int, val: Evaluation) -
 
 
 def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
-    """Whether the mean of `scores` [n] is above that of `others` [m] by more than noise, which is ERRORS standard
-    errors of their difference, and by more than half a standard deviation of `others`. NaN does not count."""
+    """Whether the mean of `scores` [n] exceeds that of `others` [m] by more than ERRORS standard errors of the
+    difference and by more than half a standard deviation of `others`.
+
+    NaN is left out. False if fewer than FEW numbers are left on either side. The second condition keeps a difference
+    that is certain but small from counting.
+    """
     scores, others = (each[~np.isnan(each)] for each in (scores, others))
     if min(len(scores), len(others)) < FEW:
         return False
@@ -64,12 +69,15 @@ def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
 
 
 def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
-    """Says so of splits that are decoded by sampling because all their sources are empty."""
+    """A note that names the splits whose sources are all empty and whose texts are therefore sampled; [] if none.
+
+    `examples` is how many of each split are decoded, 0 for all.
+    """
     empty = [split for split in splits if decoding_for(task, split, examples) is not task.decoding]
     if not empty:
         return []
     text = (
-        f"all sources of {' and '.join(empty)} are empty, and decode={task.decoding.name} would say one text for all: "
-        "their texts are sampled at temperature 1, as by decode=sample"
+        f"all sources of {' and '.join(empty)} are empty, and decode={task.decoding.name} would give one text for all "
+        "of them: texts are sampled at temperature 1, as with decode=sample"
     )
     return [Finding("empty_sources", "note", 0, text, "decode")]

@@ -21,7 +21,7 @@ from tokenrl_cli.run.task import Task
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of the run: one algorithm on the batches of the steps from `start` to `end`."""
+    """One stage of a run: an algorithm, its batches, and the steps from `start` up to `end`."""
 
     name: str  # "warm_start" or "train"
     algorithm: Algorithm
@@ -31,7 +31,7 @@ class Stage:
 
 
 class Observer(Protocol):
-    """Looks on: logs, evaluates, saves, and says when to stop. Nothing it does changes what is learned."""
+    """Watches the loop: logs, evaluates, saves, and decides when to stop. It must not change what is learned."""
 
     def step(
         self,
@@ -42,27 +42,33 @@ class Observer(Protocol):
         columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
-        """After `done` steps of the run. False stops the stage here."""
+        """Called after each step, with the number of steps `done` in the run, the rollout, the metrics of the step, the
+        columns that the reward gave for each text, and the seconds spent on "rollout", "reward" and "update". Returns
+        False to end the stage."""
 
 
 def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
-    """From `done` steps on. One global count over both stages; what a step draws is a function of (seed, step)."""
+    """Trains a stage from step `done` of the run to its end, or until the observer ends it.
+
+    Steps are counted over both stages. All random draws of a step are functions of (seed, step), so that a resumed run
+    repeats them. Changes the model and the algorithm of the stage, and the global generator of torch.
+    """
     for step in range(done, stage.end):
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator
         batch = stage.batching.batch(step).to(task.device)
-        scored: dict[str, float] = {}
+        reward_metrics: dict[str, float] = {}
         columns: dict[str, list[Any]] = {}
-        clock = [time.perf_counter()]
+        clock = [time.perf_counter()]  # the beginning and the end of each of the three parts
         with task.numerics():
             rollout = stage.algorithm.collect(batch)
             clock.append(time.perf_counter())
             if stage.algorithm.needs_rewards:
                 assert task.credit is not None
                 rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
-                scored, columns = scores.metrics, scores.columns
+                reward_metrics, columns = scores.metrics, scores.columns
             clock.append(time.perf_counter())
-            metrics = stage.algorithm.update(rollout)
+            metrics = stage.algorithm.update(rollout)  # replay, epochs and micro-batches are in here
             clock.append(time.perf_counter())
         seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
-        if not observer.step(stage, step + 1, rollout, metrics | scored, columns, seconds):
+        if not observer.step(stage, step + 1, rollout, metrics | reward_metrics, columns, seconds):
             break

@@ -1,4 +1,4 @@
-"""Where a run is watched: what is logged, when it is evaluated and saved, and why it stops."""
+"""The recorder of a run: it logs, evaluates and saves at the intervals of the config, and decides when to stop."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tokenrl_cli.config.ranges import Count, CountOrNone, Ge, Le, Size, Text, We
 from tokenrl_cli.config.types import mismatch
 from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
 from tokenrl_cli.optim import NonFinite, over_steps
+from tokenrl_cli.report.display import Display
 from tokenrl_cli.report.journal import FILES, Journal
-from tokenrl_cli.report.terminal import Display
 from tokenrl_cli.run import checkpoint
 from tokenrl_cli.run.evaluation import DIRECTIONS, acting_policy, decoding_for, direction, evaluate
 from tokenrl_cli.run.loop import Stage
 from tokenrl_cli.run.task import Task
 
-WITHOUT_REWARD = 10  # batches on end without a single reward after which a run stops
+WITHOUT_REWARD = 10  # consecutive batches without any reward after which a run stops
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and everything is saved."""
+    """A signal has stopped the run after a step; its checkpoint is saved."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -39,7 +39,10 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Trainer:
-    """The `trainer` block: values and meanings in conf/trainer/."""
+    """The `trainer` block of the config. conf/trainer/default.yaml explains each value.
+
+    Raises UserError if `monitor` names a loss.
+    """
 
     warm_start_steps: CountOrNone
     steps: CountOrNone
@@ -69,30 +72,30 @@ class Trainer:
         if self.monitor.startswith("loss"):
             raise UserError(
                 "trainer.monitor",
-                f"{self.monitor!r} cannot choose a checkpoint: the loss of RL is noise around zero",
+                f"{self.monitor!r} cannot choose a checkpoint: the loss of RL is mostly noise around zero",
                 "name an evaluation metric, e.g. trainer.monitor=bleu",
             )
 
     def check_monitors(self, metrics: Iterable[str]) -> None:
-        """Whether what chooses checkpoints will be a number of every evaluation that knows better from worse: one of
-        the `metrics` of the config, or of `train.DIRECTIONS`. Raises UserError."""
+        """Raises UserError unless `monitor` and `warm_start_monitor` can choose a checkpoint: each must be one of the
+        `metrics` of the config or of `evaluation.DIRECTIONS`."""
         known = sorted({*metrics, *DIRECTIONS})
         for key in ("warm_start_monitor", "monitor"):
             if (name := getattr(self, key)) not in known:
-                problem = "is no number of an evaluation that says which checkpoint is better"
+                problem = "is not a number of an evaluation by which a checkpoint could be chosen"
                 raise UserError(
                     f"trainer.{key}={name}", problem + hint(name, known), f"choose one of {', '.join(known)}"
                 )
 
 
-MEASURED: dict[str, Any] = {"value": float, "better": int, "score": float, "step": int, "reward": float}
-STATE: dict[str, Any] = {  # what `Recorder.state` gives; a dictionary says what its values are
+MONITORED: dict[str, Any] = {"value": float, "better": int, "score": float, "step": int, "reward": float}
+STATE: dict[str, Any] = {  # the types of the values that `Recorder.state` returns
     "stage": Literal["warm_start", "train"],
     "step": int,
     "stage_start": int,
     "warm_start": int | None,
-    "best": MEASURED,
-    "evaluated": MEASURED,
+    "best": MONITORED,
+    "evaluated": MONITORED,
     "stale": int,
     "stopped": str | None,
     "tokens": int,
@@ -106,15 +109,15 @@ STATE: dict[str, Any] = {  # what `Recorder.state` gives; a dictionary says what
 
 
 def require_state(saved: checkpoint.Checkpoint) -> None:
-    """Whether a checkpoint holds the state of a run, as far as types tell. Raises UserError."""
+    """Raises UserError unless the state in a checkpoint has the keys and the types that `Recorder.state` writes."""
     wrong = list(_wrong(saved.state, STATE, ""))
     if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
-        wrong.append(f"step: must be {saved.step}, and stage_start no more")
+        wrong.append(f"step: must be {saved.step}, and stage_start not above it")
     for each in [] if wrong else saved.state["findings"]:
         if not isinstance(each, dict) or each.keys() != {field.name for field in fields(Finding)}:
-            wrong.append("findings: one is no finding")
-    for name, seen in [] if wrong else saved.state["window"].items():
-        if not isinstance(seen, list) or any(mismatch(each, float) for each in seen):
+            wrong.append("findings: each must have the fields of a finding")
+    for name, values in [] if wrong else saved.state["window"].items():
+        if not isinstance(values, list) or any(mismatch(each, float) for each in values):
             wrong.append(f"window.{name}: must be a list of numbers")
     if wrong:
         problem = f"is not the state of a run: {wrong[0]}"
@@ -122,8 +125,8 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
 
 
 def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
-    """What is wrong with a value, or with what it holds."""
-    if value is None and wanted is MEASURED:  # nothing has been evaluated yet
+    """Yields a description of each value, at any depth, that does not have its `wanted` type. `where` is its key."""
+    if value is None and wanted is MONITORED:  # not evaluated yet
         return
     if not isinstance(wanted, dict):
         if problem := mismatch(value, wanted):
@@ -136,7 +139,10 @@ def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
 
 
 class Recorder:
-    """The observer of a run that keeps it on disk and shows it. All it remembers goes through `state` and back."""
+    """The observer of the training loop: writes logs and checkpoints, and shows the run.
+
+    Everything that it remembers between steps is in `state`, so that a resumed run continues as if never stopped.
+    """
 
     def __init__(
         self,
@@ -151,23 +157,23 @@ class Recorder:
     ) -> None:
         self.run, self.config, self.trainer, self.task, self.model = run, config, trainer, task, model
         self.journal, self.display = journal, display
-        self.go_on = go_on  # the command that goes on with this run
-        self.warm_start: int | None = None  # step of the checkpoint that RL started from, once it has
-        self.best: dict[str, Any] | None = None  # of this stage, by its monitor: as `_measured` gives it
-        self.latest: dict[str, Any] | None = None  # the last evaluation on val, by trainer.monitor
-        self.stale = 0  # evaluations since then
-        self.done = 0  # steps of the run
+        self.go_on = go_on  # the command that resumes this run
+        self.warm_start: int | None = None  # step of the checkpoint that RL started from; None before
+        self.best: dict[str, Any] | None = None  # best of this stage by its monitor, as `_monitored` returns it
+        self.latest: dict[str, Any] | None = None  # the latest evaluation on val, by trainer.monitor
+        self.stale = 0  # evaluations since the best one
+        self.done = 0  # steps done in the run
         self.stopped: str | None = None  # why this stage ended early
-        self.tokens = 0  # sampled and recited
-        self.unrewarded = 0  # steps of the RL stage, the last ones without a break, in which no row had a reward
-        self.window: dict[str, list[float]] = defaultdict(list)  # of the step metrics not logged yet
-        self.spent = {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}  # of the RL stage
+        self.tokens = 0  # in all rollouts, sampled texts and demonstrations
+        self.unrewarded = 0  # consecutive latest steps in which no text had a reward
+        self.window: dict[str, list[float]] = defaultdict(list)  # metrics of the steps since the last log line
+        self.spent = {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}  # tokens and seconds of the RL stage
         self.findings: list[Finding] = []
-        self.before = 0.0  # seconds of the parts of this run before this process
+        self.before = 0.0  # seconds that earlier processes spent on this run
         self.began = time.monotonic()
         self.signal: int | None = None
 
-    # --- what the loop calls
+    # --- called by the loop
 
     def step(
         self,
@@ -178,18 +184,22 @@ class Recorder:
         columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
+        """Records a step, and logs, evaluates and saves if it is time; see `loop.Observer`. Returns whether the stage
+        goes on. Raises Interrupted after saving if a signal has arrived, UserError if no text gets a reward any
+        more."""
         self.done = done
         self._require_rewards(stage, done, rollout)
         tokens = int(rollout.mask.sum())
         self._count(stage, tokens, metrics, seconds)
         self.display.step(stage.name, done, metrics | {"tokens_per_second": tokens / max(sum(seconds.values()), 1e-9)})
+        # The order matters: a checkpoint records how far the logs are written, and which evaluation was the best.
         last = done == stage.end
         over = self.over_budget()
         if done % self.trainer.log_every == 0 or last or over:
             self._log(stage, done)
         improved = False
         if done % self.trainer.eval_every == 0 or last or over:
-            improved = self.judge(stage, done)
+            improved = self.evaluate_on_val(stage, done)
         patience = self.trainer.warm_start_patience
         if stage.name == "warm_start" and patience and self.stale >= patience:
             self.stopped = f"{self.trainer.warm_start_monitor} has not improved in {patience} evaluations"
@@ -200,29 +210,31 @@ class Recorder:
             raise Interrupted(self.signal)
         return not stop
 
-    def judge(self, stage: Stage, done: int) -> bool:
-        """Evaluates the stage's policy on val. True if it is the best of the stage so far, by the stage's monitor."""
+    def evaluate_on_val(self, stage: Stage, done: int) -> bool:
+        """Evaluates the policy of a stage on val. Returns whether it is the best of the stage so far by its monitor."""
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
-        found = self.latest = self._measured(self.trainer.monitor, evaluation)
+        found = self.latest = self._monitored(self.trainer.monitor, evaluation)
+        # with 0 steps the warm start is only evaluated as the start of RL, so the monitor of RL applies
         if stage.name == "warm_start" and self.trainer.warm_start_steps:
-            found = self._measured(self.trainer.warm_start_monitor, evaluation)
+            found = self._monitored(self.trainer.warm_start_monitor, evaluation)
+        # a best of NaN, which no comparison would ever replace, gives way to anything
         if self.best is None or found["score"] > self.best["score"] or math.isnan(self.best["value"]):
             self.best, self.stale = found, 0
             return True
         self.stale += 1
         return False
 
-    def _measured(self, monitor: str, evaluation: Evaluation) -> dict[str, Any]:
-        """What an evaluation says by a monitor: its value, whether more (1) or less (-1) of it is better, a score of
-        which more is better, the step, and the reward."""
+    def _monitored(self, monitor: str, evaluation: Evaluation) -> dict[str, Any]:
+        """The summary of an evaluation by which checkpoints are compared: the value of the monitor, whether higher (1)
+        or lower (-1) is better, a score of which higher is better, the step, and the reward."""
         better, value = direction(monitor, evaluation), evaluation.metrics[monitor]
         found = {"value": value, "better": better, "score": better * value, "step": evaluation.step}
         return found | {"reward": evaluation.metrics["reward"]}
 
-    def switch(self, start: dict[str, Any]) -> None:
-        """RL begins, from the evaluated checkpoint `start` of the warm start: what is kept of that stage's monitor ends
-        here, and the best of the run is so far what it starts from, by `trainer.monitor`."""
-        why = "its last"
+    def begin_rl(self, start: dict[str, Any]) -> None:
+        """Begins the RL stage. `start` is the summary (see `_monitored`) of the checkpoint that it starts from: that is
+        the best of the run so far, by `trainer.monitor`. Forgets the best and the patience of the warm start."""
+        why = "its last checkpoint"
         if self.trainer.warm_start_from == "best" and self.best is not None:
             end = "highest" if self.best["better"] > 0 else "lowest"
             why = f"the {end} {self.trainer.warm_start_monitor} ({self.best['value']:.4g})"
@@ -231,6 +243,8 @@ class Recorder:
         self.best, self.stale, self.stopped, self.warm_start = start, 0, None, start["step"]
 
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
+        """Evaluates a policy on a split, writes the numbers and samples, and shows them. On val only
+        `trainer.eval_examples` examples are decoded."""
         examples = self.trainer.eval_examples if split == "val" else 0
         size, decoding = self.trainer.eval_batch_size, decoding_for(self.task, split, examples)
         progress = partial(self.display.evaluating, stage, split, step)
@@ -245,7 +259,8 @@ class Recorder:
         return evaluation
 
     def save(self, stage: Stage, done: int, best: bool) -> None:
-        """A checkpoint of everything, after what it describes was logged."""
+        """Writes a checkpoint, points `last` (and `best` if `best`) at it, and removes old ones. Logs must be written
+        before: the checkpoint records how far the log files go."""
         path = checkpoint.save(
             self.run,
             done,
@@ -255,31 +270,34 @@ class Recorder:
             self.config,
             {"target": self.task.tokenizer, "source": self.task.source_tokenizer},
         )
-        checkpoint.point(self.run, "last", path)
+        checkpoint.set_link(self.run, "last", path)
         if best:
-            checkpoint.point(self.run, "best", path)
+            checkpoint.set_link(self.run, "best", path)
         checkpoint.prune(self.run, self.trainer.keep_last, self.trainer.keep_best)
 
-    # --- what it remembers
+    # --- what is remembered
 
     @property
     def elapsed(self) -> float:
+        """Seconds spent on this run, earlier processes included."""
         return self.before + time.monotonic() - self.began
 
     def over_budget(self) -> str | None:
+        """Which limit of the run, of tokens or of time, is reached, as a sentence; None if neither is."""
         if self.trainer.max_tokens and self.tokens >= self.trainer.max_tokens:
-            return f"the budget of {self.trainer.max_tokens} tokens is spent"
+            return f"trainer.max_tokens={self.trainer.max_tokens} is reached"
         if self.trainer.max_time and self.elapsed >= self.trainer.max_time:
-            return f"the {self.trainer.max_time:g} s of trainer.max_time are over"
+            return f"trainer.max_time={self.trainer.max_time:g} seconds is reached"
         return None
 
     def note(self, finding: Finding) -> None:
-        """Keeps a finding for results.json and shows it at once; the same sentence is said once a run."""
+        """Keeps a finding for results.json and shows it at once, unless one with the same text was noted before."""
         if finding.text not in [each.text for each in self.findings]:
             self.findings.append(finding)
             self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
+        """Everything that `resume` needs, as plain values for JSON; STATE has the types."""
         return {
             "stage": stage.name,
             "step": done,
@@ -299,7 +317,7 @@ class Recorder:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint: forgets what was logged after it."""
+        """Restores what was remembered from the state of a checkpoint, and removes what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
         self.latest, self.warm_start = state["evaluated"], state.get("warm_start")
@@ -312,9 +330,13 @@ class Recorder:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or SIGHUP asks for a stop after this step; the second stops at once, but a SIGHUP
-        never: a terminal that closes may send several. A SIGHUP that was ignored at the start (nohup) stays so. Python
-        lets the main thread alone set handlers: a run in another one hears of no signal."""
+        """Handles signals while the block runs: the first Ctrl-C, SIGTERM or SIGHUP stops the run after the current
+        step, a second one at once (KeyboardInterrupt).
+
+        A second SIGHUP is ignored, because a terminal that closes may send several. So is any SIGHUP if it was ignored
+        when the process started, as under nohup. Does nothing outside the main thread: Python allows no other to set
+        handlers.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -327,10 +349,10 @@ class Recorder:
             self.signal = signum
             self.display.message(f"{signal.Signals(signum).name}: stopping after this step")
 
-        heeded = [signal.SIGINT, signal.SIGTERM]
+        handled = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            heeded.append(signal.SIGHUP)
-        before = {name: signal.signal(name, remember) for name in heeded}
+            handled.append(signal.SIGHUP)
+        before = {name: signal.signal(name, remember) for name in handled}
         try:
             yield
         finally:
@@ -338,18 +360,19 @@ class Recorder:
                 signal.signal(name, handler)
 
     def _require_rewards(self, stage: Stage, done: int, rollout: Rollout) -> None:
-        """Stops a run that learns from no reward at all: WITHOUT_REWARD batches on end, or a whole shorter stage. One
-        batch without is no reason: a reward may apply to few sources."""
-        nothing = rollout.rewards is not None and not bool(rollout.valid.any())
-        self.unrewarded = self.unrewarded + 1 if nothing else 0
+        """Raises UserError if no text of the last WITHOUT_REWARD batches, or of a shorter stage, has a reward. One such
+        batch is no reason to stop: a reward may apply to few sources."""
+        none = rollout.rewards is not None and not bool(rollout.valid.any())
+        self.unrewarded = self.unrewarded + 1 if none else 0
         if self.unrewarded >= min(WITHOUT_REWARD, stage.end - stage.start):
             raise UserError(
                 f"step {done}",
-                f"no text of the last {self.unrewarded} batches has a reward: each is NaN, or None of a function",
-                f"mend the reward, then {self.go_on}",
+                f"no text of the last {self.unrewarded} batches has a reward: all are NaN, or None from a function",
+                f"correct the reward, then {self.go_on}",
             )
 
     def _count(self, stage: Stage, tokens: int, metrics: dict[str, float], seconds: dict[str, float]) -> None:
+        """Adds the numbers of a step to those of the next log line and of the run."""
         self.tokens += tokens
         for name, value in metrics.items():
             self.window[name].append(value)
@@ -362,7 +385,7 @@ class Recorder:
                 self.spent[name] += value
 
     def _log(self, stage: Stage, done: int) -> None:
-        """One line for the steps since the last: means, but the extremes of what is named /min or /max."""
-        values = {name: over_steps(name, seen) for name, seen in self.window.items()}
+        """Writes one line for the steps since the last line: means, and the extremes of metrics named /min or /max."""
+        values = {name: over_steps(name, values) for name, values in self.window.items()}
         self.journal.metrics(done, stage.name, "train", None, self.elapsed, values)
         self.window.clear()

@@ -1,8 +1,8 @@
-"""Where a reward is tried out before it is learned from: does it tell good texts from spoiled ones?
+"""The check of rewards and metrics before training: do they tell good texts from spoiled ones?
 
-One rule for every reward and metric. Demonstrations are scored beside the same texts spoiled in five ways. Where all
-six kinds earn the same within noise, the reward says nothing that a policy could learn, or a table could show. That
-demonstrations all earn 1 is healthy, and so is a reward that needs no reference and tells the kinds apart.
+The same rule for every reward and metric: demonstrations are scored beside the same texts spoiled in five ways. If all
+six kinds get the same score, up to noise, a policy cannot learn from the reward. It is no problem if all demonstrations
+get 1, or if a reward needs no reference, as long as the kinds get different scores.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from tokenrl_cli.usercode.calling import ask
 from tokenrl_cli.usercode.copies import own_texts
 
 KINDS = ("demonstrations", "of other sources", "cut in half", "shuffled", "one word repeated", "empty")
-SOURCES = 32  # demonstrations tried: 6 texts of each, which is one and a half batches of RL by default
-MORE = 256  # demonstrations looked at before a reward is said to give no number at all
-FEW = 8  # sources below which nothing is known of noise: there only equal numbers are the same
-ERRORS = 4.0  # standard errors within which two means are the same; noise differs more in 1 of 200 trials of 5 kinds
+SOURCES = 32  # demonstrations scored, in six versions each: as many texts as in 1.5 default batches of RL
+MORE = 256  # demonstrations scored before a reward counts as giving no number at all
+FEW = 8  # with fewer sources noise cannot be estimated: only equal means count as the same
+ERRORS = 4.0  # standard errors within which means count as the same; pure noise exceeds them in 1 of 200 checks
 
 Verdict = Literal["nothing", "alike", "inverted", "alive"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """N demonstrations of a batch and the same spoiled: one Texts a kind, in the order of KINDS; all have N rows."""
+    """N demonstrations and five spoiled versions of them: one Texts of N rows for each of KINDS."""
 
     kinds: list[Texts]
-    same: np.ndarray  # [kinds, N] bool: spoiling changed nothing, so that the pair says nothing
+    same: np.ndarray  # [kinds, N] bool, spoiling left the text unchanged: such pairs are not compared
 
     @property
     def together(self) -> Texts:
-        """All kinds in one Texts of kinds * N rows: one call of a reward."""
+        """All kinds in one Texts of kinds * N rows, for a single call of a reward."""
         width = max(texts.actions.shape[1] for texts in self.kinds)
 
         def stacked(name: str) -> np.ndarray:
@@ -58,27 +58,32 @@ class Trial:
 
 
 def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Trial:
-    """The demonstrations of a batch, and the same: with another source, cut in half (EOS not chosen), shuffled, its
-    first word as often as it has words, and empty. Words are what spaces divide; a text of one word is taken by
-    characters. Each is spelt by the tokenizer and cut at `max_length` tokens. Draws from a stream of its own."""
+    """The demonstrations of a batch of N sources, and five spoiled versions of each: the demonstration of another
+    source, the first half (without EOS), the words shuffled, the first word repeated, and the empty text.
+
+    Words are divided by spaces; a text of a single word is spoiled by characters instead. Texts are cut at `max_length`
+    tokens. `seed` determines the shuffling.
+    """
     ids = [row[real].tolist() for row, real in zip(batch.targets.cpu(), batch.target_mask.cpu(), strict=True)]
-    said = [tokenizer.decode(list(row)) for row in ids]
+    texts = [tokenizer.decode(list(row)) for row in ids]
     draws = streams.generator(seed, "rehearsal")
-    rows = [ids, [ids[other] for other in _others(said)]]
+    rows = [ids, [ids[other] for other in _others(texts)]]
     for spoil in (_halved, _shuffled, _repeated, _emptied):
-        texts = [spoil(text, draws) for text in said]
+        spoiled = [spoil(text, draws) for text in texts]
+        # half a text is one that was cut at the limit, so it has no EOS
         eos = [] if spoil is _halved else [tokenizer.eos_id]
-        rows.append([([*tokenizer.encode(text), *eos])[:max_length] for text in texts])
+        rows.append([([*tokenizer.encode(text), *eos])[:max_length] for text in spoiled])
     kinds = [_texts(batch, tokenizer, each) for each in rows]
-    same = np.array([[a == b for a, b in zip(each.hypotheses, said, strict=True)] for each in kinds])
+    same = np.array([[a == b for a, b in zip(each.hypotheses, texts, strict=True)] for each in kinds])
     return Trial(kinds, same)
 
 
 def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
-    """scores [kinds, N], demonstrations first, NaN where there is none; `same` as in Trial.
+    """What the scores [kinds, N] of a Trial show, NaN for a missing score; `same` [kinds, N] as in Trial.
 
-    "nothing": all are NaN. "alike": no kind differs from the demonstrations by more than noise, ERRORS standard errors
-    of the mean of the differences by source. "inverted": demonstrations earn less than every other kind. Else "alive".
+    "nothing": all scores are NaN. "alike": no spoiled kind differs from the demonstrations by more than noise, which is
+    ERRORS standard errors of the mean difference per source. "inverted": demonstrations score lower than every spoiled
+    kind. "alive": anything else.
     """
     if np.isnan(scores).all():
         return "nothing"
@@ -87,50 +92,56 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
         pair = (scores[0] - kind)[~unchanged]
         difference = pair[~np.isnan(pair)]
         if len(difference):
+            # rounding: sums in another order differ by this much
             smallest = 1e-9 * max(1.0, float(np.nanmax(np.abs(scores))))
+            # paired by source, so that easy and hard sources do not count as noise
             error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) >= FEW else 0.0
             mean = float(difference.mean())
             signs.append(0.0 if abs(mean) <= ERRORS * error + smallest else np.sign(mean))
     if not any(signs):
-        return "alike" if signs else "alive"  # nothing to compare with is no verdict
+        return "alike" if signs else "alive"  # without any comparable pair nothing speaks against the reward
     return "inverted" if len(signs) > 1 and all(sign < 0 for sign in signs) else "alive"
 
 
 def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Finding]:
-    """What a user should know of a reward, each part of a mixture by itself, before learning from it.
+    """The findings about a reward before training, for each part of a mixture separately.
 
-    "dead_reward": a stop where no text has a number, or none did after the credit (`rewarded`: whether any
-    demonstration did); a warning where all kinds earn the same, but a note for a control, which is dead by purpose.
-    "inverted_reward", a warning: demonstrations earn less than each kind of spoiled text. "fragile_reward", a warning:
-    it fails on spoiled texts, which a policy may well say.
+    "dead_reward" is a stop if no text gets a number, or if no demonstration has one after the credit (`rewarded` says
+    whether any has); a warning if all kinds get the same; a note if the reward is a control, which is constant on
+    purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text. "fragile_reward" is
+    a warning: the reward raises an error on spoiled texts, which a policy may well generate.
     """
     parts: list[Part] = getattr(reward, "parts", [])
     keyed = [(f"reward.parts.{part.name}", part.reward) for part in parts] or [("reward", reward)]
     found: list[Finding] = []
     for key, each in keyed:
-        scores, problem = _tried(lambda each=each: _scores(each, tried))  # type: ignore[misc]
+        scores, problem = _attempt(lambda each=each: _scores(each, tried))  # type: ignore[misc]
         if scores is None:
             text = f"the reward {name_of(each)} fails on spoiled texts (cut, shuffled, repeated, empty): {problem}"
             found.append(Finding("fragile_reward", "warning", 0, text, key))
             continue
-        finding = _judged(each, verdict(scores, tried.same), scores, tried, key)
+        finding = _reward_finding(each, verdict(scores, tried.same), scores, tried, key)
         found += [finding] if finding is not None else []
     if not rewarded and "stop" not in [finding.severity for finding in found]:
         text = (
-            "the reward gives numbers for some texts, but no demonstration has one after the credit: where credit "
-            "scores prefixes, a text counts only if every prefix of it has a number, the empty one included"
+            "the reward gives numbers for some texts, but no demonstration has one after the credit: a credit that "
+            "scores prefixes needs a number for every prefix of a text, the empty one included"
         )
         found.append(Finding("dead_reward", "stop", 0, text, "credit"))
     return found
 
 
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
-    """The same rule for a metric of evaluation: "dead_metric", where each text or each whole test set of a kind scores
-    the same, or nothing scores at all. A control is left out. Raises what the metric raises of demonstrations."""
+    """The findings about a metric of the evaluation, by the same rule: a "dead_metric" warning if all kinds get the
+    same scores or the same corpus score, or none at all; a "fragile_metric" warning if it raises an error on spoiled
+    texts.
+
+    A control gets none. Errors on demonstrations are raised as they are.
+    """
     if isinstance(metric, Control) and metric.control:
         return []
     first = corpus_score(metric, tried.kinds[0])
-    others, problem = _tried(lambda: [corpus_score(metric, texts) for texts in tried.kinds[1:]])
+    others, problem = _attempt(lambda: [corpus_score(metric, texts) for texts in tried.kinds[1:]])
     if others is None:
         text = f"the metric {name} fails on spoiled texts (cut, shuffled, repeated, empty): {problem}"
         return [Finding("fragile_metric", "warning", 0, text, f"metrics.{name}")]
@@ -140,7 +151,7 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     verdicts.append(verdict(values[:, None], np.zeros((len(every), 1), dtype=bool)))
     if not {"nothing", "alike"} & set(verdicts):
         return []
-    text = f"the metric {name} does not tell demonstrations from spoiled texts: {_listed(values)}."
+    text = f"the metric {name} does not distinguish demonstrations from spoiled texts: {_listed(values)}."
     text += _advice(metric, tried, first.sentences)
     return [Finding("dead_metric", "warning", 0, text, f"metrics.{name}")]
 
@@ -148,11 +159,12 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
 def differing_metrics(
     block: dict[str, Any], reward: Reward, blocks: dict[str, dict[str, Any]], metrics: dict[str, Reward]
 ) -> list[Finding]:
-    """Where a metric has the name and the class of the reward, or of a part of it, and other settings: two measures
-    behind one name, "metric_differs". `block` and `blocks` are the configs of `reward` and `metrics`.
+    """A "metric_differs" finding for each metric that has the name and the class of the reward, or of a part of it, but
+    other settings: one name would then stand for two measures. `block` and `blocks` are the configs of `reward` and
+    `metrics`.
 
-    A note where only settings differ that choose another measure of a family (ROUGE-1, ROUGE-L), else a warning.
-    Nothing is said where some metric has the settings of the reward, whatever its name.
+    It is a note if the settings only choose another measure of a family (ROUGE-1, ROUGE-L), else a warning. There is
+    none if any metric, whatever its name, has the settings of the reward.
     """
     inner = block.get("parts", {})
     rewards = [("reward", name_of(reward), block, reward)]
@@ -171,50 +183,56 @@ def differing_metrics(
         severity: Literal["note", "warning"] = "note" if set(keys) <= set(family) else "warning"
         pairs = [f"{key}.{k}={own.get(k)} but metrics.{name}.{k}={other.get(k)}" for k in keys]
         remedy = " ".join(f"metrics.{name}.{k}={own.get(k)}" for k in keys)
-        text = f"{', '.join(pairs)}: the table's {name} is not what is rewarded. {remedy} makes them one"
+        text = f"{', '.join(pairs)}: {name} in the table is not the measure that is rewarded. {remedy} makes them equal"
         found.append(Finding("metric_differs", severity, 0, text, f"metrics.{name}.{keys[0]}"))
     return found
 
 
-# --------------------------------------------------------------------------------------------------------- the verdict
+# -------------------------------------------------------------------------------------------------------- the findings
 
 
-def _judged(reward: Reward, said: Verdict, scores: np.ndarray, tried: Trial, key: str) -> Finding | None:
-    name, earned = name_of(reward), _listed([mean_of(row) for row in scores])
-    if said == "alive":
+def _reward_finding(reward: Reward, result: Verdict, scores: np.ndarray, tried: Trial, key: str) -> Finding | None:
+    """The finding that states a verdict about a reward, None if it is alive. scores [kinds, N]; `key` is the
+    setting."""
+    name, means = name_of(reward), _listed([mean_of(row) for row in scores])
+    if result == "alive":
         return None
-    if said == "nothing":
+    if result == "nothing":
         text = f"the reward {name} gives no number for any of {scores.size} texts, demonstrations and spoiled ones"
         return Finding("dead_reward", "stop", 0, f"{text}.{_advice(reward, tried, scores[0])}", key)
-    if said == "inverted":
-        text = f"demonstrations earn less of the reward {name} than each kind of spoiled text: {earned}"
+    if result == "inverted":
+        text = f"the reward {name} is lower for demonstrations than for each kind of spoiled text: {means}"
         return Finding("inverted_reward", "warning", 0, f"{text}. Is its sign right?", key)
-    text = f"the reward {name} gives demonstrations and spoiled texts the same: {earned}"
+    text = f"the reward {name} gives demonstrations and spoiled texts the same: {means}"
     if isinstance(reward, Control) and reward.control:
-        return Finding("dead_reward", "note", 0, f"{text}: a control, which teaches nothing by purpose", key)
+        return Finding("dead_reward", "note", 0, f"{text}: it is a control, which is meant to teach nothing", key)
     text += f". RL cannot learn from it.{_advice(reward, tried, scores[0])}"
     return Finding("dead_reward", "warning", 0, text, key)
 
 
 def _listed(means: Any) -> str:
+    """The mean score of each kind as text."""
     return ", ".join(f"{kind} {mean:.3g}" for kind, mean in zip(KINDS, means, strict=True))
 
 
 def _advice(reward: Reward, tried: Trial, scores: np.ndarray) -> str:
+    """The advice of a reward that can give any, after a space; scores [N] are those of the demonstrations."""
     if not isinstance(reward, Advised):
         return ""
-    said = ask(reward, "reward", reward.advice, own_texts(tried.kinds[0]), scores.copy())
-    return f" {said}" if said else ""
+    advice = ask(reward, "reward", reward.advice, own_texts(tried.kinds[0]), scores.copy())
+    return f" {advice}" if advice else ""
 
 
 def _scores(reward: Reward, tried: Trial) -> np.ndarray:
+    """The score of every text of a trial: [kinds, N]."""
     together = tried.together
     scores: np.ndarray = per_text(scored(reward, together).scores, together.mask).reshape(len(KINDS), -1)
     return scores
 
 
-def _tried(call: Callable[[], Any]) -> tuple[Any, str]:
-    """What a call gives, or None and what went wrong: demonstrations were scored before, so it was a spoiled text."""
+def _attempt(call: Callable[[], Any]) -> tuple[Any, str]:
+    """The result of a call and "", or None and the error. Demonstrations have been scored before, so that an error
+    comes from a spoiled text."""
     try:
         return call(), ""
     except Exception as error:  # the user's code may do anything
@@ -224,14 +242,15 @@ def _tried(call: Callable[[], Any]) -> tuple[Any, str]:
 # ---------------------------------------------------------------------------------------------------------- the texts
 
 
-def _others(said: list[str]) -> list[int]:
-    """For each text the next one after it that reads differently; itself where all are the same."""
-    count = len(said)
+def _others(texts: list[str]) -> list[int]:
+    """For each text the index of the next one that differs from it; its own index if all are equal."""
+    count = len(texts)
     places = [[(i + step) % count for step in range(1, count)] for i in range(count)]
-    return [next((j for j in after if said[j] != said[i]), i) for i, after in enumerate(places)]
+    return [next((j for j in after if texts[j] != texts[i]), i) for i, after in enumerate(places)]
 
 
 def _pieces(text: str) -> tuple[list[str], str]:
+    """The words of a text and a space, or the characters of a single word and ""."""
     words = text.split()
     return (words, " ") if len(words) > 1 else (list(text), "")
 
@@ -256,26 +275,29 @@ def _emptied(text: str, draws: torch.Generator) -> str:
 
 
 def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
+    """The Texts of N token sequences, one for each source of a batch."""
     width = max(1, *map(len, ids))
     lengths = np.array([len(row) for row in ids])
     actions = np.array([row + [tokenizer.eos_id] * (width - len(row)) for row in ids], dtype=np.int64)
     mask = np.arange(width)[None, :] < lengths[:, None]
-    said = [tokenizer.decode(list(row)) for row in ids]
+    hypotheses = [tokenizer.decode(list(row)) for row in ids]
     ended = np.array([tokenizer.eos_id in row for row in ids])
-    return Texts(said, batch.references, batch.sources, batch.columns, actions, mask, ended, batch.step)
+    return Texts(hypotheses, batch.references, batch.sources, batch.columns, actions, mask, ended, batch.step)
 
 
 def check_rewards(task: Task, learns: bool) -> list[Finding]:
-    """Tries reward, credit and metrics on demonstrations of val, and the reward and the metrics on the same spoiled.
+    """Scores demonstrations of val with reward, credit and metrics, and spoiled versions with reward and metrics.
 
-    Raises UserError where they do not go together, and where no text has a reward in a run that `learns` from rewards;
-    in another run that is a warning. Costs SOURCES rows through the credit and one call of the reward with six times
-    as many; only where none has a reward, MORE rows through the credit. Where val has sources without references
-    there are no demonstrations to try anything on, which is a note.
+    Returns the findings. Raises UserError if reward and credit do not fit each other, or if no text has a reward in a
+    run that `learns` from rewards; in another run that is a warning. If val has sources without references there are no
+    demonstrations to score, which is a note.
+
+    Scores SOURCES demonstrations with the credit, and six times as many texts with the reward; only if none has a
+    reward MORE demonstrations with the credit.
     """
-    _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # so many that one sample's bad luck does not stop a run
+    _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # enough that a few samples without a reward stop no run
     if not all(batch.references):
-        text = "val has sources without references: reward and metrics were not tried on demonstrations beforehand"
+        text = "val has sources without references: reward and metrics were not checked on demonstrations"
         return [Finding("not_tried", "note", 0, text, None)]
     rewarded = _rewarded(task, batch) or (
         len(batch.sources) == SOURCES and _rewarded(task, next(batches_of(task, "val", MORE, MORE))[1])
@@ -291,7 +313,7 @@ def check_rewards(task: Task, learns: bool) -> list[Finding]:
 
 
 def _rewarded(task: Task, batch: Batch) -> bool:
-    """Whether any demonstration has a reward after the credit."""
+    """Whether any demonstration of a batch has a reward after the credit."""
     rollout = recite(batch, task.tokenizer.eos_id)
     assert task.credit is not None
     return bool(judge(rollout, batch, task.tokenizer, task.reward, task.credit)[0].valid.any())

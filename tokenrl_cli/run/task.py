@@ -1,4 +1,4 @@
-"""What is to be learned, and how it is measured: the objects of a run besides its model and its algorithms."""
+"""The objects that a run is built from, besides its model and its algorithms."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from tokenrl_cli.interfaces import (
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned and how it is measured: everything but the model and the algorithm."""
+    """What a run learns and how it is scored: data, tokenizers, reward, credit, metrics and decoding."""
 
     dataset: Dataset
     source_tokenizer: Tokenizer
     tokenizer: Tokenizer
     reward: Reward
-    credit: Credit | None  # None where nothing is learned
+    credit: Credit | None  # None in an evaluation, which learns nothing
     metrics: dict[str, Reward]
-    decoding: Decoding  # its max_length is the limit of training, too
+    decoding: Decoding  # of evaluation; its max_length also limits the texts of training
     device: torch.device
     precision: torch.dtype
     seed: int
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """Mixed precision where it was asked for; weights stay float32."""
+        """The context to run the model in: mixed precision if the precision is bf16. Weights stay float32."""
         return numerics(self.device, self.precision)
 
 
 def numerics(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """The precision of a forward pass."""
+    """A context in which forward passes run in a precision: autocast for bf16, nothing special for fp32."""
     reduced = precision != torch.float32
     return torch.autocast(device.type, precision) if reduced else contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
 class GenerationTask:
-    """As much of a Task as a saved policy needs to generate: no data, no reward, no metric."""
+    """The part of a Task that a saved policy needs to generate: no data, no reward, no metrics."""
 
     source_tokenizer: Tokenizer
     tokenizer: Tokenizer
@@ -56,5 +56,5 @@ class GenerationTask:
     max_source_length: int  # tokens; longer sources are cut
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """As of a Task."""
+        """The context to run the model in, as for a Task."""
         return numerics(self.device, self.precision)

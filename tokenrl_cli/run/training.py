@@ -1,4 +1,4 @@
-"""One run in one directory: the warm start, then RL, then the results on test."""
+"""A training run: the warm start, then the RL stage, then the results on test."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from tokenrl_cli.files.records import yaml_text
 from tokenrl_cli.files.writing import write
 from tokenrl_cli.interfaces import Finding, UserError
 from tokenrl_cli.optim import NonFinite, horizon_findings
+from tokenrl_cli.report.display import choose_display
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.results import results
-from tokenrl_cli.report.terminal import display
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.assembly import STAGES
 from tokenrl_cli.run.checkpoint import Checkpoint
 from tokenrl_cli.run.directory import CONFIG
-from tokenrl_cli.run.evaluation import acting_policy, agree
-from tokenrl_cli.run.facts import facts
-from tokenrl_cli.run.findings import memory_findings, sampling_findings
+from tokenrl_cli.run.evaluation import acting_policy, same_policy
+from tokenrl_cli.run.facts import run_header
+from tokenrl_cli.run.findings import memorisation_findings, sampling_findings
 from tokenrl_cli.run.loop import Stage, run_stage
 from tokenrl_cli.run.recorder import Interrupted, Recorder, Trainer
 from tokenrl_cli.run.reward_check import check_rewards, differing_metrics
 
 
 class Training:
-    """One run in one directory, from wherever it stands to its results.
+    """A run in its directory, from its start or from a checkpoint to its results.
 
-    `record` is what config.yaml of the run says from its first step on. `line` holds the overrides as they were typed,
-    `go_on` the command that goes on with the run when it was interrupted, `afterwards` those to type when it is done.
+    `saved` is the checkpoint to resume from, None at the start. `record` becomes config.yaml of the run, `line` holds
+    the overrides as typed, `go_on` is the command that resumes the run after an interruption, `afterwards` are commands
+    to suggest at its end. The constructor builds all objects and writes nothing; it raises UserError for a config that
+    cannot run.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Training:
     ) -> None:
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.record, self.line, self.go_on, self.afterwards = record, line, go_on, afterwards
-        self.found: list[Finding] = []  # before the first step
-        self.begun = False  # whether that was taken
+        self.found: list[Finding] = []  # findings from before the first step
+        self.begun = False  # whether the first stage was entered
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
+        # where the initial weights and the tokenizers come from: the checkpoint to resume, or that of init_from
         self.origin = self.saved
         if self.saved is None and config["init_from"]:
             self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]).expanduser(), ("best", "last")))
@@ -61,6 +64,7 @@ class Training:
         tokenizers = self.origin.tokenizer_dir if self.origin else None
         numerics = device, precision, config["seed"]
         self.task = assembly.task_of(config, self.trust, *numerics, tokenizers, splits=assembly.SPLITS)
+        # a monitor that no evaluation reports is an error now, not at the first evaluation
         is_metric = config["reward"] in config["metrics"].values()
         self.trainer.check_monitors(reported(self.task.reward, self.task.metrics, is_metric))
         self.model = assembly.model_of(config, self.trust, self.task)
@@ -69,34 +73,46 @@ class Training:
         if self.saved is None and self.origin is not None:
             self._check_start(self.origin)
         self.recorder: Recorder = Recorder(
-            run, config, self.trainer, self.task, self.model, Journal(run), display(), self.go_on
+            run, config, self.trainer, self.task, self.model, Journal(run), choose_display(), self.go_on
         )
 
     def _check_start(self, origin: Checkpoint) -> None:
-        """Refuses to begin from the model of a policy that is more than its model."""
+        """Raises UserError if the policy of `origin`, the checkpoint of init_from, is not its model alone.
+
+        Only the weights of the model are taken over. If a policy chooses tokens by Q-values from a head of its own, the
+        run would start from another policy than the one that was learned.
+        """
         if not any(name.startswith("policy.") for name in origin.algorithm):
             return
+        # its own config: the one of this run may have another algorithm
         policy = assembly.policy_of(origin, origin.config, self.trust, self.task)
-        if not agree(policy, self.model, self.task):
+        if not same_policy(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
-            problem = "acts by values: its model alone is not the policy that was learned"
-            start = f", which {before} is" if before.exists() else ""
+            problem = "chooses tokens by learned values: its model alone is not the policy that was learned"
+            start = f", e.g. {before}" if before.exists() else ""
             raise UserError(f"init_from={origin.path}", problem, f"name a checkpoint of the warm start{start}")
 
     def run(self) -> float | None:
+        """Trains and writes everything into the directory of the run; returns the objective: `trainer.monitor` of the
+        best checkpoint on val, None without one.
+
+        Raises UserError if the rewards are useless or a number is not finite, SystemExit with 128 + the signal if the
+        run was interrupted; its checkpoint is then saved.
+        """
+        # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
         found = self.found + check_rewards(self.task, self._learns_from_rewards())
         found += sampling_findings(self.task, ("val", "test"))
         write(self.directory / CONFIG, yaml_text(self.record))
         if self.saved is not None:
-            checkpoint.point_as(self.directory, self.saved)
+            checkpoint.restore_links(self.directory, self.saved)
             self.recorder.resume(self.saved.state)
         elif self.config["resume"]:
-            self.recorder.journal.cut({})
+            self.recorder.journal.cut({})  # no checkpoint yet: start again with empty logs
         stages = [("warm_start", self.trainer.warm_start_steps), ("train", self.trainer.steps)]
         done = self.saved.state["step"] if self.saved else 0
-        self.recorder.display.start(str(self.directory), stages, done, facts(self.config, self.task, self.model))
+        self.recorder.display.start(str(self.directory), stages, done, run_header(self.config, self.task, self.model))
         if self.config["resume"] and self.saved is None:
-            self.recorder.display.message("nothing was saved yet: the run begins again")
+            self.recorder.display.message("no checkpoint was saved yet: the run starts again")
         blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
         found += split_findings(self.task.dataset, self.task.source_tokenizer, self.task.tokenizer)
         for finding in [*found, *differing_metrics(*blocks)]:
@@ -109,26 +125,27 @@ class Training:
                 return self._finish(stage)
         except NonFinite as error:
             last = self.directory / "checkpoints" / "last"
-            kept = f"the last good checkpoint is {last.resolve()}" if last.exists() else "there is no checkpoint yet"
+            good = f"the last good checkpoint is {last.resolve()}" if last.exists() else "there is no checkpoint yet"
             raise UserError(
                 f"step {error.step or self.recorder.done + 1} of seed {self.task.seed}",
-                f"{error.problem}: the run stopped and saved nothing of it; {kept}",
+                f"{error.problem}: the run stopped and did not save this step; {good}",
                 f"lower the learning rate, or clip: {self.go_on} {STAGES[self.stage]}.optimizer.lr=...",
             ) from None
         except Interrupted as stop:
-            self.recorder.display.message(f"saved; go on with: {self.go_on}")
+            self.recorder.display.message(f"saved; resume with: {self.go_on}")
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
 
     def _learns_from_rewards(self) -> bool:
-        """Whether a stage with steps has an algorithm that needs rewards."""
+        """Whether any stage that has steps uses an algorithm that needs rewards."""
         steps = {"warm_start": self.trainer.warm_start_steps, "algorithm": self.trainer.steps}
         kinds: list[Any] = [locate(self.config[key]["_target_"], self.trust) for key, count in steps.items() if count]
         return any(getattr(kind, "needs_rewards", True) for kind in kinds)
 
     def _stage(self, name: str, start: int, steps: int) -> Stage:
-        """A stage from its first step, or from where the checkpoint left it."""
+        """A new stage of `steps` steps from step `start` of the run on: its algorithm and its batches. Notes their
+        findings."""
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assembly.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
@@ -141,13 +158,17 @@ class Training:
         return Stage(name, algorithm, batching, start, start + steps)
 
     def _run(self, stage: Stage, done: int) -> None:
+        """Trains a stage from step `done` of the run on, unless it has ended already."""
         self.stage, self.begun = stage.name, True
         if self.recorder.stopped is None and not self.recorder.over_budget():
             run_stage(stage, done, self.task, self.recorder)
 
     def _warm_start(self) -> None:
-        """Imitation. Ends with the weights of its best or of its last evaluation, as `trainer.warm_start_from` says;
-        `warm_start` names that checkpoint from then on."""
+        """Runs the warm start, from its beginning or from the checkpoint.
+
+        Then loads the weights of its best or last checkpoint, as `trainer.warm_start_from` says, and points the links
+        `warm_start` and `best` at it. Notes a finding if its reward on val is below `trainer.gate`.
+        """
         stage = self._stage("warm_start", 0, self.trainer.warm_start_steps)
         done = 0
         if self.saved is not None:
@@ -156,39 +177,42 @@ class Training:
         self._run(stage, done)
         recorder = self.recorder
         if recorder.latest is None or recorder.latest["step"] != recorder.done:  # no step was taken
-            recorder.save(stage, recorder.done, recorder.judge(stage, recorder.done))
+            recorder.save(stage, recorder.done, recorder.evaluate_on_val(stage, recorder.done))
         chosen = checkpoint.load(self.directory / "checkpoints" / self.trainer.warm_start_from)
         checkpoint.restore(self.model, chosen)
         for name in ("warm_start", "best"):
-            checkpoint.point(self.directory, name, chosen.path)
-        recorder.switch(chosen.state["evaluated"])
+            checkpoint.set_link(self.directory, name, chosen.path)
+        recorder.begin_rl(chosen.state["evaluated"])
         assert recorder.best is not None
         gate, reward = self.trainer.gate, recorder.best["reward"]
-        if gate is not None and not reward >= gate:
+        if gate is not None and not reward >= gate:  # NaN counts as below
             text = (
-                f"the warm start earns a reward of {reward:.3f} on val, short of its gate of {gate:g}: "
-                "train it longer before believing what RL adds"
+                f"the warm start has a reward of {reward:.3f} on val, below trainer.gate={gate:g}: "
+                "train it longer, or the gain of RL may only be what more imitation would give"
             )
             recorder.note(Finding("gate", "warning", recorder.done, text, "trainer.warm_start_steps"))
 
     def _reinforce(self) -> Stage:
-        """The RL stage, with an optimiser of its own; its policy is evaluated before its first step."""
+        """Runs the RL stage, which has an optimiser of its own, and returns it. Its policy is evaluated before its
+        first step."""
         saved = self.saved.state if self.saved is not None and self.saved.state["stage"] == "train" else None
         done = saved["step"] if saved else self.recorder.done
         stage = self._stage("train", saved["stage_start"] if saved else done, self.trainer.steps)
         if saved and self.saved is not None:
             checkpoint.restore_state(stage.algorithm.load_state_dict, self.saved, self.saved.algorithm)
         elif self.trainer.steps:
+            # a Q-learning policy differs from the warm start even before its first update
             policy = acting_policy(stage.algorithm)
             val = self.recorder.evaluate(policy, "val", "train", done)
             if stage.algorithm.needs_rewards:
-                for finding in memory_findings(policy, self.task, self.trainer.eval_batch_size, val):
+                for finding in memorisation_findings(policy, self.task, self.trainer.eval_batch_size, val):
                     self.recorder.note(finding)
         self._run(stage, done)
         return stage
 
     def _finish(self, stage: Stage) -> float | None:
-        """Warm start, final and best on test; what RL gained, with its interval; results.json and the table."""
+        """Evaluates the policies of the warm start, of the end and of the best checkpoint on test, writes results.json,
+        shows the table, and returns the objective."""
         recorder = self.recorder
         if over := recorder.over_budget():
             recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))

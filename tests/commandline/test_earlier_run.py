@@ -1,4 +1,4 @@
-"""Commands that build on an earlier run. The runs here are written by hand: their files are what matters."""
+"""Directories of new runs, `resume=` and `ckpt=`. The runs are written by hand: only their files matter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.running import TINY, tokenrl
-from tokenrl_cli.commandline.arguments import override, typed
-from tokenrl_cli.commandline.continuation import fresh, unused
+from tokenrl_cli.commandline.arguments import command_line, override
+from tokenrl_cli.commandline.earlier_run import new_directory, require_unused
 from tokenrl_cli.interfaces import UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -25,7 +25,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def composed(capsys: Capture, *words: str) -> dict[str, Any]:
-    """The config that a command line leads to."""
+    """The config that a command line composes."""
     capsys.readouterr()
     status = tokenrl(*words, "--cfg", "job", "--resolve")
     printed = capsys.readouterr()
@@ -45,7 +45,7 @@ def mistake(capsys: Capture, *words: str) -> str:
 
 @pytest.fixture
 def run(elsewhere: Path, capsys: Capture) -> Path:
-    """A run with one checkpoint, of a config that today's defaults do not give."""
+    """A run with one checkpoint, whose config differs from the current defaults."""
     config = composed(capsys, "train", *TINY, "model.hidden=77", "data_root=/old", "decode.max_length=9", "seed=5")
     run = elsewhere / "run=1, the first"  # a name that overrides cannot hold without quotes
     checkpoint = run / "checkpoints" / "000012"
@@ -63,7 +63,7 @@ def run(elsewhere: Path, capsys: Capture) -> Path:
 
 def test_two_runs_of_the_same_second_get_two_directories(elsewhere: Path) -> None:
     made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.append(fresh("outputs/12-00-00"))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: made.append(new_directory("outputs/12-00-00"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -83,7 +83,7 @@ def test_an_unfinished_run_is_not_overwritten_and_says_how_to_go_on(run: Path, c
     before = (run / "config.yaml").read_bytes()
     told = mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
     assert "holds an unfinished run" in told
-    assert typed("train", override("resume", str(run))) in told
+    assert command_line("train", override("resume", str(run))) in told
     assert (run / "config.yaml").read_bytes() == before
 
 
@@ -95,16 +95,16 @@ def test_a_sweep_overwrites_no_run_either(elsewhere: Path, capsys: Capture) -> N
 
 
 def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
-    assert unused(str(elsewhere), ".hydra") == ".hydra"
+    assert require_unused(str(elsewhere), ".hydra") == ".hydra"
     (elsewhere / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"without the config.yaml that it could go on with"):
-        unused(str(elsewhere), ".hydra")
+        require_unused(str(elsewhere), ".hydra")
 
 
 def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Capture) -> None:
-    """A config of the user's; and links, through which Hydra and the log would write elsewhere."""
+    """A config of the user's is kept, and links through which Hydra or the log would write elsewhere are refused."""
     (elsewhere / "config.yaml").write_text("mine: 1\n")
-    assert "holds a config.yaml that is no run's" in mistake(capsys, "train", *TINY, "out=.")
+    assert "holds a config.yaml that is not of a run" in mistake(capsys, "train", *TINY, "out=.")
     assert (elsewhere / "config.yaml").read_text() == "mine: 1\n"
     (elsewhere / "precious").mkdir()
     (elsewhere / "precious" / "config.yaml").write_text("mine: 1\n")
@@ -132,7 +132,7 @@ def test_what_is_in_the_way_of_a_directory_is_said(words: list[str], elsewhere: 
 
 def test_out_names_the_directory_of_a_run_and_a_run_in_it_is_not_overwritten(run: Path, capsys: Capture) -> None:
     told = mistake(capsys, "train", *TINY, f"out='{run}'")
-    assert f"out={run}: holds an unfinished run" in told and typed("train", override("resume", str(run))) in told
+    assert f"out={run}: holds an unfinished run" in told and command_line("train", override("resume", str(run))) in told
     (run / "results.json").write_text("{}")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"out='{run}'")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
@@ -158,8 +158,8 @@ def test_without_out_a_run_gets_a_directory_of_its_own(elsewhere: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["out=other", "resume=run"], "cannot be given with resume: a run goes on in its own directory"),
-        (["out=other", "hydra.run.dir=here"], "names the directory that hydra.run.dir names, too"),
+        (["out=other", "resume=run"], "cannot be given with resume: a run is resumed in its own directory"),
+        (["out=other", "hydra.run.dir=here"], "cannot be given with hydra.run.dir: both name the directory"),
         (
             ["-m", "out=other", "hydra.sweep.dir=here", "seed=1,2"],
             "directory that hydra.sweep.dir names, too",
@@ -207,7 +207,7 @@ def test_data_root_is_that_of_whoever_goes_on(run: Path, capsys: Capture, monkey
 
 
 def test_nothing_of_a_run_is_where_hydra_looks(run: Path, capsys: Capture) -> None:
-    """Its options, its logging and its launcher would run what they name; .hydra is a record that nobody reads."""
+    """Options, logging and launcher in a run could name code to execute; .hydra is only a record."""
     evil = "_target_: os.system\ncommand: touch evil\n"
     logging = "version: 1\nhandlers:\n  x:\n    (): os.mkdir\n    path: evil\nroot:\n  handlers: [x]\n"
     for root in (run, run / ".hydra"):

@@ -1,4 +1,4 @@
-"""What a run shows, on a terminal and in a pipe."""
+"""Both displays of a run: the progress bar on a terminal, and plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from tokenrl_cli.interfaces import Evaluation
-from tokenrl_cli.report.live import RL_WEIGHT, Live
-from tokenrl_cli.report.plain import QUIET, Plain
-from tokenrl_cli.report.start import Start
-from tokenrl_cli.report.tables import final_table
-from tokenrl_cli.report.terminal import Display, display
+from tokenrl_cli.report.display import Display, choose_display
+from tokenrl_cli.report.live_display import RL_WEIGHT, LiveDisplay
+from tokenrl_cli.report.plain_display import QUIET, PlainDisplay
+from tokenrl_cli.report.results_table import final_table
+from tokenrl_cli.report.run_header import RunHeader
 
 METRICS = {"bleu": 43.2, "validity": 0.5, "reward": 0.41, "sampled_reward": 0.44, "completions/mean_length": 12.25}
 NEXT = ["tokenrl eval ckpt=outputs/run", "tokenrl generate ckpt=outputs/run"]
@@ -44,11 +44,11 @@ class Terminal(io.StringIO):
 
 
 def shown(width: int | None) -> str:
-    """Everything a run shows; no width: through a pipe."""
+    """Everything that a short run prints, on a terminal of a width or, with None, to a pipe."""
     stream = io.StringIO()
-    screen: Display = Plain(stream)
+    screen: Display = PlainDisplay(stream)
     if width is not None:
-        live = Live(stream)
+        live = LiveDisplay(stream)
         live.console = live.progress.live.console = Console(file=stream, width=width, highlight=False)
         screen = live
     screen.start("outputs/run", [("warm_start", 4), ("train", 2)], 0)
@@ -62,7 +62,8 @@ def shown(width: int | None) -> str:
 
 
 def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
-    assert isinstance(display(Terminal()), Live) and isinstance(display(io.StringIO()), Plain)
+    assert isinstance(choose_display(Terminal()), LiveDisplay)
+    assert isinstance(choose_display(io.StringIO()), PlainDisplay)
 
 
 def test_plain_lines_have_no_escapes_and_are_not_wrapped() -> None:
@@ -94,7 +95,7 @@ def test_the_table_says_what_was_gained_and_brackets_stay_text(width: int | None
 
 
 def test_the_time_left_weighs_both_stages_by_their_own_pace() -> None:
-    live = Live(io.StringIO())
+    live = LiveDisplay(io.StringIO())
     live.left, live.pace = {"warm_start": 10, "train": 4}, {"warm_start": 1.0}
     assert live.remaining() == f"0:00:{int(10 + 4 * RL_WEIGHT)} left"
     live.pace["train"] = 100.0
@@ -102,7 +103,7 @@ def test_the_time_left_weighs_both_stages_by_their_own_pace() -> None:
 
 
 def test_a_resumed_run_starts_where_it_stood() -> None:
-    live = Live(io.StringIO())
+    live = LiveDisplay(io.StringIO())
     live.start("run", [("warm_start", 10), ("train", 5)], 12)
     assert live.left == {"warm_start": 0, "train": 3}
     live.close()
@@ -110,12 +111,14 @@ def test_a_resumed_run_starts_where_it_stood() -> None:
 
 # ------------------------------------------------------------------------------------------- evaluations and samples
 
-FACTS = Start(1_240_000, 3000, 2500, "data/e2e", 1000, (("warm_start", 40, 100), ("train", 0, 32)), "cpu", "fp32", 7)
+FACTS = RunHeader(
+    1_240_000, 3000, 2500, "data/e2e", 1000, (("warm_start", 40, 100), ("train", 0, 32)), "cpu", "fp32", 7
+)
 
 
-def live_of(width: int) -> tuple[Live, io.StringIO]:
+def live_of(width: int) -> tuple[LiveDisplay, io.StringIO]:
     stream = io.StringIO()
-    live = Live(stream)
+    live = LiveDisplay(stream)
     live.console = live.progress.live.console = Console(file=stream, width=width, highlight=False)
     return live, stream
 
@@ -125,7 +128,7 @@ def moved(evaluation: Evaluation, step: int, **metrics: float) -> Evaluation:
 
 
 def test_an_evaluation_shows_what_changed_since_the_last_of_its_stage_split_and_decoding() -> None:
-    for screen, stream in (live_of(120), (Plain(out := io.StringIO()), out)):
+    for screen, stream in (live_of(120), (PlainDisplay(out := io.StringIO()), out)):
         screen.evaluation(moved(EVALUATION, 100, bleu=39.9, validity=math.nan), 0)
         screen.evaluation(replace(moved(EVALUATION, 200, bleu=12.0), decode="beam"), 0)
         screen.evaluation(replace(moved(EVALUATION, 200, bleu=13.0), stage="train"), 0)
@@ -138,7 +141,7 @@ def test_an_evaluation_shows_what_changed_since_the_last_of_its_stage_split_and_
 
 
 def test_the_same_evaluation_is_named_and_not_shown_twice() -> None:
-    for screen, stream in (live_of(80), (Plain(out := io.StringIO()), out)):
+    for screen, stream in (live_of(80), (PlainDisplay(out := io.StringIO()), out)):
         screen.evaluation(moved(EVALUATION, 100, bleu=39.91, validity=math.nan), 2)
         screen.evaluation(moved(EVALUATION, 200, bleu=41.22), 2)
         screen.evaluation(replace(moved(EVALUATION, 200, bleu=39.91, validity=math.nan), stage="train"), 2)
@@ -148,7 +151,7 @@ def test_the_same_evaluation_is_named_and_not_shown_twice() -> None:
 
 
 def test_the_last_evaluations_are_left_to_the_table_but_for_samples_of_the_last_policy() -> None:
-    for screen, stream in (live_of(80), (Plain(out := io.StringIO()), out)):
+    for screen, stream in (live_of(80), (PlainDisplay(out := io.StringIO()), out)):
         for stage in ("final", "warm_start", "best"):
             screen.evaluation(replace(EVALUATION, split="test", stage=stage), 2)
         screen.final(RESULTS, "outputs/run", NEXT)
@@ -190,7 +193,7 @@ def test_a_terminal_of_any_size_shows_the_results_legibly(width: int) -> None:
 
 
 def everything(above: int) -> str:
-    """What has been written to a terminal."""
+    """All that was written to a terminal."""
     os.set_blocking(above, False)
     parts = []
     with suppress(BlockingIOError), open(above, "rb", buffering=0) as file:
@@ -208,8 +211,8 @@ def test_the_size_that_a_terminal_reports_decides_on_the_bar_and_never_on_what_i
     above, below = pty.openpty()
     termios.tcsetwinsize(below, size)
     with open(below, "w", encoding="utf-8") as stream:
-        screen = display(stream)
-        assert isinstance(screen, Live) == (size[0] >= 3 and size[1] >= 40)
+        screen = choose_display(stream)
+        assert isinstance(screen, LiveDisplay) == (size[0] >= 3 and size[1] >= 40)
         screen.evaluation(EVALUATION, 2)
         screen.final(RESULTS, "outputs/run", NEXT)
         screen.close()
@@ -224,7 +227,7 @@ def test_what_the_environment_says_of_the_width_is_not_believed_blindly(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     stream = Terminal()
-    screen = display(stream)
+    screen = choose_display(stream)
     screen.final(RESULTS, "outputs/run", NEXT)
     assert "61.98" in stream.getvalue() and max(map(len, stream.getvalue().splitlines())) in range(40, 241)
 
@@ -269,7 +272,7 @@ def test_a_run_begins_with_one_line_of_what_it_is_made_of() -> None:
         "warm start 40 steps = 4 epochs, no RL, cpu, fp32, seed 7"
     )
     assert FACTS.line() == line
-    for screen, stream in (live_of(200), (Plain(out := io.StringIO()), out)):
+    for screen, stream in (live_of(200), (PlainDisplay(out := io.StringIO()), out)):
         screen.start("outputs/run", [("warm_start", 40), ("train", 0)], 0, FACTS)
         screen.close()
         assert line in stream.getvalue().splitlines()
@@ -295,10 +298,10 @@ def test_an_evaluation_under_way_says_what_is_evaluated_and_how_far_it_is() -> N
 
 def test_a_log_says_what_is_evaluated_at_the_end_and_goes_on_saying_so_while_it_takes_long() -> None:
     stream = io.StringIO()
-    plain = Plain(stream)
+    plain = PlainDisplay(stream)
     now = [0.0]
     plain.clock = lambda: now[0]
-    plain.spoken = 0.0
+    plain.printed = 0.0
     plain.evaluating("warm_start", "val", 5, 0, 256)
     assert stream.getvalue() == ""
     for done in range(0, 1001, 100):

@@ -1,4 +1,4 @@
-"""What a shell gets when the user presses tab."""
+"""The words that a shell is offered when the user presses Tab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The final table and what stands below it, as text; both displays draw it."""
+"""The final table of a run and the lines below it, as text. Both displays print them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenrl_cli.report.layout import cells, number, padded, signed
-from tokenrl_cli.report.start import named
+from tokenrl_cli.report.run_header import stage_name
 
 ROWS = ("warm_start", "final", "best")
 LAST = (
@@ -14,16 +14,16 @@ LAST = (
     "completions/mean_length",
     "completions/clipped_ratio",
     "entropy",
-)  # columns after the metrics
+)  # lines that stand below the other numbers
 
 
 def final_table(results: dict[str, Any]) -> list[list[str]]:
-    """One line a number of the test evaluation, whose decoding the header names: warm start, final, best; and what
-    changed, where it is a metric or the reward.
+    """The cells of the final table, header first: one row per number of the evaluation on test, one column per policy.
 
-    The header names the step of each; a policy that is several of them at once stands in one column. The change is
-    final - warm start on the same sentences, with its 95 % interval and p, a dash where a bootstrap says nothing.
-    Sampled reward, length and entropy come last.
+    The policies are those after the warm start, at the end and at the best checkpoint; the header gives their steps. A
+    policy that is several of these at once has one column. The last two columns are the difference final - warm start
+    on the same sentences with its 95 % interval, and its p, for metrics and rewards only; a dash stands for a p that
+    the bootstrap could not compute. Sampled reward, length and entropy come last.
     """
     test, changes = results["test"], results["difference"]
     names = [name for name in test["final"] if name not in LAST] + [name for name in LAST if name in test["final"]]
@@ -42,13 +42,14 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
 
 
 def with_interval(change: dict[str, Any], value: float | None = None) -> str:
-    """ "+1.900 [+1.100, +2.700]", as precise as the `value` that changed; without an interval the difference alone."""
+    """A difference and its interval, such as "+1.900 [+1.100, +2.700]", with as many digits as the `value` that
+    changed; the difference alone if it has no interval."""
     mean, low, high = (signed(change[key], value) for key in ("mean", "low", "high"))
     return mean if change["low"] is None else f"{mean} [{low}, {high}]"
 
 
 def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:
-    """The rows, those together that stand at the same step and have the same numbers."""
+    """The ROWS in groups: those with the same step and the same numbers are one policy and form one group."""
     columns: list[list[str]] = []
     for row in ROWS:
         for rows in columns:
@@ -61,25 +62,27 @@ def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> l
 
 
 def _head(rows: list[str], steps: dict[str, int]) -> str:
+    """The head of a column, such as "final = best (400)"."""
     step = f" ({steps[rows[0]]})" if rows[0] in steps else ""
-    return " = ".join(map(named, rows)) + step
+    return " = ".join(map(stage_name, rows)) + step
 
 
-def notes(results: dict[str, Any], run: str, then: Sequence[str] = ()) -> list[str]:
-    """Time, speed and memory; findings; where the run lies, and `then`, the commands to type next."""
+def closing_lines(results: dict[str, Any], run: str, then: Sequence[str] = ()) -> list[str]:
+    """The lines below the table: time, speed and memory; the findings; the directory of the run; the commands to type
+    `then`."""
     speed = results["tokens_per_second"]
     parts = [f"{name} {value:,.0f} tokens/s" for name, value in speed.items() if value]
-    said = [
+    lines = [
         f"{results['wall_time_s']:.0f} s, {', '.join(parts)}, {results['peak_memory_mb']} MB at most".replace(
             ", ,", ","
         )
     ]
-    said += [f"{finding['severity']}: {finding['text']}" for finding in results["findings"]]
-    return [*said, f"run: {run}", *then]
+    lines += [f"{finding['severity']}: {finding['text']}" for finding in results["findings"]]
+    return [*lines, f"run: {run}", *then]
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """Columns of one width, the first to the left, the others to the right."""
+    """The rows of a table as lines, each column padded to its widest cell: the first left-aligned, the others right."""
     widths = [max(cells(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join(padded(cell, width, i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

@@ -1,4 +1,4 @@
-"""Standard output and standard error: what reaches a terminal, and what happens when nobody reads."""
+"""The standard streams: which characters are escaped, and what happens if nobody reads or the disk is full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.running import tokenrl
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.report.screen import Screen, Unread, standard_streams
+from tokenrl_cli.report.safe_output import OutputClosed, SafeStream, standard_streams
 
 EVIL = "a\x1b[31m\rb\x07\u202ec\n\td"
 SPELT = "a\\x1b[31m\\rb\\x07\\u202ec\n\td"
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 
 
 class Broken(io.StringIO):
-    """A stream that cannot be written, for a reason of the system's."""
+    """A stream that fails with an error of the system at every write."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -57,20 +57,20 @@ def test_an_error_is_shown_without_its_control_characters(capsys: pytest.Capture
 
 def test_a_standard_error_that_cannot_be_written_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for raw in (Broken(errno.EPIPE), Broken(errno.ENOSPC), Broken(errno.EIO)):
-        print("x", file=Screen(raw, True, False))
+        print("x", file=SafeStream(raw, True, False))
     closed = io.StringIO()
     closed.close()
-    Screen(closed, True, False).write("x")
+    SafeStream(closed, True, False).write("x")
     for number in (errno.EPIPE, errno.ENOSPC):
         streams(monkeypatch, sys.stdout, Broken(number))
         assert tokenrl("trian") == 2
 
 
 def test_a_product_that_nobody_reads_is_done_and_one_that_has_no_room_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Unread):
-        Screen(Broken(errno.EPIPE), False, True).write("x")
+    with pytest.raises(OutputClosed):
+        SafeStream(Broken(errno.EPIPE), False, True).write("x")
     with pytest.raises(UserError, match=f"standard output: cannot be written: {os.strerror(errno.ENOSPC)}"):
-        Screen(Broken(errno.ENOSPC), False, True).write("x")
+        SafeStream(Broken(errno.ENOSPC), False, True).write("x")
     streams(monkeypatch, Broken(errno.EPIPE), sys.stderr)
     assert tokenrl("list") == 0
 
@@ -83,5 +83,5 @@ def test_streams_that_are_not_there_lose_what_is_written(monkeypatch: pytest.Mon
 
 def test_a_display_draws_on_the_stream_below() -> None:
     raw = Terminal()
-    Screen(raw, True, False).drawn_on().write("\x1b[1m")
+    SafeStream(raw, True, False).without_escaping().write("\x1b[1m")
     assert raw.getvalue() == "\x1b[1m"

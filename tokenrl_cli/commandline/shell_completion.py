@@ -1,4 +1,4 @@
-"""Shell completion: the command names are ours, what follows them Hydra completes from that command's config."""
+"""Shell completion: command names are completed here, overrides by Hydra from the config of the command."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ SHELLS = ("bash", "zsh", "fish")
 def complete(
     arguments: Arguments, commands: Sequence[str], configs: dict[str, str], hydra: Callable[[Arguments], None]
 ) -> None:
-    """`-sc install=SHELL` prints the shell's function, `-sc query=SHELL` what may follow COMP_LINE."""
-    asked = dict(each.partition("=")[::2] for each in (arguments.command or "", *arguments.rest) if each)
-    known = asked.keys() & {"install", "uninstall", "query"}
-    if len(known) != 1 or next(iter(asked.values())) not in SHELLS:
+    """Carries out `-sc`: with install=SHELL prints the shell function, with query=SHELL the words that may follow the
+    line in the variable COMP_LINE.
+
+    `configs` maps the commands that have a config to its name; `hydra` runs Hydra on a command line. Raises UserError
+    for other arguments.
+    """
+    request = dict(each.partition("=")[::2] for each in (arguments.command or "", *arguments.rest) if each)
+    known = request.keys() & {"install", "uninstall", "query"}
+    if len(known) != 1 or next(iter(request.values())) not in SHELLS:
         remedy = """eval "$(tokenrl -sc install=bash)" """.rstrip()
-        raise UserError("-sc", "needs install=SHELL or uninstall=SHELL, of bash, zsh and fish", remedy)
-    if "query" not in asked:
+        raise UserError("-sc", "needs install=SHELL or uninstall=SHELL; SHELL is bash, zsh or fish", remedy)
+    if "query" not in request:
         return hydra(Arguments("train", arguments.flags, arguments.rest))
     line = os.environ.get("COMP_LINE", "")
     words = line.split()[1:]
     position = _command_position(words)
     typing = position == len(words) - 1 and not line.endswith(" ")
-    separator = "\n" if asked["query"] == "fish" else " "
+    separator = "\n" if request["query"] == "fish" else " "
     if position >= len(words) or typing:
         begun = words[position] if typing else ""
         print(separator.join(name for name in commands if name.startswith(begun)))
@@ -36,7 +41,7 @@ def complete(
     command = words.pop(position)
     if command in configs:
         os.environ["COMP_LINE"] = " ".join(["tokenrl", *words]) + (" " if line.endswith(" ") else "")
-        with suppress(UserError):  # half a command line is seldom right; a message would land in the middle of it
+        with suppress(UserError):  # an unfinished line is often wrong, and a message would be printed into it
             hydra(Arguments(command, arguments.flags, arguments.rest))
         return None
     begun = "" if line.endswith(" ") else words[-1]
@@ -45,7 +50,7 @@ def complete(
 
 
 def _command_position(words: Sequence[str]) -> int:
-    """The first word that is no flag and no value of one."""
+    """The index of the first word that is neither a flag nor the value of one; the number of words if there is none."""
     short = {"-c", "-p", "-cp", "-cn", "-cd", *VALUED}
     for index, word in enumerate(words):
         if not word.startswith("-") and (index == 0 or words[index - 1] not in short):
@@ -54,7 +59,7 @@ def _command_position(words: Sequence[str]) -> int:
 
 
 def _choices(command: str) -> list[str]:
-    """Of the commands without a config."""
+    """The words that may follow a command without a config: groups for `list`, GROUP/NAME for `copy`."""
     places = roots(None)
     names = groups(places)
     pairs = [f"{group}/{name}" for group in names for name in options(places, group)]

@@ -1,4 +1,4 @@
-"""Evaluations that differ never share a folder, and the same one again does."""
+"""Folders of evaluations: different settings never share one, the same settings always do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokenrl_cli.report.folders import LONGEST, differing, folder_for, short
+from tokenrl_cli.report.evaluation_folder import LONGEST, changed_settings, file_name, folder_for
 
 
 def evaluate(out: Path, parts: list[str], settings: dict[str, Any]) -> str:
@@ -64,14 +64,14 @@ def test_differences_are_named_as_they_are_typed() -> None:
         ({"metrics": {"bleu": bleu | {"max_order": 2}}}, ["metrics.bleu.max_order=2"]),
         ({"decode": {"forbidden": [1, 2], "top_p": 0.9}}, ["decode.forbidden=1,2", "decode.top_p=0.9"]),
     ):
-        assert differing(before, before | change) == said
-        assert differing(before | change, before) != [] or not said
+        assert changed_settings(before, before | change) == said
+        assert changed_settings(before | change, before) != [] or not said
 
 
 def test_names_are_safe_and_short() -> None:
-    odd = short(["test", "greedy", "dataset.path=/a b/../c:*?\"<>|'\n\0ü", "decode.forbidden=1,2"])
+    odd = file_name(["test", "greedy", "dataset.path=/a b/../c:*?\"<>|'\n\0ü", "decode.forbidden=1,2"])
     assert odd == "test-greedy-dataset.path=_a_b_.._c_ü-decode.forbidden=1,2"
     for letter in ("x", "ü", "語"):
-        names = {short(["test", "greedy", f"path={letter * 200}{end}"]) for end in "ab"}
+        names = {file_name(["test", "greedy", f"path={letter * 200}{end}"]) for end in "ab"}
         assert len(names) == 2 and all(len(name.encode()) <= LONGEST for name in names)
         assert all(name.startswith(f"test-greedy-path={letter * 20}") for name in names)
