@@ -165,7 +165,9 @@ def test_what_requires_no_gradient_is_left_alone_and_keeps_its_number() -> None:
     thawed = make([one, frozen.requires_grad_(True), ParameterGroup([other], 9.0)], weight_decay=0.0)
     thawed.load_state_dict(state)
     again = thawed.state_dict()
-    assert again.keys() == state.keys() and all(torch.equal(torch.as_tensor(again[k]), torch.as_tensor(state[k])) for k in state)
+    assert again.keys() == state.keys() and all(
+        torch.equal(torch.as_tensor(again[k]), torch.as_tensor(state[k])) for k in state
+    )
     with pytest.raises(ValueError, match="no parameter 2"):
         make([one, frozen], weight_decay=0.0).load_state_dict(state)
     with pytest.raises(UserError, match="nothing to learn"):
