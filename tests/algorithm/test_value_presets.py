@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import re
 from dataclasses import replace
@@ -588,3 +589,22 @@ def test_a_new_method_is_a_loss_and_a_policy() -> None:
     second = judged(algorithm.model, sources=5)
     assert first["td_error"] > 0 and algorithm.update(second) == again.update(second)
     assert (algorithm.collect(batch_of(2)).actions == again.collect(batch_of(2)).actions).all()
+
+
+FAMILY = [*(CONF.parent / "tokenrl_cli" / "algorithm").glob("*.py")]
+FAMILY = [path for path in FAMILY if path.stem in ("value_based", "dqn", "soft_q", "ilql", "path_consistency")]
+FAMILY += [
+    CONF.parent / "tokenrl_cli" / "algorithm" / "parts" / f"{name}.py"
+    for name in ("acting", "data", "exploration", "head", "prior", "state_value")
+]
+
+
+@pytest.mark.parametrize("path", FAMILY, ids=lambda path: path.stem)
+def test_nothing_is_larger_than_a_reader_holds(path: Path) -> None:
+    """A function has at most 60 lines, a constructor 12 parameters: a preset's hands its keys on to smaller parts."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+        if isinstance(node, ast.ClassDef) and node.name not in CLASSES:
+            parameters = [len(each.args.args) for each in node.body if isinstance(each, ast.FunctionDef)]
+            assert max(parameters, default=0) <= 13, node.name  # self is one

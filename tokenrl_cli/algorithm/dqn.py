@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.facts import asked, needs
-from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.networks import Composed, one_more_column, read_states
 from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration, NoExploration
 from tokenrl_cli.algorithm.parts.head import Project, QHead, refuse_logits
-from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork, one_more_column
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.value import conservative, n_step_targets, taken
@@ -111,7 +111,7 @@ class Dqn(ValueBased):
             return zeros, zeros[:, :-1]
         target, delayed, prior = self.target, self.target.read(episodes), None
         if "policy" in needs(self.backup) and self.acting.model is not None:
-            prior = self.acting.model(episodes.source, episodes.source_mask, actions)
+            prior = read_states(self.acting.model, episodes)
 
         def of_states(target_hidden: Tensor, hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
             """Of M states: V and the target network's Q of the token taken. [M, D] three times, [M] -> [M] each."""

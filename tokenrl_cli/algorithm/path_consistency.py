@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenrl_cli.algorithm.networks import one_more_column
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Boltzmann, Exploration
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
 from tokenrl_cli.algorithm.parts.state_value import GroupMean, Head, Tied
-from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork, one_more_column
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import log_partition, one_token, zero_after_end
@@ -105,7 +106,7 @@ class PathConsistency(ValueBased):
         [B, T + 1, D]."""
         actions = one_more_column(episodes.actions)
         output = self.network.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        prior = self.prior.read(episodes)
         terms = partial(self._log_ratios, output, prior)
         log_ratios, logit_values = in_pieces(terms, self.size, output.hidden, prior.hidden, actions)
         return log_ratios[:, :-1], logit_values, output.hidden

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.networks import Composed, one_more_column
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration
 from tokenrl_cli.algorithm.parts.head import Logits, QHead
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork, one_more_column
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.precision import precise
@@ -102,7 +102,7 @@ class SoftQ(ValueBased):
         assert self.target is not None
         actions = one_more_column(episodes.actions)
         delayed = self.target.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        prior = self.prior.read(episodes)
 
         def of_states(hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
             """Of M states: V and Q of the token taken. [M, D] twice, [M] -> [M] each."""

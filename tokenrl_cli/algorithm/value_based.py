@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.networks import frozen_copy, move
+from tokenrl_cli.algorithm.networks import frozen_copy, move, read_states
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration, NoExploration
 from tokenrl_cli.algorithm.parts.head import Head, Project
@@ -51,7 +51,7 @@ class ValueNetwork(nn.Module):
     def read(self, episodes: Rollout) -> ModelOutput:
         """The model's output for every state of the episodes: hidden [B, T + 1, D], without gradient where the trunk
         is not trained."""
-        output: ModelOutput = self.model(episodes.source, episodes.source_mask, one_more_column(episodes.actions))
+        output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
     def q(self, hidden: Tensor, project: Project) -> Tensor:
@@ -63,11 +63,6 @@ class ValueNetwork(nn.Module):
         """V(s) by the head of that name, [..., D] -> [...]."""
         values: Tensor = self.heads["v"](hidden)
         return values
-
-
-def one_more_column(actions: Tensor) -> Tensor:
-    """Actions [B, T] and a column of zeros: a model reads them as T + 1 states, and no output depends on the last."""
-    return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
 class Collector:

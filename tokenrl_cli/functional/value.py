@@ -43,7 +43,8 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
 
 
 def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
-    """y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; past the last real token V of where the episode stopped.
+    """y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, or to the state after the last real token if that is
+    sooner. Sutton & Barto 2018, section 7.1; one step is Watkins 1989.
 
     values [B, T + 1] of every state and of the one after the last column; that after an episode's last token counts
     only where it was not `ended` [B]. rewards, mask [B, T] -> [B, T] without gradient. An infinite horizon gives
@@ -52,10 +53,10 @@ def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor,
     lengths = mask.sum(-1, keepdim=True)
     open_end = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
     values = values.masked_fill(~open_end, 0.0)
-    paid = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # before each state
+    earned = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # before each state
     start = torch.arange(mask.shape[1], device=mask.device)
     stop = torch.minimum(start + min(horizon, mask.shape[1]), lengths)
-    target = paid.gather(1, stop) - paid[:, :-1] + values.gather(1, stop)
+    target = earned.gather(1, stop) - earned[:, :-1] + values.gather(1, stop)
     return target.masked_fill(~mask, 0.0).detach()
 
 
@@ -82,7 +83,7 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
-    """exp(beta A), at most `largest`, and where that held it. Any shape; finite for any finite A.
+    """-> exp(beta A), at most `largest`, and where it was clipped to that. Any shape; finite for any finite A.
 
     Peng et al. 2019 (arXiv:1910.00177, section 3), with their clip.
     """
@@ -103,13 +104,13 @@ def last_steps(mask: Tensor) -> Tensor:
 
 
 def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
-    """(V - G)^2 / 2 [B, T], or that of V held within `clip` of what it was when the episode was sampled, where that is
-    the larger (PPO's reference code; 0: off)."""
+    """(V - G)^2 / 2 [B, T], or the same of V clipped to within `clip` of what it was when the episode was sampled,
+    where that is the larger (PPO's reference code; 0: off)."""
     before, targets = before.detach(), targets.detach()
     error = (values - targets).square()
     if clip > 0:
-        held = before + (values - before).clamp(-clip, clip)
-        error = torch.maximum(error, (held - targets).square())
+        clipped = before + (values - before).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - targets).square())
     return error / 2
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.networks import frozen_copy
+from tokenrl_cli.algorithm.networks import frozen_copy, read_states
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import ModelOutput
+from tokenrl_cli.interfaces import ModelOutput, Rollout
 
 
 class Uniform:
@@ -20,9 +20,10 @@ class Uniform:
 
     model = None
 
-    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        """Hidden states [B, T, 1] that are all 0 and their own logits: one logit, the same for every token."""
-        zeros = torch.zeros(*actions.shape, 1, device=actions.device)
+    def read(self, episodes: Rollout) -> ModelOutput:
+        """Hidden states [B, T + 1, 1] that are all 0 and their own logits: one logit, the same for every token."""
+        rows, columns = episodes.actions.shape
+        zeros = torch.zeros(rows, columns + 1, 1, device=episodes.actions.device)
         return ModelOutput(zeros, lambda hidden: hidden)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
@@ -41,10 +42,9 @@ class Reference:
         self.model = frozen_copy(model)
 
     @torch.no_grad()
-    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        """The network's output for every state of the episodes: hidden [B, T, D], its logits [B, T, V]."""
-        output: ModelOutput = self.model(source, source_mask, actions)
-        return output
+    def read(self, episodes: Rollout) -> ModelOutput:
+        """The network's output for every state of the episodes: hidden [B, T + 1, D], logits [B, T + 1, V]."""
+        return read_states(self.model, episodes)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
         """log sum_a exp z(s, a). [..., V] -> [...]."""
