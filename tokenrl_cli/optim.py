@@ -122,9 +122,9 @@ class Optimizer:
         """Raises ValueError where the state is not one of these parameters."""
         kept: dict[int, dict[str, Any]] = {}
         for key, value in state.items():
-            number, dot, name = key.partition(".")
+            text, dot, name = key.partition(".")
             if dot:
-                kept.setdefault(int(number), {})[name] = value
+                kept.setdefault(int(text), {})[name] = value
         for number, of in kept.items():
             if number not in self.parameters:
                 raise ValueError(f"the optimiser has no parameter {number}")

@@ -73,12 +73,12 @@ class Dqn(ValueBased):
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
         episodes = minibatch.episodes
         output = self.network.read(episodes)
-        values, target_q = self._target_values(episodes, output)
+        values, target_q = self._target_values(episodes, output)  # [B, T + 1], [B, T]
         rewards, terminated = self.rewards(episodes), self.terminated(episodes)
         targets = n_step_targets(rewards, values, terminated, episodes.mask, self.horizon)
         terms = partial(self._loss_terms, output.project)
         columns = (output.hidden[:, :-1], episodes.actions, targets.to(values.dtype))
-        td_loss, conservative_loss, q = in_pieces(terms, self.size, *columns)
+        td_loss, conservative_loss, q = in_pieces(terms, self.size, *columns)  # [B, T] each; never [B, T, V] at once
         td_error = (targets - q).detach()
         logged, ranges = {"loss/td": td_loss, "td_error": td_error.abs(), "q/mean": q}, {"q": q}
         if self.target is not None:

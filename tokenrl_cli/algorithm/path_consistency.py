@@ -84,7 +84,8 @@ class PathConsistency(ValueBased):
         values = self.state_value(hidden, logit_values, source_values)
         values = zero_after_end(values, mask, self.terminated(episodes))
         loss, residual = self.consistency(values, self.rewards(episodes), log_ratios, mask, self.temperature)
-        q = values[:, :-1] + self.temperature * log_ratios  # Q(s_t, a_t) of a policy that is consistent with V
+        # a consistent policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau)
+        q = values[:, :-1] + self.temperature * log_ratios  # Q(s_t, a_t), [B, T]
         logged = {
             "loss/consistency": loss, "consistency_residual": residual.abs(), "v/mean": values[:, :-1], "q/mean": q,
         }  # fmt: skip

@@ -72,10 +72,11 @@ class SoftQ(ValueBased):
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
         episodes = minibatch.episodes
         output = self.network.read(episodes)
-        values, target_q = self._target_values(episodes)
+        values, target_q = self._target_values(episodes)  # [B, T + 1], [B, T]
         rewards, terminated = self.rewards(episodes), self.terminated(episodes)
         targets = n_step_targets(rewards, values, terminated, episodes.mask, 1)
         columns = (output.hidden[:, :-1], episodes.actions, targets.to(values.dtype))
+        # [B, T] each; in pieces, because [B, T, V] at once may not fit into memory
         td_loss, q = in_pieces(partial(self._loss_terms, output), self.size, *columns)
         td_error = (targets - q).detach()
         logged = {
@@ -101,12 +102,12 @@ class SoftQ(ValueBased):
         """V [B, T + 1] of every state, and the target network's Q(s_t, a_t) [B, T]."""
         assert self.target is not None
         actions = one_more_column(episodes.actions)
-        delayed = self.target.read(episodes)
+        target, delayed = self.target, self.target.read(episodes)
         prior = self.prior.read(episodes)
 
         def of_states(hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
             """Of M states: V and Q of the token taken. [M, D] twice, [M] -> [M] each."""
-            q = self._q(self.target, hidden, delayed).amin(0)  # [M, V]
+            q = self._q(target, hidden, delayed).amin(0)  # [M, V]
             log_prior = self.prior.logprobs(prior.project(prior_hidden))
             return soft_value(q, log_prior, self.temperature), taken(q.unsqueeze(0), acts).squeeze(0)
 

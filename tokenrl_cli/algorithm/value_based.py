@@ -198,7 +198,7 @@ class ValueBased:
 
         def loss(rows: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
             output = self.compute_loss(rows)
-            outputs.append(replace(output, loss=output.loss.detach()))
+            outputs.append(replace(output, loss=output.loss.detach()))  # else its graph would stay in memory
             return output.loss, output.metrics
 
         metrics = gradient_step(self.optimizer, minibatch, loss, self.micro_batches)

@@ -21,7 +21,7 @@ Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own 
 class Head(nn.Module):
     """Values from hidden states. `forward` differs: `QHead` gives a value for each token, `ScalarHead` one number."""
 
-    lr_factor: float  # learning rate of its parameters over that of the model's
+    lr_factor: float = 1.0  # learning rate of its parameters over that of the model's
 
 
 class QHead(Head):
