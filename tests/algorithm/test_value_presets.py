@@ -353,7 +353,7 @@ REFUSED = {
         "algorithm.data.demonstrated: must with",
     ),
     "capacity": ("dqn data.capacity=0", "algorithm.data.capacity=0: must be at least 1"),
-    "epsilon": ("dqn exploration.end=1.5", "algorithm.collector.exploration.end=1.5: must be at least 0 and at most 1"),
+    "epsilon": ("dqn exploration.end=1.5", "algorithm.exploration.end=1.5: must be at least 0 and at most 1"),
     "twins": ("dqn head.count=2", "algorithm.head.layer: must be"),
     "temperature": ("soft_q temperature=0", "algorithm.temperature=0: must be above 0"),
     "expectile": ("ilql expectile=1", "algorithm.expectile=1: must be above 0 and below 1"),
