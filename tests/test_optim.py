@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import optim
-from tokenrl_cli.optim import NonFinite, Optimizer, gradient_step, over_steps
+from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.optim import NonFinite, Optimizer, ParameterGroup, gradient_step, over_steps
 
 
 def flat(step: int) -> float:
@@ -27,7 +28,7 @@ def descent(*parameters: nn.Parameter, lr: float = 1.0, clip_norm: float = 0.0, 
     return optim.sgd(parameters, lr, 0.0, 0.0, clip_norm, schedule)
 
 
-def stepped(optimizer: Optimizer, parameters: list[nn.Parameter], *gradients: list[float]) -> dict[str, float]:
+def stepped(optimizer: Optimizer, parameters: list[nn.Parameter], *gradients: list[Any]) -> dict[str, float]:
     for one, gradient in zip(parameters, gradients, strict=True):
         one.grad = torch.tensor(gradient, dtype=torch.float64)
     return optimizer.step()
@@ -112,15 +113,70 @@ def test_adam_by_hand() -> None:
         assert one.item() == pytest.approx(place, rel=1e-12)
 
 
+def matrix(value: float) -> nn.Parameter:
+    return nn.Parameter(torch.full((1, 1), value, dtype=torch.float64))
+
+
 def test_decay_is_decoupled_in_adamw_and_part_of_the_gradient_in_sgd() -> None:
-    one, other = parameter(2.0), parameter(2.0)
-    stepped(optim.adamw([one], 0.1, [0.9, 0.99], 0.0, 0.5, 0.0, flat), [one], [4.0])
+    one, other = matrix(2.0), matrix(2.0)
+    stepped(optim.adamw([one], 0.1, [0.9, 0.99], 0.0, 0.5, 0.0, flat), [one], [[4.0]])
     assert one.item() == pytest.approx(2 * (1 - 0.1 * 0.5) - 0.1)
     optimizer = optim.sgd([other], 0.1, 0.9, 0.5, 0.0, flat)
-    stepped(optimizer, [other], [4.0])
+    stepped(optimizer, [other], [[4.0]])
     assert other.item() == pytest.approx(2 - 0.1 * 5)
-    stepped(optimizer, [other], [4.0])
+    stepped(optimizer, [other], [[4.0]])
     assert other.item() == pytest.approx(1.5 - 0.1 * (0.9 * 5 + 4 + 0.5 * 1.5))
+
+
+def test_no_bias_and_no_gain_of_a_normalisation_decays() -> None:
+    layers = nn.Sequential(nn.Embedding(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)).double()
+    for make in (partial(optim.adamw, betas=[0.9, 0.99], eps=1e-8), partial(optim.sgd, momentum=0.0)):
+        before = [each.detach().clone() for each in layers.parameters()]
+        optimizer = make(layers.parameters(), lr=0.1, weight_decay=0.5, clip_norm=0.0, schedule=flat)
+        for each in layers.parameters():
+            each.grad = torch.zeros_like(each)
+        optimizer.step()
+        for each, was in zip(layers.parameters(), before, strict=True):
+            assert torch.allclose(each, was * (0.95 if each.dim() > 1 else 1.0), rtol=0, atol=1e-15)
+
+
+def test_a_group_learns_at_its_own_factor_of_every_rate_of_the_schedule() -> None:
+    """A head with the factor 4 moves as 4 (w h + b) did with the factor 1: Adam's steps know no size of a gradient."""
+    heads, scaled, trunk = parameter(0.0), parameter(0.0), parameter(0.0)
+    groups = [trunk, ParameterGroup([heads], 4.0), scaled]
+    optimizer = optim.adam(groups, 0.1, [0.9, 0.99], 1e-12, 0.0, lambda step: 2.0**-step)
+    for gradient in (1.0, -3.0, 0.5):
+        logged = stepped(optimizer, [trunk, heads, scaled], [gradient], [gradient], [4 * gradient])
+        assert trunk.item() == pytest.approx(scaled.item()) and heads.item() == pytest.approx(4 * trunk.item())
+    assert logged["lr"] == pytest.approx(0.1 / 4) and trunk.item() != 0
+
+
+def test_what_requires_no_gradient_is_left_alone_and_keeps_its_number() -> None:
+    """State that was saved while a parameter was frozen belongs to the same parameters when it learns again."""
+    one, frozen, other = matrix(1.0), matrix(2.0), matrix(3.0)
+    make = partial(optim.adamw, lr=0.1, betas=[0.9, 0.99], eps=1e-8, clip_norm=0.0, schedule=flat)
+    optimizer = make([one, frozen.requires_grad_(False), ParameterGroup([other], 2.0)], weight_decay=0.5)
+    for each in (one, other):
+        each.grad = torch.ones_like(each)
+    optimizer.step()
+    assert frozen.item() == 2.0 and one.item() < 1 and other.item() < 3
+    state = optimizer.state_dict()
+    assert {key.split(".")[0] for key in state} == {"steps", "0", "2"}
+    thawed = make([one, frozen.requires_grad_(True), ParameterGroup([other], 9.0)], weight_decay=0.0)
+    thawed.load_state_dict(state)
+    again = thawed.state_dict()
+    assert again.keys() == state.keys() and all(
+        torch.equal(torch.as_tensor(again[k]), torch.as_tensor(state[k])) for k in state
+    )
+    with pytest.raises(ValueError, match="no parameter 2"):
+        make([one, frozen], weight_decay=0.0).load_state_dict(state)
+    with pytest.raises(UserError, match="nothing to learn"):
+        make([frozen.requires_grad_(False)], weight_decay=0.0)
+
+
+def test_a_torch_optimiser_without_our_groups_is_refused() -> None:
+    with pytest.raises(UserError, match="torch_groups"):
+        Optimizer(torch.optim.Adam([parameter(0.0)]), 0.1, 0.0, flat)
 
 
 @pytest.mark.parametrize("make", ["adam", "adamw", "sgd"])

@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.presets import preset
 from tests.world import EOS, RECORDED, Letters, TableReward, TabularPolicy, World, batch_of, samples_of
 from tokenrl_cli.algorithm.networks import move
-from tokenrl_cli.algorithm.parts.data import Drawn
+from tokenrl_cli.algorithm.parts.data import Minibatch
+from tokenrl_cli.algorithm.value_based import LossOutput
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
@@ -39,10 +40,16 @@ def every_text(credit: str = "terminal", world: World = RECORDED, step: int = 0)
     return judge(rollout_of(batch, samples, SAMPLED), batch, Letters(world.size), rewards, CREDITS[credit])[0]
 
 
-def drawn(rollout: Rollout, weights: Tensor | None = None) -> Drawn:
+def minibatch_of(rollout: Rollout, weights: Tensor | None = None) -> Minibatch:
     """A minibatch in which each episode counts as often as its weight says."""
     weights = torch.ones(len(rollout), dtype=torch.float64) if weights is None else weights
-    return Drawn(rollout, weights, torch.full((len(rollout),), -1))
+    return Minibatch.of(rollout, weights, torch.full((len(rollout),), -1))
+
+
+def loss_of(algorithm: Any, minibatch: Minibatch) -> LossOutput:
+    """Of a whole minibatch in one part."""
+    output: LossOutput = algorithm.compute_loss(algorithm.prepare(minibatch))
+    return output
 
 
 def chances(logits: Any, world: World = RECORDED) -> Tensor:
@@ -103,44 +110,44 @@ def q_of(algorithm: Any, world: World = RECORDED) -> Tensor:
     hidden = torch.eye(len(world.states) + 1, dtype=torch.float64)[: len(world.states)]
     scale = getattr(algorithm, "temperature", 1.0)
     with torch.no_grad():
-        q: Tensor = algorithm.learned.heads["q"](hidden, lambda h: scale * h[..., :-1] @ algorithm.model.table)
+        q: Tensor = algorithm.network.heads["q"](hidden, lambda h: scale * h[..., :-1] @ algorithm.model.table)
     return q.amin(0)
 
 
 def v_of(algorithm: Any, world: World = RECORDED) -> Tensor:
     hidden = torch.eye(len(world.states) + 1, dtype=torch.float64)[: len(world.states)]
     with torch.no_grad():
-        found: Tensor = algorithm.learned.heads["v"](hidden)
+        found: Tensor = algorithm.network.heads["v"](hidden)
     return found
 
 
-def solve(algorithm: Any, minibatch: Drawn, rounds: int = 1, rest: float = 1e-13) -> None:
+def solve(algorithm: Any, minibatch: Minibatch, rounds: int = 1, rest: float = 1e-13) -> None:
     """Minimises the loss of a minibatch, then moves the target, `rounds` times. `rest`: the gradient it ends at."""
     for _ in range(rounds):
         descent = torch.optim.LBFGS(
-            algorithm.learned.learning(), max_iter=2000, tolerance_grad=rest, tolerance_change=rest / 1e3,
+            algorithm.network.trainable(), max_iter=2000, tolerance_grad=rest, tolerance_change=rest / 1e3,
             history_size=50, line_search_fn="strong_wolfe",
         )  # fmt: skip
 
         def closure(descent: Any = descent) -> Tensor:
             descent.zero_grad()
-            loss: Tensor = algorithm.lesson(minibatch)(minibatch).loss
+            loss: Tensor = loss_of(algorithm, minibatch).loss
             loss.backward()
             return loss
 
         descent.step(closure)
         if algorithm.target is not None:
-            move(algorithm.target, algorithm.learned, 1.0)
+            move(algorithm.target, algorithm.network, 1.0)
 
 
-def descend(algorithm: Any, minibatch: Drawn, steps: int, lr: float) -> None:
+def descend(algorithm: Any, minibatch: Minibatch, steps: int, lr: float) -> None:
     """Adam, its rate falling to a millionth: for losses whose gradient is no function's; the target at its pace."""
-    descent = torch.optim.Adam(algorithm.learned.learning(), lr, betas=(0.9, 0.99))
+    descent = torch.optim.Adam(algorithm.network.trainable(), lr, betas=(0.9, 0.99))
     falling = torch.optim.lr_scheduler.ExponentialLR(descent, 1e-6 ** (1 / steps))
     for step in range(steps):
         descent.zero_grad()
-        algorithm.lesson(minibatch)(minibatch).loss.backward()
+        loss_of(algorithm, minibatch).loss.backward()
         descent.step()
         falling.step()
         if algorithm.target is not None:
-            move(algorithm.target, algorithm.learned, algorithm.follow(step))
+            move(algorithm.target, algorithm.network, algorithm.target_update(step))

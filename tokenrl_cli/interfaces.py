@@ -401,7 +401,8 @@ class Critic(Stateful, Protocol):
     coef: float  # weight of `loss`, a mean over tokens, beside the loss of the policy
 
     def attach(self, model: Any) -> list[Any]:
-        """Makes what it needs for this Model; gives the parameters to be optimised with the policy's, [] without."""
+        """Makes what it needs for this Model; gives the parameters to be optimised with the policy's, or groups of
+        them with a learning rate of their own (`optim.ParameterGroup`); [] without."""
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """With `continuations`: rows and lengths, [M] each, of the prefixes to go on from; mask [B, T]."""

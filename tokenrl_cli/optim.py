@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
@@ -29,14 +30,64 @@ class NonFinite(UserError):
         super().__init__("the policy", problem)
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters whose learning rate is `lr_factor` times the optimiser's, whatever the schedule makes of that.
+
+    For heads: a step of Adam is about as long as the learning rate, however large the gradient is, so a head whose
+    values are far from where they start needs a larger rate than the network below it.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr_factor: float
+
+
+Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made for; a lone parameter has the factor 1
+
+
+def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
+    """-> torch's parameter groups: those with one learning rate and one weight decay together.
+
+    Only matrices (and what has more dimensions: embeddings, stacks of matrices) decay. Biases, and the gains of
+    normalisation layers, do not: to pull those towards 0 limits what a layer can say and regularises nothing.
+    Parameters that require no gradient are left out. "numbers" holds the place of each parameter among all that were
+    given, those left out included: saved state goes by it, so it does not depend on factors, decay or freezing.
+    Raises UserError where no parameter requires a gradient.
+    """
+    given = [
+        (parameter, each.lr_factor if isinstance(each, ParameterGroup) else 1.0)
+        for each in parameters
+        for parameter in (each.parameters if isinstance(each, ParameterGroup) else [each])
+    ]
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for number, (parameter, lr_factor) in enumerate(given):
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.dim() > 1 else 0.0
+            empty = {"params": [], "numbers": [], "lr_factor": lr_factor, "weight_decay": decay}
+            group = groups.setdefault((lr_factor, decay), empty)
+            group["params"].append(parameter)
+            group["numbers"].append(number)
+    if not groups:
+        raise UserError("model", "has no parameter that requires a gradient: there is nothing to learn")
+    return list(groups.values())
+
+
 class Optimizer:
     """A torch optimiser with its schedule and its clipping; counts the steps of its stage.
 
-    Parameters of one object only; `clip_norm` bounds the global L2 norm of the gradient (0: off).
+    Parameters of one object only; `clip_norm` bounds the global L2 norm of the gradient (0: off). The learning rate of
+    a step is `lr` times the schedule's factor, times the `lr_factor` of the group. `inner` is made for `torch_groups`.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
         self.inner, self.lr, self.clip_norm, self.schedule = inner, lr, clip_norm, schedule
+        groups = inner.param_groups
+        if not all("numbers" in group for group in groups):
+            problem = "its torch optimiser is not made for torch_groups(parameters, weight_decay)"
+            raise UserError("optimizer", problem, "see adamw in tokenrl_cli/optim.py")
+        self.parameters: dict[int, nn.Parameter] = {  # by number, in torch's order
+            number: p for group in groups for number, p in zip(group["numbers"], group["params"], strict=True)
+        }
         self.steps = 0
 
     def zero_grad(self) -> None:
@@ -44,7 +95,7 @@ class Optimizer:
 
     def step(self) -> dict[str, float]:
         """-> grad_norm before clipping, grad_clipped (0 or 1; its mean is the clipped fraction), lr."""
-        parameters = [p for group in self.inner.param_groups for p in group["params"]]
+        parameters = list(self.parameters.values())
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
             raise NonFinite(f"the norm of the gradient is {norm}")
@@ -53,7 +104,7 @@ class Optimizer:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, torch.tensor(norm))
         lr = self.lr * self.schedule(self.steps)
         for group in self.inner.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         self.inner.step()
         _require_finite(parameters, lr)
         torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
@@ -62,22 +113,29 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Flat: "steps", and "<parameter number>.<name>" for what the torch optimiser keeps of each parameter."""
-        kept = self.inner.state_dict()["state"]
-        return {"steps": self.steps} | {f"{i}.{name}": value for i, of in kept.items() for name, value in of.items()}
+        numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
+        return {"steps": self.steps} | {
+            f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
+        """Raises ValueError where the state is not one of these parameters."""
         kept: dict[int, dict[str, Any]] = {}
         for key, value in state.items():
-            number, dot, name = key.partition(".")
+            text, dot, name = key.partition(".")
             if dot:
-                kept.setdefault(int(number), {})[name] = value
-        parameters = [p for group in self.inner.param_groups for p in group["params"]]
-        for index, of in kept.items():
+                kept.setdefault(int(text), {})[name] = value
+        for number, of in kept.items():
+            if number not in self.parameters:
+                raise ValueError(f"the optimiser has no parameter {number}")
             for name, value in of.items():
-                if isinstance(value, Tensor) and value.dim() and value.shape != parameters[index].shape:
-                    raise ValueError(f"{index}.{name} of the optimiser has the shape {list(value.shape)}")
-        self.inner.load_state_dict(self.inner.state_dict() | {"state": kept})
+                if isinstance(value, Tensor) and value.dim() and value.shape != self.parameters[number].shape:
+                    raise ValueError(f"{number}.{name} of the optimiser has the shape {list(value.shape)}")
+        places = {number: place for place, number in enumerate(self.parameters)}
+        self.inner.load_state_dict(
+            self.inner.state_dict() | {"state": {places[number]: of for number, of in kept.items()}}
+        )
+        self.steps = state["steps"]
 
 
 @torch.no_grad()
@@ -148,7 +206,7 @@ Epsilon = Annotated[float, Gt(0), Le(1)]  # beside gradients of order 1 and less
 
 
 def adam(
-    parameters: Iterable[nn.Parameter],
+    parameters: Learning,
     lr: Positive,
     betas: tuple[Fraction, Fraction],
     eps: Epsilon,
@@ -156,12 +214,12 @@ def adam(
     schedule: Schedule,
 ) -> Optimizer:
     """Adam, Kingma & Ba 2015 (arXiv:1412.6980)."""
-    inner = torch.optim.Adam(list(parameters), lr, (betas[0], betas[1]), eps)
+    inner = torch.optim.Adam(torch_groups(parameters, 0.0), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def adamw(
-    parameters: Iterable[nn.Parameter],
+    parameters: Learning,
     lr: Positive,
     betas: tuple[Fraction, Fraction],
     eps: Epsilon,
@@ -170,20 +228,20 @@ def adamw(
     schedule: Schedule,
 ) -> Optimizer:
     """Adam with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
-    inner = torch.optim.AdamW(list(parameters), lr, (betas[0], betas[1]), eps, weight_decay)
+    inner = torch.optim.AdamW(torch_groups(parameters, weight_decay), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter],
+    parameters: Learning,
     lr: Positive,
     momentum: Fraction,
     weight_decay: Weight,
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Stochastic gradient descent with momentum."""
-    inner = torch.optim.SGD(list(parameters), lr, momentum, weight_decay=weight_decay)
+    """Stochastic gradient descent with momentum; weight decay as an L2 penalty."""
+    inner = torch.optim.SGD(torch_groups(parameters, weight_decay), lr, momentum)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 

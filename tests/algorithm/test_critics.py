@@ -32,6 +32,7 @@ from tokenrl_cli.functional import advantages, normalisation, schedules, surroga
 from tokenrl_cli.functional.returns import lambda_returns, overlong_penalty
 from tokenrl_cli.functional.value import explained_variance, value_error
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.optim import adam
 
 CREDITS = pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
 
@@ -253,6 +254,20 @@ def test_the_kl_coefficient_follows_its_target() -> None:
     constant = AdaptiveKl(0.1, 0.0, 0.5)
     constant.observe(100.0)
     assert constant.coefficient == 0.1
+
+
+def test_a_value_head_learns_at_its_own_factor_of_the_learning_rate() -> None:
+    """The first step of Adam is the learning rate for every number with a gradient, whatever its size."""
+    flat = partial(adam, lr=0.01, betas=[0.9, 0.99], eps=1e-12, clip_norm=1e-3, schedule=lambda step: 1.0)
+    critic = ValueHead(0.5, 0.0, 7.0)
+    algorithm = algorithm_with(advantages.state_value, 4, critic=critic, optimizer=flat)
+    before = algorithm.model.table.detach().clone()
+    batch = batch_of(6)
+    rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
+    assert algorithm.update(rollout)["lr"] == 0.01
+    assert (algorithm.model.table - before).abs().max().item() == pytest.approx(0.01)
+    assert critic.head.weight.abs().max().item() == pytest.approx(0.07)
+    assert critic.head.bias.abs().item() == pytest.approx(0.07)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,22 @@ from tests.algorithm.test_presets import gru, padded
 from tests.presets import CONF, GRADIENTS, PRESETS, preset, targets
 from tests.running import TINY, lines, train
 from tests.values import around as tabular
-from tests.values import drawn, every_text
-from tests.world import RECORDED, SEQUENCES, Letters, TableReward, batch_of, samples_of
+from tests.values import chances, every_text, expected, loss_of, minibatch_of, q_of, solve
+from tests.world import RECORDED, SEQUENCES, Letters, TableReward, TabularPolicy, batch_of, samples_of
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.parts.acting import greedy
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
+from tokenrl_cli.algorithm.parts.exploration import NoExploration
+from tokenrl_cli.algorithm.parts.head import Linear
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.episodes.scoring import judge
+from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Credit, Rollout, UserError
-from tokenrl_cli.optim import gradient_step
+from tokenrl_cli.optim import adam, gradient_step
 
 CLASSES = ("Dqn", "SoftQ", "PathConsistency", "Ilql")
 VALUES = [name for name in PRESETS if targets(name).rsplit(".", 1)[-1] in CLASSES]
@@ -58,23 +66,23 @@ def judged(policy: Any, sources: int = 4, samples: int = 3) -> Rollout:
 
 def disturb(algorithm: Any) -> Any:
     """Heads that have learned something, and a target network that has not yet."""
-    for number, parameter in enumerate(algorithm.learned.heads.parameters()):
+    for number, parameter in enumerate(algorithm.network.heads.parameters()):
         draw = torch.Generator().manual_seed(number)
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
     return algorithm
 
 
 def gradients(algorithm: Any, rows: Any, parts: int = 1) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Of a minibatch taught in so many parts."""
+    """Of a minibatch learned in so many parts."""
     algorithm.optimizer.zero_grad()
-    teach = algorithm.lesson(rows)
+    whole = algorithm.prepare(rows)
     metrics: dict[str, Tensor] = {}
     for index in torch.arange(len(rows)).tensor_split(parts):
-        taught = teach(rows.rows(index))
-        taught.loss.backward()
-        for name, value in taught.metrics.items():
+        output = algorithm.compute_loss(whole.rows(index))
+        output.loss.backward()
+        for name, value in output.metrics.items():
             metrics[name] = metrics.get(name, torch.zeros(())) + value.detach()
-    learning = algorithm.learned.learning()
+    learning = algorithm.network.trainable()
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learning], metrics
 
 
@@ -93,7 +101,9 @@ def test_no_preset_is_forgotten() -> None:
 def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) -> None:
     """O28, O29, traps 2 to 4, 9, 22 and 30: nor does what padding says, or would be paid."""
     algorithm = disturb(around(words, "samples_per_source=3"))
-    rows = drawn(judged(algorithm.model), torch.rand(12, generator=torch.Generator().manual_seed(5)).double() + 0.5)
+    rows = minibatch_of(
+        judged(algorithm.model), torch.rand(12, generator=torch.Generator().manual_seed(5)).double() + 0.5
+    )
     assert not bool(rows.episodes.mask.all())
     whole = gradients(algorithm, rows)
     assert max(float(g.abs().max()) for g in whole[0]) > 1e-6
@@ -109,7 +119,7 @@ def test_an_episode_counts_as_much_as_it_weighs(words: str) -> None:
     algorithm = disturb(around(words, "samples_per_source=3"))
     rollout, draw = judged(algorithm.model), torch.Generator().manual_seed(7)
     one, other = (torch.rand(len(rollout), generator=draw, dtype=torch.float64) for _ in range(2))
-    parts = [gradients(algorithm, drawn(rollout, weights))[0] for weights in (one, other, one + other)]
+    parts = [gradients(algorithm, minibatch_of(rollout, weights))[0] for weights in (one, other, one + other)]
     assert max(float((a + b - c).abs().max()) for a, b, c in zip(*parts, strict=True)) < 1e-12
     assert max(float((a - b).abs().max()) for a, b in zip(parts[0], parts[1], strict=True)) > 1e-6
 
@@ -142,7 +152,7 @@ def test_what_is_greedy_on_a_new_head_begins_anew(name: str) -> None:
 def test_acting_step_by_step_is_reading_the_whole(words: str) -> None:
     algorithm, batch = disturb(around(words, "samples_per_source=2")), batch_of(5)
     said = torch.tensor([[1, 2, 0], [2, 2, 1], [1, 1, 2], [0, 0, 0], [2, 0, 0]])
-    policy = algorithm.exploration.acting(algorithm.policy(), 0)
+    policy = algorithm.collector.exploration.acting(algorithm.policy(), 0)
     whole = policy(batch.source, batch.source_mask, said).logits.softmax(-1)
     state, previous = policy.start(batch.source, batch.source_mask), None
     for t in range(3):
@@ -157,10 +167,10 @@ def test_the_target_is_a_copy_that_never_learns_by_gradient(name: str) -> None:
     algorithm = disturb(around(name))
     frozen = list(algorithm.target.parameters())
     learning = {id(p) for group in algorithm.optimizer.inner.param_groups for p in group["params"]}
-    assert {id(p) for p in algorithm.learned.parameters()} == learning
-    places = {p.data_ptr() for p in algorithm.learned.parameters()}
+    assert {id(p) for p in algorithm.network.parameters()} == learning
+    places = {p.data_ptr() for p in algorithm.network.parameters()}
     assert all(not p.requires_grad and id(p) not in learning and p.data_ptr() not in places for p in frozen)
-    gradients(algorithm, drawn(judged(algorithm.model)))
+    gradients(algorithm, minibatch_of(judged(algorithm.model)))
     assert all(p.grad is None for p in frozen)
 
 
@@ -179,12 +189,12 @@ def test_the_clock_of_the_target_goes_on_where_it_was(name: str, words: list[str
     again.model.load_state_dict(state.pop("model"))
     again.load_state_dict(state)
     assert again.updates == 2
-    for parameter, other in zip(again.learned.parameters(), again.target.parameters(), strict=True):
+    for parameter, other in zip(again.network.parameters(), again.target.parameters(), strict=True):
         assert parameter.data_ptr() != other.data_ptr()
     before = [p.clone() for p in algorithm.target.parameters()]
     for each in (algorithm, again):
         each.update(rollout)
-    pairs = zip(algorithm.target.parameters(), again.target.parameters(), algorithm.learned.parameters(), strict=True)
+    pairs = zip(algorithm.target.parameters(), again.target.parameters(), algorithm.network.parameters(), strict=True)
     for one, other, online in pairs:
         assert torch.equal(one, other)
         assert name != "dqn" or torch.equal(one, online)
@@ -197,13 +207,13 @@ def test_an_episode_cut_at_the_limit_ends_or_goes_on_as_asked(words: str) -> Non
     found = {}
     for goes_on in (False, True):
         algorithm = tabular(words, f"bootstrap_truncated={str(goes_on).lower()}")
-        for learned in (algorithm.learned, algorithm.target or algorithm.learned):
-            for name, parameter in learned.heads.named_parameters():
+        for network in (algorithm.network, algorithm.target or algorithm.network):
+            for name, parameter in network.heads.named_parameters():
                 if name.endswith("bias"):  # of V, or of every Q
                     parameter.data.fill_(2.0)
-        found[goes_on] = algorithm.lesson(drawn(every_text()))(drawn(every_text()))
+        found[goes_on] = loss_of(algorithm, minibatch_of(every_text()))
     rollout = every_text()
-    changed = (found[True].errors - found[False].errors).abs() > 1e-9
+    changed = (found[True].td_errors - found[False].td_errors).abs() > 1e-9
     cut = ~rollout.ended.unsqueeze(-1) & rollout.mask
     assert not changed[rollout.ended].any()
     last = cut & (rollout.mask.cumsum(-1) == rollout.mask.sum(-1, keepdim=True))
@@ -218,24 +228,23 @@ def test_a_reward_of_a_half_goes_through_everything(credit: Credit) -> None:
     table = TableReward(dict.fromkeys(RECORDED.table, 0.5) | {"": 0.0})
     rollout = judge(rollout, batch, Letters(), table, credit)[0]
     said = rollout.rows((rollout.mask.sum(-1) > 1).nonzero().squeeze(-1))
-    taught = algorithm.data
-    taught.replay.add(said)
-    again = taught.replay.episodes(torch.arange(len(said)), said)
-    lesson = algorithm.lesson(drawn(again))(drawn(again))
-    assert lesson.errors[:, 0].tolist() == [0.5] * len(said)  # Q is 0, the return is a half
+    replay = algorithm.data.replay
+    replay.add(said)
+    again = replay.episodes(torch.arange(len(said)), said)
+    output = loss_of(algorithm, minibatch_of(again))
+    assert output.td_errors[:, 0].tolist() == [0.5] * len(said)  # Q is 0, the return is a half
 
 
 def test_enormous_advantages_are_finite_and_counted() -> None:
     """Trap 32."""
     algorithm = tabular("ilql", "advantage_beta=10.0", "advantage_limit=20.0")
-    for parameter in algorithm.target.heads["q"].parameters():
-        if parameter.shape[-1] == 3 and parameter.dim() == 2:
-            parameter.data.fill_(1e3)
-    rows = drawn(every_text())
-    taught = algorithm.lesson(rows)(rows)
-    taught.loss.backward()
-    assert taught.loss.isfinite() and taught.metrics["adv/clipped"] == 1 and taught.metrics["adv/mean"] == 1000
-    assert all(p.grad.isfinite().all() for p in algorithm.learned.learning() if p.grad is not None)
+    for linear in algorithm.target.heads["q"].outputs:
+        linear.bias.data.fill_(1e3)
+    rows = minibatch_of(every_text())
+    output = loss_of(algorithm, rows)
+    output.loss.backward()
+    assert output.loss.isfinite() and output.metrics["adv/clipped"] == 1 and output.metrics["adv/mean"] == 1000
+    assert all(p.grad.isfinite().all() for p in algorithm.network.trainable() if p.grad is not None)
 
 
 def test_the_weights_of_cloning_teach_no_value() -> None:
@@ -244,9 +253,9 @@ def test_the_weights_of_cloning_teach_no_value() -> None:
     for beta in (0.0, 1.0):
         torch.manual_seed(0)  # two heads have random layers
         algorithm = disturb(tabular("ilql", f"advantage_beta={beta}"))
-        rows = drawn(every_text())
-        algorithm.lesson(rows)(rows).loss.backward()
-        found.append([p.grad.clone() for p in algorithm.learned.heads.parameters()])
+        rows = minibatch_of(every_text())
+        loss_of(algorithm, rows).loss.backward()
+        found.append([p.grad.clone() for p in algorithm.network.heads.parameters()])
         found.append([algorithm.model.table.grad.clone()])
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[2], strict=True))
     assert not torch.equal(found[1][0], found[3][0])
@@ -254,18 +263,18 @@ def test_the_weights_of_cloning_teach_no_value() -> None:
 
 def test_logged_scalars_are_those_of_the_minibatch() -> None:
     algorithm = disturb(tabular("dqn"))
-    rows = drawn(every_text("delta"))
-    taught, mask = algorithm.lesson(rows)(rows), rows.episodes.mask
+    rows = minibatch_of(every_text("delta"))
+    output, mask = loss_of(algorithm, rows), rows.episodes.mask
     hidden = algorithm.model(rows.episodes.source, rows.episodes.source_mask, rows.episodes.actions).hidden
-    q = algorithm.learned.heads["q"](hidden, None)[0]
+    q = algorithm.network.heads["q"](hidden, None)[0]
     delayed = algorithm.target.heads["q"](hidden, None)[0]
     chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))
-    assert taught.metrics["q/mean"].item() == pytest.approx(chosen[mask].mean().item())
-    assert taught.metrics["v/mean"].item() == pytest.approx(delayed.amax(-1)[mask].mean().item())
-    assert torch.equal(taught.ranges["q"], chosen[mask]) and torch.equal(taught.ranges["v"], delayed.amax(-1)[mask])
-    assert taught.metrics["target_gap"].item() == pytest.approx((chosen - before)[mask].abs().mean().item())
-    assert taught.metrics["td_error"].item() == pytest.approx(taught.errors[mask].abs().mean().item())
-    assert taught.metrics["loss/td"].item() == pytest.approx(taught.errors[mask].square().mean().item() / 2)
+    assert output.metrics["q/mean"].item() == pytest.approx(chosen[mask].mean().item())
+    assert output.metrics["v/mean"].item() == pytest.approx(delayed.amax(-1)[mask].mean().item())
+    assert torch.equal(output.ranges["q"], chosen[mask]) and torch.equal(output.ranges["v"], delayed.amax(-1)[mask])
+    assert output.metrics["target_gap"].item() == pytest.approx((chosen - before)[mask].abs().mean().item())
+    assert output.metrics["td_error"].item() == pytest.approx(output.td_errors[mask].abs().mean().item())
+    assert output.metrics["loss/td"].item() == pytest.approx(output.td_errors[mask].square().mean().item() / 2)
 
 
 def test_exploration_goes_from_the_warm_start_to_the_best_value() -> None:
@@ -273,12 +282,12 @@ def test_exploration_goes_from_the_warm_start_to_the_best_value() -> None:
     read = (batch.source, batch.source_mask, batch.targets)
     warm, best = (each(*read).logits.softmax(-1) for each in (algorithm.model, algorithm.policy()))
     for step, epsilon in ((0, 1.0), (5, 0.55), (10, 0.1), (99, 0.1)):
-        acting = algorithm.exploration.acting(algorithm.policy(), step)(*read).logits.exp()
+        acting = algorithm.collector.exploration.acting(algorithm.policy(), step)(*read).logits.exp()
         assert torch.allclose(acting, epsilon * warm + (1 - epsilon) * best)
-        assert algorithm.exploration.metrics(step) == {"epsilon": pytest.approx(epsilon)}
+        assert algorithm.collector.exploration.metrics(step) == {"epsilon": pytest.approx(epsilon)}
     for parameter in algorithm.model.parameters():
         parameter.data += 1
-    again = algorithm.exploration.acting(algorithm.policy(), 0)(*read).logits.exp()
+    again = algorithm.collector.exploration.acting(algorithm.policy(), 0)(*read).logits.exp()
     assert torch.allclose(again, warm)  # as it was, frozen
 
 
@@ -288,9 +297,9 @@ def test_boltzmann_acts_by_the_values() -> None:
         batch_of(2),
     )
     read = (batch.source, batch.source_mask, batch.targets)
-    acting = algorithm.exploration.acting(algorithm.policy(), 0)(*read).logits.softmax(-1)
+    acting = algorithm.collector.exploration.acting(algorithm.policy(), 0)(*read).logits.softmax(-1)
     hidden = algorithm.model(*read).hidden
-    assert torch.allclose(acting, (algorithm.learned.heads["q"](hidden, None)[0] / 0.3).softmax(-1))
+    assert torch.allclose(acting, (algorithm.network.heads["q"](hidden, None)[0] / 0.3).softmax(-1))
 
 
 def test_what_a_policy_expects_is_its_highest_value() -> None:
@@ -298,7 +307,7 @@ def test_what_a_policy_expects_is_its_highest_value() -> None:
     policy = algorithm.policy()
     assert isinstance(policy, Composed)
     hidden = algorithm.model(batch.source, batch.source_mask, batch.targets).hidden[:, 0]
-    q = algorithm.learned.heads["q"](hidden, None).amin(0)
+    q = algorithm.network.heads["q"](hidden, None).amin(0)
     assert torch.allclose(policy.start_value(batch.source, batch.source_mask), q.amax(-1))
 
 
@@ -338,7 +347,7 @@ REFUSED = {
     "no path": ("pcl consistency.span=0", "algorithm.consistency.span=0: must be int, at least 1"),
     "short paths": ("tba consistency.span=1", "algorithm.every_state=false: leaves all tokens but the first to paths"),
     "own tokens": ("oreo every_state=false", "algorithm.every_state=false: leaves all tokens but the first to paths"),
-    "speed": ("pcl state_value.scale=0", "algorithm.state_value.scale=0: must be above 0"),
+    "speed": ("pcl state_value.lr_factor=0", "algorithm.state_value.lr_factor=0: must be above 0"),
     "share": (
         "soft_q data.fresh=0.9 data.demonstrated=0.2",
         "algorithm.data.demonstrated: must with",
@@ -370,32 +379,32 @@ def test_what_cannot_be_is_refused_by_name(words: str, problem: str) -> None:
 def test_what_is_right_is_not_refused(words: str) -> None:
     """Two steps of one's own episodes; greedy values that demonstrations show other tokens. Both learn from a batch."""
     algorithm, batch = around(words), batch_of(12)
-    before = copy.deepcopy(algorithm.learned.heads.state_dict())
+    before = copy.deepcopy(algorithm.network.heads.state_dict())
     rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
     assert algorithm.update(rollout)["td_error"] > 0
-    assert any(not torch.equal(value, before[name]) for name, value in algorithm.learned.heads.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in algorithm.network.heads.state_dict().items())
 
 
 def test_values_train_no_trunk_where_they_are_told_not_to() -> None:
     """Path consistency's V reads hidden states and leaves them alone; so does every head without the trunk."""
     algorithm = disturb(around("pcl"))
-    rows = drawn(judged(algorithm.model))
-    hidden = algorithm.learned.read(rows.episodes).hidden
+    rows = minibatch_of(judged(algorithm.model))
+    hidden = algorithm.network.read(rows.episodes).hidden
     algorithm.state_value(hidden, torch.zeros(hidden.shape[:2]), torch.zeros(len(rows))).square().sum().backward()
     assert all(p.grad is None for p in algorithm.model.parameters())
-    assert all(p.grad.abs().max() > 0 for p in algorithm.learned.heads.parameters())
+    assert all(p.grad.abs().max() > 0 for p in algorithm.network.heads.parameters())
 
 
 @pytest.mark.parametrize("words", ["dqn", "soft_q", "ilql behaviour_coef=0"])
 def test_without_the_trunk_only_heads_learn(words: str) -> None:
     """The model keeps its bits, and no gradient is left on it to pile up."""
     algorithm = disturb(around(words, "train_trunk=false", "data.updates=3"))
-    before = [copy.deepcopy(part.state_dict()) for part in (algorithm.model, algorithm.learned.heads)]
+    before = [copy.deepcopy(part.state_dict()) for part in (algorithm.model, algorithm.network.heads)]
     rollout = judged(algorithm.model)
     algorithm.update(
         replace(rollout, role=torch.full_like(rollout.role, DEMONSTRATION)) if "ilql" in words else rollout
     )
-    after = [part.state_dict() for part in (algorithm.model, algorithm.learned.heads)]
+    after = [part.state_dict() for part in (algorithm.model, algorithm.network.heads)]
     assert all(torch.equal(value, before[0][name]) for name, value in after[0].items())
     assert any(not torch.equal(value, before[1][name]) for name, value in after[1].items())
     assert all(p.grad is None for p in algorithm.model.parameters())
@@ -411,8 +420,8 @@ def test_priorities_are_means_over_the_equations_of_an_episode(every: str) -> No
     algorithm.update(rollout)
     kept = again.data.replay
     kept.add(rollout)
-    whole = drawn(kept.episodes(torch.arange(len(kept)), rollout))
-    errors = again.lesson(whole)(whole).errors.abs()
+    whole = minibatch_of(kept.episodes(torch.arange(len(kept)), rollout))
+    errors = loss_of(again, whole).td_errors.abs()
     mean = errors[:, 0] if every == "false" else errors.sum(-1) / whole.episodes.mask.sum(-1)
     found = algorithm.data.replay.table["priority"][: len(kept)]
     seen = found != found.max()  # what was not drawn is as surprising as the most
@@ -422,11 +431,11 @@ def test_priorities_are_means_over_the_equations_of_an_episode(every: str) -> No
 def test_what_is_logged_of_a_step_with_several_updates() -> None:
     """Means, but the least and the greatest; epsilon is what was acted with."""
     algorithm = disturb(around("dqn", "data.updates=1", "exploration.steps=4"))
-    batch, told = batch_of(4), []
+    batch, epsilons = batch_of(4), []
     for _ in range(2):
         rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
-        told.append(algorithm.update(rollout)["epsilon"])
-    assert told == [1.0, pytest.approx(0.775)]
+        epsilons.append(algorithm.update(rollout)["epsilon"])
+    assert epsilons == [1.0, pytest.approx(0.775)]
     rollout = judged(algorithm.model)
     twice = disturb(around("dqn", "data.updates=2"))
     once = disturb(around("dqn", "data.updates=1"))
@@ -442,14 +451,13 @@ def test_in_mixed_precision_an_update_reads_what_the_one_before_wrote(name: str)
         torch.manual_seed(11)
         model = gru().float()
         algorithm = preset(name, model, Letters(), 3, "algorithm/data=on_policy", "algorithm.optimizer.lr=0.05")
-        rows = drawn(judged(model), torch.ones(12))
+        rows = minibatch_of(judged(model), torch.ones(12))
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            taught = []
+            found = []
             for _ in range(4):
-                teach = algorithm.lesson(rows)
-                gradient_step(algorithm.optimizer, rows, lambda part, teach=teach: (teach(part).loss, {}), 1)
-                taught.append(float(algorithm.lesson(rows)(rows).loss.detach()))
-        losses.append(taught)
+                gradient_step(algorithm.optimizer, rows, lambda part, of=algorithm: (loss_of(of, part).loss, {}), 1)
+                found.append(float(loss_of(algorithm, rows).loss.detach()))
+        losses.append(found)
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and len(set(losses[1])) == 4
 
 
@@ -483,9 +491,9 @@ def test_prioritised_rows_weigh_what_was_taken_back() -> None:
     algorithm.data.replay.add(kept)
     priorities = torch.arange(1.0, len(kept) + 1)
     algorithm.data.replay.prioritise(torch.arange(len(kept)), priorities)
-    found = algorithm.data._again(200, torch.Generator().manual_seed(0), 1, kept)
+    found = algorithm.data._draw_replayed(200, torch.Generator().manual_seed(0), 1, kept)
     share = priorities / priorities.sum()
-    expected = 1 / (len(kept) * share[found.numbers])
+    expected = 1 / (len(kept) * share[found.replay_numbers])
     assert torch.allclose(found.weights, expected / expected.max())
 
 
@@ -495,7 +503,7 @@ def test_shares_of_a_minibatch_are_as_asked() -> None:
     rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
     found = next(iter(algorithm.data.minibatches(rollout, 0, 1)))
     roles = torch.bincount(found.episodes.role, minlength=3)
-    assert roles[SAMPLED] == 15 and len(found) == 20 and int((found.numbers >= 0).sum()) == 5
+    assert roles[SAMPLED] == 15 and len(found) == 20 and int((found.replay_numbers >= 0).sum()) == 5
 
 
 def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() -> None:
@@ -504,8 +512,8 @@ def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() 
     algorithm, batch = around("tba", *words, "data.demonstrated=0.25"), batch_of(12)
     rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
     for step in range(3):
-        found = next(iter(algorithm.data.minibatches(replace(rollout, step=step), 0, algorithm.mates)))
-        fresh = found.episodes.rows(found.numbers < 0)
+        found = next(iter(algorithm.data.minibatches(replace(rollout, step=step), 0, algorithm.samples_together)))
+        fresh = found.episodes.rows(found.replay_numbers < 0)
         roles, groups = (getattr(fresh, name) for name in ("role", "group"))
         shown = groups[roles != SAMPLED]
         assert len(shown) == 4 and set(shown.tolist()) == set(groups[roles == SAMPLED].tolist())
@@ -521,3 +529,81 @@ def test_unusable_episodes_teach_nothing() -> None:
     logged = algorithm.update(rollout)
     assert logged["replay/size"] == 0 and "td_error" not in logged
     assert all(torch.equal(value, before[name]) for name, value in algorithm.model.state_dict().items())
+
+
+FACTORS = {  # preset and parts -> factor of the learning rate by head
+    "dqn": {"q": 1.0},
+    "dqn head.lr_factor=3": {"q": 3.0},
+    "soft_q algorithm/prior=uniform algorithm/head=logits": {"q": 10.0},
+    "ilql": {"q": 1.0, "v": 10.0},
+    "pcl": {"v": 10.0},
+    "shiq state_value.lr_factor=4": {"v": 4.0},
+}
+
+
+@pytest.mark.parametrize("words", FACTORS)
+def test_a_head_learns_at_its_own_factor_of_the_learning_rate(words: str) -> None:
+    algorithm = around(words)
+    factors = {id(p): group["lr_factor"] for group in algorithm.optimizer.inner.param_groups for p in group["params"]}
+    assert {factors.pop(id(p)) for p in algorithm.model.parameters()} == {1.0}
+    found = {name: {factors.pop(id(p)) for p in head.parameters()} for name, head in algorithm.network.heads.items()}
+    assert found == {name: {factor} for name, factor in FACTORS[words].items()} and not factors
+
+
+class ReturnRegression(ValueBased):
+    """loss = mean_t (r_t + ... + r_T - Q(s_t, a_t))^2 / 2; acts by the highest Q. All that a new method has to say."""
+
+    def __init__(self, model: Any, tokenizer: Any, head: Any, data: Any, optimizer: Any) -> None:
+        network = ValueNetwork(model, {"q": head}, train_trunk=True)
+        collector = Collector(data, NoExploration(), tokenizer, samples_per_source=3, max_length=3, seed=0)
+        super().__init__(network, None, collector, data, 1, False, 1, optimizer)
+
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        episodes = minibatch.episodes
+        output = self.network.read(episodes)
+        q = self.network.q(output.hidden[:, :-1], output.project)[0]
+        q_taken = q.gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
+        error = reward_to_go(self.rewards(episodes), episodes.mask) - q_taken
+        return self.mean_loss(minibatch, error.square() / 2, error, {"td_error": error.abs()}, {"q": q_taken})
+
+    def policy(self) -> Composed:
+        return Composed(self.model, None, lambda output, _: greedy(self.network.q(output.hidden, output.project)[0]))
+
+
+def test_a_new_method_is_a_loss_and_a_policy() -> None:
+    """It comes to the values of whoever acted, and collects, learns, is saved and goes on as any other does."""
+
+    def made() -> ReturnRegression:
+        model, data = TabularPolicy(RECORDED.policy), Experience(12, 2, 0.5, 0.0, 1000, 0.0, 0.0)
+        flat = partial(adam, lr=0.1, betas=[0.9, 0.99], eps=1e-8, clip_norm=0.0, schedule=lambda step: 1.0)
+        return ReturnRegression(model, Letters(), Linear(model, Letters(), 1, 0, 1.0), data, flat)
+
+    algorithm = made()
+    solve(algorithm, minibatch_of(every_text("delta"), chances(RECORDED.behaviour) * len(SEQUENCES)))
+    assert (q_of(algorithm) - expected("delta", RECORDED.behaviour)).abs().max() < 1e-6
+    algorithm, again = made(), made()
+    first = algorithm.update(judged(algorithm.model))
+    again.load_state_dict(copy.deepcopy(algorithm.state_dict()))
+    again.model.load_state_dict(algorithm.model.state_dict())
+    second = judged(algorithm.model, sources=5)
+    assert first["td_error"] > 0 and algorithm.update(second) == again.update(second)
+    assert (algorithm.collect(batch_of(2)).actions == again.collect(batch_of(2)).actions).all()
+
+
+FAMILY = [*(CONF.parent / "tokenrl_cli" / "algorithm").glob("*.py")]
+FAMILY = [path for path in FAMILY if path.stem in ("value_based", "dqn", "soft_q", "ilql", "path_consistency")]
+FAMILY += [
+    CONF.parent / "tokenrl_cli" / "algorithm" / "parts" / f"{name}.py"
+    for name in ("acting", "data", "exploration", "head", "prior", "state_value")
+]
+
+
+@pytest.mark.parametrize("path", FAMILY, ids=lambda path: path.stem)
+def test_nothing_is_larger_than_a_reader_holds(path: Path) -> None:
+    """A function has at most 60 lines, a constructor 12 parameters: a preset's hands its keys on to smaller parts."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+        if isinstance(node, ast.ClassDef) and node.name not in CLASSES:
+            parameters = [len(each.args.args) for each in node.body if isinstance(each, ast.FunctionDef)]
+            assert max(parameters, default=0) <= 13, node.name  # self is one

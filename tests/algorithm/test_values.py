@@ -15,12 +15,13 @@ from tests.values import (
     around,
     chances,
     descend,
-    drawn,
     every_text,
     expected,
     hard,
     logits_of,
     longest,
+    loss_of,
+    minibatch_of,
     q_of,
     soft,
     solve,
@@ -127,8 +128,8 @@ def test_whole_paths_of_fresh_samples_give_the_gradient_of_the_shaped_objective(
     start = logprobs(world.policy) + 0.3 * torch.randn(len(world.states), world.size, generator=seeded()).double()
     algorithm.model.table.data.copy_(start)  # away from the prior, where KL has no gradient
     algorithm.state_value = Constant()
-    whole = drawn(every_text(credit, world), probabilities(algorithm.model).detach() * len(world.sequences))
-    algorithm.lesson(whole)(whole).loss.backward()
+    whole = minibatch_of(every_text(credit, world), probabilities(algorithm.model).detach() * len(world.sequences))
+    loss_of(algorithm, whole).loss.backward()
     found = algorithm.model.table.grad.clone()
 
     algorithm.model.table.grad = None
@@ -146,10 +147,10 @@ def test_whole_paths_of_fresh_samples_give_the_gradient_of_the_shaped_objective(
 class Constant:
     """V(s_0) = 0.4, whatever one reads."""
 
-    mates = False
+    compares_samples = False
 
-    def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
-        return torch.full_like(tied, 0.4)
+    def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
+        return torch.full_like(logit_values, 0.4)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -163,7 +164,7 @@ def test_q_learning_comes_to_backward_induction_whoever_acted(
     """O23, n = 1: Q(s, a) = Q*(s, a) of every state and token, off-policy."""
     here = WORLDS[world]
     algorithm = around(name, world=here)
-    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), 3 * longest(here))
+    solve(algorithm, minibatch_of(every_text(credit, here), weights(here, behaviour)), 3 * longest(here))
     exact = hard(credit, here)
     assert (q_of(algorithm, here) - exact).abs().max() < 1e-6
     assert torch.equal(logits_of(algorithm.policy(), here).argmax(-1), exact.argmax(-1))
@@ -174,9 +175,9 @@ def test_q_learning_comes_to_backward_induction_whoever_acted(
 def test_two_heads_agree_in_the_end(credit: str, world: World) -> None:
     """The lower of two counts while they differ; on a table both come to Q*."""
     algorithm = around("double_dqn", "algorithm/head=two", world=world)
-    algorithm.learned.heads["q"].layers[0][0].weight.data.normal_(generator=seeded(1))
-    algorithm.learned.heads["q"].layers[1][0].weight.data.normal_(generator=seeded(2))
-    solve(algorithm, drawn(every_text(credit, world)), 3 * longest(world))
+    algorithm.network.heads["q"].layers[0][0].weight.data.normal_(generator=seeded(1))
+    algorithm.network.heads["q"].layers[1][0].weight.data.normal_(generator=seeded(2))
+    solve(algorithm, minibatch_of(every_text(credit, world)), 3 * longest(world))
     assert (q_of(algorithm, world) - hard(credit, world)).abs().max() < 1e-5
 
 
@@ -186,7 +187,7 @@ def test_monte_carlo_values_are_those_of_who_acted(credit: str, world: World) ->
     algorithm = around("mc_q", world=world)
     assert algorithm.target is None
     acted = chances(world.behaviour, world) * len(world.sequences)
-    solve(algorithm, drawn(every_text(credit, world), acted))
+    solve(algorithm, minibatch_of(every_text(credit, world), acted))
     exact = expected(credit, world.behaviour, world)
     assert (q_of(algorithm, world) - exact).abs().max() < 1e-6
     assert (exact - hard(credit, world)).abs().max() > 0.1
@@ -198,7 +199,7 @@ def test_summing_rewards_another_policy_earned_is_biased(horizon: int, world: Wo
     """O23, n = 2 and 4: why that is refused off-policy."""
     algorithm = around("dqn", world=world)
     algorithm.horizon = horizon
-    solve(algorithm, drawn(every_text("delta", world), weights(world, "mixed")), 3 * longest(world))
+    solve(algorithm, minibatch_of(every_text("delta", world), weights(world, "mixed")), 3 * longest(world))
     assert (q_of(algorithm, world) - hard("delta", world)).abs().max() > 0.1
 
 
@@ -211,7 +212,7 @@ ITSELF = ["algorithm/acting=tilted", "algorithm/backup=expected"]
 def test_expected_values_are_those_of_the_policy_that_acts(behaviour: str, credit: str, world: World) -> None:
     """Q = Q^pi of pi ~ warm start exp(beta Q), whoever said the texts."""
     algorithm = around("dqn", *ITSELF, "acting.beta=2", world=world)
-    solve(algorithm, drawn(every_text(credit, world), weights(world, behaviour)), 6 * longest(world))
+    solve(algorithm, minibatch_of(every_text(credit, world), weights(world, behaviour)), 6 * longest(world))
     exact = expected(credit, logits_of(algorithm.policy(), world), world)
     assert (q_of(algorithm, world) - exact).abs().max() < 1e-6
     assert (exact - hard(credit, world)).abs().max() > 0.1
@@ -225,7 +226,7 @@ def test_of_its_own_texts_the_rewards_of_several_steps_may_be_summed(horizon: in
     exact, rollout = expected("delta", world.policy, world), every_text("delta", world)
     for policy in (world.policy, world.behaviour):
         algorithm = around("dqn", *ITSELF, *own, world=world)
-        solve(algorithm, drawn(rollout, chances(policy, world) * len(world.sequences)), 3 * longest(world))
+        solve(algorithm, minibatch_of(rollout, chances(policy, world) * len(world.sequences)), 3 * longest(world))
         error = (q_of(algorithm, world) - exact).abs().max()
         assert error > 0.05 if horizon > 1 and policy is world.behaviour else error < 1e-6
 
@@ -244,7 +245,7 @@ def test_soft_q_learning_comes_to_the_soft_optimum_whoever_acted(
     (prior, head), here = prior_and_head.split("-"), WORLDS[world]
     words = [f"temperature={TAU}", f"algorithm/prior={prior}", f"algorithm/head={head}"]
     algorithm = around("soft_q", *words, world=here)
-    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), 2 * longest(here), rest=1e-8)
+    solve(algorithm, minibatch_of(every_text(credit, here), weights(here, behaviour)), 2 * longest(here), rest=1e-8)
     q, policy = soft(credit, TAU, priors(here)[prior], here)
     assert apart(logits_of(algorithm.policy(), here), policy) < 1e-9
     assert (q_of(algorithm, here) - q).abs().max() < 1e-3
@@ -270,7 +271,7 @@ def test_path_consistency_comes_to_the_soft_optimum_whoever_acted(
     here = WORLDS[world]
     name, *rest = words.format(len(here.sequences)).split()
     algorithm = around(name, f"temperature={TAU}", f"algorithm/prior={prior}", *rest, world=here)
-    solve(algorithm, drawn(every_text(credit, here), weights(here, behaviour)), rest=1e-7)
+    solve(algorithm, minibatch_of(every_text(credit, here), weights(here, behaviour)), rest=1e-7)
     _, policy = soft(credit, TAU, priors(here)[prior], here)
     assert apart(logits_of(algorithm.policy(), here), policy) < 1e-6
 
@@ -278,15 +279,15 @@ def test_path_consistency_comes_to_the_soft_optimum_whoever_acted(
 class Bare:
     """V(s) = tau log sum exp of the policy's own logits: with a gradient, or of a copy that follows without one."""
 
-    mates, head = False, None
+    compares_samples, head = False, None
 
     def __init__(self, table: Tensor, follow: Callable[[int], float] | None) -> None:
-        self.table, self.kept, self.follow, self.step = table, table.detach().clone(), follow, 0
+        self.table, self.kept, self.target_update, self.step = table, table.detach().clone(), follow, 0
 
-    def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
-        if self.follow is None:
-            return tied
-        self.kept.lerp_(self.table.detach(), self.follow(self.step))
+    def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
+        if self.target_update is None:
+            return logit_values
+        self.kept.lerp_(self.table.detach(), self.target_update(self.step))
         self.step += 1
         return TAU * (hidden[..., :-1] @ self.kept).logsumexp(-1)
 
@@ -310,7 +311,7 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
     """
     _, policy = soft("terminal", TAU, priors(world)["uniform"], world)
     found, left = [], []
-    rollout = drawn(every_text("terminal", world), weights(world, "mixed"))
+    rollout = minibatch_of(every_text("terminal", world), weights(world, "mixed"))
     for follow in (None, LAGS[lag]):
         words = [f"temperature={TAU}", "algorithm/prior=uniform", f"consistency.span={span}"]
         algorithm = around("pcl", *words, world=world)
@@ -318,7 +319,7 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
         descend(algorithm, rollout, 2000, 0.1)
         found.append(apart(logits_of(algorithm.policy(), world), policy))
         algorithm.model.table.grad = None
-        algorithm.lesson(rollout)(rollout).loss.backward()
+        loss_of(algorithm, rollout).loss.backward()
         left.append(float(algorithm.model.table.grad.abs().max()))
     assert found[0] < 1e-12 and found[1] > 0.09 and max(left) < 1e-6
 
@@ -327,18 +328,18 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
 def test_each_token_by_itself_comes_to_the_soft_optimum(credit: str, world: World) -> None:
     """OREO, off-policy; at the optimum no gradient is left."""
     algorithm = around("oreo", f"temperature={TAU}", world=world)
-    descend(algorithm, drawn(every_text(credit, world), weights(world, "mixed")), 1000, 0.05)
+    descend(algorithm, minibatch_of(every_text(credit, world), weights(world, "mixed")), 1000, 0.05)
     _, policy = soft(credit, TAU, priors(world)["reference"], world)
     assert apart(logits_of(algorithm.policy(), world), policy) < 1e-4
 
 
-ILQL = ["conservatism=0", "algorithm/head=linear", "value_scale=1"]
+ILQL = ["conservatism=0", "algorithm/head=linear", "value_lr_factor=1"]
 
 
 def implicit(expectile: float, world: World) -> Any:
     algorithm = around("ilql", f"expectile={expectile}", "target.rate=0.05", *ILQL, world=world)
     sampled = chances(world.behaviour, world) * len(world.sequences)
-    descend(algorithm, drawn(every_text("terminal", world), sampled), 1000, 0.05)
+    descend(algorithm, minibatch_of(every_text("terminal", world), sampled), 1000, 0.05)
     return algorithm
 
 
@@ -371,7 +372,7 @@ def test_the_expectile_goes_from_what_was_done_to_the_best_of_it(world: World) -
 @credited
 def test_without_conservatism_cql_is_q_learning_and_with_much_of_it_cloning(credit: str, world: World) -> None:
     """O32."""
-    rollout = drawn(every_text(credit, world), weights(world, "mixed"))
+    rollout = minibatch_of(every_text(credit, world), weights(world, "mixed"))
     plain, off = around("double_dqn", world=world), around("cql", "conservatism=0", world=world)
     for algorithm in (plain, off):
         solve(algorithm, rollout, 2, rest=1e-7)
@@ -401,7 +402,7 @@ def test_only_the_ratio_of_reward_and_temperature_counts(words: str, credit: str
         algorithm = around(name, f"temperature={TAU * scale}", *rest, world=here)
         rollout = every_text(credit, here)
         assert rollout.rewards is not None
-        solve(algorithm, drawn(replace(rollout, rewards=scale * rollout.rewards)), longest(here), rest=1e-8)
+        solve(algorithm, minibatch_of(replace(rollout, rewards=scale * rollout.rewards)), longest(here), rest=1e-8)
         found.append(logits_of(algorithm.policy(), here))
     assert apart(found[1], found[0]) < 1e-7 < 0.01 < apart(found[0], torch.as_tensor(here.policy).double())
 
@@ -411,18 +412,18 @@ def test_the_level_of_tied_values_is_trained(prior: str) -> None:
     """The gauge: softmax does not see it, V is it."""
     algorithm = around("pcl", f"temperature={TAU}", "algorithm/state_value=tied", f"algorithm/prior={prior}")
     assert isinstance(algorithm.state_value, Tied)
-    rollout = drawn(every_text())
-    algorithm.lesson(rollout)(rollout).loss.backward()
+    rollout = minibatch_of(every_text())
+    loss_of(algorithm, rollout).loss.backward()
     level = algorithm.state_value.head.linear.weight.grad
     assert level is not None and level.abs().max() > 1e-3
 
 
 @small
 def test_with_one_network_double_q_learning_is_q_learning(world: World) -> None:
-    """O31, through the whole lesson, at the first step."""
-    rollout = drawn(every_text("delta", world))
-    found = [around(name, world=world).lesson(rollout)(rollout) for name in ("dqn", "double_dqn")]
-    assert torch.equal(found[0].loss, found[1].loss) and torch.equal(found[0].errors, found[1].errors)
+    """O31, through the whole loss, at the first step."""
+    rollout = minibatch_of(every_text("delta", world))
+    found = [loss_of(around(name, world=world), rollout) for name in ("dqn", "double_dqn")]
+    assert torch.equal(found[0].loss, found[1].loss) and torch.equal(found[0].td_errors, found[1].td_errors)
 
 
 @small
@@ -430,7 +431,7 @@ def test_a_horizon_as_long_as_the_episode_is_monte_carlo(world: World) -> None:
     """O31."""
     steps, whole = around("dqn", world=world), around("mc_q", world=world)
     steps.horizon = 9
-    rollout = drawn(every_text("delta", world))
+    rollout = minibatch_of(every_text("delta", world))
     for parameter in steps.target.heads.parameters():
         parameter.data.fill_(3.0)  # is never asked
-    assert torch.equal(steps.lesson(rollout)(rollout).loss, whole.lesson(rollout)(rollout).loss)
+    assert torch.equal(loss_of(steps, rollout).loss, loss_of(whole, rollout).loss)

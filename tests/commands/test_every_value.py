@@ -137,16 +137,16 @@ RANGES = {
     "algorithm.parts.data.Experience": "minibatch_size=0 updates=0 fresh=1.1 demonstrated=-0.1 capacity=0 priority=-1 "
     "correction=2",
     "algorithm.gold.Gold": "suffix=-1 least=-0.1 floor=1.1 sync_every=0 micro_batches=0",
-    "algorithm.parts.head.Linear": "count=0 layer=-1",
-    "algorithm.parts.head.Logits": "scale=0",
-    "algorithm.ilql.Ilql": "beta=-1 expectile=0 expectile=1 value_scale=0 conservatism=-1 behaviour_coef=-1 "
+    "algorithm.parts.head.Linear": "count=0 layer=-1 lr_factor=0",
+    "algorithm.parts.head.Logits": "lr_factor=0",
+    "algorithm.ilql.Ilql": "beta=-1 expectile=0 expectile=1 value_lr_factor=0 conservatism=-1 behaviour_coef=-1 "
     "advantage_beta=-1 advantage_limit=0.5",
     "algorithm.mle.Mle": "label_smoothing=1 label_smoothing=-0.1 micro_batches=0",
     "algorithm.ocd.Ocd": "samples_per_source=0 temperature=0 tau=0 micro_batches=0",
     "algorithm.parts.critic.Continuations": "continuations=0 stride=0",
     "algorithm.parts.baseline.MovingAverage": "decay=1 decay=-0.1",
-    "algorithm.parts.critic.ValueHead": "coef=-1 clip=-1 scale=0",
-    "algorithm.parts.state_value.Head": "scale=0",
+    "algorithm.parts.critic.ValueHead": "coef=-1 clip=-1 lr_factor=0",
+    "algorithm.parts.state_value.Head": "lr_factor=0",
     "algorithm.path_consistency.PathConsistency": "samples_per_source=0 temperature=0 micro_batches=0",
     "algorithm.policy_gradient.PolicyGradient": "samples_per_source=0 temperature=0 top_k=-1 top_p=0 top_p=1.1 "
     "epsilon=2 overlong_share=1 epochs=0 minibatches=0 kl_coef=-1 kl_target=-1 kl_rate=-1 kl_loss_coef=-1 nll_mix=-1 "

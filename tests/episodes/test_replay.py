@@ -170,7 +170,7 @@ def test_the_samples_of_a_source_come_together() -> None:
     replay = Replay(100)
     replay.add(episodes([[1, 0], [2, 0], [1, 1, 0], [1, 2, 0]], 0, 2))
     replay.add(episodes([[0], [2, 2, 0]], 1))
-    assert replay.mates(torch.tensor([3, 4])).tolist() == [2, 3, 4, 5]
+    assert replay.same_group(torch.tensor([3, 4])).tolist() == [2, 3, 4, 5]
 
 
 def test_a_replay_goes_through_its_state_unchanged() -> None:

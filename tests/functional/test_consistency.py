@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenrl_cli.functional.consistency import closed, log_partition, one_token, path
+from tokenrl_cli.functional.consistency import log_partition, one_token, path, zero_after_end
 
 TAU = 0.5
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -58,8 +58,8 @@ def test_a_token_by_itself_learns_from_its_own_ratio_alone() -> None:
 
 def test_values_close_where_an_episode_is_over() -> None:
     values = torch.ones(2, 4, requires_grad=True)
-    assert closed(values, MASK, torch.tensor([True, True])).tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
-    cut = closed(values, MASK, torch.tensor([True, False]))
+    assert zero_after_end(values, MASK, torch.tensor([True, True])).tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    cut = zero_after_end(values, MASK, torch.tensor([True, False]))
     assert cut.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     (found,) = torch.autograd.grad(cut.sum(), values)
     assert torch.equal(found, cut.detach())

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenrl_cli.algorithm.facts import asked, needs
-from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.networks import Composed, one_more_column, read_states
 from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
-from tokenrl_cli.algorithm.parts.data import Drawn, Experience
-from tokenrl_cli.algorithm.parts.exploration import Exploration, Itself
-from tokenrl_cli.algorithm.parts.head import own_values
-from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
+from tokenrl_cli.algorithm.parts.exploration import Exploration, NoExploration
+from tokenrl_cli.algorithm.parts.head import Project, QHead, refuse_logits
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
-from tokenrl_cli.functional.masking import masked_sum
-from tokenrl_cli.functional.value import conservative, n_step_targets
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer
-from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.functional.value import conservative, n_step_targets, taken
+from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Learning, Optimizer
 
 
 class Dqn(ValueBased):
@@ -45,7 +45,7 @@ class Dqn(ValueBased):
         max_length: int,
         seed: int,
         samples_per_source: Size,
-        head: nn.Module,
+        head: QHead,
         acting: Greedy | Tilted,
         backup: Callable[..., Tensor],
         horizon: Count | None,
@@ -56,111 +56,108 @@ class Dqn(ValueBased):
         bootstrap_truncated: bool,
         train_trunk: bool,
         micro_batches: Size,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        explores = not isinstance(exploration, Itself)
-        own = data.on_policy and not explores and "policy" in needs(backup)
-        refuse(
-            (horizon is not None and horizon > 1 and not own, f"algorithm.horizon={horizon}",
-             "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that",
-             "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy that "
-             "acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
-             "algorithm/data=on_policy"),
-            (horizon is None and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
-             "needs the value of where a text was cut, and returns of whole texts ask no network for one",
-             "algorithm.horizon=1"),
-            (isinstance(acting, Greedy) and data.samples and not (explores or data.demonstrated),
-             "algorithm/exploration=none",
-             "the best token of a new head is always the same one, so nothing else would ever be tried",
-             "warm_start or boltzmann, or algorithm/acting=tilted"),
-        )  # fmt: skip
-        own_values(head)
-        self.acting = acting
-        self.backup, self.horizon, self.conservatism = backup, math.inf if horizon is None else horizon, conservatism
-        self.bootstrap_truncated = bootstrap_truncated
-        super().__init__(
-            model, {"q": head}, tokenizer, max_length, seed, samples_per_source, data, exploration,
-            None if horizon is None else target, train_trunk, micro_batches, optimizer,
-        )  # fmt: skip
+        refuse_logits(head)
+        explores = not isinstance(exploration, NoExploration)
+        values_who_acts = data.on_policy and not explores and "policy" in needs(backup)
+        _check_horizon(horizon, values_who_acts, bootstrap_truncated)
+        _check_that_other_tokens_are_tried(acting, data, explores)
+        self.acting, self.backup, self.conservatism = acting, backup, conservatism
+        self.horizon = math.inf if horizon is None else horizon
+        network = ValueNetwork(model, {"q": head}, train_trunk)
+        collector = Collector(data, exploration, tokenizer, samples_per_source, max_length, seed)
+        target_update = None if horizon is None else target
+        super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
-    def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        tokens = drawn.episodes.mask.sum()
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        episodes = minibatch.episodes
+        output = self.network.read(episodes)
+        values, target_q = self._target_values(episodes, output)  # [B, T + 1], [B, T]
+        rewards, terminated = self.rewards(episodes), self.terminated(episodes)
+        targets = n_step_targets(rewards, values, terminated, episodes.mask, self.horizon)
+        terms = partial(self._loss_terms, output.project)
+        columns = (output.hidden[:, :-1], episodes.actions, targets.to(values.dtype))
+        td_loss, conservative_loss, q = in_pieces(terms, self.size, *columns)  # [B, T] each; never [B, T, V] at once
+        td_error = (targets - q).detach()
+        logged, ranges = {"loss/td": td_loss, "td_error": td_error.abs(), "q/mean": q}, {"q": q}
+        if self.target is not None:
+            logged |= {"v/mean": values[:, :-1], "target_gap": (q.detach() - target_q).abs()}
+            ranges["v"] = values[:, :-1]
+        if self.conservatism > 0:
+            logged["loss/conservative"] = conservative_loss
+        return self.mean_loss(minibatch, td_loss + self.conservatism * conservative_loss, td_error, logged, ranges)
 
-        def teach(rows: Drawn) -> Lesson:
-            episodes, weights = rows.episodes, self.weights(rows)
-            output = self.learned.read(episodes)
-            values, delayed = self._values(rows, output)
-            assert episodes.rewards is not None
-            ended = episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
-            target = n_step_targets(episodes.rewards, values, ended, episodes.mask, self.horizon)
-            td, chosen, pushed = in_pieces(
-                self._told(output), self.size, output.hidden[:, :-1], episodes.actions, target.to(values.dtype)
-            )
-            total = masked_sum(weights * (td + self.conservatism * pushed), episodes.mask) / tokens
-            known, error = chosen.detach(), (target - chosen).detach()
-            metrics = {
-                "loss/td": masked_sum(td.detach(), episodes.mask) / tokens,
-                "td_error": masked_sum(error.abs(), episodes.mask) / tokens,
-                "q/mean": masked_sum(known, episodes.mask) / tokens,
-            }
-            ranges = {"q": known[episodes.mask]}
-            if self.target is not None:
-                metrics["v/mean"] = masked_sum(values[:, :-1], episodes.mask) / tokens
-                metrics["target_gap"] = masked_sum((known - delayed).abs(), episodes.mask) / tokens
-                ranges["v"] = values[:, :-1][episodes.mask]
-            if self.conservatism > 0:
-                metrics["loss/conservative"] = masked_sum(pushed.detach(), episodes.mask) / tokens
-            return Lesson(total, error, metrics, ranges)
+    def _loss_terms(self, project: Project, hidden: Tensor, actions: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Of M tokens: squared TD error and conservative term, both sums over the H heads, and min_h Q_h(s_t, a_t).
 
-        return teach
-
-    def _told(self, output: ModelOutput) -> Callable[..., tuple[Tensor, ...]]:
-        """Of rows: the squared error and the conservative term, over the heads, and the lowest Q(s_t, a_t)."""
-
-        def told(hidden: Tensor, actions: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-            q = self.learned.heads["q"](hidden, output.project)
-            chosen = q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
-            td = (target - chosen).square().sum(0) / 2
-            pushed = conservative(q, chosen).sum(0) if self.conservatism > 0 else torch.zeros_like(td)
-            return td, chosen.amin(0), pushed
-
-        return told
+        hidden [M, D], actions and targets [M] -> [M] each.
+        """
+        q = self.network.q(hidden, project)  # [H, M, V]
+        q_taken = taken(q, actions)  # [H, M]
+        td_loss = (targets - q_taken).square().sum(0) / 2
+        conservative_loss = torch.zeros_like(td_loss)
+        if self.conservatism > 0:
+            conservative_loss = conservative(q, q_taken).sum(0)
+        return td_loss, conservative_loss, q_taken.amin(0)
 
     @torch.no_grad()
-    def _values(self, rows: Drawn, output: ModelOutput) -> tuple[Tensor, Tensor]:
-        """V [B, T + 1] of every state, and the target network's Q [B, T] of what was chosen there."""
-        actions = torch.cat([rows.episodes.actions, torch.zeros_like(rows.episodes.actions[:, :1])], 1)
+    def _target_values(self, episodes: Rollout, output: ModelOutput) -> tuple[Tensor, Tensor]:
+        """V [B, T + 1] of every state, by `backup`, and min_h of the target network's Q_h(s_t, a_t) [B, T]; zeros
+        where there is no target network. `output` is the learned network's."""
+        actions = one_more_column(episodes.actions)
         if self.target is None:
-            nothing = torch.zeros(actions.shape, dtype=rows.episodes.logprobs.dtype, device=actions.device)
-            return nothing, nothing[:, :-1]
-        target, delayed, prior = self.target, self.target.read(rows.episodes), None
+            zeros = torch.zeros(actions.shape, dtype=episodes.logprobs.dtype, device=actions.device)
+            return zeros, zeros[:, :-1]
+        target, delayed, prior = self.target, self.target.read(episodes), None
         if "policy" in needs(self.backup) and self.acting.model is not None:
-            prior = self.acting.model(rows.episodes.source, rows.episodes.source_mask, actions)
+            prior = read_states(self.acting.model, episodes)
 
-        def valued(hidden: Tensor, now: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-            q = target.heads["q"](hidden, delayed.project)
-            known = {"target": q}
+        def of_states(target_hidden: Tensor, hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
+            """Of M states: V and the target network's Q of the token taken. [M, D] three times, [M] -> [M] each."""
+            facts = {"target": target.q(target_hidden, delayed.project)}  # what a backup may ask for
             if needs(self.backup) & {"online", "policy"}:
-                known["online"] = self.learned.heads["q"](now, output.project)
+                facts["online"] = self.network.q(hidden, output.project)
             if "policy" in needs(self.backup):
-                acted_by = prior and ModelOutput(before, prior.project)
-                known["policy"] = self.acting.logits(known["online"].amin(0), acted_by).softmax(-1)
-            return asked(self.backup, **known), q.amin(0).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+                acts_with = prior and ModelOutput(prior_hidden, prior.project)
+                facts["policy"] = self.acting.logits(facts["online"].amin(0), acts_with).softmax(-1)
+            return asked(self.backup, **facts), taken(facts["target"], acts).amin(0)
 
-        read = (delayed.hidden, output.hidden.detach(), (prior or output).hidden.detach())
-        values, chosen = in_pieces(valued, self.size, *read, actions)
-        return values, chosen[:, :-1]
+        hidden = (delayed.hidden, output.hidden.detach(), (prior or output).hidden.detach())
+        values, target_q = in_pieces(of_states, self.size, *hidden, actions)
+        return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        def values(output: ModelOutput, before: ModelOutput | None) -> Tensor:
-            q: Tensor = self.learned.heads["q"](output.hidden, output.project)
-            return q.amin(0)
+        def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+            return self.network.q(output.hidden, output.project).amin(0)
 
-        def logits(output: ModelOutput, before: ModelOutput | None) -> Tensor:
-            return self.acting.logits(values(output, before), before)
+        def logits(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+            return self.acting.logits(values(output, prior), prior)
 
         return Composed(self.model, self.acting.model, logits, values)
 
-    def _parts(self) -> dict[str, Any]:
-        kept = {} if self.acting.model is None else {"policy.acting": self.acting.model}
-        return super()._parts() | kept
+    def _saved_parts(self) -> dict[str, Any]:
+        prior = {} if self.acting.model is None else {"policy.acting": self.acting.model}
+        return super()._saved_parts() | prior
+
+
+def _check_horizon(horizon: int | None, values_who_acts: bool, bootstrap_truncated: bool) -> None:
+    """Raises UserError where rewards of another policy's tokens would be summed, or a value is missing."""
+    if horizon is not None and horizon > 1 and not values_who_acts:
+        problem = "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that"
+        remedy = (
+            "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy that "
+            "acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
+            "algorithm/data=on_policy"
+        )
+        raise UserError(f"algorithm.horizon={horizon}", problem, remedy)
+    if horizon is None and bootstrap_truncated:
+        problem = "needs the value of where a text was cut, and returns of whole texts ask no network for one"
+        raise UserError("algorithm.bootstrap_truncated=true", problem, "algorithm.horizon=1")
+
+
+def _check_that_other_tokens_are_tried(acting: Greedy | Tilted, data: Experience, explores: bool) -> None:
+    """Raises UserError where a greedy policy would learn from nothing but its own episodes."""
+    if isinstance(acting, Greedy) and data.samples and not (explores or data.demonstrated):
+        problem = "the best token of a new head is always the same one, so nothing else would ever be tried"
+        raise UserError("algorithm/exploration=none", problem, "warm_start or boltzmann, or algorithm/acting=tilted")

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenrl_cli.algorithm.networks import Composed
-from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration
-from tokenrl_cli.algorithm.parts.head import Level, own_values
-from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.parts.head import Project, QHead, ScalarHead, refuse_logits
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Ge, Gt, Lt, Positive, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
-from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer
-from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets, taken
+from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Learning, Optimizer
 
 
 class Ilql(ValueBased):
     """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2  +  L_e(V(s_t), min_h Q'_h(s_t, a_t))
               + conservatism sum_h (log sum_a exp Q_h - Q_h(s_t, a_t))  -  behaviour_coef w_t log pi_b(a_t | s_t)
 
-    Snell et al. 2023 (arXiv:2206.11871): Q' a delayed copy, L_e the expectile error, w_t = exp(advantage_beta (Q' -
-    V)), at most `advantage_limit` (beta 0: plain cloning). It acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))),
-    where pi_b is the model's own softmax: beta is for decoding alone, and no two expectiles want the same. At the
-    switch Q is 0, and the policy is the warm start.
+    Snell et al. 2023 (arXiv:2206.11871): Q' is a delayed copy, L_e the expectile error, and
+    w_t = exp(advantage_beta (min_h Q'_h(s_t, a_t) - V(s_t))), at most `advantage_limit` (beta 0: plain cloning). It
+    acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), where pi_b is the model's own softmax: beta is for decoding
+    alone, and no two expectiles want the same. At the switch Q is 0, and the policy is the warm start.
 
     Differs: gamma is 1, for .99 is a penalty of length; one trunk, three kinds of heads (the paper had three models).
     """
@@ -42,9 +42,9 @@ class Ilql(ValueBased):
         seed: int,
         samples_per_source: Size,
         beta: Weight,
-        head: nn.Module,
+        head: QHead,
         expectile: Annotated[float, Gt(0), Lt(1)],
-        value_scale: Positive,
+        value_lr_factor: Positive,
         conservatism: Weight,
         behaviour_coef: Weight,
         advantage_beta: Weight,
@@ -55,88 +55,77 @@ class Ilql(ValueBased):
         bootstrap_truncated: bool,
         train_trunk: bool,
         micro_batches: Size,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        own_values(head)
-        refuse(
-            (behaviour_coef > 0 and not train_trunk, f"algorithm.behaviour_coef={behaviour_coef}",
-             "the behaviour is the model itself, which train_trunk=false leaves as it is",
-             "algorithm.behaviour_coef=0"),
-        )  # fmt: skip
+        refuse_logits(head)
+        if behaviour_coef > 0 and not train_trunk:
+            problem = "the behaviour is the model itself, which train_trunk=false leaves as it is"
+            raise UserError(f"algorithm.behaviour_coef={behaviour_coef}", problem, "algorithm.behaviour_coef=0")
         self.beta, self.expectile, self.conservatism = beta, expectile, conservatism
-        self.behaviour_coef, self.advantage_beta, self.limit = behaviour_coef, advantage_beta, advantage_limit
-        self.bootstrap_truncated = bootstrap_truncated
-        heads = {"q": head, "v": Level(model, value_scale)}
-        super().__init__(
-            model, heads, tokenizer, max_length, seed, samples_per_source, data, exploration, target, train_trunk,
-            micro_batches, optimizer,
-        )  # fmt: skip
+        self.behaviour_coef = behaviour_coef
+        self.advantage_beta, self.advantage_limit = advantage_beta, advantage_limit
+        network = ValueNetwork(model, {"q": head, "v": ScalarHead(model, value_lr_factor)}, train_trunk)
+        collector = Collector(data, exploration, tokenizer, samples_per_source, max_length, seed)
+        super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
-    def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        tokens = drawn.episodes.mask.sum()
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        episodes = minibatch.episodes
+        output = self.network.read(episodes)
+        values = self.network.v(output.hidden)  # [B, T + 1]
+        target_q = self._target_q(episodes)
+        # V trains by the expectile error alone: in the targets of Q and in the advantages it is a number
+        rewards, terminated = self.rewards(episodes), self.terminated(episodes)
+        targets = n_step_targets(rewards, values.detach(), terminated, episodes.mask, 1)
+        advantages = (target_q - values[:, :-1]).detach()
+        clone_weights, clipped = advantage_weights(advantages, self.advantage_beta, self.advantage_limit)
+        terms = partial(self._loss_terms, output.project)
+        columns = (output.hidden[:, :-1], episodes.actions, targets.to(values.dtype))
+        td_loss, conservative_loss, nll, q = in_pieces(terms, self.size, *columns)
+        value_loss = expectile_error(values[:, :-1], target_q, self.expectile)
+        losses = td_loss + value_loss + self.conservatism * conservative_loss
+        losses = losses + self.behaviour_coef * clone_weights * nll
+        td_error = (targets - q).detach()
+        logged = {
+            "loss/td": td_loss, "loss/value": value_loss, "loss/conservative": conservative_loss, "loss/nll": nll,
+            "td_error": td_error.abs(), "q/mean": q, "v/mean": values[:, :-1],
+            "target_gap": (q.detach() - target_q).abs(), "adv/mean": advantages, "adv/clipped": clipped.to(q.dtype),
+        }  # fmt: skip
+        return self.mean_loss(minibatch, losses, td_error, logged, {"q": q, "v": values[:, :-1]})
 
-        def teach(rows: Drawn) -> Lesson:
-            episodes, mask, weights = rows.episodes, rows.episodes.mask, self.weights(rows)
-            assert episodes.rewards is not None
-            output = self.learned.read(episodes)
-            values: Tensor = self.learned.heads["v"](output.hidden)
-            ended = episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
-            target = n_step_targets(episodes.rewards, values.detach(), ended, mask, 1)
-            best = self._delayed(drawn=rows)
-            advantages = (best - values[:, :-1]).detach()
-            cloned, held = advantage_weights(advantages, self.advantage_beta, self.limit)
-            td, chosen, pushed, nll = in_pieces(
-                self._told(output), self.size, output.hidden[:, :-1], episodes.actions, target.to(values.dtype)
-            )
-            spread = expectile_error(values[:, :-1], best, self.expectile)
-            each = td + spread + self.conservatism * pushed + self.behaviour_coef * cloned * nll
-            known, error = chosen.detach(), (target - chosen).detach()
-            logged = {
-                "loss/td": td, "loss/value": spread, "loss/conservative": pushed, "loss/nll": nll,
-                "td_error": error.abs(), "q/mean": known, "v/mean": values[:, :-1],
-                "target_gap": (known - best).abs(), "adv/mean": advantages, "adv/clipped": held.to(values.dtype),
-            }  # fmt: skip
-            metrics = {name: masked_sum(value.detach(), mask) / tokens for name, value in logged.items()}
-            ranges = {"q": known[mask], "v": values.detach()[:, :-1][mask]}
-            return Lesson(masked_sum(weights * each, mask) / tokens, error, metrics, ranges)
+    def _loss_terms(self, project: Project, hidden: Tensor, actions: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Of M tokens: squared TD error and conservative term, both sums over the H heads; -log pi_b(a_t | s_t); and
+        min_h Q_h(s_t, a_t). Terms whose weight is 0 are 0.
 
-        return teach
-
-    def _told(self, output: ModelOutput) -> Callable[..., tuple[Tensor, ...]]:
-        """Of rows: squared error and conservative term over the heads, the lowest Q, -log of the behaviour."""
-
-        def told(hidden: Tensor, actions: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-            q = self.learned.heads["q"](hidden, output.project)
-            chosen = q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
-            pushed, nll = torch.zeros_like(target), torch.zeros_like(target)
-            if self.conservatism > 0:
-                pushed = conservative(q, chosen).sum(0)
-            if self.behaviour_coef > 0:
-                logits = precise(output.project(hidden))
-                nll = logits.logsumexp(-1) - logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-            return (target - chosen).square().sum(0) / 2, chosen.amin(0), pushed, nll
-
-        return told
+        hidden [M, D], actions and targets [M] -> [M] each.
+        """
+        q = self.network.q(hidden, project)  # [H, M, V]
+        q_taken = taken(q, actions)  # [H, M]
+        conservative_loss, nll = torch.zeros_like(targets), torch.zeros_like(targets)
+        if self.conservatism > 0:
+            conservative_loss = conservative(q, q_taken).sum(0)
+        if self.behaviour_coef > 0:
+            logits = precise(project(hidden))
+            nll = logits.logsumexp(-1) - logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return (targets - q_taken).square().sum(0) / 2, conservative_loss, nll, q_taken.amin(0)
 
     @torch.no_grad()
-    def _delayed(self, drawn: Drawn) -> Tensor:
-        """min_h Q'_h(s_t, a_t) [B, T]."""
+    def _target_q(self, episodes: Rollout) -> Tensor:
+        """min_h Q'_h(s_t, a_t) [B, T] of the target network."""
         assert self.target is not None
-        target, output = self.target, self.target.read(drawn.episodes)
+        target, output = self.target, self.target.read(episodes)
 
-        def valued(hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-            q = target.heads["q"](hidden, output.project).amin(0)
-            return (q.gather(-1, actions.unsqueeze(-1)).squeeze(-1),)
+        def of_tokens(hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+            """[M, D], [M] -> [M]."""
+            return (taken(target.q(hidden, output.project), actions).amin(0),)
 
-        return in_pieces(valued, self.size, output.hidden[:, :-1], drawn.episodes.actions)[0]
+        return in_pieces(of_tokens, self.size, output.hidden[:, :-1], episodes.actions)[0]
 
     def policy(self) -> Composed:
         def values(output: ModelOutput, other: None) -> Tensor:
-            q: Tensor = self.learned.heads["q"](output.hidden, output.project)
-            return q.amin(0)
+            return self.network.q(output.hidden, output.project).amin(0)
 
         def logits(output: ModelOutput, other: None) -> Tensor:
-            advantages = values(output, other) - self.learned.heads["v"](output.hidden).unsqueeze(-1)
+            advantages = values(output, other) - self.network.v(output.hidden).unsqueeze(-1)
             return precise(output.logits).log_softmax(-1) + self.beta * advantages
 
         return Composed(self.model, None, logits, values)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import ModelOutput, State
+from tokenrl_cli.interfaces import ModelOutput, Rollout, State
 
 
 def frozen_copy(module: Any) -> Any:
@@ -43,6 +43,18 @@ def _begin_call(layer: Any, inputs: Any) -> None:
 def _end_call(layer: Any, inputs: Any, output: Any) -> None:
     if (dropout := layer.__dict__.pop("dropout_elsewhere", None)) is not None:
         layer.dropout, layer.training = dropout, False
+
+
+def one_more_column(actions: Tensor) -> Tensor:
+    """Actions [B, T] and a column of zeros [B, T + 1]: the tokens of T + 1 states. What stands in the last column
+    changes nothing, for a model reads a token after the state that it was chosen in."""
+    return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
+
+
+def read_states(model: Any, episodes: Rollout) -> ModelOutput:
+    """The model's output for every state of the episodes and for the one after the last column: [B, T + 1, .]."""
+    output: ModelOutput = model(episodes.source, episodes.source_mask, one_more_column(episodes.actions))
+    return output
 
 
 @torch.no_grad()

@@ -1,35 +1,41 @@
-"""Path consistency learning and its relatives: a policy and its values, held to each other along what was said."""
+"""Path consistency learning and its relatives: a policy and its values that agree along every stretch of an episode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import asked
-from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.networks import one_more_column
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Boltzmann, Exploration
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
 from tokenrl_cli.algorithm.parts.state_value import GroupMean, Head, Tied
-from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
-from tokenrl_cli.functional.consistency import closed, log_partition, one_token
+from tokenrl_cli.functional.consistency import log_partition, one_token, zero_after_end
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, Rollout, Tokenizer
-from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.interfaces import Model, ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Learning, Optimizer
+
+Consistency = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+HEAD = "algorithm/state_value=head"
 
 
 class PathConsistency(ValueBased):
     """loss = mean over starts t of `consistency`: C_t^2 / 2, C_t = V(s_u) - V(s_t) + sum_{t <= k < u} r_k - tau l_k,
     l_k = log pi(a_k | s_k) - log prior(a_k | s_k), right on- and off-policy for every stretch.
 
-    Starts are all tokens, or with `every_state` false the first of each episode. V by `state_value`. The policy is the
-    model itself, so it begins as the warm start. From s_0 to the end, on fresh samples, with any V, the gradient is
-    -tau times that of E[R] - tau KL(pi || prior). With `bootstrap_truncated` V(s_u) counts where an episode was cut.
+    Nachum et al. 2017 (arXiv:1702.08892), with a prior 2018 (arXiv:1707.01891). tau is `temperature`. Paths start at
+    all tokens, or with `every_state` false at the first of each episode. V by `state_value`. The policy is the model
+    itself, so it begins as the warm start. From s_0 to the end, on fresh samples, with any V, the gradient is -tau
+    times that of E[R] - tau KL(pi || prior). With `bootstrap_truncated` V(s_u) counts where an episode was cut.
     """
 
     def __init__(
@@ -40,7 +46,7 @@ class PathConsistency(ValueBased):
         seed: int,
         samples_per_source: Size,
         temperature: Positive,
-        consistency: Callable[..., tuple[Tensor, Tensor]],
+        consistency: Consistency,
         every_state: bool,
         state_value: Head | Tied | GroupMean,
         prior: Uniform | Reference,
@@ -48,108 +54,123 @@ class PathConsistency(ValueBased):
         exploration: Exploration,
         bootstrap_truncated: bool,
         micro_batches: Size,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        span = getattr(consistency, "keywords", {}).get("span")
-        short = span is not None or getattr(consistency, "func", consistency) is one_token
-        head = "algorithm/state_value=head"
-        refuse(
-            (not every_state and short, "algorithm.every_state=false",
-             "leaves all tokens but the first to paths, and only whole ones go through them all",
-             "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"),
-            (isinstance(exploration, Boltzmann), "algorithm/exploration=boltzmann",
-             "acts by Q-values, and this algorithm has none", "algorithm/exploration=none"),
-            (state_value.mates and every_state, "algorithm/state_value=group_mean",
-             "tells what a source is worth, nothing of the states inside a text",
-             f"algorithm.every_state=false, or {head}"),
-            (state_value.mates and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
-             "asks what the state is worth where a text was cut, and group_mean does not tell", head),
-            (state_value.mates and data.priority > 0, "algorithm.data.priority",
-             "draws episodes one by one, and group_mean compares all samples of a source",
-             f"algorithm.data.priority=0, or {head}"),
-            (state_value.mates and data.demonstrated > 0 and data.fresh == 0, "algorithm.data.fresh=0",
-             "leaves demonstrations alone, and group_mean compares them with fresh samples of their source",
-             f"algorithm.data.fresh=0.5, say, or {head}"),
-            (state_value.mates and samples_per_source < 2, "algorithm.samples_per_source",
-             f"must be at least 2 to compare, got {samples_per_source}", head),
-        )  # fmt: skip
+        _check_that_all_tokens_learn(consistency, every_state)
+        if isinstance(exploration, Boltzmann):
+            problem = "acts by Q-values, and this algorithm has none"
+            raise UserError("algorithm/exploration=boltzmann", problem, "algorithm/exploration=none")
+        if state_value.compares_samples:
+            _check_comparison(every_state, bootstrap_truncated, data, samples_per_source)
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state
-        self.state_value, self.prior, self.bootstrap_truncated = state_value, prior, bootstrap_truncated
-        self.mates = samples_per_source if state_value.mates else 1
-        heads = {} if state_value.head is None else {"v": state_value.head}
-        super().__init__(
-            model, heads, tokenizer, max_length, seed, samples_per_source, data, exploration, None, True, micro_batches,
-            optimizer,
-        )  # fmt: skip
+        self.state_value, self.prior = state_value, prior
+        together = samples_per_source if state_value.compares_samples else 1
+        network = ValueNetwork(model, {} if state_value.head is None else {"v": state_value.head}, train_trunk=True)
+        collector = Collector(data, exploration, tokenizer, samples_per_source, max_length, seed)
+        super().__init__(network, None, collector, data, together, bootstrap_truncated, micro_batches, optimizer)
 
-    def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        starts = self.starts(drawn.episodes).sum()
-        worth = self._worth(drawn.episodes)
-        done = 0  # rows of the parts before
+    def prepare(self, minibatch: Minibatch) -> Minibatch:
+        """With state_value=group_mean: V(s_0) by all samples of a source, which may be in several micro-batches."""
+        if not self.state_value.compares_samples:
+            return minibatch
+        return replace(minibatch, source_values=self._source_values(minibatch.episodes))
 
-        def teach(rows: Drawn) -> Lesson:
-            nonlocal done
-            episodes, mask, start = rows.episodes, rows.episodes.mask, self.starts(rows.episodes)
-            divergences, tied, hidden = self._read(episodes)
-            values = self.state_value(hidden, tied, worth[done : done + len(rows)])
-            done += len(rows)
-            over = episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
-            values = closed(values, mask, over)
-            error, residual = asked(
-                self.consistency, values=values, rewards=episodes.rewards, divergences=divergences, mask=mask,
-                temperature=self.temperature,
-            )  # fmt: skip
-            known = (values[:, :-1] + self.temperature * divergences).detach()  # Q(s_t, a_t)
-            loss = masked_sum(self.weights(rows) * error, start) / starts
-            logged = {
-                "loss/consistency": error, "consistency_residual": residual.abs(), "v/mean": values[:, :-1],
-                "q/mean": known,
-            }  # fmt: skip
-            metrics = {name: masked_sum(value.detach(), start) / starts for name, value in logged.items()}
-            metrics["log_ratio"] = masked_sum(divergences.detach(), mask) / drawn.episodes.mask.sum()
-            ranges = {"q": known[start], "v": values.detach()[:, :-1][start]}
-            return Lesson(loss, residual.detach().masked_fill(~start, 0.0), metrics, ranges)
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        episodes, mask = minibatch.episodes, minibatch.episodes.mask
+        log_ratios, logit_values, hidden = self._read(episodes)
+        source_values = minibatch.source_values
+        if source_values is None:
+            source_values = logit_values.new_zeros(len(minibatch))
+        values = self.state_value(hidden, logit_values, source_values)
+        values = zero_after_end(values, mask, self.terminated(episodes))
+        loss, residual = self.consistency(values, self.rewards(episodes), log_ratios, mask, self.temperature)
+        # a consistent policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau)
+        q = values[:, :-1] + self.temperature * log_ratios  # Q(s_t, a_t), [B, T]
+        logged = {
+            "loss/consistency": loss, "consistency_residual": residual.abs(), "v/mean": values[:, :-1], "q/mean": q,
+        }  # fmt: skip
+        output = self.mean_loss(minibatch, loss, residual, logged, {"q": q, "v": values[:, :-1]})
+        output.metrics["log_ratio"] = masked_sum(log_ratios.detach(), mask) / minibatch.total_tokens
+        return output
 
-        return teach
-
-    def starts(self, episodes: Rollout) -> Tensor:
+    def loss_mask(self, episodes: Rollout) -> Tensor:
+        """The tokens [B, T] at which a path starts."""
         first = torch.zeros_like(episodes.mask)
         first[:, 0] = True
         return episodes.mask if self.every_state else first
 
+    def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
+        return minibatch.total_tokens if self.every_state else minibatch.total_episodes
+
     def _read(self, episodes: Rollout) -> tuple[Tensor, Tensor, Tensor]:
-        """l [B, T], the tied V [B, T + 1] and hidden states [B, T + 1, D]."""
-        actions = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
-        output = self.learned.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        """Log-ratios l [B, T]; tau (log sum exp of the logits - that of the prior's) [B, T + 1]; and hidden states
+        [B, T + 1, D]."""
+        actions = one_more_column(episodes.actions)
+        output = self.network.read(episodes)
+        prior = self.prior.read(episodes)
+        terms = partial(self._log_ratios, output, prior)
+        log_ratios, logit_values = in_pieces(terms, self.size, output.hidden, prior.hidden, actions)
+        return log_ratios[:, :-1], logit_values, output.hidden
 
-        def told(hidden: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-            logits, others = precise(output.project(hidden)), precise(prior.project(before)).expand(-1, self.size)
-            level, free, index = logits.logsumexp(-1), self.prior.mass(others), actions.unsqueeze(-1)
-            apart = (logits.gather(-1, index) - others.gather(-1, index)).squeeze(-1) - (level - free)
-            return apart, self.temperature * (level - free)
+    def _log_ratios(
+        self, output: ModelOutput, prior: ModelOutput, hidden: Tensor, prior_hidden: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of M states: l of the token taken, and tau (log sum_a exp z(s, a) - log sum_a exp z_prior(s, a)).
 
-        divergences, tied = in_pieces(told, self.size, output.hidden, prior.hidden, actions)
-        return divergences[:, :-1], tied, output.hidden
+        hidden, prior_hidden [M, D], actions [M] -> [M] each.
+        """
+        logits = precise(output.project(hidden))  # [M, V]
+        prior_logits = precise(prior.project(prior_hidden)).expand(-1, self.size)
+        index = actions.unsqueeze(-1)
+        difference = (logits.gather(-1, index) - prior_logits.gather(-1, index)).squeeze(-1)
+        log_normaliser = logits.logsumexp(-1) - self.prior.log_normaliser(prior_logits)
+        return difference - log_normaliser, self.temperature * log_normaliser
 
     @torch.no_grad()
-    def _worth(self, episodes: Rollout) -> Tensor:
-        """What the samples of each row's source say of the source, [B]; 0 where nobody asks."""
-        if not self.state_value.mates:
-            return torch.zeros(len(episodes), device=episodes.actions.device)
-        assert episodes.rewards is not None
-        divergences, _, _ = self._read(episodes)
-        scores, apart = (masked_rows(each, episodes.mask) for each in (episodes.rewards, divergences))
-        return log_partition(scores, apart.to(scores.dtype), episodes.group, self.temperature).to(apart.dtype)
+    def _source_values(self, episodes: Rollout) -> Tensor:
+        """V(s_0) [B] of the source of each episode, as all episodes of that source estimate it."""
+        log_ratios, _, _ = self._read(episodes)
+        scores, sums = (masked_rows(each, episodes.mask) for each in (self.rewards(episodes), log_ratios))
+        return log_partition(scores, sums.to(scores.dtype), episodes.group, self.temperature).to(sums.dtype)
 
     def policy(self) -> Model:
         policy: Model = self.model
         return policy
 
-    def _parts(self) -> dict[str, Any]:
+    def _saved_parts(self) -> dict[str, Any]:
         """The policy is the model, and needs no head."""
-        parts = super()._parts()
+        parts = super()._saved_parts()
         parts["heads"] = parts.pop("policy.heads")
         if self.prior.model is not None:
             parts["prior"] = self.prior.model
         return parts
+
+
+def _check_that_all_tokens_learn(consistency: Consistency, every_state: bool) -> None:
+    """Raises UserError where paths start at the first token alone and do not go through the others."""
+    function, keywords = consistency, dict[str, Any]()
+    if isinstance(consistency, partial):  # as a block of the config is built
+        function, keywords = consistency.func, consistency.keywords
+    if not every_state and (function is one_token or keywords.get("span") is not None):
+        problem = "leaves all tokens but the first to paths, and only whole ones go through them all"
+        remedy = "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"
+        raise UserError("algorithm.every_state=false", problem, remedy)
+
+
+def _check_comparison(every_state: bool, bootstrap_truncated: bool, data: Experience, samples_per_source: int) -> None:
+    """Raises UserError where V(s_0) is to come from the samples of a source, and these do not give what is asked."""
+    if every_state:
+        problem = "tells what a source is worth, nothing of the states inside a text"
+        raise UserError("algorithm/state_value=group_mean", problem, f"algorithm.every_state=false, or {HEAD}")
+    if bootstrap_truncated:
+        problem = "asks what the state is worth where a text was cut, and group_mean does not tell"
+        raise UserError("algorithm.bootstrap_truncated=true", problem, HEAD)
+    if data.priority > 0:
+        problem = "draws episodes one by one, and group_mean compares all samples of a source"
+        raise UserError("algorithm.data.priority", problem, f"algorithm.data.priority=0, or {HEAD}")
+    if data.demonstrated > 0 and data.fresh == 0:
+        problem = "leaves demonstrations alone, and group_mean compares them with fresh samples of their source"
+        raise UserError("algorithm.data.fresh=0", problem, f"algorithm.data.fresh=0.5, say, or {HEAD}")
+    if samples_per_source < 2:
+        problem = f"must be at least 2 to compare, got {samples_per_source}"
+        raise UserError("algorithm.samples_per_source", problem, HEAD)

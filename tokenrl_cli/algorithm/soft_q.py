@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenrl_cli.algorithm.networks import Composed
-from tokenrl_cli.algorithm.parts.data import Drawn, Experience
+from tokenrl_cli.algorithm.networks import Composed, one_more_column
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration
-from tokenrl_cli.algorithm.parts.head import Logits
+from tokenrl_cli.algorithm.parts.head import Logits, QHead
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
-from tokenrl_cli.algorithm.value_based import Lesson, ValueBased, refuse
+from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
-from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.functional.value import n_step_targets, soft_value
-from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer
-from tokenrl_cli.optim import Optimizer
+from tokenrl_cli.functional.value import n_step_targets, soft_value, taken
+from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.optim import Learning, Optimizer
 
 
 class SoftQ(ValueBased):
-    """loss = mean_t (r_t + V(s_{t+1}) - Q(s_t, a_t))^2 / 2, V(s) = tau log sum_a prior(a | s) exp(Q'(s, a) / tau)
+    """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2
+    V(s) = tau log sum_a prior(a | s) exp(Q'(s, a) / tau)
 
-    Q' is the target network's; pi(a | s) ~ prior(a | s) exp(Q(s, a) / tau), at the fixed point that of whole texts
-    ~ prior(y) exp(R(y) / tau).
+    tau is `temperature`, and Q' the lowest head of the target network; Haarnoja et al. 2017 (arXiv:1702.08165),
+    for text Guo et al. 2022 (arXiv:2106.07704). The policy is
+    pi(a | s) ~ prior(a | s) exp(Q(s, a) / tau); at the fixed point that of whole texts is
+    pi(y) ~ prior(y) exp(R(y) / tau).
+
     Every update trains the level of Q, too. Losses that train advantages alone, with V from a target network (two of
-    the three of Guo et al. 2022, arXiv:2106.07704), leave the level free and do not get there.
+    the three of Guo et al.), leave the level free and do not get there.
 
     With the reference as prior and a zero head, and with the policy's own logits as Q / tau and a uniform prior, the
     policy at the switch is the warm start.
@@ -43,7 +47,7 @@ class SoftQ(ValueBased):
         seed: int,
         samples_per_source: Size,
         temperature: Positive,
-        head: nn.Module,
+        head: QHead,
         prior: Uniform | Reference,
         target: Callable[[int], float],
         data: Experience,
@@ -51,82 +55,75 @@ class SoftQ(ValueBased):
         bootstrap_truncated: bool,
         train_trunk: bool,
         micro_batches: Size,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        refuse(
-            (isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)), "algorithm/head=logits",
-             "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "
-             "start, and train_trunk=false would leave it as it is",
-             "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"),
-        )  # fmt: skip
-        self.temperature, self.prior, self.bootstrap_truncated = temperature, prior, bootstrap_truncated
-        super().__init__(
-            model, {"q": head}, tokenizer, max_length, seed, samples_per_source, data, exploration, target, train_trunk,
-            micro_batches, optimizer,
-        )  # fmt: skip
+        if isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)):
+            problem = (
+                "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "
+                "start, and train_trunk=false would leave it as it is"
+            )
+            remedy = "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"
+            raise UserError("algorithm/head=logits", problem, remedy)
+        self.temperature, self.prior = temperature, prior
+        network = ValueNetwork(model, {"q": head}, train_trunk)
+        collector = Collector(data, exploration, tokenizer, samples_per_source, max_length, seed)
+        super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
-    def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        tokens = drawn.episodes.mask.sum()
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        episodes = minibatch.episodes
+        output = self.network.read(episodes)
+        values, target_q = self._target_values(episodes)  # [B, T + 1], [B, T]
+        rewards, terminated = self.rewards(episodes), self.terminated(episodes)
+        targets = n_step_targets(rewards, values, terminated, episodes.mask, 1)
+        columns = (output.hidden[:, :-1], episodes.actions, targets.to(values.dtype))
+        # [B, T] each; in pieces, because [B, T, V] at once may not fit into memory
+        td_loss, q = in_pieces(partial(self._loss_terms, output), self.size, *columns)
+        td_error = (targets - q).detach()
+        logged = {
+            "loss/td": td_loss, "td_error": td_error.abs(), "q/mean": q, "v/mean": values[:, :-1],
+            "target_gap": (q.detach() - target_q).abs(),
+        }  # fmt: skip
+        return self.mean_loss(minibatch, td_loss, td_error, logged, {"q": q, "v": values[:, :-1]})
 
-        def teach(rows: Drawn) -> Lesson:
-            episodes, weights = rows.episodes, self.weights(rows)
-            output = self.learned.read(episodes)
-            values, delayed = self._values(episodes)
-            assert episodes.rewards is not None
-            ended = episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
-            target = n_step_targets(episodes.rewards, values, ended, episodes.mask, 1)
+    def _loss_terms(self, output: ModelOutput, hidden: Tensor, actions: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Of M tokens: the squared TD error, a sum over the H heads, and min_h Q_h(s_t, a_t).
 
-            def told(hidden: Tensor, actions: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-                q = self._q(self.learned, hidden, output)
-                chosen = q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
-                return (target - chosen).square().sum(0) / 2, chosen.amin(0)
+        hidden [M, D], actions and targets [M] -> [M] each.
+        """
+        q_taken = taken(self._q(self.network, hidden, output), actions)  # [H, M]
+        return (targets - q_taken).square().sum(0) / 2, q_taken.amin(0)
 
-            td, chosen = in_pieces(told, self.size, output.hidden[:, :-1], episodes.actions, target.to(values.dtype))
-            known = chosen.detach()
-            error = target - known
-            metrics = {
-                "loss/td": masked_sum(td.detach(), episodes.mask) / tokens,
-                "td_error": masked_sum(error.abs(), episodes.mask) / tokens,
-                "q/mean": masked_sum(known, episodes.mask) / tokens,
-                "v/mean": masked_sum(values[:, :-1], episodes.mask) / tokens,
-                "target_gap": masked_sum((known - delayed).abs(), episodes.mask) / tokens,
-            }
-            ranges = {"q": known[episodes.mask], "v": values[:, :-1][episodes.mask]}
-            return Lesson(masked_sum(weights * td, episodes.mask) / tokens, error, metrics, ranges)
-
-        return teach
-
-    def _q(self, learned: Any, hidden: Tensor, output: ModelOutput) -> Tensor:
-        """[..., D] -> [H, ..., V]."""
-        q: Tensor = learned.heads["q"](hidden, lambda read: self.temperature * precise(output.project(read)))
-        return q
+    def _q(self, network: ValueNetwork, hidden: Tensor, output: ModelOutput) -> Tensor:
+        """[..., D] -> [H, ..., V]. What the logits say of Q is temperature * logits, for a head that asks."""
+        return network.q(hidden, lambda of: self.temperature * precise(output.project(of)))
 
     @torch.no_grad()
-    def _values(self, episodes: Rollout) -> tuple[Tensor, Tensor]:
-        """V [B, T + 1] of every state, and the target network's Q [B, T] of what was chosen there."""
+    def _target_values(self, episodes: Rollout) -> tuple[Tensor, Tensor]:
+        """V [B, T + 1] of every state, and the target network's Q(s_t, a_t) [B, T]."""
         assert self.target is not None
-        actions = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
-        delayed = self.target.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        actions = one_more_column(episodes.actions)
+        target, delayed = self.target, self.target.read(episodes)
+        prior = self.prior.read(episodes)
 
-        def valued(hidden: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-            q = self._q(self.target, hidden, delayed).amin(0)
-            chosen = q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-            return soft_value(q, self.prior.logprobs(prior.project(before)), self.temperature), chosen
+        def of_states(hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
+            """Of M states: V and Q of the token taken. [M, D] twice, [M] -> [M] each."""
+            q = self._q(target, hidden, delayed).amin(0)  # [M, V]
+            log_prior = self.prior.logprobs(prior.project(prior_hidden))
+            return soft_value(q, log_prior, self.temperature), taken(q.unsqueeze(0), acts).squeeze(0)
 
-        values, chosen = in_pieces(valued, self.size, delayed.hidden, prior.hidden, actions)
-        return values, chosen[:, :-1]
+        values, target_q = in_pieces(of_states, self.size, delayed.hidden, prior.hidden, actions)
+        return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        def values(output: ModelOutput, before: ModelOutput | None) -> Tensor:
-            return self._q(self.learned, output.hidden, output).amin(0)
+        def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+            return self._q(self.network, output.hidden, output).amin(0)
 
-        def logits(output: ModelOutput, before: ModelOutput | None) -> Tensor:
-            scaled = values(output, before) / self.temperature
-            return scaled if before is None else scaled + self.prior.logprobs(before.logits)
+        def logits(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+            scaled = values(output, prior) / self.temperature
+            return scaled if prior is None else scaled + self.prior.logprobs(prior.logits)
 
         return Composed(self.model, self.prior.model, logits, values)
 
-    def _parts(self) -> dict[str, Any]:
-        kept = {} if self.prior.model is None else {"policy.prior": self.prior.model}
-        return super()._parts() | kept
+    def _saved_parts(self) -> dict[str, Any]:
+        prior = {} if self.prior.model is None else {"policy.prior": self.prior.model}
+        return super()._saved_parts() | prior

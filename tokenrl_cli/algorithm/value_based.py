@@ -1,8 +1,18 @@
-"""What all algorithms that learn values share: acting, keeping, drawing, stepping, and a target that follows."""
+"""What all algorithms that learn values share: sampling, replay, gradient steps on a loss, and a target network.
+
+A method is a subclass of `ValueBased` with two methods of its own:
+
+    compute_loss(minibatch) -> LossOutput    its equation, for the episodes of a minibatch or of a part of one
+    policy() -> Model                        how it acts by what it has learned
+
+and a constructor that says which heads stand on the model. `soft_q.py` is the shortest. Each takes B episodes of T
+tokens over a vocabulary of V tokens from models with D hidden units; column T of a [B, T + 1] tensor is the state after
+the last column. gamma = 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,181 +20,257 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.networks import frozen_copy, move
-from tokenrl_cli.algorithm.parts.data import Drawn, Experience
-from tokenrl_cli.algorithm.parts.exploration import Exploration, Itself
+from tokenrl_cli.algorithm.networks import frozen_copy, move, read_states
+from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
+from tokenrl_cli.algorithm.parts.exploration import Exploration, NoExploration
+from tokenrl_cli.algorithm.parts.head import Head, Project
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
-from tokenrl_cli.functional.masking import masked_rows
+from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
-from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
+from tokenrl_cli.optim import Learning, Optimizer, ParameterGroup, gradient_step, over_steps
 
 
-class Learned(nn.Module):
-    """A model and the heads on it: what the target network is a copy of."""
+class ValueNetwork(nn.Module):
+    """A model and the heads on its hidden states: what learns, and what the target network is a copy of."""
 
-    def __init__(self, model: Any, heads: dict[str, nn.Module], train_trunk: bool) -> None:
+    def __init__(self, model: Any, heads: Mapping[str, Head], train_trunk: bool) -> None:
         super().__init__()
         self.model, self.heads, self.train_trunk = model, nn.ModuleDict(heads), train_trunk
+        self.lr_factors = {name: head.lr_factor for name, head in heads.items()}
 
-    def learning(self) -> list[nn.Parameter]:
+    def trainable(self) -> list[nn.Parameter]:
+        """Its parameters: the heads' alone without `train_trunk`."""
         return [*(self.model.parameters() if self.train_trunk else ()), *self.heads.parameters()]
 
+    def parameter_groups(self) -> list[nn.Parameter | ParameterGroup]:
+        """The same for an optimiser, each head with its own factor of the learning rate."""
+        heads = [ParameterGroup(list(self.heads[name].parameters()), self.lr_factors[name]) for name in self.lr_factors]
+        return [*(self.model.parameters() if self.train_trunk else ()), *heads]
+
     def read(self, episodes: Rollout) -> ModelOutput:
-        """Of every state of the episodes and of the one after their last column: [B, T + 1, .]."""
-        beyond = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
-        output: ModelOutput = self.model(episodes.source, episodes.source_mask, beyond)
+        """The model's output for every state of the episodes: hidden [B, T + 1, D], without gradient where the trunk
+        is not trained."""
+        output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
+    def q(self, hidden: Tensor, project: Project) -> Tensor:
+        """Q(s, .) by each of H heads, [..., D] -> [H, ..., V]; `project` gives what the model's logits say of Q."""
+        values: Tensor = self.heads["q"](hidden, project)
+        return values
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a part of a minibatch says: loss and metrics are sums over the part by the denominators of the whole."""
-
-    loss: Tensor  # []
-    errors: Tensor  # [B, T], of each token
-    metrics: dict[str, Tensor]
-    ranges: dict[str, Tensor]  # numbers whose least and greatest are logged
+    def v(self, hidden: Tensor) -> Tensor:
+        """V(s) by the head of that name, [..., D] -> [...]."""
+        values: Tensor = self.heads["v"](hidden)
+        return values
 
 
-class ValueBased:
-    """Subclasses say what is learned (`heads`, `lesson`) and how it acts (`policy`).
+class Collector:
+    """Samples the episodes that a step needs with an exploring policy, and adds demonstrations where the data has any.
 
-    `lesson(drawn)` gives a function of the minibatch's parts; what needs the whole of it is done before.
+    Draws depend on the seed and on the batch's step alone. `steps` counts the stage's steps, for the exploration.
     """
-
-    needs_rewards = True
-    mates = 1  # samples of a source that must come together
 
     def __init__(
         self,
-        model: Any,
-        heads: dict[str, nn.Module],
-        tokenizer: Tokenizer,
-        max_length: int,
-        seed: int,
-        samples_per_source: int,
         data: Experience,
         exploration: Exploration,
-        target: Callable[[int], float] | None,
-        train_trunk: bool,
-        micro_batches: int,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        tokenizer: Tokenizer,
+        samples_per_source: int,
+        max_length: int,
+        seed: int,
     ) -> None:
         room = data.replay.capacity
-        refuse(
-            (data.replayed > 0 and room < max_length, "algorithm.data.capacity",
-             f"must hold a text of decode.max_length={max_length} tokens, got {room}", "make it larger"),
-            (not (data.samples or isinstance(exploration, Itself)), "algorithm/exploration",
-             "says how the policy acts while it learns, and demonstrations alone never let it act",
-             "algorithm/exploration=none, or other algorithm/data"),
-        )  # fmt: skip
-        self.model = model.eval()
-        self.learned = Learned(model, heads, train_trunk)
-        self.follow = target
-        self.target = None if target is None else frozen_copy(self.learned)
-        self.size, self.eos_id, self.seed = tokenizer.size, tokenizer.eos_id, seed
-        self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
-        self.samples_per_source, self.micro_batches = samples_per_source, micro_batches
-        self.data, self.exploration = data, exploration
-        self.optimizer = optimizer(self.learned.learning())
-        self.collected = self.updates = 0
+        if data.replayed > 0 and room < max_length:
+            problem = f"must hold a text of decode.max_length={max_length} tokens, got {room}"
+            raise UserError("algorithm.data.capacity", problem, "make it larger")
+        if not data.samples and not isinstance(exploration, NoExploration):
+            problem = "says how the policy acts while it learns, and demonstrations alone never let it act"
+            raise UserError("algorithm/exploration", problem, "algorithm/exploration=none, or other algorithm/data")
+        self.data, self.exploration, self.samples_per_source = data, exploration, samples_per_source
+        self.tokenizer, self.seed = tokenizer, seed
+        self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)  # from the policy as it is, nothing cut off
+        self.steps = 0
+
+    def collect(self, policy: Any, batch: Batch) -> Rollout:
+        """N sources, K samples of each and, where the data has demonstrations, one of these for each source."""
+        parts = []
+        if self.data.samples:
+            acting = self.exploration.acting(policy, self.steps)
+            draws = streams.generator(self.seed, "rollout", batch.step)
+            samples = generate(
+                acting, batch.source, batch.source_mask, self.decoding, self.samples_per_source,
+                self.tokenizer.eos_id, draws,
+            )  # fmt: skip
+            parts.append(rollout_of(batch, samples, SAMPLED))
+        if self.data.demonstrated:
+            parts.append(recite(batch, self.tokenizer.eos_id))
+        self.steps += 1
+        return parts[0] if len(parts) == 1 else concatenate(parts)
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of some rows of a minibatch. Loss and metrics are sums over these rows divided by the number of tokens
+    of the *whole* minibatch, so those of all micro-batches add up to its means."""
+
+    loss: Tensor  # []
+    td_errors: Tensor  # [B, T], target - value of each token, without gradient: priorities of the replay go by them
+    metrics: dict[str, Tensor]  # [] each
+    ranges: dict[str, Tensor]  # [any] each: the least and the greatest of the minibatch are logged
+
+
+class ValueBased:
+    """An Algorithm that learns values. See the module's docstring for what a subclass adds."""
+
+    needs_rewards = True
+
+    def __init__(
+        self,
+        network: ValueNetwork,
+        target: Callable[[int], float] | None,
+        collector: Collector,
+        data: Experience,
+        samples_together: int,
+        bootstrap_truncated: bool,
+        micro_batches: int,
+        optimizer: Callable[[Learning], Optimizer],
+    ) -> None:
+        """`target` gives the share of the way that the target network goes to the learned one after each update; None
+        for no target network. `samples_together`: the samples of a source that one minibatch must hold together.
+        """
+        self.network, self.model = network, network.model.eval()
+        self.size = collector.tokenizer.size  # V
+        self.target_update = target
+        self.target = None if target is None else frozen_copy(network)
+        self.collector, self.data, self.samples_together = collector, data, samples_together
+        self.bootstrap_truncated, self.micro_batches = bootstrap_truncated, micro_batches
+        self.optimizer = optimizer(network.parameter_groups())
+        self.updates = 0
+
+    # ------------------------------------------------------------------------------------- what a method says itself
+
+    def policy(self) -> Any:
+        """The Model to act by."""
+        raise NotImplementedError
+
+    def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        """The loss of a minibatch, or of a micro-batch of one; `mean_loss` helps to make it."""
+        raise NotImplementedError
+
+    def prepare(self, minibatch: Minibatch) -> Minibatch:
+        """Adds what has to be computed from a whole minibatch, before it is split. Nothing, unless overridden."""
+        return minibatch
+
+    def loss_mask(self, episodes: Rollout) -> Tensor:
+        """The tokens [B, T] that the loss is a mean over: all real ones, unless overridden."""
+        return episodes.mask
+
+    def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
+        """The number of these tokens in the whole minibatch."""
+        return minibatch.total_tokens
+
+    # ------------------------------------------------------------------------------------------------- the algorithm
 
     @property
     def needs_references(self) -> bool:
         """Whether demonstrations are among what is learned from."""
         return self.data.demonstrated > 0
 
-    def policy(self) -> Any:
-        raise NotImplementedError
-
-    def lesson(self, drawn: Drawn) -> Callable[[Drawn], Lesson]:
-        raise NotImplementedError
-
     def collect(self, batch: Batch) -> Rollout:
         self.model.eval()
-        parts = []
-        if self.data.samples:
-            acting = self.exploration.acting(self.policy(), self.collected)
-            draws = streams.generator(self.seed, "rollout", batch.step)
-            samples = generate(
-                acting, batch.source, batch.source_mask, self.decoding, self.samples_per_source, self.eos_id, draws
-            )
-            parts.append(rollout_of(batch, samples, SAMPLED))
-        if self.data.demonstrated:
-            parts.append(recite(batch, self.eos_id))
-        self.collected += 1
-        return parts[0] if len(parts) == 1 else concatenate(parts)
+        return self.collector.collect(self.policy(), batch)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from the minibatches of a step; what each logged, as means (or extremes, for /min and /max)."""
         self.model.eval()  # what was sampled and what is scored must be one distribution
-        steps: list[dict[str, float]] = []
-        for drawn in self.data.minibatches(rollout, self.seed, self.mates):
-            teach = self.lesson(drawn)
-            lessons: list[Lesson] = []
-
-            def loss(
-                rows: Drawn, teach: Any = teach, lessons: list[Lesson] = lessons
-            ) -> tuple[Tensor, dict[str, Tensor]]:
-                taught = teach(rows)
-                lessons.append(replace(taught, loss=taught.loss.detach()))
-                return taught.loss, taught.metrics
-
-            metrics = gradient_step(self.optimizer, drawn, loss, self.micro_batches)
-            at = self.starts(drawn.episodes)
-            self.data.observe(drawn, masked_rows(torch.cat([each.errors for each in lessons]).abs(), at) / at.sum(-1))
-            steps.append(metrics | _extremes(lessons))
-            if self.follow is not None and self.target is not None:
-                move(self.target, self.learned, self.follow(self.updates))
-            self.updates += 1
+        minibatches = self.data.minibatches(rollout, self.collector.seed, self.samples_together)
+        steps = [self._learn(minibatch) for minibatch in minibatches]
         logged = {name: over_steps(name, [step[name] for step in steps]) for name in (steps[0] if steps else ())}
-        return logged | self.exploration.metrics(self.collected - 1) | self.data.metrics(rollout.step)
+        explored = self.collector.exploration.metrics(self.collector.steps - 1)
+        return logged | explored | self.data.metrics(rollout.step)
 
-    def starts(self, episodes: Rollout) -> Tensor:
-        """The tokens [B, T] that have an equation of their own."""
-        return episodes.mask
+    def _learn(self, minibatch: Minibatch) -> dict[str, float]:
+        """One step of the optimiser on a minibatch, new priorities for its replayed episodes, and one step of the
+        target network."""
+        minibatch = self.prepare(minibatch)
+        outputs: list[LossOutput] = []
 
-    def weights(self, drawn: Any) -> Tensor:
-        """Of every token [B, T]."""
-        return drawn.weights.unsqueeze(-1) * drawn.episodes.mask
+        def loss(rows: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
+            output = self.compute_loss(rows)
+            outputs.append(replace(output, loss=output.loss.detach()))  # else its graph would stay in memory
+            return output.loss, output.metrics
 
-    def _parts(self) -> dict[str, Any]:
-        """What is saved; what policy() needs besides the model under "policy."."""
-        parts = {"policy.heads": self.learned.heads, "replay": self.data, "optimizer": self.optimizer}
+        metrics = gradient_step(self.optimizer, minibatch, loss, self.micro_batches)
+        counted = self.loss_mask(minibatch.episodes)
+        errors = torch.cat([output.td_errors for output in outputs]).abs()
+        self.data.observe(minibatch, masked_rows(errors, counted) / counted.sum(-1))  # mean over an episode's tokens
+        if self.target is not None and self.target_update is not None:
+            move(self.target, self.network, self.target_update(self.updates))
+        self.updates += 1
+        return metrics | _extremes(outputs)
+
+    # --------------------------------------------------------------------------------------- what losses are made of
+
+    def rewards(self, episodes: Rollout) -> Tensor:
+        """[B, T]; they are there once a rollout is rewarded."""
+        assert episodes.rewards is not None
+        return episodes.rewards
+
+    def terminated(self, episodes: Rollout) -> Tensor:
+        """Where the state after the last token is worth 0, [B] bool. With `bootstrap_truncated` an episode that was
+        cut at the limit is worth what V says there."""
+        return episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
+
+    def mean_loss(
+        self,
+        minibatch: Minibatch,
+        losses: Tensor,
+        td_errors: Tensor,
+        logged: Mapping[str, Tensor],
+        ranges: Mapping[str, Tensor],
+    ) -> LossOutput:
+        """The mean of `losses` [B, T] over the tokens of `loss_mask`, each times the weight of its episode; the means
+        of `logged`, unweighted; the values of `ranges` at these tokens. [B, T] each."""
+        mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
+        weighted = minibatch.weights.unsqueeze(-1) * mask * losses
+        metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}
+        values = {name: each.detach()[mask] for name, each in ranges.items()}
+        return LossOutput(masked_sum(weighted, mask) / count, td_errors.detach(), metrics, values)
+
+    # -------------------------------------------------------------------------------------------------- saved state
+
+    def _saved_parts(self) -> dict[str, Any]:
+        """What is saved, by the prefix of its names; what policy() needs besides the model under "policy."."""
+        parts = {"policy.heads": self.network.heads, "replay": self.data, "optimizer": self.optimizer}
         if self.target is not None:
             parts["target"] = self.target
-        if self.exploration.model is not None:
-            parts["explorer"] = self.exploration.model
+        if self.collector.exploration.model is not None:
+            parts["explorer"] = self.collector.exploration.model
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"collected": self.collected, "updates": self.updates}
-        for name, part in self._parts().items():
+        state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
+        for name, part in self._saved_parts().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.collected, self.updates = state["collected"], state["updates"]
-        for name, part in self._parts().items():
+        self.collector.steps, self.updates = state["collected"], state["updates"]
+        for name, part in self._saved_parts().items():
             part.load_state_dict(within(state, f"{name}."))
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Only what policy() needs."""
-        for name, part in self._parts().items():
+        """Takes only what policy() needs."""
+        for name, part in self._saved_parts().items():
             if name.startswith("policy."):
                 part.load_state_dict(within(state, f"{name}."))
 
 
-def _extremes(lessons: list[Lesson]) -> dict[str, float]:
+def _extremes(outputs: list[LossOutput]) -> dict[str, float]:
+    """<name>/min and <name>/max of every range, over all micro-batches."""
     found: dict[str, float] = {}
-    for name in lessons[0].ranges:
-        numbers = torch.cat([each.ranges[name] for each in lessons])
-        found |= {f"{name}/min": float(numbers.min()), f"{name}/max": float(numbers.max())}
+    for name in outputs[0].ranges:
+        values = torch.cat([output.ranges[name] for output in outputs])
+        found |= {f"{name}/min": float(values.min()), f"{name}/max": float(values.max())}
     return found
-
-
-def refuse(*cases: tuple[bool, str, str, str]) -> None:
-    """Raises the first mistake that was made: (made, where, what is wrong with it, what to do instead)."""
-    for made, where, problem, remedy in cases:
-        if made:
-            raise UserError(where, problem, remedy)

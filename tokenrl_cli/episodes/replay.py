@@ -119,8 +119,8 @@ class Replay:
         kept = numbers >= self.first
         self.table["priority"][numbers[kept] % self.capacity] = priorities[kept].double().cpu().clamp(min=1e-12)
 
-    def mates(self, numbers: Tensor) -> Tensor:
-        """Numbers of all kept episodes of the groups that these belong to, whole groups one after the other."""
+    def same_group(self, numbers: Tensor) -> Tensor:
+        """Numbers of all kept episodes of the groups of these (sampled at one step, for one source), group by group."""
         live = self._live()
         groups = self.table["group"][live]
         found = [(groups == group).nonzero().squeeze(-1) for group in self.table["group"][numbers % self.capacity]]

@@ -70,12 +70,17 @@ def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor,
     return target.masked_fill(~mask, 0.0).detach()
 
 
-def conservative(q: Tensor, chosen: Tensor) -> Tensor:
+def taken(q: Tensor, actions: Tensor) -> Tensor:
+    """Q_h(s, a_t) of the tokens that were taken. q [H, M, V], actions [M] -> [H, M]."""
+    return q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
+
+
+def conservative(q: Tensor, q_taken: Tensor) -> Tensor:
     """log sum_a exp Q(s, a) - Q(s, a_t), which pushes down what the data did not do. [..., V], [...] -> [...].
 
     CQL(H), Kumar et al. 2020 (arXiv:2006.04779, equation 4).
     """
-    return q.logsumexp(-1) - chosen
+    return q.logsumexp(-1) - q_taken
 
 
 def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor:

@@ -1,4 +1,8 @@
-"""How values become a policy: `acting` of the algorithms that learn Q."""
+"""How Q-values become a policy: `acting` of the Q-learning presets.
+
+`model` of a part is the frozen network it acts with, or None. `logits(q, prior)` takes Q [..., V] and the output of
+that network for the same states (None without one), and gives log-probabilities up to a constant [..., V].
+"""
 
 from __future__ import annotations
 
@@ -19,20 +23,23 @@ def greedy(q: Tensor) -> Tensor:
 
 
 class Greedy:
-    """Takes the token with the highest Q. Where Q is 0 everywhere that is token 0: the warm start is forgotten."""
+    """pi(s) = argmax_a Q(s, a). Where Q is 0 everywhere that is token 0: the warm start is forgotten."""
 
     model = None
 
-    def logits(self, q: Tensor, before: ModelOutput | None) -> Tensor:
+    def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
         return greedy(q)
 
 
 class Tilted:
-    """Acts by prior(a | s) exp(beta Q(s, a)). The prior is the policy at the switch; with Q = 0 it still is that."""
+    """pi(a | s) ~ prior(a | s) exp(beta Q(s, a)). The prior is the policy at the switch, frozen; with Q = 0 it is pi.
+
+    It maximises E_pi[Q(s, a)] - KL(pi || prior) / beta; Peng et al. 2019 (arXiv:1910.00177, section 3).
+    """
 
     def __init__(self, model: Any, beta: Weight) -> None:
         self.beta, self.model = beta, frozen_copy(model)
 
-    def logits(self, q: Tensor, before: ModelOutput | None) -> Tensor:
-        assert before is not None
-        return precise(before.logits).log_softmax(-1) + self.beta * q
+    def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
+        assert prior is not None
+        return precise(prior.logits).log_softmax(-1) + self.beta * q

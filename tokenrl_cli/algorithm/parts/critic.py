@@ -12,6 +12,7 @@ from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import value_error
 from tokenrl_cli.interfaces import CONTINUATION, Rollout
+from tokenrl_cli.optim import ParameterGroup
 
 
 class NoCritic:
@@ -39,28 +40,29 @@ class NoCritic:
 
 
 class ValueHead:
-    """V(s_t) = scale (w h_t + b) on the policy's hidden states, which it does not train; it starts at zero.
+    """V(s_t) = w h_t + b on the policy's hidden states, which it does not train; it starts at zero.
 
-    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`. A
-    step of Adam is as long whatever the gradient, so `scale` is how much faster V moves than a logit would.
+    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`. Its
+    learning rate is `lr_factor` times the policy's: a step of Adam is as long whatever the gradient is, and V has
+    farther to go than a logit.
     """
 
     estimates, continuations = True, 0
 
-    def __init__(self, coef: Weight, clip: Weight, scale: Positive) -> None:
-        self.coef, self.clip, self.scale = coef, clip, scale
+    def __init__(self, coef: Weight, clip: Weight, lr_factor: Positive) -> None:
+        self.coef, self.clip, self.lr_factor = coef, clip, lr_factor
 
-    def attach(self, model: Any) -> list[nn.Parameter]:
+    def attach(self, model: Any) -> list[ParameterGroup]:
         """Makes the head for this model; what is to be optimised with it."""
         like = next(model.parameters())
         self.head = nn.Linear(model.width, 1).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        return list(self.head.parameters())
+        return [ParameterGroup(list(self.head.parameters()), self.lr_factor)]
 
     def values(self, hidden: Tensor) -> Tensor:
         """[B, T, D] -> [B, T]."""
-        return self.scale * precise(self.head(hidden.detach()).squeeze(-1))
+        return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("no continuations are asked for")

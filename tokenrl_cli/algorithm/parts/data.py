@@ -1,4 +1,4 @@
-"""What an algorithm that learns values learns from: fresh, kept and demonstrated episodes, in stated shares."""
+"""What an algorithm that learns values learns from: on-policy, replayed and demonstrated episodes, in stated shares."""
 
 from __future__ import annotations
 
@@ -18,27 +18,46 @@ from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, UserError
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Episodes to learn from, and what each weighs for having been drawn more often than others."""
+class Minibatch:
+    """The B episodes that one optimiser step learns from, or some rows of them (a micro-batch).
+
+    The totals are those of the whole minibatch in each of its micro-batches: losses divided by them add up.
+    """
 
     episodes: Rollout
-    weights: Tensor  # [B], at most 1
-    numbers: Tensor  # [B], in the replay; -1 where it did not come from there
+    weights: Tensor  # [B], what each episode's loss is multiplied by, at most 1; see `Experience`
+    replay_numbers: Tensor  # [B] int64, number of each episode in the replay; -1 for those that are not from there
+    total_tokens: Tensor  # [], real tokens of the whole minibatch
+    total_episodes: int  # of the whole minibatch
+    source_values: Tensor | None = None  # [B], V(s_0) by all samples of the source; for state_value=group_mean alone
+
+    @classmethod
+    def of(cls, episodes: Rollout, weights: Tensor, replay_numbers: Tensor) -> Minibatch:
+        """A whole one."""
+        return cls(episodes, weights, replay_numbers, episodes.mask.sum(), len(episodes))
 
     def __len__(self) -> int:
         return len(self.episodes)
 
-    def rows(self, index: Any) -> Drawn:
-        return Drawn(self.episodes.rows(index), self.weights[index], self.numbers[index])
+    def rows(self, index: Any) -> Minibatch:
+        """The micro-batch of the episodes at `index`."""
+        values = None if self.source_values is None else self.source_values[index]
+        return replace(
+            self, episodes=self.episodes.rows(index), weights=self.weights[index],
+            replay_numbers=self.replay_numbers[index], source_values=values,
+        )  # fmt: skip
 
 
 class Experience:
     """Minibatches of `minibatch_size` episodes, `updates` of them a step.
 
-    The share `fresh` is what the policy has just said, the share `demonstrated` the demonstrations of this step's
-    sources, the rest comes from a replay of `capacity` tokens. With `demonstrated` = 1 nothing is ever sampled: offline
-    learning. Replayed episodes are drawn by |error| ** `priority` (0: uniformly) and weigh (N P) ** -`correction`, over
-    the largest of the minibatch (Schaul et al. 2016, arXiv:1511.05952, section 3.4).
+    The share `fresh` of a minibatch are the on-policy samples of this step, the share `demonstrated` the demonstrations
+    of this step's sources, and the rest comes from a replay of `capacity` tokens. With `demonstrated` = 1 nothing is
+    ever sampled: offline learning.
+
+    Replayed episodes are drawn with P(i) ~ |mean td error of i| ** `priority` (0: uniformly), and their loss is
+    weighted by (N P(i)) ** -`correction`, over the largest such weight of the minibatch, N episodes being in the replay
+    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). All others weigh 1.
     """
 
     def __init__(
@@ -76,66 +95,77 @@ class Experience:
 
     @property
     def on_policy(self) -> bool:
-        """Whether the policy that acted is the one that learns: after an update it is not."""
+        """Whether the policy that acted is the one that learns: after an update it no longer is."""
         return self.fresh == 1 and self.updates == 1
 
-    def minibatches(self, rollout: Rollout, seed: int, mates: int) -> Iterator[Drawn]:
-        """Of a judged rollout and what is kept. With `mates` above 1 that many samples of a source come together, and
-        demonstrations only with fresh samples of their source: alone they could be compared with nothing."""
-        sampled, shown = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
+    def minibatches(self, rollout: Rollout, seed: int, samples_together: int) -> Iterator[Minibatch]:
+        """Adds the samples of a rewarded rollout to the replay, then yields the minibatches of this step.
+
+        With `samples_together` above 1 an algorithm compares that many samples of a source: they are drawn together,
+        and demonstrations only beside fresh samples of their source, for alone they have nothing to be compared with.
+        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn when it is asked for, so
+        the priorities that `observe` sets for one count for the next.
+        """
+        sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
             self.replay.add(sampled)
-        of_fresh, of_shown, of_kept = self.counts
+        fresh_count, demonstrated_count, replayed_count = self.counts
         for number in range(self.updates):
             draws = streams.generator(seed, f"minibatch/{number}", rollout.step)
-            fresh = self._some(sampled, of_fresh, draws, mates)
-            beside = shown if mates == 1 else _of_same_sources(shown, fresh)
+            fresh = self._draw_rows(sampled, fresh_count, draws, samples_together)
+            allowed = demonstrations if samples_together == 1 else _of_same_sources(demonstrations, fresh)
             parts = [
                 fresh,
-                self._some(beside, of_shown, draws, mates),
-                self._again(of_kept, draws, mates, rollout),
+                self._draw_rows(allowed, demonstrated_count, draws, samples_together),
+                self._draw_replayed(replayed_count, draws, samples_together, rollout),
             ]
-            kept = [part for part in parts if part is not None]
-            if kept:
-                yield _together(kept)
+            present = [part for part in parts if part is not None]
+            if present:
+                yield _concatenated(present)
 
-    def _some(self, rows: Rollout, count: int, draws: torch.Generator, mates: int) -> Drawn | None:
-        """`count` rows, or all where there are no more, in random order."""
+    def _draw_rows(self, rows: Rollout, count: int, draws: torch.Generator, samples_together: int) -> Minibatch | None:
+        """`count` rows without replacement, or all where there are no more, in random order; None for no row. With
+        `samples_together` above 1 the last group is completed."""
         if count == 0 or len(rows) == 0:
             return None
         if count < len(rows):
-            key = rows.group if mates > 1 else torch.arange(len(rows), device=rows.group.device)
-            named, of = key.unique(return_inverse=True)
-            place = torch.randperm(len(named), generator=draws).to(of.device)[of]
+            key = rows.group if samples_together > 1 else torch.arange(len(rows), device=rows.group.device)
+            keys, key_of_row = key.unique(return_inverse=True)
+            place = torch.randperm(len(keys), generator=draws).to(key_of_row.device)[key_of_row]
             order = place.argsort(stable=True)
-            end = count if mates == 1 else int((place[order] <= place[order][count - 1]).sum())
+            end = count if samples_together == 1 else int((place[order] <= place[order][count - 1]).sum())
             rows = rows.rows(order[:end])
-        return Drawn(rows, torch.ones(len(rows), device=rows.group.device), torch.full((len(rows),), -1))
+        return Minibatch.of(rows, torch.ones(len(rows), device=rows.group.device), torch.full((len(rows),), -1))
 
-    def _again(self, count: int, draws: torch.Generator, mates: int, like: Rollout) -> Drawn | None:
+    def _draw_replayed(
+        self, count: int, draws: torch.Generator, samples_together: int, like: Rollout
+    ) -> Minibatch | None:
+        """`count` episodes of the replay, drawn with replacement, on the device of `like`; None for none. With
+        `samples_together` above 1, all kept samples of as many sources as give about that many."""
         if count == 0 or len(self.replay) == 0:
             return None
-        if mates > 1:
-            numbers = self.replay.mates(self.replay.draw(max(1, count // mates), draws)[0])
+        if samples_together > 1:
+            numbers = self.replay.same_group(self.replay.draw(max(1, count // samples_together), draws)[0])
             weights = torch.ones(len(numbers))
         else:
-            numbers, share = self.replay.draw(count, draws, self.priority)
-            weights = (len(self.replay) * share) ** -self.correction
+            numbers, probability = self.replay.draw(count, draws, self.priority)
+            weights = (len(self.replay) * probability) ** -self.correction
             weights = (weights / weights.max()).float()
-        return Drawn(self.replay.episodes(numbers, like), weights.to(like.actions.device), numbers)
+        return Minibatch.of(self.replay.episodes(numbers, like), weights.to(like.actions.device), numbers)
 
-    def observe(self, drawn: Drawn, errors: Tensor) -> None:
-        """How wrong the episodes of a minibatch were, [B]: what was more so is drawn more often."""
-        known = drawn.numbers >= 0
+    def observe(self, minibatch: Minibatch, errors: Tensor) -> None:
+        """Sets the priorities of the replayed episodes of a minibatch to their errors [B], which are at least 0."""
+        known = minibatch.replay_numbers >= 0
         if self.priority > 0 and bool(known.any()):
-            self.replay.prioritise(drawn.numbers[known], errors.cpu()[known])
+            self.replay.prioritise(minibatch.replay_numbers[known], errors.cpu()[known])
 
     def metrics(self, step: int) -> dict[str, float]:
+        """What is logged of the replay at a step of the run; nothing without one."""
         if not self.replayed:
             return {}
-        kept = self.replay
-        return {"replay/size": len(kept), "replay/age": kept.age(step), "replay/tokens": kept.tokens,
-                "replay/mb": kept.bytes / 2**20}  # fmt: skip
+        replay = self.replay
+        return {"replay/size": len(replay), "replay/age": replay.age(step), "replay/tokens": replay.tokens,
+                "replay/mb": replay.bytes / 2**20}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return self.replay.state_dict()
@@ -145,16 +175,20 @@ class Experience:
 
 
 def _usable(rollout: Rollout, role: int) -> Rollout:
+    """The rows of a role whose reward could be computed."""
     return rollout.rows(((rollout.role == role) & rollout.valid).nonzero().squeeze(-1))
 
 
-def _of_same_sources(rows: Rollout, drawn: Drawn | None) -> Rollout:
-    groups = rows.group[:0] if drawn is None else drawn.episodes.group
+def _of_same_sources(rows: Rollout, fresh: Minibatch | None) -> Rollout:
+    """Those of `rows` whose source a fresh episode has, too."""
+    groups = rows.group[:0] if fresh is None else fresh.episodes.group
     return rows.rows(torch.isin(rows.group, groups).nonzero().squeeze(-1))
 
 
-def _together(parts: list[Drawn]) -> Drawn:
+def _concatenated(parts: list[Minibatch]) -> Minibatch:
     if len(parts) == 1:
         return parts[0]
+    # no value asks what could have been sampled, and the replay does not keep it
     episodes = concatenate([replace(part.episodes, support=None) for part in parts])
-    return Drawn(episodes, torch.cat([part.weights for part in parts]), torch.cat([part.numbers for part in parts]))
+    weights, numbers = [part.weights for part in parts], [part.replay_numbers for part in parts]
+    return Minibatch.of(episodes, torch.cat(weights), torch.cat(numbers))

@@ -13,33 +13,43 @@ from tokenrl_cli.interfaces import Model, ModelOutput
 
 
 class Exploration(Protocol):
-    model: Any  # what it keeps, or None
+    """Which policy samples the episodes that values are learned from."""
 
-    def acting(self, policy: Any, step: int) -> Any: ...
+    model: Any  # a frozen network that it samples with, saved beside the algorithm's; or None
 
-    def metrics(self, step: int) -> dict[str, float]: ...
+    def acting(self, policy: Any, step: int) -> Any:
+        """The Model to sample with at `step` of the stage, counted from 0; `policy` is what has been learned so far."""
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What is logged of that step."""
 
 
 def mixed(first: Model, second: Model, share: float) -> Composed:
-    """Acts by `second` with probability `share` at every token, else by `first`."""
+    """The policy (1 - share) first(a | s) + share second(a | s): `second` acts with probability `share` at every
+    token."""
 
-    def join(one: ModelOutput, other: ModelOutput) -> Tensor:
-        mine, others = precise(one.logits).softmax(-1), precise(other.logits).softmax(-1)
-        return ((1 - share) * mine + share * others).log()
+    def join(first_output: ModelOutput, second_output: ModelOutput) -> Tensor:
+        probabilities = [precise(output.logits).softmax(-1) for output in (first_output, second_output)]
+        return ((1 - share) * probabilities[0] + share * probabilities[1]).log()
 
     return Composed(first, second, join)
 
 
 class WarmStart:
-    """With probability epsilon at every token the warm start, as it was, acts instead; epsilon falls in a straight line
-    over the first `steps` steps of the stage. Uniform tokens out of thousands would find nothing."""
+    """Epsilon-greedy, but with the warm-started policy in place of uniform tokens: of thousands of tokens nearly all
+    are wrong everywhere, and uniform ones would never find a text that earns anything.
+
+    At every token the frozen warm start acts with probability epsilon, which falls in a straight line from `start` to
+    `end` over the first `steps` steps of the stage, and stays there.
+    """
 
     def __init__(self, model: Any, start: Probability, end: Probability, steps: Count) -> None:
-        self.first, self.last, self.steps = start, end, steps
+        self.start, self.end, self.steps = start, end, steps
         self.model = frozen_copy(model)
 
     def epsilon(self, step: int) -> float:
-        return self.first + (self.last - self.first) * min(1.0, step / self.steps)
+        """The probability that the warm start acts, at a step of the stage."""
+        return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
     def acting(self, policy: Composed, step: int) -> Any:
         return mixed(policy, self.model, self.epsilon(step))
@@ -49,7 +59,7 @@ class WarmStart:
 
 
 class Boltzmann:
-    """Acts by softmax(Q / temperature), whatever the policy makes of Q."""
+    """pi(a | s) ~ exp(Q(s, a) / temperature), whatever policy is made of Q otherwise."""
 
     model = None
 
@@ -65,8 +75,8 @@ class Boltzmann:
         return {}
 
 
-class Itself:
-    """The policy acts as it is."""
+class NoExploration:
+    """The policy samples as it is."""
 
     model = None
 

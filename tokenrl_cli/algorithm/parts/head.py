@@ -1,4 +1,7 @@
-"""Where Q-values and state values come from. Every head starts at zero, and reads the hidden states of a model."""
+"""Where Q-values and state values come from. Every head starts at zero, and reads the hidden states of a model.
+
+Shapes: H heads, D hidden, V vocabulary; `...` is any number of leading dimensions, as [B, T + 1] or [M].
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,46 @@ from tokenrl_cli.interfaces import Tokenizer, UserError
 Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own logits say of values [..., V]
 
 
-class Linear(nn.Module):
-    """Q(s, a) = w_a h + b_a, `count` times; with `layer` > 0 after a random layer of that many times D and a ReLU.
+class Head(nn.Module):
+    """Values from hidden states. `forward` differs: `QHead` gives a value for each token, `ScalarHead` one number."""
 
-    Two heads on the same numbers would stay the same for ever: `count` above 1 needs the layer, which tells them apart.
+    lr_factor: float = 1.0  # learning rate of its parameters over that of the model's
+
+
+class QHead(Head):
+    """Q-values: calling it with hidden [..., D] and `project` gives Q [H, ..., V], H separate estimates."""
+
+
+class Linear(QHead):
+    """`count` linear heads, Q_h(s, a) = w_{h,a} x + b_{h,a}, where x is the hidden state of s.
+
+    With `layer` > 0, x is a random layer of `layer` times D units and a ReLU on it, one such layer for each head. Two
+    heads that start at zero on the same x get the same gradients and stay equal for ever, so `count` above 1 needs it.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
         super().__init__()
         if count > 1 and layer == 0:
             raise UserError("algorithm.head.layer", f"must be at least 1 with {count} heads, got 0")
+        self.lr_factor = lr_factor
         like = next(model.parameters())
-        inner = [nn.Sequential(nn.Linear(model.width, layer * model.width), nn.ReLU()) for _ in range(count) if layer]
-        self.layers = nn.ModuleList(inner).to(like.device, like.dtype)
-        width = (layer or 1) * model.width
-        self.weight = nn.Parameter(torch.zeros(count, tokenizer.size, width, device=like.device, dtype=like.dtype))
-        self.bias = nn.Parameter(torch.zeros(count, tokenizer.size, device=like.device, dtype=like.dtype))
+        layers = [nn.Sequential(nn.Linear(model.width, layer * model.width), nn.ReLU()) for _ in range(count) if layer]
+        outputs = [zeroed(nn.Linear((layer or 1) * model.width, tokenizer.size)) for _ in range(count)]
+        self.layers = nn.ModuleList(layers).to(like.device, like.dtype)
+        self.outputs = nn.ModuleList(outputs).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """[..., D] -> [H, ..., V]."""
-        read = [layer(hidden) for layer in self.layers] or [hidden]
-        pairs = zip(read, self.weight, self.bias, strict=True)
-        return torch.stack([precise(nn.functional.linear(each, weight, bias)) for each, weight, bias in pairs])
+        inputs = [layer(hidden) for layer in self.layers] or [hidden]
+        return torch.stack([precise(output(each)) for output, each in zip(self.outputs, inputs, strict=True)])
 
 
-class Dueling(nn.Module):
+class Dueling(QHead):
     """Q(s, a) = V(s) + A(s, a) - mean_b A(s, b). Wang et al. 2016 (arXiv:1511.06581, equation 9)."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, lr_factor: Positive) -> None:
         super().__init__()
+        self.lr_factor = lr_factor
         like = next(model.parameters())
         self.value = zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
         self.advantage = zeroed(nn.Linear(model.width, tokenizer.size)).to(like.device, like.dtype)
@@ -54,37 +68,39 @@ class Dueling(nn.Module):
         return (precise(self.value(hidden)) + advantage - advantage.mean(-1, keepdim=True)).unsqueeze(0)
 
 
-class Logits(nn.Module):
-    """Q(s, a) = temperature * logits(s, a) + level(s): the policy's own logits are its values.
+class Logits(QHead):
+    """Q(s, a) = temperature * logits(s, a) + level(s): the model's own logits are its values.
 
-    softmax(Q / temperature) is then the policy as it was before. What logits leave open, their level, means V here, and
-    has a head of its own that learns `scale` times as fast as a logit, because it has far to go.
+    softmax(Q / temperature) is then the policy as it was before. A softmax does not depend on the level of the logits,
+    but the level is what V is: it has a head of its own, whose `lr_factor` is large because it has far to go.
     """
 
-    def __init__(self, model: Any, scale: Positive) -> None:
+    def __init__(self, model: Any, lr_factor: Positive) -> None:
         super().__init__()
-        self.level = Level(model, scale)
+        self.lr_factor = lr_factor
+        self.level = ScalarHead(model, lr_factor)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """[..., D] -> [1, ..., V]; `project` gives temperature * logits."""
         return (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
 
 
-class Level(nn.Module):
-    """One number a state: scale (w h + b). Adam's steps are as long whatever the gradient, so `scale` is its speed."""
+class ScalarHead(Head):
+    """One number for a state, w x + b with x its hidden state."""
 
-    def __init__(self, model: Any, scale: float) -> None:
+    def __init__(self, model: Any, lr_factor: float) -> None:
         super().__init__()
+        self.lr_factor = lr_factor
         like = next(model.parameters())
-        self.scale, self.linear = scale, zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
+        self.linear = zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [...]."""
-        return self.scale * precise(self.linear(hidden).squeeze(-1))
+        return precise(self.linear(hidden).squeeze(-1))
 
 
-def own_values(head: nn.Module) -> None:
-    """Refuses what is made for soft Q-learning."""
+def refuse_logits(head: QHead) -> None:
+    """Raises UserError where the values of anything but soft Q-learning would be the model's logits."""
     if isinstance(head, Logits):
         problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
         remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
@@ -92,6 +108,7 @@ def own_values(head: nn.Module) -> None:
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
+    """The layer, its weight and its bias set to 0."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,54 +1,63 @@
-"""What path consistency takes the value of a state from."""
+"""What path consistency takes V(s), the value of a state, from.
+
+Each part is called with `hidden` [B, T + 1, D], the policy's hidden states; `logit_values` [B, T + 1], what the logits
+of the policy say of V (see `Tied`); and `source_values` [B], what all samples of a source say of its V(s_0) (see
+`GroupMean`). It gives V [B, T + 1] of every state, that after the last column included.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenrl_cli.algorithm.parts.head import Level
+from tokenrl_cli.algorithm.parts.head import ScalarHead
 from tokenrl_cli.config.ranges import Positive
 
 
 class Head:
-    """V(s) is a head's own, on hidden states that it does not train."""
+    """V(s) = w x + b, a head of its own on hidden states x that it does not train."""
 
-    mates = False
+    compares_samples = False
 
-    def __init__(self, model: Any, scale: Positive) -> None:
-        self.head: nn.Module | None = Level(model, scale)
+    def __init__(self, model: Any, lr_factor: Positive) -> None:
+        self.head: ScalarHead | None = ScalarHead(model, lr_factor)
 
-    def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
         assert self.head is not None
         values: Tensor = self.head(hidden.detach())
         return values
 
 
 class Tied:
-    """V(s) = tau (log sum exp logits - that of the prior) + a level: logits, less the prior's, are Q / tau.
+    """V(s) = tau (log sum_a exp z(s, a) - log sum_a exp z_prior(s, a)) + level(s), with z the logits.
 
-    With the reference as prior V is 0 at the switch: ShiQ, Clavier et al. 2025 (arXiv:2505.11081). With the uniform one
-    it is unified PCL (Nachum et al. 2017, section 4.3). The level, a head, has far to go and learns `scale` times as
-    fast as a logit.
+    So Q(s, a) = tau (z(s, a) - z_prior(s, a)) + level(s): policy and values are tied, and the level is what a softmax
+    leaves open. With the reference as prior V is 0 at the switch: ShiQ, Clavier et al. 2025 (arXiv:2505.11081). With
+    the uniform one, whose normaliser is left out, it is unified PCL (Nachum et al. 2017, section 4.3). The level is a
+    head on hidden states that it trains, too; its `lr_factor` is large because it has far to go.
     """
 
-    mates = False
+    compares_samples = False
 
-    def __init__(self, model: Any, scale: Positive) -> None:
-        self.head: nn.Module | None = Level(model, scale)
+    def __init__(self, model: Any, lr_factor: Positive) -> None:
+        self.head: ScalarHead | None = ScalarHead(model, lr_factor)
 
-    def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
+    def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
         assert self.head is not None
-        values: Tensor = tied + self.head(hidden)
+        values: Tensor = logit_values + self.head(hidden)
         return values
 
 
 class GroupMean:
-    """V(s_0) is what the samples of the source say of it; of later states nothing is known."""
+    """V(s_0) is the estimate that the samples of the source give; of later states nothing is known, and V is 0.
 
-    mates = True
-    head: nn.Module | None = None
+    Learns nothing. `functional.consistency.log_partition` has the formula.
+    """
 
-    def __call__(self, hidden: Tensor, tied: Tensor, worth: Tensor) -> Tensor:
-        return torch.nn.functional.pad(worth.unsqueeze(-1), (0, tied.shape[1] - 1))
+    compares_samples = True  # all samples of a source must be in one minibatch
+    head: ScalarHead | None = None
+
+    def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
+        return torch.nn.functional.pad(source_values.unsqueeze(-1), (0, logit_values.shape[1] - 1))

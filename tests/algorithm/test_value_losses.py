@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.values import around, drawn, every_text
+from tests.values import around, every_text, loss_of, minibatch_of
 from tests.world import RECORDED, TabularPolicy, batch_of
-from tokenrl_cli.algorithm.parts.data import Drawn
+from tokenrl_cli.algorithm.parts.data import Minibatch
 from tokenrl_cli.interfaces import Rollout
 
 Token = Callable[[int, int, int, int, float, bool], Any]
@@ -24,7 +24,7 @@ HIDDEN = torch.eye(STATES + 1, dtype=torch.float64)  # the last state is past th
 
 def told_apart(algorithm: Any) -> Any:
     """Every parameter of every network is another number."""
-    parts = [algorithm.learned, algorithm.target]
+    parts = [algorithm.network, algorithm.target]
     parts += [getattr(getattr(algorithm, name, None), "model", None) for name in ("prior", "acting")]
     for number, part in enumerate(part for part in parts if part is not None):
         draw = torch.Generator().manual_seed(number)
@@ -33,12 +33,12 @@ def told_apart(algorithm: Any) -> Any:
     return algorithm
 
 
-def minibatch() -> Drawn:
+def minibatch() -> Minibatch:
     """All that can be said, some of it twice, with weights of their own."""
     rollout = every_text("delta")
     rows = torch.tensor([0, 2, 5, 6, 9, 13, 14, 5])
     weights = torch.linspace(0.3, 1.0, len(rows), dtype=torch.float64)
-    return drawn(rollout.rows(rows), weights)
+    return minibatch_of(rollout.rows(rows), weights)
 
 
 def states(rollout: Rollout) -> list[list[int]]:
@@ -50,21 +50,21 @@ def states(rollout: Rollout) -> list[list[int]]:
     return found
 
 
-def tables(learned: Any, scale: float = 1.0) -> Tensor:
+def tables(network: Any, scale: float = 1.0) -> Tensor:
     """Q [H, S + 1, V] of the heads on a model, with a gradient."""
-    q: Tensor = learned.heads["q"](HIDDEN, lambda hidden: scale * hidden[:, :STATES] @ learned.model.table)
+    q: Tensor = network.heads["q"](HIDDEN, lambda hidden: scale * hidden[:, :STATES] @ network.model.table)
     return q
 
 
-def check(algorithm: Any, rows: Drawn, each: Token, starts: str = "all") -> None:
-    """`each(row, t, state, following, reward, over)` is the loss of a token; against the algorithm's lesson, where
+def check(algorithm: Any, rows: Minibatch, each: Token, starts: str = "all") -> None:
+    """`each(row, t, state, following, reward, over)` is the loss of a token; against the algorithm's loss, where
     what was cut at the limit is over and where it goes on."""
     for goes_on in (False, True):
         algorithm.bootstrap_truncated = goes_on
         compare(algorithm, rows, each, starts)
 
 
-def compare(algorithm: Any, rows: Drawn, each: Token, starts: str = "all") -> None:
+def compare(algorithm: Any, rows: Minibatch, each: Token, starts: str = "all") -> None:
     episodes = rows.episodes
     assert episodes.rewards is not None
     total, count = torch.zeros((), dtype=torch.float64), 0
@@ -75,11 +75,11 @@ def compare(algorithm: Any, rows: Drawn, each: Token, starts: str = "all") -> No
             loss = each(i, t, path[t], path[t + 1], float(episodes.rewards[i, t]), over)
             total = total + float(rows.weights[i]) * loss
             count += 1
-    learning = algorithm.learned.learning()
+    learning = algorithm.network.trainable()
     wanted = torch.autograd.grad(total / count, learning, retain_graph=True, allow_unused=True)
-    lesson = algorithm.lesson(rows)(rows)
-    found = torch.autograd.grad(lesson.loss, learning, allow_unused=True)
-    assert lesson.loss.item() == pytest.approx(total.item() / count, abs=1e-10)
+    output = loss_of(algorithm, rows)
+    found = torch.autograd.grad(output.loss, learning, allow_unused=True)
+    assert output.loss.item() == pytest.approx(total.item() / count, abs=1e-10)
     compared = 0
     for parameter, ours, theirs in zip(learning, found, wanted, strict=True):
         nothing = torch.zeros_like(parameter)
@@ -109,7 +109,7 @@ def test_q_learning_by_hand(kind: str, heads: str) -> None:
         words.append("algorithm/head=two")
     algorithm = told_apart(around(*words))
     rows = minibatch()
-    q, target = tables(algorithm.learned), tables(algorithm.target).detach()
+    q, target = tables(algorithm.network), tables(algorithm.target).detach()
     low, online = target.amin(0), q.detach().amin(0)
     push = 0.6 if "conservative" in kind else 0.0
 
@@ -138,7 +138,7 @@ def test_returns_of_several_tokens_by_hand(horizon: int | None) -> None:
     if horizon is not None:
         algorithm.horizon = horizon
     rows = minibatch()
-    q = tables(algorithm.learned)
+    q = tables(algorithm.network)
     low = q.detach()[0] if horizon is None else tables(algorithm.target).detach().amin(0)
     paths = states(rows.episodes)
 
@@ -159,7 +159,7 @@ def test_soft_q_learning_by_hand(head: str, prior: str) -> None:
     words = [f"temperature={TAU}", f"algorithm/head={head}", f"algorithm/prior={prior}"]
     algorithm = told_apart(around("soft_q", *words))
     rows = minibatch()
-    q, low = tables(algorithm.learned, TAU), tables(algorithm.target, TAU).detach().amin(0)
+    q, low = tables(algorithm.network, TAU), tables(algorithm.target, TAU).detach().amin(0)
     before = torch.zeros(STATES + 1, 3, dtype=torch.float64)
     if prior == "reference":
         before = torch.cat([algorithm.prior.model.table, before[:1]]).log_softmax(-1)
@@ -184,7 +184,7 @@ def test_soft_q_learning_by_hand(head: str, prior: str) -> None:
 def test_path_consistency_by_hand(words: str, prior: str) -> None:
     name, *rest = words.split()
     more = [f"temperature={TAU}", f"algorithm/prior={prior}"]
-    algorithm = told_apart(around(name, *more, "state_value.scale=3", *rest))
+    algorithm = told_apart(around(name, *more, *rest))
     rows, paths = minibatch(), states(minibatch().episodes)
     span = 1 if "span=1" in words else 2 if "span=2" in words else 99
     table = torch.cat([algorithm.model.table, torch.zeros(1, 3, dtype=torch.float64)])
@@ -193,7 +193,7 @@ def test_path_consistency_by_hand(words: str, prior: str) -> None:
         other = torch.cat([algorithm.prior.model.table, other[:1]]).log_softmax(-1)
     ratio = table.log_softmax(-1) - other
     linear = algorithm.state_value.head.linear
-    values = 3 * (HIDDEN @ linear.weight[0] + linear.bias)
+    values = HIDDEN @ linear.weight[0] + linear.bias
     if name == "shiq" or "tied" in words:
         level = other.logsumexp(-1) if prior == "reference" else 0.0
         raw = torch.cat([algorithm.prior.model.table, other[-1:] * 0]).logsumexp(-1) if prior == "reference" else level
@@ -226,14 +226,14 @@ def test_trajectory_balance_by_hand(prior: str) -> None:
     other = algorithm.prior.model.table.log_softmax(-1) if prior == "reference" else torch.zeros(STATES, 3).double()
     ratio, paths = algorithm.model.table.log_softmax(-1) - other, states(rows.episodes)
 
-    def worth(i: int) -> Tensor:
+    def estimate(i: int) -> Tensor:
         actions = rows.episodes.actions[i].tolist()
         apart = sum(ratio[state, action] for state, action in zip(paths[i], actions, strict=False) if state < STATES)
         return rows.episodes.rewards[i, : len(paths[i]) - 1].sum() - TAU * apart  # type: ignore[index, no-any-return]
 
     def each(i: int, t: int, state: int, following: int, reward: float, over: bool) -> Tensor:
-        mates = [worth(j) for j in range(len(rows)) if rows.episodes.group[j] == rows.episodes.group[i]]
-        return (worth(i) - torch.stack(mates).mean().detach()) ** 2 / 2
+        samples = [estimate(j) for j in range(len(rows)) if rows.episodes.group[j] == rows.episodes.group[i]]
+        return (estimate(i) - torch.stack(samples).mean().detach()) ** 2 / 2
 
     compare(algorithm, rows, each, "first")
 
@@ -242,13 +242,13 @@ def test_trajectory_balance_by_hand(prior: str) -> None:
 @pytest.mark.parametrize("heads", ["linear", "two"])
 def test_implicit_q_learning_by_hand(heads: str, beta: float) -> None:
     """V goes towards the lower of the delayed heads, every head towards r + V, the behaviour to what was done."""
-    words = [f"algorithm/head={heads}", "expectile=0.8", "conservatism=0.3", "behaviour_coef=0.6", "value_scale=2"]
+    words = [f"algorithm/head={heads}", "expectile=0.8", "conservatism=0.3", "behaviour_coef=0.6"]
     more = [f"advantage_beta={beta}", "advantage_limit=1.7"]
     algorithm = told_apart(around("ilql", *words, *more))
     rows = minibatch()
-    q, low = tables(algorithm.learned), tables(algorithm.target).detach().amin(0)
-    linear = algorithm.learned.heads["v"].linear
-    values = 2 * (HIDDEN @ linear.weight[0] + linear.bias)
+    q, low = tables(algorithm.network), tables(algorithm.target).detach().amin(0)
+    linear = algorithm.network.heads["v"].linear
+    values = HIDDEN @ linear.weight[0] + linear.bias
     behaviour = algorithm.model.table.log_softmax(-1)
     held = set()
 
@@ -279,28 +279,28 @@ def test_the_target_lags_behind_as_its_schedule_says(words: str, schedule: str) 
     more = ["algorithm/data=on_policy", "data.updates=2", "data.minibatch_size=6", pace]
     exploring = [] if name not in ("cql",) else ["algorithm/exploration=warm_start"]
     algorithm = told_apart(around(name, f"algorithm/target={schedule}", *more, *exploring, *rest))
-    rollout, follow, seen = every_text("delta"), algorithm.follow, []
+    rollout, follow, seen = every_text("delta"), algorithm.target_update, []
 
     def watched(step: int) -> float:
         """What stands there just before the target moves."""
-        seen.append((step, copy.deepcopy(algorithm.learned.state_dict()), copy.deepcopy(algorithm.target.state_dict())))
+        seen.append((step, copy.deepcopy(algorithm.network.state_dict()), copy.deepcopy(algorithm.target.state_dict())))
         return float(follow(step))
 
-    algorithm.follow = watched
+    algorithm.target_update = watched
     expected = copy.deepcopy(algorithm.target.state_dict())
     for number in range(4):
-        before = copy.deepcopy(algorithm.learned.state_dict())
+        before = copy.deepcopy(algorithm.network.state_dict())
         algorithm.update(replace(rollout, step=number))
-        assert any(not torch.equal(before[key], value) for key, value in algorithm.learned.state_dict().items())
+        assert any(not torch.equal(before[key], value) for key, value in algorithm.network.state_dict().items())
     assert [step for step, _, _ in seen] == list(range(8))
     seen.append((8, {}, algorithm.target.state_dict()))
-    for (step, learned, target), (_, _, after) in zip(seen, seen[1:], strict=False):
-        for key, value in learned.items():
+    for (step, network, target), (_, _, after) in zip(seen, seen[1:], strict=False):
+        for key, value in network.items():
             assert torch.allclose(target[key], expected[key], rtol=0, atol=1e-12)
             share = float((step + 1) % 3 == 0) if schedule == "hard" else 0.25
             expected[key] = expected[key] + share * (value - expected[key])
             assert torch.allclose(after[key], expected[key], rtol=0, atol=1e-12)
-    assert any(not torch.equal(value, expected[key]) for key, value in algorithm.learned.state_dict().items())
+    assert any(not torch.equal(value, expected[key]) for key, value in algorithm.network.state_dict().items())
 
 
 class Stubborn:
@@ -322,9 +322,9 @@ class Stubborn:
 @pytest.mark.parametrize("name", ["dqn", "soft_q"])
 def test_it_explores_as_its_exploration_says_at_every_step_of_the_stage(name: str) -> None:
     algorithm = around(name, "algorithm/data=on_policy")
-    algorithm.exploration = Stubborn()
+    algorithm.collector.exploration = Stubborn()
     for step in range(3):
         rollout = algorithm.collect(batch_of(4, 40 + step))
         assert (rollout.actions == 2).all() and rollout.mask.all()
         assert algorithm.update(replace(rollout, rewards=torch.ones_like(rollout.logprobs)))["step"] == step
-    assert algorithm.exploration.steps == [0, 1, 2]
+    assert algorithm.collector.exploration.steps == [0, 1, 2]
