@@ -206,7 +206,7 @@ def test_a_function_gets_copies_in_this_process_as_in_another(name: str, workers
     """Rows that share their lists, as the samples of one source do, are apart, too."""
     references, info = ["x", "yy"], {"list": [1, 2]}
     rows = replace(texts([("a", references)] * 3, info=[info] * 3), references=[references] * 3)
-    reward = UserFunction(f"{HERE}.{name}", 60.0, name == "batched", workers, "raise", 1.0, [HERE])
+    reward = UserFunction(f"{HERE}.{name}", 60.0, name == "batched", workers, "raise", 1.0, [HERE], "reward")
     for _ in range(2):
         assert reward(rows).scores.tolist() == [2 + 1 / 8 + 2 / 64 + 1 / 256] * 3
     assert references == ["x", "yy"] and info == {"list": [1, 2]} and len(rows.references) == 3

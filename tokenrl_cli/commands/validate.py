@@ -110,13 +110,16 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
     device = device_of(trainer.device)
     facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
     facts["frozen"] = frozen_by(trust, device)  # asked by the rewards that need it, and not yet
-    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding: Decoding = build(config["decode"], Decoding, trust, "decode")
     facts["max_length"] = decoding.max_length
     for name in ("tokenizer", "source_tokenizer"):
         if config.get(name):
-            build(config[name], Tokenizer, trust)
+            build(config[name], Tokenizer, trust, name)
     parts: dict[str, Any] = {"decode": decoding, "reward": build(config["reward"], Reward, trust, **facts)}
-    parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
+    parts |= {
+        f"metrics.{name}": build(block, Reward, trust, f"metrics.{name}", **facts)
+        for name, block in config["metrics"].items()
+    }
     trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
     build(config["credit"], Credit, trust, **facts)
     with without_memory(*(config[name] for name in ("model", "warm_start", "algorithm"))):
@@ -124,7 +127,7 @@ def construct(config: dict[str, Any]) -> dict[str, Any]:
         require_room(model.parameters(), device)
         for name in ("warm_start", "algorithm"):
             parts[name] = build(
-                config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts
+                config[name], Algorithm, trust, name, model=model, source_tokenizer=facts["tokenizer"], **facts
             )
             require_room(parts[name].state_dict().values(), device)
             require_loadable_policy(parts[name], model)
@@ -135,13 +138,13 @@ def readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> 
     """All of a run that may read references, with the splits that they are read of; `parts` as `construct` gives
     them."""
     from tokenrl_cli.data.splits import Reader, drawn_by
-    from tokenrl_cli.episodes.scoring import name_of
+    from tokenrl_cli.episodes.scoring import keyed_parts, name_of
     from tokenrl_cli.run.loop import OF_REFERENCES
 
     trainer, found = config["trainer"], []
-    whole = parts["reward"]
-    rewards = [(f"reward.parts.{part.name}", part.reward) for part in getattr(whole, "parts", [])]
-    rewards = rewards or [(f"reward={name_of(whole)}", whole)]
+    rewards = [(key, part.reward) for key, part in keyed_parts(parts["reward"])]
+    if rewards[0][0] == "reward":
+        rewards = [(f"reward={name_of(parts['reward'])}", parts["reward"])]
     other = "a reward that needs none: repetition, coverage, likelihood, a function of yours ..."
     remedies = {
         "warm_start": "trainer.warm_start_steps=0, perhaps with init_from=RUN",

@@ -68,6 +68,11 @@ def is_part(annotation: Any) -> bool:
     return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
 
 
+def is_protocol(annotation: Any) -> bool:
+    """A protocol itself, not a class that keeps one."""
+    return inspect.isclass(annotation) and typing.Protocol in annotation.__bases__
+
+
 def describe(annotation: Any) -> str:
     """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
     if limits := ranges_of(annotation):
@@ -215,9 +220,21 @@ def methods_of(kind: Any) -> list[str]:
     return [name for name in named if name == "__call__" or not name.startswith("_")]
 
 
+def lacks(built: Any, slot: Slot) -> str:
+    """The methods and attributes that an object does not have of the protocol of its slot, or ""."""
+    found = [[name for name in _members(kind) if not hasattr(built, name)] for kind in slot.kinds]
+    return ", ".join(found[0]) if found and all(found) else ""
+
+
+def _members(kind: Any) -> list[str]:
+    """What a protocol demands, and those that it extends."""
+    protocols = [each for each in kind.__mro__ if is_protocol(each)] if is_protocol(kind) else []
+    return [name for each in protocols for name in (*inspect.get_annotations(each), *methods_of(each))]
+
+
 def _call_of(kind: Any) -> list[str]:
     """The argument names of a protocol that is a function in a class's clothes."""
-    if not (inspect.isclass(kind) and getattr(kind, "_is_protocol", False)) or methods_of(kind) != ["__call__"]:
+    if not is_protocol(kind) or methods_of(kind) != ["__call__"]:
         return []
     return list(inspect.signature(kind.__call__).parameters)[1:]
 
@@ -236,7 +253,7 @@ def _refusal(target: Callable[..., Any], partial: bool, kind: Any) -> str:
         return _function_refusal(target, partial, kind, name)
     if partial:
         return f"{name} is a class: remove _partial_"
-    if not getattr(kind, "_is_protocol", False):
+    if not is_protocol(kind):
         return "" if issubclass(target, kind) else f"{name} is not a {kind.__name__}"
     lacking = [method for method in methods_of(kind) if not _has(target, method)]
     return f"{name} is not a {kind.__name__}: it has no {', '.join(lacking)}" if lacking else ""

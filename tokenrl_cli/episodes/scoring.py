@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,11 +19,18 @@ from tokenrl_cli.interfaces import (
     CorpusScore,
     Credit,
     Dataset,
+    DecodesPrefixes,
+    HasParts,
+    HasPotential,
+    Named,
     Part,
     ReadsColumns,
     Reward,
     Rollout,
     Scored,
+    ScoresCompletions,
+    ScoresCorpus,
+    ScoresPrefixes,
     Texts,
     Tokenizer,
     UserError,
@@ -79,7 +86,7 @@ def judge(
     sampled = (rollout.role == SAMPLED).cpu()
     metrics: dict[str, float] = {}
     columns: dict[str, list[Any]] = {}
-    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
+    for part in parts_of(reward):
         said = _measure(part.reward, credit, texts, tokenizer)
         measured = torch.from_numpy(said.scores)
         _, own = _ends(measured, mask, credit.needs_prefixes)
@@ -127,7 +134,7 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
 def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     """Raises UserError where a reward, or a part of a mixture, needs a column that some split does not have."""
-    every = [part.reward for each in rewards for part in getattr(each, "parts", [Part("", each, 1, 1, 0, False)])]
+    every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
         with suppress(UserError):  # a split that cannot be read is told by who reads it
@@ -151,7 +158,7 @@ def mean_of(scores: np.ndarray) -> float:
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     """The metric over all texts: its own corpus score, or the mean of what it says of each."""
-    if hasattr(metric, "corpus"):
+    if isinstance(metric, ScoresCorpus):
         said = ask(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
     return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
@@ -159,13 +166,24 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
 
 def name_of(reward: Reward) -> str:
     """What its numbers are logged under: its own name, or that of the module it lives in."""
-    return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
+    return str(reward.name) if isinstance(reward, Named) else type(reward).__module__.rpartition(".")[2]
+
+
+def parts_of(reward: Reward) -> list[Part]:
+    """The parts of a mixture; of any other reward itself, with weight 1."""
+    return reward.parts if isinstance(reward, HasParts) else [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]
+
+
+def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
+    """The same with the key of the config at which each stands."""
+    keyed = [(f"reward.parts.{part.name}", part) for part in parts_of(reward)]
+    return keyed if isinstance(reward, HasParts) else [("reward", keyed[0][1])]
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
     """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
     where it has one; not where `is_metric`: then a metric of the config is the same one, and is told once."""
-    own = [name_of(reward)] if hasattr(reward, "corpus") and not is_metric else []
+    own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
 
@@ -196,24 +214,32 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     if not credit.needs_prefixes:
         return scored(reward, texts)
     prefixes = _prefixes(texts, tokenizer)
-    potential = getattr(credit, "potential", "prefix_scores")
-    if hasattr(reward, potential):
-        rows, width = texts.mask.shape
-        said = ask(reward, "reward", getattr(reward, potential), own_texts(texts), prefixes)
-        return Scored(scores_of(said, name_of(reward), [(rows, width + 1)]), {}, {})
-    if potential != "prefix_scores":
-        raise UserError(
-            "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
-        )
-    return _every_prefix(reward, texts, prefixes)
+    score = _potential(reward, credit)
+    if score is None:
+        return _every_prefix(reward, texts, prefixes)
+    rows, width = texts.mask.shape
+    said = ask(reward, "reward", score, own_texts(texts), prefixes)
+    return Scored(scores_of(said, name_of(reward), [(rows, width + 1)]), {}, {})
+
+
+def _potential(reward: Reward, credit: Credit) -> Callable[..., Any] | None:
+    """The method of the reward that scores prefixes as `credit` needs them; None where the reward itself has to."""
+    wanted = credit.potential if isinstance(credit, HasPotential) else "prefix_scores"
+    if wanted == "completion_scores":
+        if isinstance(reward, ScoresCompletions):
+            return reward.completion_scores
+        problem = f"needs completion_scores of the reward, which {name_of(reward)} does not have"
+        raise UserError("credit", problem, "credit=delta")
+    if wanted != "prefix_scores":
+        raise UserError("credit", f"its potential must be prefix_scores or completion_scores, got {wanted!r}")
+    return reward.prefix_scores if isinstance(reward, ScoresPrefixes) else None
 
 
 def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
     """T_b + 1 strings a row, the first "": the text after each token, half words included."""
     rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
-    in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
-    if in_one_pass is not None:
-        return [list(in_one_pass(ids[:length])) for ids, length in rows]
+    if isinstance(tokenizer, DecodesPrefixes):
+        return [list(tokenizer.prefixes(ids[:length])) for ids, length in rows]
     return [["", *(tokenizer.decode(ids[:t]) for t in range(1, length + 1))] for ids, length in rows]
 
 

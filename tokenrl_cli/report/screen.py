@@ -59,7 +59,7 @@ class Screen:
                 raise Unread from None
         except (OSError, ValueError) as error:  # ValueError: closed by somebody
             if self.product:
-                problem = getattr(error, "strerror", None) or str(error)
+                problem = isinstance(error, OSError) and error.strerror or str(error)
                 raise UserError("standard output", f"cannot be written: {problem}") from None
 
     def __getattr__(self, name: str) -> Any:

@@ -122,7 +122,10 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     decoding = _decoding(config, trust, target.size)
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device, "frozen": frozen_by(trust, device)}
     reward = build(config["reward"], Reward, trust, **facts)
-    metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
+    metrics = {
+        name: build(block, Reward, trust, f"metrics.{name}", **facts)
+        for name, block in (config.get("metrics") or {}).items()
+    }
     check_columns([reward, *metrics.values()], dataset)
     return Task(
         dataset=dataset,
@@ -148,7 +151,7 @@ def speech_of(config: Config, trust: Sequence[str], device: torch.device, precis
 
 def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
     """For a vocabulary of `size` tokens. Raises UserError where no token is left to say."""
-    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding: Decoding = build(config["decode"], Decoding, trust, "decode")
     if beyond := [token for token in decoding.forbidden if token >= size]:
         raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {size - 1}")
     if len(set(decoding.forbidden)) == size:
@@ -184,7 +187,7 @@ def _tokenizers(
     """(target, source): one object where the config names no source tokenizer. Loaded, or trained on `texts`."""
     target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
-    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust)
+    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust, "source_tokenizer")
     if saved is not None:
         target.load(saved / "target")
         if not shared:
@@ -218,6 +221,7 @@ def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, mode
         config[STAGES[stage]],
         Algorithm,
         trust,
+        STAGES[stage],
         model=model,
         tokenizer=task.tokenizer,
         source_tokenizer=task.tokenizer,

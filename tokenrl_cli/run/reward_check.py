@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from tokenrl_cli import streams
-from tokenrl_cli.episodes.scoring import corpus_score, mean_of, name_of, per_text, scored
-from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Part, Reward, Texts, Tokenizer
+from tokenrl_cli.episodes.scoring import corpus_score, keyed_parts, mean_of, name_of, parts_of, per_text, scored
+from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Reward, Texts, Tokenizer
 from tokenrl_cli.usercode.calling import ask
 from tokenrl_cli.usercode.copies import own_texts
 
@@ -101,10 +101,9 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
     "inverted_reward", a warning: demonstrations earn less than each kind of spoiled text. "fragile_reward", a warning:
     it fails on spoiled texts, which a policy may well say.
     """
-    parts: list[Part] = getattr(reward, "parts", [])
-    keyed = [(f"reward.parts.{part.name}", part.reward) for part in parts] or [("reward", reward)]
     found: list[Finding] = []
-    for key, each in keyed:
+    for key, part in keyed_parts(reward):
+        each = part.reward
         scores, problem = _tried(lambda each=each: _scores(each, tried))  # type: ignore[misc]
         if scores is None:
             text = f"the reward {name_of(each)} fails on spoiled texts (cut, shuffled, repeated, empty): {problem}"
@@ -155,7 +154,7 @@ def differing_metrics(
     rewards = [("reward", name_of(reward), block, reward)]
     rewards += [
         (f"reward.parts.{part.name}", part.name, inner[part.name], part.reward)
-        for part in getattr(reward, "parts", [])
+        for part in parts_of(reward)
         if part.name in inner
     ]
     found = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenrl_cli.config.ranges import Count, Size
 from tokenrl_cli.data.lines import well_formed
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.interfaces import SettingError, UserError
 from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along
@@ -43,7 +43,7 @@ class Bpe:
     def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
         smallest = 1 + len(LETTERS)  # EOS and the bytes
         if vocabulary_size < smallest:
-            raise UserError("tokenizer.vocabulary_size", f"must be at least {smallest}, got {vocabulary_size}")
+            raise SettingError("vocabulary_size", f"must be at least {smallest}, got {vocabulary_size}")
         self.vocabulary_size, self.min_count = vocabulary_size, min_count
         self.eos_id, self.unknown_id = EOS, None
         self._assign([END, *sorted(LETTERS)], [])
