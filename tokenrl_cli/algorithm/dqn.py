@@ -61,18 +61,18 @@ class Dqn(ValueBased):
         explores = not isinstance(exploration, Itself)
         own = data.on_policy and not explores and "policy" in needs(backup)
         refuse(
-            (horizon is not None and horizon > 1 and not own, f"algorithm.horizon={horizon}",
+            (horizon is not None and horizon > 1 and not own, f"horizon={horizon}",
              "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that",
              "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy that "
-             "acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
-             "algorithm/data=on_policy"),
-            (horizon is None and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
+             "acts: {here}/acting=tilted {here}/backup=expected {here}/exploration=none "
+             "{here}/data=on_policy"),
+            (horizon is None and bootstrap_truncated, "bootstrap_truncated=true",
              "needs the value of where a text was cut, and returns of whole texts ask no network for one",
-             "algorithm.horizon=1"),
+             "{here}.horizon=1"),
             (isinstance(acting, Greedy) and data.samples and not (explores or data.demonstrated),
-             "algorithm/exploration=none",
+             "/exploration=none",
              "the best token of a new head is always the same one, so nothing else would ever be tried",
-             "warm_start or boltzmann, or algorithm/acting=tilted"),
+             "warm_start or boltzmann, or {here}/acting=tilted"),
         )  # fmt: skip
         own_values(head)
         self.acting = acting

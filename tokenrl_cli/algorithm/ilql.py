@@ -59,9 +59,9 @@ class Ilql(ValueBased):
     ) -> None:
         own_values(head)
         refuse(
-            (behaviour_coef > 0 and not train_trunk, f"algorithm.behaviour_coef={behaviour_coef}",
+            (behaviour_coef > 0 and not train_trunk, f"behaviour_coef={behaviour_coef}",
              "the behaviour is the model itself, which train_trunk=false leaves as it is",
-             "algorithm.behaviour_coef=0"),
+             "{here}.behaviour_coef=0"),
         )  # fmt: skip
         self.beta, self.expectile, self.conservatism = beta, expectile, conservatism
         self.behaviour_coef, self.advantage_beta, self.limit = behaviour_coef, advantage_beta, advantage_limit

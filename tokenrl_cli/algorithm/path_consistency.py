@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.facts import asked
+from tokenrl_cli.algorithm.facts import asked, function_of
 from tokenrl_cli.algorithm.parts.data import Drawn, Experience
 from tokenrl_cli.algorithm.parts.exploration import Boltzmann, Exploration
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
@@ -50,27 +51,27 @@ class PathConsistency(ValueBased):
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        span = getattr(consistency, "keywords", {}).get("span")
-        short = span is not None or getattr(consistency, "func", consistency) is one_token
-        head = "algorithm/state_value=head"
+        span = consistency.keywords.get("span") if isinstance(consistency, partial) else None
+        short = span is not None or function_of(consistency) is one_token
+        head = "{here}/state_value=head"
         refuse(
-            (not every_state and short, "algorithm.every_state=false",
+            (not every_state and short, "every_state=false",
              "leaves all tokens but the first to paths, and only whole ones go through them all",
-             "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"),
-            (isinstance(exploration, Boltzmann), "algorithm/exploration=boltzmann",
-             "acts by Q-values, and this algorithm has none", "algorithm/exploration=none"),
-            (state_value.mates and every_state, "algorithm/state_value=group_mean",
+             "{here}.every_state=true, or {here}/consistency=path {here}.consistency.span=null"),
+            (isinstance(exploration, Boltzmann), "/exploration=boltzmann",
+             "acts by Q-values, and this algorithm has none", "{here}/exploration=none"),
+            (state_value.mates and every_state, "/state_value=group_mean",
              "tells what a source is worth, nothing of the states inside a text",
-             f"algorithm.every_state=false, or {head}"),
-            (state_value.mates and bootstrap_truncated, "algorithm.bootstrap_truncated=true",
+             f"{{here}}.every_state=false, or {head}"),
+            (state_value.mates and bootstrap_truncated, "bootstrap_truncated=true",
              "asks what the state is worth where a text was cut, and group_mean does not tell", head),
-            (state_value.mates and data.priority > 0, "algorithm.data.priority",
+            (state_value.mates and data.priority > 0, "data.priority",
              "draws episodes one by one, and group_mean compares all samples of a source",
-             f"algorithm.data.priority=0, or {head}"),
-            (state_value.mates and data.demonstrated > 0 and data.fresh == 0, "algorithm.data.fresh=0",
+             f"{{here}}.data.priority=0, or {head}"),
+            (state_value.mates and data.demonstrated > 0 and data.fresh == 0, "data.fresh=0",
              "leaves demonstrations alone, and group_mean compares them with fresh samples of their source",
-             f"algorithm.data.fresh=0.5, say, or {head}"),
-            (state_value.mates and samples_per_source < 2, "algorithm.samples_per_source",
+             f"{{here}}.data.fresh=0.5, say, or {head}"),
+            (state_value.mates and samples_per_source < 2, "samples_per_source",
              f"must be at least 2 to compare, got {samples_per_source}", head),
         )  # fmt: skip
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state

@@ -54,10 +54,10 @@ class SoftQ(ValueBased):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         refuse(
-            (isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)), "algorithm/head=logits",
+            (isinstance(head, Logits) and not (train_trunk and isinstance(prior, Uniform)), "/head=logits",
              "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "
              "start, and train_trunk=false would leave it as it is",
-             "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"),
+             "{here}/prior=uniform {here}.train_trunk=true, or {here}/head=linear"),
         )  # fmt: skip
         self.temperature, self.prior, self.bootstrap_truncated = temperature, prior, bootstrap_truncated
         super().__init__(

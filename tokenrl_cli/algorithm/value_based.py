@@ -16,7 +16,7 @@ from tokenrl_cli.algorithm.parts.exploration import Exploration, Itself
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
 from tokenrl_cli.functional.masking import masked_rows
-from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 
 
@@ -73,11 +73,11 @@ class ValueBased:
     ) -> None:
         room = data.replay.capacity
         refuse(
-            (data.replayed > 0 and room < max_length, "algorithm.data.capacity",
+            (data.replayed > 0 and room < max_length, "data.capacity",
              f"must hold a text of decode.max_length={max_length} tokens, got {room}", "make it larger"),
-            (not (data.samples or isinstance(exploration, Itself)), "algorithm/exploration",
+            (not (data.samples or isinstance(exploration, Itself)), "/exploration",
              "says how the policy acts while it learns, and demonstrations alone never let it act",
-             "algorithm/exploration=none, or other algorithm/data"),
+             "{here}/exploration=none, or other {here}/data"),
         )  # fmt: skip
         self.model = model.eval()
         self.learned = Learned(model, heads, train_trunk)
@@ -184,7 +184,8 @@ def _extremes(lessons: list[Lesson]) -> dict[str, float]:
 
 
 def refuse(*cases: tuple[bool, str, str, str]) -> None:
-    """Raises the first mistake that was made: (made, where, what is wrong with it, what to do instead)."""
+    """Raises the first mistake that was made: (made, where, what is wrong with it, what to do instead), each as in a
+    SettingError."""
     for made, where, problem, remedy in cases:
         if made:
-            raise UserError(where, problem, remedy)
+            raise SettingError(where, problem, remedy)
