@@ -79,5 +79,5 @@ def test_full_corruption_leaves_no_symbol_right_and_spreads_over_the_others() ->
     ],
 )
 def test_values_out_of_range_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"dataset.{key}"):
+    with pytest.raises(UserError, match=f"^{key}"):
         dataset(**{key: value})

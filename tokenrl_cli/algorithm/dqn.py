@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.facts import Backup, asked, needs
 from tokenrl_cli.algorithm.networks import Composed
 from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
 from tokenrl_cli.algorithm.parts.data import Drawn, Experience
@@ -47,7 +47,7 @@ class Dqn(ValueBased):
         samples_per_source: Size,
         head: nn.Module,
         acting: Greedy | Tilted,
-        backup: Callable[..., Tensor],
+        backup: Backup,
         horizon: Count | None,
         conservatism: Weight,
         target: Callable[[int], float],

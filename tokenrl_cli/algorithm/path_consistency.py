@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.algorithm.facts import asked, function_of
+from tokenrl_cli.algorithm.facts import Consistency, asked, function_of
 from tokenrl_cli.algorithm.parts.data import Drawn, Experience
 from tokenrl_cli.algorithm.parts.exploration import Boltzmann, Exploration
 from tokenrl_cli.algorithm.parts.prior import Reference, Uniform
@@ -41,7 +41,7 @@ class PathConsistency(ValueBased):
         seed: int,
         samples_per_source: Size,
         temperature: Positive,
-        consistency: Callable[..., tuple[Tensor, Tensor]],
+        consistency: Consistency,
         every_state: bool,
         state_value: Head | Tied | GroupMean,
         prior: Uniform | Reference,

@@ -16,7 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.facts import asked, function_of, needs
+from tokenrl_cli.algorithm.facts import (
+    Aggregation,
+    Baseline,
+    Divergence,
+    Normalisation,
+    Returns,
+    Surrogate,
+    asked,
+    function_of,
+    needs,
+)
 from tokenrl_cli.algorithm.networks import frozen_copy, move
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
@@ -123,13 +133,13 @@ class PolicyGradient:
         add_reference: bool,
         deduplicate: bool,
         overlong_share: Fraction,
-        returns: Callable[..., Tensor],
+        returns: Returns,
         critic: Critic,
-        baseline: Callable[..., Tensor],
-        normalisation: Callable[..., Tensor],
-        surrogate: Callable[..., tuple[Tensor, Tensor]],
-        aggregation: Callable[..., Tensor],
-        divergence: Callable[..., Tensor],
+        baseline: Baseline,
+        normalisation: Normalisation,
+        surrogate: Surrogate,
+        aggregation: Aggregation,
+        divergence: Divergence,
         drop_equal_groups: bool,
         epochs: Size,
         minibatches: Size,

@@ -182,7 +182,7 @@ def _block(block: Block, where: str, trust: Sequence[str], slot: Slot) -> Iterat
     if not isinstance(partial, bool):
         yield f"{where}._partial_", f"must be true or false, got {partial!r}"
         return
-    if refused := slot.refuses(target, partial):
+    if refused := slot.refuses(target, partial) or slot.unknown_fact(target, block):
         yield where, refused
         return
     owed = slot.owed(target, block) if partial else ()

@@ -77,6 +77,7 @@ def describe(annotation: Any) -> str:
     """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
     if limits := ranges_of(annotation):
         return f"{describe(plain(annotation))}, {' and '.join(map(str, limits))}"
+    annotation = plain(annotation)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
     if is_union(annotation):
@@ -170,6 +171,34 @@ def _quoted(value: Any, wanted: type) -> str:
     return f""" (quote it twice, as in '"{value}"', to mean the text)""" if number else ""
 
 
+class Facts:
+    """What a part that is called with facts by name may name as its parameters; stands in an annotation,
+    `Annotated[Callable[..., Tensor], Facts("rewards", "mask")]`. The settings of the part are parameters, too: those
+    that its block gives."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def unknown(self, target: Callable[..., Any], given: Container[str]) -> str:
+        """Why `target` cannot be called with these facts, if its block has `given`; "" if it can."""
+        called = target if inspect.isfunction(target) else vars_of(target).get("__call__", target)
+        for name, parameter in parameters_of(called)[0].items():
+            setting = name == "self" or name in given or parameter.default is not parameter.empty
+            if not setting and name not in self.names:
+                from difflib import get_close_matches
+
+                close = get_close_matches(name, self.names, n=1)
+                near = f" (did you mean {close[0]!r}?)" if close else ""
+                asks = f"{target.__module__}.{target.__qualname__} asks for {name!r}"
+                return f"{asks}, which its block does not give and nobody here{near}; there are {', '.join(self.names)}"
+        return ""
+
+
+def vars_of(target: Any) -> dict[str, Any]:
+    """The attributes of a class, those that it inherits included."""
+    return {name: value for each in reversed(target.__mro__) for name, value in vars(each).items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """A place that a value goes to, with what its owner expects there."""
@@ -200,6 +229,12 @@ class Slot:
         """Why `target` cannot stand here, or ""."""
         reasons = [_refusal(target, partial, kind) for kind in self.kinds]
         return "" if not all(reasons) else reasons[0]
+
+    def unknown_fact(self, target: Callable[..., Any], given: Container[str]) -> str:
+        """Why `target`, of a block with the keys `given`, cannot be called with what its owner knows, or ""."""
+        declared = get_args(self.annotation)[1:] if get_origin(self.annotation) is Annotated else ()
+        told = [each.unknown(target, given) for each in declared if isinstance(each, Facts)]
+        return next(filter(None, told), "")
 
     def owed(self, target: Callable[..., Any], given: Container[str]) -> tuple[str, ...]:
         """Parameters of a partial target that its owner gives when calling it: as many of the first as the slot says,
