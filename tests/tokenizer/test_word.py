@@ -144,7 +144,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, said: str) -
 
 @pytest.mark.parametrize(("values", "key"), [((2, 1), "vocabulary_size")])
 def test_values_out_of_range_are_refused(values: tuple[int, int], key: str) -> None:
-    with pytest.raises(UserError, match=f"tokenizer.{key}"):
+    with pytest.raises(UserError, match=f"^{key}"):
         Word(*values)
 
 

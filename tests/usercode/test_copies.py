@@ -112,7 +112,7 @@ def batch() -> Batch:
 
 
 def outcome(reward: Any, credit: Any) -> tuple[Any, ...]:
-    """All that a judged batch leaves behind: rewards, log, columns, and what it was made of."""
+    """All that a judged batch leaves behind: rewards, log, and what it was made of."""
     there = batch()
     rollout = rollout_from([[1, 2, EOS], [1, EOS], [2, 2, 1], [2, EOS]], there)
     before = copied((there.references, there.sources, there.columns)), rollout.actions.clone(), rollout.mask.clone()
@@ -121,7 +121,7 @@ def outcome(reward: Any, credit: Any) -> tuple[Any, ...]:
     assert torch.equal(rollout.actions, before[1]) and torch.equal(rollout.mask, before[2])
     assert rollout.ended.tolist() == [True, True, False, True]
     assert done.rewards is not None
-    return done.rewards.tolist(), done.valid.tolist(), scores.metrics, scores.columns
+    return done.rewards.tolist(), done.valid.tolist(), scores.metrics
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])

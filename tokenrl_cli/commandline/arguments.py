@@ -44,9 +44,6 @@ class Arguments:
         flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
         return [*flags, *self.rest]
 
-    def with_flags(self, **flags: str) -> Arguments:
-        return replace(self, flags=self.flags | {f"--{name.replace('_', '-')}": flags[name] for name in flags})
-
     def with_overrides(self, *overrides: str) -> Arguments:
         return replace(self, rest=(*self.rest, *overrides))
 

@@ -44,10 +44,9 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured: `metrics` for the log, `columns` for tables of samples."""
+    """What was measured of a rollout, for the log."""
 
     metrics: dict[str, float]
-    columns: dict[str, list[Any]]
 
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
@@ -85,7 +84,6 @@ def judge(
     total, score = torch.zeros(mask.shape, dtype=torch.float64), torch.zeros(len(mask), dtype=torch.float64)
     sampled = (rollout.role == SAMPLED).cpu()
     metrics: dict[str, float] = {}
-    columns: dict[str, list[Any]] = {}
     for part in parts_of(reward):
         said = _measure(part.reward, credit, texts, tokenizer)
         measured = torch.from_numpy(said.scores)
@@ -101,7 +99,6 @@ def judge(
             metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else math.nan
             metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else math.nan
         metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
-        columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
     rewards = total.masked_fill(~(mask & valid.unsqueeze(-1)), 0.0)
     metrics["rewards/invalid"] = float((~valid).sum())
@@ -114,13 +111,7 @@ def judge(
     judged = replace(
         rollout, rewards=rewards.to(device, rollout.logprobs.dtype), valid=rollout.valid & valid.to(device)
     )
-    columns |= {
-        "sources": texts.sources,
-        "hypotheses": texts.hypotheses,
-        "references": [references[0] if references else "" for references in texts.references],
-        "scores": score.tolist(),
-    }
-    return judged, Scores(metrics, columns)
+    return judged, Scores(metrics)
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:

@@ -108,7 +108,6 @@ class Observer(Protocol):
         done: int,
         rollout: Rollout,
         metrics: dict[str, float],
-        columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
         """After `done` steps of the run. False stops the stage here."""
@@ -120,7 +119,6 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator
         batch = stage.batching.batch(step).to(task.device)
         scored: dict[str, float] = {}
-        columns: dict[str, list[Any]] = {}
         clock = [time.perf_counter()]
         with task.numerics():
             rollout = stage.algorithm.collect(batch)
@@ -128,12 +126,12 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
             if stage.algorithm.needs_rewards:
                 assert task.credit is not None
                 rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
-                scored, columns = scores.metrics, scores.columns
+                scored = scores.metrics
             clock.append(time.perf_counter())
             metrics = stage.algorithm.update(rollout)
             clock.append(time.perf_counter())
         seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
-        if not observer.step(stage, step + 1, rollout, metrics | scored, columns, seconds):
+        if not observer.step(stage, step + 1, rollout, metrics | scored, seconds):
             break
 
 

@@ -172,7 +172,6 @@ class Recorder:
         done: int,
         rollout: Rollout,
         metrics: dict[str, float],
-        columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
         self.done = done
