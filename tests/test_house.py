@@ -329,7 +329,6 @@ PROBES = {  # file: {what is asked: why no protocol of interfaces.py can say it}
         "getattr(found, '__module__', '')": "any object that can be called",
         "getattr(found, name, None)": "what a partial, a method or a decorated function wraps",
     },
-    "commands/train.py": {"getattr(kind, 'needs_rewards', True)": "a class of the user's, of which nothing is built"},
 }
 
 

@@ -45,10 +45,11 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_unnamed
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
-    from tokenrl_cli.commands.validate import construct, readers
+    from tokenrl_cli.commands.validate import readers
     from tokenrl_cli.data.splits import require_references
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.run import checkpoint
+    from tokenrl_cli.run.assembly import require_stages
 
     require_keys(plain, Train)
     saved = None
@@ -61,11 +62,12 @@ def _checked(plain: dict[str, Any], run: Path, record: dict[str, Any], line: lis
         refuse_missing(read, theirs, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to go on from")
-    parts = construct(plain)  # a value out of range is told now, not after the warm start
-    idle = idle_findings(plain, parts["decode"], line)
     training = Training(plain | {"started_in": str(Path.cwd())}, run, saved, record, line)
-    training.found += idle
-    require_references(training.task.dataset, readers(plain, parts, training.task.dataset))
+    task, stages = training.task, require_stages(plain, plain["imports"], training.task)
+    training.found += idle_findings(plain, task.decoding, line)
+    require_references(task.dataset, readers(plain, task, stages))
+    steps = {"warm_start": training.trainer.warm_start_steps, "algorithm": training.trainer.steps}
+    training.rewarded = any(stages[key].needs_rewards for key, count in steps.items() if count)
     return training
 
 
@@ -103,6 +105,7 @@ class Training:
         self.record, self.line, self.go_on = record, line, go_on(run, config)
         self.found: list[Finding] = []  # before the first step
         self.begun = False  # whether that was taken
+        self.rewarded = True  # a stage with steps learns from rewards
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
         if saved is not None:
@@ -158,7 +161,7 @@ class Training:
         from tokenrl_cli.run.recorder import Interrupted
         from tokenrl_cli.run.reward_check import differing_metrics
 
-        found = self.found + rehearse(self.task, self._learns_from_rewards())
+        found = self.found + rehearse(self.task, self.rewarded)
         found += sampling_findings(self.task, ("val", "test"))
         _keep(self.directory, self.record)
         if self.saved is not None:
@@ -194,14 +197,6 @@ class Training:
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
-
-    def _learns_from_rewards(self) -> bool:
-        """Whether a stage with steps has an algorithm that needs rewards."""
-        from tokenrl_cli.config.build import locate
-
-        steps = {"warm_start": self.trainer.warm_start_steps, "algorithm": self.trainer.steps}
-        kinds: list[Any] = [locate(self.config[key]["_target_"], self.trust) for key, count in steps.items() if count]
-        return any(getattr(kind, "needs_rewards", True) for kind in kinds)
 
     def _stage(self, name: str, start: int, steps: int) -> Stage:
         """A stage from its first step, or from where the checkpoint left it."""

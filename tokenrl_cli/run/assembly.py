@@ -201,14 +201,29 @@ def _tokenizers(
 
 def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
     """A new Model, a torch.nn.Module; its first weights depend on the seed alone."""
-    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
-    facts["max_length"] = task.decoding.max_length
     if _ours(config["model"]):
         with without_memory(config["model"]):
-            require_room(build(config["model"], Model, trust, **facts).parameters(), task.device)
+            require_room(_built_model(config, trust, task).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
-    model = build(config["model"], Model, trust, **facts)
-    return differentiable(model).to(task.device)
+    return differentiable(_built_model(config, trust, task)).to(task.device)
+
+
+def _built_model(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
+    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
+    return build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
+
+
+def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str, Algorithm]:
+    """The algorithms of both stages, by the key of their blocks, around a model that nobody trains: a mistake in the
+    second stage is told before the first one. Networks of tokenrl's own have no memory here, so one of any size can be
+    counted. Raises UserError."""
+    with without_memory(*(config[name] for name in ("model", *STAGES.values()))):
+        model = _built_model(config, trust, task)
+        require_room(model.parameters(), task.device)
+        stages = {key: algorithm_of(config, trust, task, model, stage) for stage, key in STAGES.items()}
+        for algorithm in stages.values():
+            require_room(algorithm.state_dict().values(), task.device)
+    return stages
 
 
 def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:
