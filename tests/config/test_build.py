@@ -25,6 +25,7 @@ from tokenrl_cli.config.build import (
     parameter_slot,
     trusted,
 )
+from tokenrl_cli.config.limits import limits
 from tokenrl_cli.config.options import conf_dir, groups
 from tokenrl_cli.config.ranges import Filled, Ge, Infinite, Le, Lt, Text
 from tokenrl_cli.config.types import Slot, describe, mismatch, parameters_of
@@ -455,6 +456,17 @@ def test_ranges_are_described() -> None:
     assert describe(Annotated[int, Ge(1)] | None) == "int, at least 1, or null"
     assert mismatch(0, Annotated[int, Ge(1)] | None) == "must be int, at least 1, or null, got int 0"
     assert mismatch("", Text) == "must not be empty" == mismatch([], Annotated[list[str], Filled()])
+
+
+def test_every_data_set_and_tokenizer_declares_its_limits() -> None:
+    """Their constructors do not check again."""
+    for path in declared("dataset"):
+        parameters = parameters_of(locate(path, []))[0]
+        assert describe(parameters["max_source_length"].annotation).startswith("int, at least 1 "), path
+        assert describe(parameters["overlong"].annotation) == "one of truncate, drop", path
+    smallest = {path.rpartition(".")[2]: limits(path)["vocabulary_size"] for path in declared("tokenizer")}
+    assert smallest == {"Word": "above 2", "Char": "above 2", "Bpe": "at least 257"}
+    assert message({"x": {"_target_": declared("tokenizer")[0], "vocabulary_size": 2, "min_count": 1}}, [])
 
 
 # ---------------------------------------------------------------------------------------------- errors of constructors

@@ -171,12 +171,6 @@ def test_no_other_file_is_taken_for_a_split(tmp_path: Path) -> None:
         dataset(tmp_path / "train.jsonl").size("train")
 
 
-@pytest.mark.parametrize(("key", "value"), [("max_source_length", 0), ("overlong", "cut")])
-def test_values_out_of_range_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"^{key}"):
-        dataset(tmp_path, **{key: value})
-
-
 @pytest.mark.parametrize(
     ("name", "reverse", "sizes"),
     [

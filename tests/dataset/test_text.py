@@ -106,7 +106,6 @@ def test_splits_are_files_where_they_lie_there_or_are_named(tmp_path: Path) -> N
         ({"shares": {"train": 1.0}}, "each of train, val, test"),
         ({"shares": {"train": float("nan"), "val": 0.5, "test": 0.5}}, "^shares"),
         ({"rl_share": 0.5, "rl_split": "train"}, "^rl_share"),
-        ({"max_source_length": 0}, "^max_source_length"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenrl_cli.data import lines
-from tokenrl_cli.interfaces import SettingError, UserError
+from tokenrl_cli.interfaces import UserError
 
 REMEDY = "set data_root=DIR or the environment variable TOKENRL_DATA to the folder of the data, or dataset.path itself"
 
@@ -15,14 +15,6 @@ ALSO = {  # what others call the splits
     "test": ("test", "testing"),
 }
 PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # what is not read
-
-
-def check_limits(max_source_length: int, overlong: str) -> None:
-    """The two limits that every dataset of the package has."""
-    if max_source_length < 1:
-        raise SettingError("max_source_length", f"must be at least 1, got {max_source_length}")
-    if overlong not in ("truncate", "drop"):
-        raise SettingError("overlong", f"must be truncate or drop, got {overlong!r}")
 
 
 def find(directory: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tokenrl_cli.config.ranges import Count, Fraction, Text
 from tokenrl_cli.data.lines import json_object, shown
-from tokenrl_cli.dataset.files import check_limits, read_lines
+from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, SettingError, UserError
 
@@ -35,7 +35,6 @@ class Jsonl:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         if source_column == reference_column:
             raise SettingError("reference_column", f"must differ from {{here}}.source_column={source_column}")
         self.max_source_length, self.overlong = max_source_length, overlong

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenrl_cli.config.ranges import Count, Fraction, Text
-from tokenrl_cli.dataset.files import check_limits, find, read_lines
+from tokenrl_cli.dataset.files import find, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, SettingError, UserError
 
@@ -30,7 +30,6 @@ class Parallel:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
         for name, suffix in (("source_suffix", source_suffix), ("target_suffix", target_suffix)):
             if "/" in suffix:

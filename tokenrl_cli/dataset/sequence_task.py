@@ -10,7 +10,6 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.config.ranges import WIDE, Count, Ge, Le, Probability, Size
-from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example, SettingError
 
 TASKS: dict[str, Callable[[list[int]], list[int]]] = {
@@ -42,7 +41,6 @@ class SequenceTask:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         if not 1 <= min_symbols <= max_symbols:
             found = f"{min_symbols} to {max_symbols}"
             raise SettingError("min_symbols", f"must be from 1 to {{here}}.max_symbols, got {found}")

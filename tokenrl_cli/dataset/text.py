@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tokenrl_cli.config.ranges import Count, CountOrNone, Filled, Fraction
-from tokenrl_cli.dataset.files import check_limits, read_lines
+from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, SettingError, UserError
 
@@ -41,7 +41,6 @@ class Text:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
         if piece_words and piece_words <= prompt_words:
             problem = f"must be above {{here}}.prompt_words={prompt_words}, or 0 for no limit, got {piece_words}"

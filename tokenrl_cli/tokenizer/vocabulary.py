@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.interfaces import SettingError, UserError
+from tokenrl_cli.interfaces import UserError
 
 EOS, UNKNOWN = 0, 1
 RESERVED = 2
@@ -19,8 +19,6 @@ class Vocabulary:
     """Tokens are the literal pieces of a text: joined, they are the text."""
 
     def __init__(self, kind: str, unknown: str, vocabulary_size: int, min_count: int) -> None:
-        if vocabulary_size <= RESERVED:
-            raise SettingError("vocabulary_size", f"must be above {RESERVED}, got {vocabulary_size}")
         self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
         self.reserved = ["", unknown]  # the texts of EOS and of an unknown token
         self._assign([])
