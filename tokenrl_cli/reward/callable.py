@@ -62,7 +62,7 @@ class UserFunction:
         self._shown: set[str] = set()
         self._run: Callable[[list[Arguments]], list[Any]]
         if workers:
-            known = function, tuple(trust)
+            known = function, tuple(trust), self.where
             facts = self.asked.places, self.asked.batched
             self._run = Processes(partial(_answer, *known, *facts), _prepare, known, timeout, workers)
         elif is_async(found):
@@ -242,14 +242,16 @@ def _finite(column: list[Any]) -> list[float]:
 # -------------------------------------------------------------------------------------------- in a worker process
 
 
-def _prepare(function: str, trust: tuple[str, ...]) -> None:
+def _prepare(function: str, trust: tuple[str, ...], where: str) -> None:
     """Imports the function before the clock of the first call runs; what goes wrong is told by that call."""
-    _there(function, trust)
+    _there(function, trust, where)
 
 
-def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batched: bool, arguments: Arguments) -> Any:
+def _answer(
+    function: str, trust: tuple[str, ...], where: str, places: tuple[str, ...], batched: bool, arguments: Arguments
+) -> Any:
     try:
-        found = _there(function, trust)
+        found = _there(function, trust, where)
         if isinstance(found, Failure):
             return found
         return _plain(answer(found, places, _loop().run_until_complete, arguments), batched)
@@ -260,9 +262,9 @@ def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batc
 
 
 @cache
-def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any] | Failure:
+def _there(function: str, trust: tuple[str, ...], where: str) -> Callable[..., Any] | Failure:
     try:
-        return located(function, trust)
+        return located(function, trust, where)
     except BaseException as error:
         return failure(error)
 
