@@ -210,6 +210,23 @@ def test_every_value_of_a_primary_config_has_a_comment() -> None:
         assert not [line for line in _values(lines) if "#" not in line], file
 
 
+PLACED = re.compile(r"(model|dataset|tokenizer|reward|credit|algorithm)[./]")
+ALWAYS_THERE = {  # file: what says so where no builder is near, of a part that stands in one place alone
+    "dataset/text.py": "dataset.shares",
+    "algorithm/policy_gradient.py": "algorithm.",
+}
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if part_of(name_of(file)) in GROUPS], ids=name_of)
+def test_a_part_does_not_say_where_its_block_stands(file: Path) -> None:
+    """The same class may be the warm start, a metric, or the critic of an algorithm: SettingError has relative keys."""
+    called = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    errors = [node for node in called if isinstance(node.func, ast.Name) and node.func.id.endswith("Error")]
+    wheres = [ast.unparse(node.args[0]).lstrip("f'\"") for node in errors if node.args]
+    usual = ALWAYS_THERE.get(str(file.relative_to(HOME)), "nowhere")
+    assert not [where for where in wheres if PLACED.match(where) and not where.startswith(usual)]
+
+
 # ------------------------------------------------------------------------------------------------- whole configs
 
 
@@ -309,3 +326,50 @@ def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
         and not node.args
     }
     assert {name for name in asking if part_of(name) != "algorithm"} == {f"{PACKAGE}.run.evaluation"}
+
+
+# ------------------------------------------------------------------------------- nothing is found by asking attributes
+
+PROBES = {  # file: {what is asked: why no protocol of interfaces.py can say it}
+    "config/build.py": {"hasattr(module, name)": "the name of a _target_, in a module of the user's"},
+    "config/types.py": {"hasattr(built, name)": "what an object lacks of the protocol of its slot, for the error"},
+    "usercode/values.py": {"hasattr(value, 'tolist')": "arrays and numbers of any library"},
+    "usercode/modules.py": {
+        "getattr(parent, '__path__', [])": "a package of the user's; a plain module has none",
+        "getattr(module, '__file__', None)": "a module of the user's; one that is built in has none",
+    },
+    "reward/calls.py": {
+        "getattr(found, '__file__', '')": "a module that a user's name leads to",
+        "hasattr(parent, '__path__')": "a package that a user's name leads to",
+        "getattr(found, '__dict__', {})": "any object that can be called",
+        "getattr(found, '__module__', '')": "any object that can be called",
+        "getattr(found, name, None)": "what a partial, a method or a decorated function wraps",
+    },
+}
+
+
+def probes(source: str) -> list[str]:
+    """Calls of hasattr, and those of getattr that have a default or a name written out."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and (
+            node.func.id == "hasattr"
+            or node.func.id == "getattr"
+            and (len(node.args) > 2 or isinstance(node.args[1], ast.Constant))
+        )
+    ]
+
+
+def test_attributes_are_asked_for_only_where_a_reason_is_given() -> None:
+    assert probes("hasattr(a, 'b'); getattr(a, 'b'); getattr(a, b, None); getattr(a, b)") == [
+        "hasattr(a, 'b')",
+        "getattr(a, 'b')",
+        "getattr(a, b, None)",
+    ]
+    found = {str(file.relative_to(HOME)): probes(file.read_text("utf-8")) for file in MODULES}
+    assert {name: sorted(asked) for name, asked in found.items() if asked} == {
+        name: sorted(reasons) for name, reasons in PROBES.items()
+    }, "what a part may have is a protocol of interfaces.py: isinstance asks for it"

@@ -8,6 +8,7 @@ real, and it covers EOS. Padding has no id of its own: only a mask says what is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -31,6 +32,40 @@ class UserError(Exception):
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
         super().__init__(f"{where}: {problem}" + (f"\n  {remedy}" if remedy else ""))
         self.where, self.problem, self.remedy = where, problem, remedy
+
+
+class SettingError(UserError):
+    """A mistake in the settings of a part, found by its own constructor, which does not know where its block stands in
+    the config: the builder does, and raises it anew as a UserError that names keys as they are typed (`placed`).
+
+    `where` is relative to the block: "tau" or "tau=2" is one of its keys, "/head=logits" the option of one of its
+    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the place of the block.
+    """
+
+    def placed(self, path: str, group: str) -> UserError:
+        """The same of a block of `group` at `path`: "layer" becomes "algorithm.head.layer", and "/head=logits" becomes
+        "algorithm/head=logits", or "algorithm/head@warm_start.head=logits"."""
+        joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
+        whole = (f"{HERE}{joined}", self.problem, self.remedy)
+        return UserError(*(placed(text, path, group) for text in whole))
+
+    def __str__(self) -> str:
+        return re.sub(r"\{here\}[./]?", "", super().__str__())
+
+
+HERE = "{here}"
+
+
+def placed(text: str, path: str, group: str = "") -> str:
+    """A text in which {here} stands for the place of a block of `group`, with its `path`: "{here}.tau=1" becomes
+    "warm_start.tau=1"; "{here}/head=linear", an option of a sub-group, as it is typed for that place."""
+    group = group or path
+
+    def option(match: re.Match[str]) -> str:
+        key = f"{group}/{match[1]}"
+        return key if group.replace("/", ".") == path else f"{key}@{path}.{match[1]}"
+
+    return re.sub(r"\{here\}/(\w+)", option, text).replace(HERE, path)
 
 
 @dataclass(frozen=True)
@@ -114,8 +149,10 @@ class Rollout:
 
 
 def _tensors(record: Any) -> list[tuple[Any, Any]]:
+    import torch
+
     pairs = [(f, getattr(record, f.name)) for f in fields(record)]
-    return [(f, value) for f, value in pairs if hasattr(value, "device")]
+    return [(f, value) for f, value in pairs if isinstance(value, torch.Tensor)]
 
 
 def _moved(record: Any, device: Any) -> Any:
@@ -251,6 +288,15 @@ class Tokenizer(Protocol):
     def load(self, directory: Path) -> None: ...
 
 
+@runtime_checkable
+class DecodesPrefixes(Protocol):
+    """A Tokenizer that decodes all prefixes of a row in one pass. Without it each prefix is decoded by itself, which
+    takes time quadratic in the length."""
+
+    def prefixes(self, ids: Sequence[int]) -> Iterable[str]:
+        """T + 1 strings for T ids: decode(ids[:t]) for t = 0 ... T, the first ""."""
+
+
 @dataclass(frozen=True)
 class Frozen:
     """A saved run, to be asked what it thinks: its policy, in evaluation mode and without gradients."""
@@ -302,21 +348,53 @@ class ReadsReferences(Protocol):
 
 @runtime_checkable
 class Reward(Protocol):
-    """A score of text. May also have:
+    """A score of text. What it is given is its own: a copy, into which it may write.
 
-    name: what its numbers are logged under; without it, the name of its module;
-    prefix_scores(texts, prefixes) -> [B, T + 1] float64: prefixes holds T_b + 1 strings a row, the first "";
-    completion_scores(texts, prefixes) -> [B, T + 1]: the best score that a text which begins so can still have, and
-    the score itself at the end of the row;
-    corpus(texts) -> CorpusScore, for evaluation (without it: the mean over the sentences);
-    parts: list[Part], a mixture: credit is applied to each part, then summed.
-
-    What it is given is its own: a copy, into which it may write. See also Control, Advised, ReadsColumns, Family and
-    ReadsReferences.
+    It may keep any of the protocols below, too: Named, ScoresPrefixes, ScoresCompletions, ScoresCorpus, HasParts,
+    Control, Advised, ReadsColumns, Family and ReadsReferences.
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
         """[B] or [B, T] float64, NaN where the reward does not apply."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A reward that chooses what its numbers are logged under; without it, that is the name of its module."""
+
+    name: str
+
+
+@runtime_checkable
+class ScoresPrefixes(Protocol):
+    """A reward that scores all prefixes of a text in one pass. Without it each prefix is scored as a text by itself."""
+
+    def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        """[B, T + 1] float64, column t the score after t tokens: `prefixes` holds T_b + 1 strings a row, the first "".
+        What stands past the end of a row is not read."""
+
+
+@runtime_checkable
+class ScoresCompletions(Protocol):
+    """A reward that knows what can still be reached from a prefix; credit=delta_optimal is made of that."""
+
+    def completion_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        """[B, T + 1] float64, column t the best score that a text which begins with the first t tokens can have, and
+        the score itself at the end of the row; `prefixes` as in ScoresPrefixes."""
+
+
+@runtime_checkable
+class ScoresCorpus(Protocol):
+    """A reward that scores a whole test set. Without it evaluation takes the mean over the sentences."""
+
+    def corpus(self, texts: Texts) -> CorpusScore: ...
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A reward made of several: credit is applied to each part by itself, and the rewards are summed with weights."""
+
+    parts: list[Part]
 
 
 @runtime_checkable
@@ -367,15 +445,21 @@ class Credit(Protocol):
     """Spreads the score of a text over its tokens, and neither adds to it nor loses any of it.
 
     The rewards of a row sum to its score, or, with `needs_prefixes`, to the score of the whole text less that of the
-    empty one: checked of every batch, to 1e-9. May also have:
-
-    potential: the method of the reward that scores prefixes, where that is not prefix_scores.
+    empty one: checked of every batch, to 1e-9. See also HasPotential.
     """
 
     needs_prefixes: bool
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
         """scores [B], [B, T] or, with needs_prefixes, [B, T + 1] float64; mask [B, T]; ended [B] -> rewards [B, T]."""
+
+
+@runtime_checkable
+class HasPotential(Protocol):
+    """A Credit with `needs_prefixes` that says which method of the reward scores the prefixes. Without it, that is
+    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused."""
+
+    potential: Literal["prefix_scores", "completion_scores"]
 
 
 @runtime_checkable
@@ -386,6 +470,14 @@ class Stateful(Protocol):
         """Flat: tensors, numbers and strings."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A baseline that learns from the returns of each rollout, after it was asked for that rollout."""
+
+    def observe(self, returns: Tensor, valid: Tensor) -> None:
+        """returns [N, K, T] to go of N sources and K samples; valid [N, K] bool, the samples that count."""
 
 
 @runtime_checkable

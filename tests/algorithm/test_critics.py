@@ -312,9 +312,9 @@ def test_a_text_near_the_limit_pays_for_its_length() -> None:
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
-        ({"baseline": advantages.state_value}, "algorithm.critic"),
-        ({"returns": partial(lambda_returns, gae_lambda=0.5)}, "algorithm.critic"),
-        ({"add_reference": True, "top_k": 2}, "algorithm.add_reference"),
+        ({"baseline": advantages.state_value}, "critic"),
+        ({"returns": partial(lambda_returns, gae_lambda=0.5)}, "critic"),
+        ({"add_reference": True, "top_k": 2}, "add_reference"),
     ],
 )
 def test_parts_that_do_not_go_together_are_named(changes: dict[str, Any], where: str) -> None:

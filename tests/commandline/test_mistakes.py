@@ -91,10 +91,10 @@ def test_what_the_system_has_not_refused_is_not_the_machines(error: Exception) -
 def test_our_fault_shows_a_traceback_and_the_machines_one_line(
     error: Exception, status: int, told: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build_parts(config: Any) -> None:
+    def assembled(config: Any, tokenizers: Any) -> None:
         raise error
 
-    monkeypatch.setattr(validate, "build_parts", build_parts)
+    monkeypatch.setattr(validate, "assembled", assembled)
     assert tokenrl("validate", *TINY, "out=outputs") == status
     printed = capsys.readouterr().err
     assert told in printed and ("Traceback" in printed) == (status == 1)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests.test_house import composed
-from tokenrl_cli.commands.keys import Eval, Generate
-from tokenrl_cli.commands.validate import Vocabulary, require_valid
+from tokenrl_cli.commands.keys import Eval, Generate, Train, require_keys
+from tokenrl_cli.commands.validate import assembled
 from tokenrl_cli.config.build import _value, build, check, locate, parameter_slot
 from tokenrl_cli.config.options import conf_dir, options
 from tokenrl_cli.config.types import parameters_of
@@ -23,6 +23,13 @@ from tokenrl_cli.interfaces import Algorithm, Model, Reward, UserError
 ODD = (-1, 0, 1e30, math.nan, "", None, [], {})
 HUGE = 10**18
 SAMPLE = 120  # of the whole, which `make prove` goes through
+
+
+class Vocabulary:
+    """A tokenizer of which only the size is looked at."""
+
+    size, eos_id, unknown_id = 8, 0, 1
+
 
 Path = tuple[str, ...]
 Case = tuple[dict[str, Any], Path, Any]
@@ -52,7 +59,12 @@ def cases(config: dict[str, Any]) -> list[Case]:
 
 @cache
 def train() -> dict[str, Any]:
-    return composed("train")
+    return composed("train", "dataset.val_size=8", "dataset.test_size=8")
+
+
+def require_valid(config: dict[str, Any]) -> None:
+    require_keys(config, Train)
+    assembled(config, None)
 
 
 def told(config: dict[str, Any], path: Path, value: Any, judge: Any) -> str:
@@ -213,8 +225,6 @@ def test_every_value_of_every_reward() -> None:
 
 @pytest.mark.parametrize("schema", [Eval, Generate])
 def test_every_value_of_eval_and_generate(schema: Any) -> None:
-    from tokenrl_cli.commands.keys import require_keys
-
     known = train() | {
         "ckpt": "run", "split": "test", "examples": 0, "batch_size": 1, "device": "cpu", "precision": "fp32",
         "input": None, "output": None, "samples": None,

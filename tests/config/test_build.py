@@ -25,11 +25,12 @@ from tokenrl_cli.config.build import (
     parameter_slot,
     trusted,
 )
+from tokenrl_cli.config.limits import limits
 from tokenrl_cli.config.options import conf_dir, groups
 from tokenrl_cli.config.ranges import Ge, Infinite, Le, Lt, MinLen, Text
 from tokenrl_cli.config.types import Slot, describe, mismatch, parameters_of
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.interfaces import Credit, Dataset, Model, Reward, UserError
+from tokenrl_cli.interfaces import Credit, Dataset, Model, Reward, SettingError, UserError
 from tokenrl_cli.run.recorder import Trainer
 
 TRUST = ["tests.parts"]
@@ -455,6 +456,72 @@ def test_ranges_are_described() -> None:
     assert describe(Annotated[int, Ge(1)] | None) == "int, at least 1, or null"
     assert mismatch(0, Annotated[int, Ge(1)] | None) == "must be int, at least 1, or null, got int 0"
     assert mismatch("", Text) == "must not be empty" == mismatch([], Annotated[list[str], MinLen(1)])
+
+
+def test_every_data_set_and_tokenizer_declares_its_limits() -> None:
+    """Their constructors do not check again."""
+    for path in declared("dataset"):
+        parameters = parameters_of(locate(path, []))[0]
+        assert describe(parameters["max_source_length"].annotation).startswith("int, at least 1 "), path
+        assert describe(parameters["overlong"].annotation) == "one of truncate, drop", path
+    smallest = {path.rpartition(".")[2]: limits(path)["vocabulary_size"] for path in declared("tokenizer")}
+    assert smallest == {"Word": "above 2", "Char": "above 2", "Bpe": "at least 257"}
+    assert message({"x": {"_target_": declared("tokenizer")[0], "vocabulary_size": 2, "min_count": 1}}, [])
+
+
+# ---------------------------------------------------------------------------------------------- errors of constructors
+
+
+class Grumbler:
+    """Refuses itself, as a part does whose settings do not go together."""
+
+    def __init__(self, where: str, inner: Any, several: list[Any], here: str) -> None:
+        self.here, self.inner, self.several = here, inner, several
+        if where:
+            raise SettingError(where, "is odd beside {here}.inner", "{here}/kind=other or {here}.where=''")
+
+    def __call__(self, texts: Any) -> Any:
+        """Never called."""
+
+
+GRUMBLER = {"_target_": f"{__name__}.Grumbler", "where": "", "inner": None, "several": []}
+
+
+def refusal(block: dict[str, Any], where: str = "") -> UserError:
+    with pytest.raises(UserError) as raised:
+        build(block, Reward, [__name__], where)
+    assert not isinstance(raised.value, SettingError)
+    return raised.value
+
+
+def test_the_error_of_a_constructor_names_the_key_at_which_its_block_stands() -> None:
+    said = refusal(GRUMBLER | {"where": "where=x"})
+    assert said.where == "reward.where=x", "without a key it is that of the kind"
+    assert said.problem == "is odd beside reward.inner"
+    assert said.remedy == "reward/kind=other or reward.where=''"
+    assert refusal(GRUMBLER | {"where": "where=x"}, "metrics.mine").where == "metrics.mine.where=x"
+    inner = refusal(GRUMBLER | {"inner": GRUMBLER | {"where": "where"}}, "metrics.mine")
+    assert inner.where == "metrics.mine.inner.where" and inner.problem == "is odd beside metrics.mine.inner.inner"
+    listed = refusal(GRUMBLER | {"several": [GRUMBLER, {"a": GRUMBLER | {"where": "where"}}]})
+    assert listed.where == "reward.several.1.a.where"
+
+
+def test_an_option_in_an_error_is_told_as_it_is_typed_for_that_place() -> None:
+    head = SettingError("/head=logits", "is none", "{here}/head=linear {here}.tau=1, or other {here}/data")
+    assert str(head.placed("algorithm", "algorithm")) == (
+        "algorithm/head=logits: is none\n  algorithm/head=linear algorithm.tau=1, or other algorithm/data"
+    )
+    assert str(head.placed("warm_start", "algorithm")) == (
+        "algorithm/head@warm_start.head=logits: is none\n  algorithm/head@warm_start.head=linear warm_start.tau=1, "
+        "or other algorithm/data@warm_start.data"
+    )
+    assert SettingError("", "is one too many").placed("algorithm.head", "algorithm/head").where == "algorithm.head"
+    assert str(head) == "/head=logits: is none\n  head=linear tau=1, or other data", "where nothing is known of a place"
+
+
+def test_a_part_may_ask_for_the_key_at_which_it_stands() -> None:
+    built = build(GRUMBLER | {"inner": GRUMBLER}, Reward, [__name__], "metrics.mine")
+    assert (built.here, built.inner.here) == ("metrics.mine", "metrics.mine.inner")
 
 
 def test_building_needs_no_torch() -> None:

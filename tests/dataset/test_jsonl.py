@@ -47,7 +47,7 @@ def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
     written(tmp_path, {"id": "1", "en": "x", "de": ["y"]})
     example = dataset(tmp_path, source_column="en", reference_column="de").example("train", 0)
     assert (example.source, example.references, example.columns) == ("x", ["y"], {"id": "1"})
-    with pytest.raises(UserError, match=r"dataset\.reference_column: must differ from dataset\.source_column=en"):
+    with pytest.raises(UserError, match="^reference_column: must differ from source_column=en"):
         dataset(tmp_path, source_column="en", reference_column="en")
 
 
@@ -72,7 +72,7 @@ def test_reversed_a_line_without_one_side_is_refused(tmp_path: Path, record: dic
     written(tmp_path, {"src": "x", "refs": ["y"]}, record)
     with pytest.raises(UserError, match=rf"train\.jsonl, line 2: has no {lacking}"):
         dataset(tmp_path, reverse=True).size("train")
-    with pytest.raises(UserError, match=r"dataset\.reverse"):
+    with pytest.raises(UserError, match="^reverse"):
         dataset(tmp_path, reverse=True, source_column=None)
 
 
@@ -169,12 +169,6 @@ def test_no_other_file_is_taken_for_a_split(tmp_path: Path) -> None:
         dataset(tmp_path).size("val")
     with pytest.raises(UserError, match=r"train\.jsonl: is a file, expected the folder"):
         dataset(tmp_path / "train.jsonl").size("train")
-
-
-@pytest.mark.parametrize(("key", "value"), [("max_source_length", 0), ("overlong", "cut")])
-def test_values_out_of_range_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"dataset.{key}"):
-        dataset(tmp_path, **{key: value})
 
 
 @pytest.mark.parametrize(

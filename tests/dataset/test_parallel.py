@@ -51,8 +51,8 @@ def test_a_missing_side_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("target_suffix", "en"), ("source_suffix", "en/../x"), ("max_source_length", 0), ("overlong", "cut")],
+    [("target_suffix", "en"), ("source_suffix", "en/../x")],
 )
 def test_values_out_of_range_are_refused(tmp_path: Path, key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"dataset.{key}"):
+    with pytest.raises(UserError, match=f"^{key}"):
         dataset(tmp_path, **{key: value})

@@ -74,10 +74,8 @@ def test_full_corruption_leaves_no_symbol_right_and_spreads_over_the_others() ->
     [
         ("min_symbols", 0),
         ("min_symbols", 7),
-        ("max_source_length", 0),
-        ("overlong", "cut"),
     ],
 )
 def test_values_out_of_range_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"dataset.{key}"):
+    with pytest.raises(UserError, match=f"^{key}"):
         dataset(**{key: value})

@@ -118,5 +118,5 @@ def test_the_reward_and_its_prefixes() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("degree", 0), ("degree", 21)])
 def test_values_out_of_range_are_refused(key: str, value: int) -> None:
-    with pytest.raises(UserError, match=f"dataset.{key}"):
+    with pytest.raises(UserError, match=f"^{key}"):
         dataset(**{key: value})

@@ -119,16 +119,17 @@ def test_every_row_is_judged_by_its_own_source_in_any_order(sources: int, times:
     rollout = rollout_from([[i + 1, EOS] for i in range(sources) for _ in range(times)], batch)
     index = data.draw(st.lists(st.integers(0, len(rollout) - 1), min_size=1, max_size=20))
     for rows in (rollout, rollout.rows(torch.tensor(index))):
-        done, scores = judge(rows, batch, NUMBERS, Told(echo), Terminal())
-        assert scores.columns["scores"] == [1.0] * len(rows)
+        done, _ = judge(rows, batch, NUMBERS, Told(echo), Terminal())
         assert done.rewards is not None and done.rewards.tolist() == [[0, 1]] * len(rows)
-        assert scores.columns["sources"] == scores.columns["hypotheses"] == scores.columns["references"]
+        texts = texts_of(rows, batch, NUMBERS)
+        assert texts.sources == texts.hypotheses == [references[0] for references in texts.references]
 
 
 def test_an_answer_to_another_source_is_wrong() -> None:
     batch = numbered(3)
     rollout = rollout_from([[2, EOS], [3, EOS], [1, EOS]], batch)
-    assert judge(rollout, batch, NUMBERS, Told(echo), Terminal())[1].columns["scores"] == [0, 0, 0]
+    done, _ = judge(rollout, batch, NUMBERS, Told(echo), Terminal())
+    assert done.rewards is not None and not done.rewards.any() and bool(done.valid.all())
 
 
 def test_prefixes_keep_their_source_too() -> None:

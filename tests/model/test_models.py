@@ -273,7 +273,7 @@ def test_every_architecture_learns_to_reverse(name: str) -> None:
 
 
 def test_heads_that_cannot_share_the_width_are_named() -> None:
-    with pytest.raises(UserError, match=r"model.width: must be a multiple of twice the 3 heads"):
+    with pytest.raises(UserError, match=r"^width: must be a multiple of twice the 3 heads"):
         Transformer(TOKENS, TOKENS, LIMIT, **({"dropout": 0.0} | SIZES | {"heads": 3}))
 
 

@@ -104,7 +104,7 @@ def test_a_text_without_a_reference_has_no_score_and_does_not_move_the_others() 
 
 
 def test_a_smoothing_without_a_value_refuses_one() -> None:
-    with pytest.raises(UserError, match="reward.smoothing_value: exp takes none, got 0.1"):
+    with pytest.raises(UserError, match="^smoothing_value: exp takes none, got 0.1"):
         Bleu(4, "exp", 0.1, True, "13a", False)
 
 

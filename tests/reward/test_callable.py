@@ -31,11 +31,11 @@ SEEN: list[dict[str, Any]] = []
 
 
 def reward(function: Callable[..., Any], timeout: float = 60.0, batched: bool = False) -> UserFunction:
-    return UserFunction(f"{HERE}.{function.__name__}", timeout, batched, 0, "mask", 1.0, [HERE])
+    return UserFunction(f"{HERE}.{function.__name__}", timeout, batched, 0, "mask", 1.0, [HERE], "reward")
 
 
 def of(function: str, *trust: str) -> UserFunction:
-    return UserFunction(function, 5.0, False, 0, "mask", 1.0, trust)
+    return UserFunction(function, 5.0, False, 0, "mask", 1.0, trust, "reward")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from tokenrl_cli.reward.coverage import Coverage
 
 
 def scores(column: list[Any], *said: str, lowercase: bool = True, unsaid: list[str] | None = None) -> list[float]:
-    return Coverage("slots", unsaid or [], lowercase)(texts([(text, []) for text in said], slots=column)).tolist()
+    said_of = texts([(text, []) for text in said], slots=column)
+    return Coverage("slots", unsaid or [], lowercase, "reward")(said_of).tolist()
 
 
 def test_items_are_found_as_whole_words_wherever_they_stand() -> None:
@@ -53,13 +54,13 @@ def test_a_line_without_the_column_has_no_score_and_does_not_move_the_others(tmp
 
 def test_nothing_covers_nothing_and_a_list_of_all_items_covers_all_as_the_documentation_admits() -> None:
     assert scores([["the cat", "mat"]] * 2, "", "mat dog mat the cat cat") == [0, 1]
-    assert Coverage("slots", [], True)(texts([("", [])], slots=["a"])).dtype == np.float64
+    assert Coverage("slots", [], True, "reward")(texts([("", [])], slots=["a"])).dtype == np.float64
     assert "gamed by listing" in str(Coverage.__doc__)
 
 
 def test_a_column_that_is_not_there_or_holds_something_else_is_named() -> None:
     with pytest.raises(UserError, match="reward.column=slots: the dataset has no such column, but keywords, names"):
-        Coverage("slots", [], True)(texts([("a", [])], names=[[]], keywords=[[]]))
+        Coverage("slots", [], True, "reward")(texts([("a", [])], names=[[]], keywords=[[]]))
     with pytest.raises(
         UserError, match="reward.column=slots: must hold strings, or lists or records of strings, holds 5"
     ):

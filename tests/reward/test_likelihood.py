@@ -32,7 +32,7 @@ def reward(run: Path, **changes: Any) -> Likelihood:
     frozen = frozen_loader([], CPU)
     tokenizer = frozen(str(run)).tokenizer
     plain: dict[str, Any] = {"checkpoint": str(run), "temperature": 1.0, "per_token": False}
-    return Likelihood(**(plain | {"frozen": frozen, "tokenizer": tokenizer} | changes))
+    return Likelihood(**(plain | {"frozen": frozen, "tokenizer": tokenizer, "here": "reward"} | changes))
 
 
 def seen(frozen: Frozen, said: list[str], ended: list[bool]) -> Texts:

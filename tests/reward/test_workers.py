@@ -96,7 +96,7 @@ sys.path.append({root!r})
 from tests.reward.said import texts
 from tokenrl_cli.reward.callable import UserFunction
 if __name__ == "__main__":
-    kept = UserFunction("mine.py:{name}", {timeout}, False, {workers}, "mask", 1.0, ["mine.py"])
+    kept = UserFunction("mine.py:{name}", {timeout}, False, {workers}, "mask", 1.0, ["mine.py"], "reward")
     print(kept(texts([("sleep", []), ("a", [])])).scores.tolist())
 """
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def others(home: Path) -> Iterator[dict[str, UserFunction]]:
 
 def reward(name: str, workers: int, timeout: float = 60.0, on_error: str = "mask", most: float = 1.0) -> UserFunction:
     batched = name.endswith("every")
-    return UserFunction(f"mine.py:{name}", timeout, batched, workers, on_error, most, ["mine.py"])
+    return UserFunction(f"mine.py:{name}", timeout, batched, workers, on_error, most, ["mine.py"], "reward")
 
 
 def said(*hypotheses: str) -> Texts:
@@ -294,7 +294,7 @@ def test_an_import_that_fails_there_is_no_endless_wait(
     file = f"once{abs(hash(line))}.py"
     once = f"import os, time\nif os.path.exists('seen'):\n    {line}\nopen('seen', 'w').close()\n"
     (folder / file).write_text(once + "def each(hypothesis): return 1.0\n")
-    judge = UserFunction(f"{file}:each", EVER, False, 1, "mask", 1.0, [file])
+    judge = UserFunction(f"{file}:each", EVER, False, 1, "mask", 1.0, [file], "reward")
     with monkeypatch.context() as patch:
         if "sleep" in line:
             patch.setattr(workers_module, "START", 0.2)
@@ -304,7 +304,7 @@ def test_an_import_that_fails_there_is_no_endless_wait(
 
 def test_time_to_import_is_not_time_to_answer(folder: Path) -> None:
     (folder / "heavy.py").write_text("import time; time.sleep(2)\ndef each(hypothesis): return 1.0\n")
-    scored = UserFunction("heavy.py:each", HUNG, False, 1, "mask", 1.0, ["heavy.py"])(said("a", "bb"))
+    scored = UserFunction("heavy.py:each", HUNG, False, 1, "mask", 1.0, ["heavy.py"], "reward")(said("a", "bb"))
     assert scored.metrics == {"failed": 0}
 
 

@@ -91,9 +91,3 @@ def test_a_bad_file_is_named(tmp_path: Path, tokenizer: Bpe, damage, said: str) 
     with pytest.raises(UserError, match=said) as caught:
         Bpe(300, 2).load(tmp_path)
     assert caught.value.where == str(path)
-
-
-@pytest.mark.parametrize(("values", "key"), [((256, 1), "vocabulary_size")])
-def test_values_out_of_range_are_refused(values: tuple[int, int], key: str) -> None:
-    with pytest.raises(UserError, match=f"tokenizer.{key}"):
-        Bpe(*values)

@@ -142,12 +142,6 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes | None, said: str) -
     assert caught.value.where == str(tmp_path / "vocabulary.json")
 
 
-@pytest.mark.parametrize(("values", "key"), [((2, 1), "vocabulary_size")])
-def test_values_out_of_range_are_refused(values: tuple[int, int], key: str) -> None:
-    with pytest.raises(UserError, match=f"tokenizer.{key}"):
-        Word(*values)
-
-
 def test_no_text_to_learn_from_is_refused() -> None:
     with pytest.raises(UserError, match="no text"):
         trained("", "")

@@ -112,7 +112,7 @@ def batch() -> Batch:
 
 
 def outcome(reward: Any, credit: Any) -> tuple[Any, ...]:
-    """All that a judged batch leaves behind: rewards, log, columns, and what it was made of."""
+    """All that a judged batch leaves behind: rewards, log, and what it was made of."""
     there = batch()
     rollout = rollout_from([[1, 2, EOS], [1, EOS], [2, 2, 1], [2, EOS]], there)
     before = copied((there.references, there.sources, there.columns)), rollout.actions.clone(), rollout.mask.clone()
@@ -121,7 +121,7 @@ def outcome(reward: Any, credit: Any) -> tuple[Any, ...]:
     assert torch.equal(rollout.actions, before[1]) and torch.equal(rollout.mask, before[2])
     assert rollout.ended.tolist() == [True, True, False, True]
     assert done.rewards is not None
-    return done.rewards.tolist(), done.valid.tolist(), scores.metrics, scores.columns
+    return done.rewards.tolist(), done.valid.tolist(), scores.metrics
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])
@@ -206,7 +206,7 @@ def test_a_function_gets_copies_in_this_process_as_in_another(name: str, workers
     """Rows that share their lists, as the samples of one source do, are apart, too."""
     references, info = ["x", "yy"], {"list": [1, 2]}
     rows = replace(texts([("a", references)] * 3, info=[info] * 3), references=[references] * 3)
-    reward = UserFunction(f"{HERE}.{name}", 60.0, name == "batched", workers, "raise", 1.0, [HERE])
+    reward = UserFunction(f"{HERE}.{name}", 60.0, name == "batched", workers, "raise", 1.0, [HERE], "reward")
     for _ in range(2):
         assert reward(rows).scores.tolist() == [2 + 1 / 8 + 2 / 64 + 1 / 256] * 3
     assert references == ["x", "yy"] and info == {"list": [1, 2]} and len(rows.references) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.facts import Backup, asked, needs
 from tokenrl_cli.algorithm.networks import Composed, one_more_column, read_states
 from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
@@ -20,7 +20,7 @@ from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased,
 from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.value import conservative, n_step_targets, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -47,7 +47,7 @@ class Dqn(ValueBased):
         samples_per_source: Size,
         head: QHead,
         acting: Greedy | Tilted,
-        backup: Callable[..., Tensor],
+        backup: Backup,
         horizon: Count | None,
         conservatism: Weight,
         target: Callable[[int], float],
@@ -147,17 +147,17 @@ def _check_horizon(horizon: int | None, values_who_acts: bool, bootstrap_truncat
         problem = "sums the rewards of tokens that another policy than the valued one chose, and nothing corrects that"
         remedy = (
             "use horizon=1 or null, algorithm=pcl (its longer paths are right off-policy), or value the policy that "
-            "acts: algorithm/acting=tilted algorithm/backup=expected algorithm/exploration=none "
-            "algorithm/data=on_policy"
+            "acts: {here}/acting=tilted {here}/backup=expected {here}/exploration=none "
+            "{here}/data=on_policy"
         )
-        raise UserError(f"algorithm.horizon={horizon}", problem, remedy)
+        raise SettingError(f"horizon={horizon}", problem, remedy)
     if horizon is None and bootstrap_truncated:
         problem = "needs the value of where a text was cut, and returns of whole texts ask no network for one"
-        raise UserError("algorithm.bootstrap_truncated=true", problem, "algorithm.horizon=1")
+        raise SettingError("bootstrap_truncated=true", problem, "{here}.horizon=1")
 
 
 def _check_that_other_tokens_are_tried(acting: Greedy | Tilted, data: Experience, explores: bool) -> None:
     """Raises UserError where a greedy policy would learn from nothing but its own episodes."""
     if isinstance(acting, Greedy) and data.samples and not (explores or data.demonstrated):
         problem = "the best token of a new head is always the same one, so nothing else would ever be tried"
-        raise UserError("algorithm/exploration=none", problem, "warm_start or boltzmann, or algorithm/acting=tilted")
+        raise SettingError("/exploration=none", problem, "warm_start or boltzmann, or {here}/acting=tilted")

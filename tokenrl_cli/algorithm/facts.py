@@ -1,15 +1,50 @@
-"""Parts that name, as parameters, the facts they compute from: which these are, and the call with them."""
+"""Parts that name, as parameters, the facts they compute from: which these are, and the call with them.
+
+The constructor of an algorithm annotates each such part with one of the types below. The check of a config reads which
+facts there are, so a part that names another is refused before anything is built.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from tokenrl_cli.config.types import Facts
+
+# N sources, K samples of each, B = N * K episodes, T tokens, V vocabulary
+Returns = Annotated[Callable[..., Tensor], Facts("rewards", "mask", "values", "fresh")]  # [B, T] each -> [B, T]
+Baseline = Annotated[  # [N, K, T]; valid, scores and likelihoods [N, K]; companion [N, T] -> broadcasts to [N, K, T]
+    Callable[..., Tensor], Facts("returns", "values", "valid", "scores", "companion", "mask", "likelihoods")
+]
+Normalisation = Annotated[  # as for a baseline, and the advantages [N, K, T] -> [N, K, T]
+    Callable[..., Tensor],
+    Facts("advantages", "returns", "values", "valid", "scores", "mask", "likelihoods"),
+]
+Surrogate = Annotated[  # [B, T] each -> what is maximised [B, T], and where its gradient is stopped [B, T] bool
+    Callable[..., tuple[Tensor, Tensor]], Facts("logprobs", "sampled_logprobs", "advantages", "mask")
+]
+Aggregation = Annotated[Callable[..., Tensor], Facts("mask", "max_length")]  # [B, T], int -> weights [B, T]
+Divergence = Annotated[  # [B, T], [B, T], [B, T, V], [B, T, V] -> [B, T]
+    Callable[..., Tensor], Facts("logprobs", "reference_logprobs", "logits", "reference_logits")
+]
+Consistency = Annotated[  # [B, T]; values [B, T + 1]; a number -> error [B, T], residual [B, T]
+    Callable[..., tuple[Tensor, Tensor]], Facts("values", "rewards", "log_ratios", "mask", "temperature")
+]
+Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  # [H, B, T, V] heads; policy [B, T, V]
 
 
 def asked(part: Callable[..., Any], **known: Any) -> Any:
     """Calls `part` with what it asks for by name, and no more."""
     return part(**{name: value for name, value in known.items() if name in needs(part)})
+
+
+def function_of(part: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a part, without the arguments that its config binds."""
+    return part.func if isinstance(part, functools.partial) else part
 
 
 def needs(part: Callable[..., Any]) -> set[str]:

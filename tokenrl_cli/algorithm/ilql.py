@@ -18,7 +18,7 @@ from tokenrl_cli.config.ranges import Ge, Gt, Lt, Positive, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -60,7 +60,7 @@ class Ilql(ValueBased):
         refuse_logits(head)
         if behaviour_coef > 0 and not train_trunk:
             problem = "the behaviour is the model itself, which train_trunk=false leaves as it is"
-            raise UserError(f"algorithm.behaviour_coef={behaviour_coef}", problem, "algorithm.behaviour_coef=0")
+            raise SettingError(f"behaviour_coef={behaviour_coef}", problem, "{here}.behaviour_coef=0")
         self.beta, self.expectile, self.conservatism = beta, expectile, conservatism
         self.behaviour_coef = behaviour_coef
         self.advantage_beta, self.advantage_limit = advantage_beta, advantage_limit

@@ -21,11 +21,11 @@ from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import log_partition, one_token, zero_after_end
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import Model, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 Consistency = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-HEAD = "algorithm/state_value=head"
+HEAD = "{here}/state_value=head"
 
 
 class PathConsistency(ValueBased):
@@ -59,7 +59,7 @@ class PathConsistency(ValueBased):
         _check_that_all_tokens_learn(consistency, every_state)
         if isinstance(exploration, Boltzmann):
             problem = "acts by Q-values, and this algorithm has none"
-            raise UserError("algorithm/exploration=boltzmann", problem, "algorithm/exploration=none")
+            raise SettingError("/exploration=boltzmann", problem, "{here}/exploration=none")
         if state_value.compares_samples:
             _check_comparison(every_state, bootstrap_truncated, data, samples_per_source)
         self.temperature, self.consistency, self.every_state = temperature, consistency, every_state
@@ -153,24 +153,24 @@ def _check_that_all_tokens_learn(consistency: Consistency, every_state: bool) ->
         function, keywords = consistency.func, consistency.keywords
     if not every_state and (function is one_token or keywords.get("span") is not None):
         problem = "leaves all tokens but the first to paths, and only whole ones go through them all"
-        remedy = "algorithm.every_state=true, or algorithm/consistency=path algorithm.consistency.span=null"
-        raise UserError("algorithm.every_state=false", problem, remedy)
+        remedy = "{here}.every_state=true, or {here}/consistency=path {here}.consistency.span=null"
+        raise SettingError("every_state=false", problem, remedy)
 
 
 def _check_comparison(every_state: bool, bootstrap_truncated: bool, data: Experience, samples_per_source: int) -> None:
     """Raises UserError where V(s_0) is to come from the samples of a source, and these do not give what is asked."""
     if every_state:
         problem = "tells what a source is worth, nothing of the states inside a text"
-        raise UserError("algorithm/state_value=group_mean", problem, f"algorithm.every_state=false, or {HEAD}")
+        raise SettingError("/state_value=group_mean", problem, f"{{here}}.every_state=false, or {HEAD}")
     if bootstrap_truncated:
         problem = "asks what the state is worth where a text was cut, and group_mean does not tell"
-        raise UserError("algorithm.bootstrap_truncated=true", problem, HEAD)
+        raise SettingError("bootstrap_truncated=true", problem, HEAD)
     if data.priority > 0:
         problem = "draws episodes one by one, and group_mean compares all samples of a source"
-        raise UserError("algorithm.data.priority", problem, f"algorithm.data.priority=0, or {HEAD}")
+        raise SettingError("data.priority", problem, f"{{here}}.data.priority=0, or {HEAD}")
     if data.demonstrated > 0 and data.fresh == 0:
         problem = "leaves demonstrations alone, and group_mean compares them with fresh samples of their source"
-        raise UserError("algorithm.data.fresh=0", problem, f"algorithm.data.fresh=0.5, say, or {HEAD}")
+        raise SettingError("data.fresh=0", problem, f"{{here}}.data.fresh=0.5, say, or {HEAD}")
     if samples_per_source < 2:
         problem = f"must be at least 2 to compare, got {samples_per_source}"
-        raise UserError("algorithm.samples_per_source", problem, HEAD)
+        raise SettingError("samples_per_source", problem, HEAD)

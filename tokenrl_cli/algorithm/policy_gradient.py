@@ -16,12 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.facts import (
+    Aggregation,
+    Baseline,
+    Divergence,
+    Normalisation,
+    Returns,
+    Surrogate,
+    asked,
+    function_of,
+    needs,
+)
 from tokenrl_cli.algorithm.networks import frozen_copy, move
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
-from tokenrl_cli.config.types import methods_of
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.functional.advantages import equal_groups
 from tokenrl_cli.functional.entropy import entropy
@@ -38,7 +47,9 @@ from tokenrl_cli.interfaces import (
     Batch,
     Critic,
     Model,
+    Observer,
     Rollout,
+    SettingError,
     Stateful,
     Tokenizer,
     UserError,
@@ -122,13 +133,13 @@ class PolicyGradient:
         add_reference: bool,
         deduplicate: bool,
         overlong_share: Fraction,
-        returns: Callable[..., Tensor],
+        returns: Returns,
         critic: Critic,
-        baseline: Callable[..., Tensor],
-        normalisation: Callable[..., Tensor],
-        surrogate: Callable[..., tuple[Tensor, Tensor]],
-        aggregation: Callable[..., Tensor],
-        divergence: Callable[..., Tensor],
+        baseline: Baseline,
+        normalisation: Normalisation,
+        surrogate: Surrogate,
+        aggregation: Aggregation,
+        divergence: Divergence,
         drop_equal_groups: bool,
         epochs: Size,
         minibatches: Size,
@@ -145,23 +156,16 @@ class PolicyGradient:
         self.needs = needs(baseline)
         if "valid" in self.needs and samples_per_source < 2:  # who reads that compares the samples of a source
             problem = f"must be at least 2 with this baseline, got {samples_per_source}"
-            raise UserError("algorithm.samples_per_source", problem)
-        if not isinstance(critic, Critic):
-            lacking = [
-                name
-                for name in (*Critic.__annotations__, *methods_of(Critic), *methods_of(Stateful))
-                if not hasattr(critic, name)
-            ]
-            raise UserError("algorithm.critic", f"{type(critic).__name__} is no Critic: it has no {', '.join(lacking)}")
+            raise SettingError("samples_per_source", problem)
         if not critic.estimates and "values" in self.needs | needs(returns):
-            raise UserError("algorithm.critic", "none, but the baseline or the returns ask it", "critic: value_head")
+            raise SettingError("critic", "none, but the baseline or the returns ask it", "{here}/critic=value_head")
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
-        if kl_loss_coef > 0 and self.decoding.cuts and getattr(divergence, "func", divergence) is k3:
+        if kl_loss_coef > 0 and self.decoding.cuts and function_of(divergence) is k3:
             problem = (
                 "weighs tokens by reference / policy, and its mean is a KL divergence only where the policy can say "
                 "every token; top_k or top_p leaves some out"
             )
-            raise UserError("algorithm/divergence=k3", problem, "algorithm/divergence=k2 or full, or top_k=0 top_p=1")
+            raise SettingError("/divergence=k3", problem, "{here}/divergence=k2 or full, or top_k=0 top_p=1")
         self.model = model
         self.kl = AdaptiveKl(kl_coef, kl_target, kl_rate)
         compared = kl_coef > 0 or kl_loss_coef > 0
@@ -173,7 +177,7 @@ class PolicyGradient:
         self.greedy = replace(self.decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
         if add_reference and (self.decoding.cuts or epsilon > 0):
             problem = "the demonstration may be none of the texts that top_k, top_p and epsilon leave to choose from"
-            raise UserError("algorithm.add_reference", problem, "leave them at 0, 1 and 0")
+            raise SettingError("add_reference", problem, "leave them at 0, 1 and 0")
         self.forced_prefix = forced_prefix
         self.add_reference, self.deduplicate, self.overlong_share = add_reference, deduplicate, overlong_share
         self.returns, self.critic = returns, critic
@@ -383,7 +387,7 @@ class PolicyGradient:
         if self.critic.estimates:
             paid = reward_to_go(rewards, episodes.mask).view(shape)
             metrics["value/explained_variance"] = explained_variance(known["values"], paid, known["mask"])
-        if hasattr(self.baseline, "observe"):
+        if isinstance(self.baseline, Observer):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
         advantages = asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)

@@ -15,7 +15,7 @@ from tokenrl_cli.config.ranges import Fraction, Positive, Size
 from tokenrl_cli.functional.demonstrations import replaced_share
 from tokenrl_cli.functional.schedules import never
 from tokenrl_cli.functional.value import last_steps
-from tokenrl_cli.interfaces import Batch, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Optimizer
 
 
@@ -42,7 +42,7 @@ class Raml(Mle):
         super().__init__(model, tokenizer, seed, label_smoothing, never, micro_batches, optimizer)
         self.allowed = [i for i in range(tokenizer.size) if i not in (tokenizer.eos_id, tokenizer.unknown_id)]
         if len(self.allowed) < 2:
-            raise UserError("algorithm", f"raml replaces tokens by others, and there are {len(self.allowed)}")
+            raise SettingError("", f"raml replaces tokens by others, and there are {len(self.allowed)}")
         self.share = replaced_share(len(self.allowed) - 1, tau)
 
     def collect(self, batch: Batch) -> Rollout:

@@ -19,7 +19,7 @@ from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import n_step_targets, soft_value, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -62,8 +62,8 @@ class SoftQ(ValueBased):
                 "makes a policy of the model's own logits: with a prior besides it would begin as a power of the warm "
                 "start, and train_trunk=false would leave it as it is"
             )
-            remedy = "algorithm/prior=uniform algorithm.train_trunk=true, or algorithm/head=linear"
-            raise UserError("algorithm/head=logits", problem, remedy)
+            remedy = "{here}/prior=uniform {here}.train_trunk=true, or {here}/head=linear"
+            raise SettingError("/head=logits", problem, remedy)
         self.temperature, self.prior = temperature, prior
         network = ValueNetwork(model, {"q": head}, train_trunk)
         collector = Collector(data, exploration, tokenizer, samples_per_source, max_length, seed)

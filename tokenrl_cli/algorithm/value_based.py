@@ -27,7 +27,7 @@ from tokenrl_cli.algorithm.parts.head import Head, Project
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
-from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, Tokenizer, UserError
+from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer, ParameterGroup, gradient_step, over_steps
 
 
@@ -83,10 +83,10 @@ class Collector:
         room = data.replay.capacity
         if data.replayed > 0 and room < max_length:
             problem = f"must hold a text of decode.max_length={max_length} tokens, got {room}"
-            raise UserError("algorithm.data.capacity", problem, "make it larger")
+            raise SettingError("data.capacity", problem, "make it larger")
         if not data.samples and not isinstance(exploration, NoExploration):
             problem = "says how the policy acts while it learns, and demonstrations alone never let it act"
-            raise UserError("algorithm/exploration", problem, "algorithm/exploration=none, or other algorithm/data")
+            raise SettingError("/exploration", problem, "{here}/exploration=none, or other {here}/data")
         self.data, self.exploration, self.samples_per_source = data, exploration, samples_per_source
         self.tokenizer, self.seed = tokenizer, seed
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)  # from the policy as it is, nothing cut off

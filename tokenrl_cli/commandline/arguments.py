@@ -48,10 +48,6 @@ class Arguments:
         flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
         return [*flags, *self.rest]
 
-    def with_flags(self, **flags: str) -> Arguments:
-        """A copy with further flags; config_dir=... stands for --config-dir."""
-        return replace(self, flags=self.flags | {f"--{name.replace('_', '-')}": flags[name] for name in flags})
-
     def with_overrides(self, *overrides: str) -> Arguments:
         """A copy with overrides appended."""
         return replace(self, rest=(*self.rest, *overrides))

@@ -1,7 +1,7 @@
 """Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a did-you-mean.
 
-The exceptions are recognised by the module of their class, or of the code that raised them, and by their attributes:
-nothing of these libraries is imported here. This module is loaded only after an error.
+Other exceptions of theirs than those named here are known by the module of their class, or of the code that raised
+them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from tokenrl_cli.commandline.arguments import key_of, unquoted
 from tokenrl_cli.commands.hints import similar_key, suggestion
@@ -40,13 +44,13 @@ def explain(error: BaseException, roots: Sequence[Path], command: str, words: Se
     message = str(error).strip()
     if message.startswith("Config group override"):
         return _no_option(roots, words) or UserError("config", message)
-    if getattr(error, "missing_cfg_file", None):
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(error, roots)
     if match := re.match(r"Could not append to config. An item is already at '([^']+)'", message):
         return UserError(f"+{match[1]}", "exists already", f"leave out the +: {match[1]}=VALUE")
     if match := re.match(r"Could not (?:override|delete)[^']*'([^']+)'", message):
         return unknown_key(match[1], _parent(chain), roots, command)
-    if getattr(error, "override", None):
+    if isinstance(error, OverrideParseException):
         return _unreadable(error)
     if match := re.match(r"Ambiguous value for argument '(.*)'", message):
         key, _, value = match[1].partition("=")
@@ -54,7 +58,8 @@ def explain(error: BaseException, roots: Sequence[Path], command: str, words: Se
     longest = key_of(max(words, key=len, default="config"))
     # Python refuses a number of thousands of digits without naming its key: the longest one is guessed
     other = longest if isinstance(error, ValueError) and "digits" in message else "config"
-    where = next(filter(None, (getattr(each, "full_key", None) for each in chain)), other)
+    keys = (each.full_key for each in chain if isinstance(each, OmegaConfBaseException))
+    where = next(filter(None, keys), other)
     lines = [line for line in message.splitlines() if line.strip() and not re.match(r"\s*(full_key|object_type)", line)]
     return UserError(where, " ".join(line.strip() for line in lines))
 
@@ -112,9 +117,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _parent(chain: list[BaseException]) -> Any:
     """The node of the config in which a key was not found; {} if that is unknown."""
     for each in chain:
-        node = getattr(each, "parent_node", None)
-        if node is not None and hasattr(node, "keys"):
-            return node
+        if isinstance(each, OmegaConfBaseException) and isinstance(each.parent_node, DictConfig):
+            return each.parent_node
     return {}
 
 
@@ -158,7 +162,7 @@ def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> Use
             key, f"there is no such key or group{hint(key, groups(roots))}", "tokenrl list shows the groups"
         )
     parent, _, name = key.rpartition(".")
-    root = node._get_root() if hasattr(node, "_get_root") else node
+    root = node._get_root() if isinstance(node, DictConfig) else node
     elsewhere, remedy = suggestion(name, command, root)
     at_root = not parent or root is node
     if remedy or elsewhere:

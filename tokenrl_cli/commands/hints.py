@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from omegaconf import DictConfig
+
 STAGES = {
     "algorithm": "RL",
     "warm_start": "the warm start",
@@ -123,7 +125,7 @@ def leaves(config: Any, where: str = "") -> Iterator[str]:
 
 def _node(config: Any, key: Any) -> Any:
     """A value of a config without resolving ${...}: what that refers to may not exist yet."""
-    return config._get_node(key) if hasattr(config, "_get_node") else config[key]
+    return config._get_node(key) if isinstance(config, DictConfig) else config[key]
 
 
 def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:

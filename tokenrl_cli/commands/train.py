@@ -61,10 +61,11 @@ def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: li
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
-    from tokenrl_cli.commands.validate import build_parts, reference_readers
+    from tokenrl_cli.commands.validate import reference_readers
     from tokenrl_cli.data.splits import require_references
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.run import checkpoint
+    from tokenrl_cli.run.assembly import require_stages
     from tokenrl_cli.run.recorder import require_state
     from tokenrl_cli.run.training import Training
 
@@ -80,15 +81,16 @@ def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: li
         refuse_missing(read, run_config, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to resume from")
-    parts = build_parts(plain)  # so that a value out of range is an error now, not after the warm start
-    idle = idle_findings(plain, parts["decode"], line)
     config = plain | {"started_in": str(Path.cwd())}
     if saved is not None:
         require_state(saved)
         refuse_changes(saved.config, saved.state["stage"], config)
     training = Training(config, run, saved, record, line, resume_command(run, config), next_commands(run, config))
-    training.found += idle
-    require_references(training.task.dataset, reference_readers(plain, parts, training.task.dataset))
+    task, stages = training.task, require_stages(plain, plain["imports"], training.task)
+    training.found += idle_findings(plain, task.decoding, line)
+    require_references(task.dataset, reference_readers(plain, task, stages))
+    steps = {"warm_start": training.trainer.warm_start_steps, "algorithm": training.trainer.steps}
+    training.rewarded = any(stages[key].needs_rewards for key, count in steps.items() if count)
     return training
 
 

@@ -11,16 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
-    from tokenrl_cli.interfaces import Dataset
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Stands in for a trained tokenizer when components are only checked: they read nothing but these sizes and ids."""
-
-    size: int = 8
-    eos_id: int = 0
-    unknown_id: int | None = 1
+    from tokenrl_cli.interfaces import Algorithm
+    from tokenrl_cli.run.task import Task
 
 
 @dataclass(frozen=True)
@@ -36,28 +28,24 @@ def run(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commands.idle import idle_findings
-    from tokenrl_cli.config.build import build
+    from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.data.splits import require_references
-    from tokenrl_cli.episodes.scoring import check_columns
-    from tokenrl_cli.interfaces import Dataset
     from tokenrl_cli.run import checkpoint
-    from tokenrl_cli.run.assembly import SPLITS, split_sizes
+    from tokenrl_cli.run.assembly import SPLITS
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    parts = require_valid(plain)
-    for finding in idle_findings(plain, parts["decode"], HydraConfig.get().overrides.task):
-        print(f"{finding.severity}: {finding.text}", file=sys.stderr)
+    require_keys(plain, Train)
     require_place(plain["out"])
-    if plain["init_from"]:
-        checkpoint.load(checkpoint.find(Path(plain["init_from"])))
-    dataset = build(plain["dataset"], Dataset, plain["imports"], seed=plain["seed"])
-    sizes = split_sizes(dataset, SPLITS)
-    check_columns([part for key, part in parts.items() if key.startswith(("reward", "metrics."))], dataset)
-    require_references(dataset, reference_readers(plain, parts, dataset))
+    start = checkpoint.load(checkpoint.find(Path(plain["init_from"]))) if plain["init_from"] else None
+    task, stages = assembled(plain, start.tokenizer_dir if start else None)
+    for finding in idle_findings(plain, task.decoding, HydraConfig.get().overrides.task):
+        print(f"{finding.severity}: {finding.text}", file=sys.stderr)
+    require_references(task.dataset, reference_readers(plain, task, stages))
     trainer = plain["trainer"]
     print("\n".join(f"{name:<24} {target}" for name, target in targets(plain)))
     for name in ("seed", "data_root"):
         print(f"{name:<24} {plain[name]}")
+    sizes = {split: task.dataset.size(split) for split in SPLITS}
     counts = [f"{split} {'unlimited' if size is None else f'{size:,}'}" for split, size in sizes.items()]
     print(f"{'examples':<24} {', '.join(counts)}")
     print(
@@ -77,93 +65,50 @@ def require_place(out: str | None) -> None:
     require_room(place)
 
 
-def require_valid(config: dict[str, Any]) -> dict[str, Any]:
-    """Raises UserError if a run with this config of train could not start. Returns what `build_parts` returns."""
-    from tokenrl_cli.commands.keys import Train, require_keys
-    from tokenrl_cli.config.build import build
-    from tokenrl_cli.interfaces import Dataset
+def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, dict[str, Algorithm]]:
+    """Builds everything of a run of train's config but its model: the task, and the algorithms of both stages as
+    `assembly.require_stages` returns them.
 
-    require_keys(config, Train)
-    build(config["dataset"], Dataset, config["imports"], seed=config["seed"])
-    return build_parts(config)
-
-
-def build_parts(config: dict[str, Any]) -> dict[str, Any]:
-    """Builds every component of a config except the data set once, with a tiny vocabulary, because constructors check
-    which settings go together. Raises UserError.
-
-    Returns the components that may read references, by key (`reward`, `metrics.NAME`, and the algorithms `warm_start`
-    and `algorithm`), and `decode`. Networks of this package are built without memory, so that the size of any network
-    can be checked.
+    Reads the data. Trains the tokenizers on it, or loads those of a checkpoint from the folder `tokenizers`. Raises
+    UserError if a run with this config could not begin.
     """
-    from tokenrl_cli.config.build import build
-    from tokenrl_cli.episodes.sampling import Decoding
     from tokenrl_cli.episodes.scoring import reported
-    from tokenrl_cli.interfaces import Algorithm, Credit, Model, Reward, Tokenizer
-    from tokenrl_cli.run.assembly import (
-        device_of,
-        frozen_loader,
-        meta_device,
-        precision_of,
-        require_loadable_policy,
-        require_memory,
-    )
+    from tokenrl_cli.run import assembly
     from tokenrl_cli.run.recorder import Trainer
 
-    trust = config["imports"]
-    trainer = Trainer(**config["trainer"])
-    precision_of(trainer.precision)
-    device = device_of(trainer.device)
-    facts: dict[str, Any] = {"tokenizer": Vocabulary(), "seed": config["seed"], "device": device}
-    facts["frozen"] = frozen_loader(trust, device)  # called by rewards that read a saved run, later
-    decoding: Decoding = build(config["decode"], Decoding, trust)
-    facts["max_length"] = decoding.max_length
-    for name in ("tokenizer", "source_tokenizer"):
-        if config.get(name):
-            build(config[name], Tokenizer, trust)
-    parts: dict[str, Any] = {"decode": decoding, "reward": build(config["reward"], Reward, trust, **facts)}
-    parts |= {f"metrics.{name}": build(block, Reward, trust, **facts) for name, block in config["metrics"].items()}
-    trainer.check_monitors(reported(parts["reward"], config["metrics"], config["reward"] in config["metrics"].values()))
-    build(config["credit"], Credit, trust, **facts)
-    # tensors without memory, so that even a model larger than this machine is only counted
-    with meta_device(*(config[name] for name in ("model", "warm_start", "algorithm"))):
-        model = build(config["model"], Model, trust, source_tokenizer=facts["tokenizer"], **facts)
-        require_memory(model.parameters(), device)
-        for name in ("warm_start", "algorithm"):
-            parts[name] = build(
-                config[name], Algorithm, trust, model=model, source_tokenizer=facts["tokenizer"], **facts
-            )
-            require_memory(parts[name].state_dict().values(), device)
-            require_loadable_policy(parts[name], model)
-    return parts
+    trainer, trust = Trainer(**config["trainer"]), config["imports"]
+    device, precision = assembly.device_of(trainer.device), assembly.precision_of(trainer.precision)
+    task = assembly.task_of(config, trust, device, precision, config["seed"], tokenizers, splits=assembly.SPLITS)
+    trainer.check_monitors(reported(task.reward, task.metrics, config["reward"] in config["metrics"].values()))
+    return task, assembly.require_stages(config, trust, task)
 
 
-def reference_readers(config: dict[str, Any], parts: dict[str, Any], dataset: Dataset) -> list[Reader]:
+def reference_readers(config: dict[str, Any], task: Task, stages: dict[str, Algorithm]) -> list[Reader]:
     """Everything in a run that may read references, each with the split that it reads and what to change if that has
-    none. `parts` are those that `build_parts` returns."""
+    none. `stages` are the algorithms that `assembled` returns."""
     from tokenrl_cli.data.splits import Reader, drawn_by
-    from tokenrl_cli.episodes.scoring import name_of
+    from tokenrl_cli.episodes.scoring import keyed_parts, name_of
     from tokenrl_cli.run.evaluation import REFERENCE_METRICS
 
     trainer, found = config["trainer"], []
-    whole = parts["reward"]
-    rewards = [(f"reward.parts.{part.name}", part.reward) for part in getattr(whole, "parts", [])]
-    rewards = rewards or [(f"reward={name_of(whole)}", whole)]
+    rewards = [(key, part.reward) for key, part in keyed_parts(task.reward)]
+    if rewards[0][0] == "reward":
+        rewards = [(f"reward={name_of(task.reward)}", task.reward)]
     other = "choose a reward that needs none: repetition, coverage, likelihood, a function of yours ..."
     remedies = {
         "warm_start": "trainer.warm_start_steps=0, perhaps with init_from=RUN",
         "algorithm": "an algorithm without demonstrations, e.g. algorithm=rloo",
     }
-    stages = (("warm_start", "warm_start", "warm_start_steps"), ("train", "algorithm", "steps"))
-    for stage, key, steps in stages:
+    for stage, key, steps in (("warm_start", "warm_start", "warm_start_steps"), ("train", "algorithm", "steps")):
         if trainer[steps]:
-            split, member = drawn_by(dataset, stage)
-            found.append(Reader(f"{key}={_kind(parts[key])}", parts[key], split, remedies[key], member))
-            if parts[key].needs_rewards:
+            split, member = drawn_by(task.dataset, stage)
+            found.append(Reader(f"{key}={_kind(stages[key])}", stages[key], split, remedies[key], member))
+            if stages[key].needs_rewards:
                 found += [Reader(name, part, split, other, member) for name, part in rewards]
     for split in ("val", "test"):
         found += [Reader(name, part, split, other) for name, part in rewards]
-        found += [Reader(k, part, split, f"~{k}") for k, part in parts.items() if k.startswith("metrics.")]
+        metrics = {f"metrics.{name}": metric for name, metric in task.metrics.items()}
+        found += [Reader(key, metric, split, f"~{key}") for key, metric in metrics.items()]
     for key, usual, acts in (
         ("warm_start_monitor", "reward", trainer["warm_start_steps"]),
         ("monitor", "sampled_reward", True),

@@ -16,13 +16,13 @@ from functools import cache
 from typing import Any
 
 from tokenrl_cli.config.options import conf_dir, groups, options, target_in
-from tokenrl_cli.config.types import LONG, Slot, describe, is_part, mismatch, parameters_of, shown
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.config.types import LONG, Slot, describe, is_part, is_protocol, lacks, mismatch, parameters_of, shown
+from tokenrl_cli.interfaces import SettingError, UserError
 from tokenrl_cli.usercode import modules
 
 PACKAGE = "tokenrl_cli"
 RUNTIME = frozenset(
-    ("model", "tokenizer", "source_tokenizer", "max_length", "device", "seed", "frozen", "eos_id", "trust")
+    ("model", "tokenizer", "source_tokenizer", "max_length", "device", "seed", "frozen", "trust", "here")
 )  # what only a running program knows: never in a config, so never missing from it
 SPECIAL = ("_target_", "_partial_")
 HYDRAS = ("_args_", "_convert_", "_recursive_", "_kwargs_", "_mode_")  # keys of a block that Hydra knows, and we do not
@@ -61,7 +61,7 @@ def declared(group: str) -> tuple[str, ...]:
 def group_of(slot: Slot, target: str = "") -> str:
     """The group whose options say what of tokenrl's own may stand in a slot: that of the protocol (a Reward anywhere is
     of conf/reward), else that of the key, else the one that has `target`; "" where there is none."""
-    protocols = [kind.__name__.lower() for kind in slot.kinds if getattr(kind, "_is_protocol", False)]
+    protocols = [kind.__name__.lower() for kind in slot.kinds if is_protocol(kind)]
     known = [name for name in (*protocols, slot.group) if name and declared(name)]
     return next(iter(known), "") or (_having(target) if target else "")
 
@@ -182,7 +182,7 @@ def _block(block: Block, where: str, trust: Sequence[str], slot: Slot) -> Iterat
     if not isinstance(partial, bool):
         yield f"{where}._partial_", f"must be true or false, got {partial!r}"
         return
-    if refused := slot.refuses(target, partial):
+    if refused := slot.refuses(target, partial) or slot.unknown_fact(target, block):
         yield where, refused
         return
     owed = slot.owed(target, block) if partial else ()
@@ -196,7 +196,7 @@ def _signature(
     """Unknown keys, missing ones (but those that come `later`), and values of a wrong type."""
     parameters, open_ended = parameters_of(target)
     prefix = f"{where}." if where else ""
-    name = getattr(target, "__qualname__", str(target))
+    name = target.__qualname__
     for key, value in block.items():
         if key in SPECIAL and where:
             continue
@@ -245,54 +245,58 @@ def _short(value: str | int | float) -> str:
 # ----------------------------------------------------------------------------------------------------------- building
 
 
-def build(block: Any, kind: Any, trust: Sequence[str], /, **runtime: Any) -> Any:
+def build(block: Any, kind: Any, trust: Sequence[str], where: str = "", /, **runtime: Any) -> Any:
     """The object of a block: a class with the methods of `kind` (a protocol, or a class), or a function that takes
     what `kind.__call__` is given, its other arguments bound (`_partial_: true`).
 
-    The block is checked, and nested ones are built first. `runtime` facts, and `trust`, go to whatever has a parameter
-    of that name.
+    The block is checked, and nested ones are built first. `where` is its key in the config, that of `kind` if it is not
+    given: errors name it. `runtime` facts go to whatever has a parameter of that name, and so do `trust` and `here`,
+    the key of the block that has the parameter.
     """
-    name = describe(kind)
+    where = where or describe(kind).lower()
     if not is_block(block):
-        raise UserError(name.lower(), f"must be a block with _target_, got {shown(block)}")
+        raise UserError(where, f"must be a block with _target_, got {shown(block)}")
     slot = Slot(kind)
-    _report(_block(block, name.lower(), trust, slot))
-    built = _built(block, slot, trust, runtime | {"trust": trust})
-    if inspect.isclass(kind) and not isinstance(built, kind):
-        lacking = sorted(each for each in getattr(kind, "__annotations__", {}) if not hasattr(built, each))
-        raise UserError(f"_target_={block['_target_']}", f"is not a {name}: it has no {', '.join(lacking)}")
-    return built
+    _report(_block(block, where, trust, slot))
+    return _built(block, where, slot, trust, runtime | {"trust": trust})
 
 
-def _built(block: Block, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
+def _built(block: Block, where: str, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
     target = locate(block["_target_"], trust, slot)
     group = group_of(slot, block["_target_"])
     parameters, _ = parameters_of(target)
-    facts = {name: value for name, value in runtime.items() if name in parameters}
+    facts = {name: value for name, value in (runtime | {"here": where}).items() if name in parameters}
+    what = f"{where}._target_={block['_target_']}"
     if both := sorted(set(block) & set(facts)):
-        raise UserError(f"_target_={block['_target_']}", f"{', '.join(both)} comes from the program, not from a config")
+        raise UserError(what, f"{', '.join(both)} comes from the program, not from a config")
     given = facts | {
-        key: _filled(value, parameter_slot(_annotation(parameters, key), key, group), trust, runtime)
+        key: _filled(value, f"{where}.{key}", parameter_slot(_annotation(parameters, key), key, group), trust, runtime)
         for key, value in block.items()
         if key not in SPECIAL
     }
     if block.get("_partial_", False):
-        return functools.partial(target, **given)
-    missing = [key for key, each in parameters.items() if each.default is each.empty and key not in given]
-    if missing:
-        raise UserError(f"_target_={block['_target_']}", f"asks for {', '.join(missing)}, which is not known here")
-    return target(**given)
+        built: Any = functools.partial(target, **given)
+    elif missing := [key for key, each in parameters.items() if each.default is each.empty and key not in given]:
+        raise UserError(what, f"asks for {', '.join(missing)}, which is not known here")
+    else:
+        try:
+            built = target(**given)
+        except SettingError as error:
+            raise error.placed(where, group) from None
+    if lacking := lacks(built, slot):
+        raise UserError(what, f"is not a {describe(slot.annotation)}: it has no {lacking}")
+    return built
 
 
 def _annotation(parameters: dict[str, inspect.Parameter], key: str) -> Any:
     return parameters[key].annotation if key in parameters else Any
 
 
-def _filled(value: Any, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
+def _filled(value: Any, where: str, slot: Slot, trust: Sequence[str], runtime: dict[str, Any]) -> Any:
     if is_block(value):
-        return _built(value, slot, trust, runtime)
+        return _built(value, where, slot, trust, runtime)
     if isinstance(value, dict):
-        return {key: _filled(item, slot.item, trust, runtime) for key, item in value.items()}
+        return {key: _filled(item, f"{where}.{key}", slot.item, trust, runtime) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(item, slot.item, trust, runtime) for item in value]
+        return [_filled(item, f"{where}.{i}", slot.item, trust, runtime) for i, item in enumerate(value)]
     return value

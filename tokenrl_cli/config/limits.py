@@ -13,6 +13,7 @@ from tokenrl_cli.config.options import options, target_in
 from tokenrl_cli.config.types import is_union, ranges_of
 
 BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # that nobody comes near
+DEFINED = (ast.ClassDef, ast.FunctionDef)
 NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str": str}
 
 
@@ -36,7 +37,7 @@ def limits(path: str) -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             names[node.targets[0].id] = _read(node.value, names)
-    owner = next((node for node in tree.body if getattr(node, "name", None) == name), None)
+    owner = next((node for node in tree.body if isinstance(node, DEFINED) and node.name == name), None)
     return {key: said for key, node in _annotations(owner) if (said := _said(_read(node, names)))}
 
 

@@ -68,10 +68,16 @@ def is_part(annotation: Any) -> bool:
     return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
 
 
+def is_protocol(annotation: Any) -> bool:
+    """A protocol itself, not a class that keeps one."""
+    return inspect.isclass(annotation) and typing.Protocol in annotation.__bases__
+
+
 def describe(annotation: Any) -> str:
     """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
     if limits := ranges_of(annotation):
         return f"{describe(plain(annotation))}, {' and '.join(map(described, limits))}"
+    annotation = plain(annotation)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, get_args(annotation)))
     if is_union(annotation):
@@ -165,6 +171,34 @@ def _quoted(value: Any, wanted: type) -> str:
     return f""" (quote it twice, as in '"{value}"', to mean the text)""" if number else ""
 
 
+class Facts:
+    """What a part that is called with facts by name may name as its parameters; stands in an annotation,
+    `Annotated[Callable[..., Tensor], Facts("rewards", "mask")]`. The settings of the part are parameters, too: those
+    that its block gives."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def unknown(self, target: Callable[..., Any], given: Container[str]) -> str:
+        """Why `target` cannot be called with these facts, if its block has `given`; "" if it can."""
+        called = target if inspect.isfunction(target) else vars_of(target).get("__call__", target)
+        for name, parameter in parameters_of(called)[0].items():
+            setting = name == "self" or name in given or parameter.default is not parameter.empty
+            if not setting and name not in self.names:
+                from difflib import get_close_matches
+
+                close = get_close_matches(name, self.names, n=1)
+                near = f" (did you mean {close[0]!r}?)" if close else ""
+                asks = f"{target.__module__}.{target.__qualname__} asks for {name!r}"
+                return f"{asks}, which its block does not give and nobody here{near}; there are {', '.join(self.names)}"
+        return ""
+
+
+def vars_of(target: Any) -> dict[str, Any]:
+    """The attributes of a class, those that it inherits included."""
+    return {name: value for each in reversed(target.__mro__) for name, value in vars(each).items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """A place that a value goes to, with what its owner expects there."""
@@ -196,6 +230,12 @@ class Slot:
         reasons = [_refusal(target, partial, kind) for kind in self.kinds]
         return "" if not all(reasons) else reasons[0]
 
+    def unknown_fact(self, target: Callable[..., Any], given: Container[str]) -> str:
+        """Why `target`, of a block with the keys `given`, cannot be called with what its owner knows, or ""."""
+        declared = get_args(self.annotation)[1:] if get_origin(self.annotation) is Annotated else ()
+        told = [each.unknown(target, given) for each in declared if isinstance(each, Facts)]
+        return next(filter(None, told), "")
+
     def owed(self, target: Callable[..., Any], given: Container[str]) -> tuple[str, ...]:
         """Parameters of a partial target that its owner gives when calling it: as many of the first as the slot says,
         and where it does not say, all before the first one `given` in the config."""
@@ -215,9 +255,21 @@ def methods_of(kind: Any) -> list[str]:
     return [name for name in named if name == "__call__" or not name.startswith("_")]
 
 
+def lacks(built: Any, slot: Slot) -> str:
+    """The methods and attributes that an object does not have of the protocol of its slot, or ""."""
+    found = [[name for name in _members(kind) if not hasattr(built, name)] for kind in slot.kinds]
+    return ", ".join(found[0]) if found and all(found) else ""
+
+
+def _members(kind: Any) -> list[str]:
+    """What a protocol demands, and those that it extends."""
+    protocols = [each for each in kind.__mro__ if is_protocol(each)] if is_protocol(kind) else []
+    return [name for each in protocols for name in (*inspect.get_annotations(each), *methods_of(each))]
+
+
 def _call_of(kind: Any) -> list[str]:
     """The argument names of a protocol that is a function in a class's clothes."""
-    if not (inspect.isclass(kind) and getattr(kind, "_is_protocol", False)) or methods_of(kind) != ["__call__"]:
+    if not is_protocol(kind) or methods_of(kind) != ["__call__"]:
         return []
     return list(inspect.signature(kind.__call__).parameters)[1:]
 
@@ -236,7 +288,7 @@ def _refusal(target: Callable[..., Any], partial: bool, kind: Any) -> str:
         return _function_refusal(target, partial, kind, name)
     if partial:
         return f"{name} is a class: remove _partial_"
-    if not getattr(kind, "_is_protocol", False):
+    if not is_protocol(kind):
         return "" if issubclass(target, kind) else f"{name} is not a {kind.__name__}"
     lacking = [method for method in methods_of(kind) if not _has(target, method)]
     return f"{name} is not a {kind.__name__}: it has no {', '.join(lacking)}" if lacking else ""

@@ -17,14 +17,6 @@ ALSO = {  # other common names of the splits, recognised in error messages
 PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # packed files that cannot be read
 
 
-def check_limits(max_source_length: int, overlong: str) -> None:
-    """Checks the two settings that every data set of the package has. Raises UserError for a wrong value."""
-    if max_source_length < 1:
-        raise UserError("dataset.max_source_length", f"must be at least 1, got {max_source_length}")
-    if overlong not in ("truncate", "drop"):
-        raise UserError("dataset.overlong", f"must be truncate or drop, got {overlong!r}")
-
-
 def find(directory: Path, name: str) -> Path:
     """The path `directory/name`, or that with .gz appended. Raises UserError where neither exists, and names a file of
     the directory that may be meant."""

@@ -8,7 +8,6 @@ from typing import Literal
 
 from tokenrl_cli import streams
 from tokenrl_cli.config.ranges import Count
-from tokenrl_cli.dataset.files import check_limits
 from tokenrl_cli.interfaces import Example
 from tokenrl_cli.tasks import grammar
 
@@ -32,7 +31,6 @@ class Grammar:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong, self.corpus_seed = max_source_length, overlong, corpus_seed
         self.sizes = {"train": None, "val": val_size, "test": test_size}
 

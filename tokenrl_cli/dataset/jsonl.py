@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from tokenrl_cli.config.ranges import Count, Fraction, Text
 from tokenrl_cli.data.lines import json_object, shown
-from tokenrl_cli.dataset.files import check_limits, read_lines
+from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example, SettingError, UserError
 
 
 class Jsonl:
@@ -39,16 +39,15 @@ class Jsonl:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         if source_column == reference_column:
-            raise UserError("dataset.reference_column", f"must differ from dataset.source_column={source_column}")
+            raise SettingError("reference_column", f"must differ from {{here}}.source_column={source_column}")
         self.max_source_length, self.overlong = max_source_length, overlong
         self.files = Splits(path, splits, ".jsonl")
         check_rl(rl_share, rl_split, self.files.names)
         self.rl_share, self.rl_split = rl_share, rl_split
         if reverse and source_column is None:
-            problem = "makes sources into references, and with dataset.source_column=null there are none"
-            raise UserError("dataset.reverse", problem, "reverse=false, or name the column of the sources")
+            problem = "makes sources into references, and with {here}.source_column=null there are none"
+            raise SettingError("reverse", problem, "{here}.reverse=false, or name the column of the sources")
         self.source_column, self.reference_column, self.reverse = source_column, reference_column, reverse
         self._splits: dict[str, list[Example]] = {}
 

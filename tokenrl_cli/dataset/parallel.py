@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from tokenrl_cli.config.ranges import Count, Fraction, Text
-from tokenrl_cli.dataset.files import check_limits, find, read_lines
+from tokenrl_cli.dataset.files import find, read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example, SettingError, UserError
 
 
 class Parallel:
@@ -32,13 +32,12 @@ class Parallel:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
         for name, suffix in (("source_suffix", source_suffix), ("target_suffix", target_suffix)):
             if "/" in suffix:
-                raise UserError(f"dataset.{name}={suffix}", "must be the end of a file's name, without a folder")
+                raise SettingError(f"{name}={suffix}", "must be the end of a file's name, without a folder")
         if source_suffix == target_suffix:
-            raise UserError("dataset.target_suffix", f"must differ from dataset.source_suffix={source_suffix}")
+            raise SettingError("target_suffix", f"must differ from {{here}}.source_suffix={source_suffix}")
         self.suffixes = source_suffix, target_suffix
         self.files = Splits(path, splits, f".{source_suffix}")
         check_rl(rl_share, rl_split, self.files.names)

@@ -10,8 +10,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.config.ranges import WIDE, Count, Ge, Le, Probability, Size
-from tokenrl_cli.dataset.files import check_limits
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example, SettingError
 
 TASKS: dict[str, Callable[[list[int]], list[int]]] = {
     "copy": list,
@@ -42,10 +41,9 @@ class SequenceTask:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         if not 1 <= min_symbols <= max_symbols:
             found = f"{min_symbols} to {max_symbols}"
-            raise UserError("dataset.min_symbols", f"must be from 1 to dataset.max_symbols, got {found}")
+            raise SettingError("min_symbols", f"must be from 1 to {{here}}.max_symbols, got {found}")
         self.max_source_length, self.overlong = max_source_length, overlong
         self.solve, self.symbols, self.corruption, self.corpus_seed = TASKS[task], symbols, corruption, corpus_seed
         self.lengths = (min_symbols, max_symbols)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.dataset.files import REMEDY, find
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.interfaces import SettingError, UserError
 
 USUAL = ("train", "val", "test")
 
@@ -29,9 +29,9 @@ class Splits:
         for name, entries in self.named.items():
             if not re.fullmatch(r"\w[\w.-]*", name):
                 problem = "is no name for a split: results are kept under it"
-                raise UserError(f"dataset.splits.{name}", problem, "letters, digits, _, . and -")
+                raise SettingError(f"splits.{name}", problem, "letters, digits, _, . and -")
             if not entries or not all(entries):
-                raise UserError(f"dataset.splits.{name}", "names no file", "a file, a folder, a pattern or a list")
+                raise SettingError(f"splits.{name}", "names no file", "a file, a folder, a pattern or a list")
 
     @property
     def names(self) -> list[str]:
@@ -77,16 +77,14 @@ class Splits:
 
 
 def check_rl(rl_share: float, rl_split: str | None, names: list[str]) -> None:
-    """The two settings that say where RL draws its sources from. Raises UserError."""
+    """The two settings that say where RL draws its sources from. Raises SettingError."""
     if rl_split is None:
         return
     if rl_split not in names:
         problem = f"the data set has no such split{hint(rl_split, names)}"
-        raise UserError(
-            f"dataset.rl_split={rl_split}", problem, f"one of {', '.join(names)}; dataset.splits names others"
-        )
+        raise SettingError(f"rl_split={rl_split}", problem, f"one of {', '.join(names)}; {{here}}.splits names others")
     if rl_split in ("val", "test"):
-        raise UserError(f"dataset.rl_split={rl_split}", "is what a run is measured on", "name a split of its own")
+        raise SettingError(f"rl_split={rl_split}", "is what a run is measured on", "name a split of its own")
     if rl_share:
         problem = f"RL draws from the split {rl_split}: there is no share of train to keep for it"
-        raise UserError("dataset.rl_share", problem, "leave one of dataset.rl_share and dataset.rl_split out")
+        raise SettingError("rl_share", problem, "leave one of {here}.rl_share and {here}.rl_split out")

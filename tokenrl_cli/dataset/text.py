@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from tokenrl_cli.config.ranges import Count, CountOrNone, Fraction, MinLen
-from tokenrl_cli.dataset.files import check_limits, read_lines
+from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example, SettingError, UserError
 
 WORD = re.compile(r"\S+")
 
@@ -43,18 +43,17 @@ class Text:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         self.max_source_length, self.overlong = max_source_length, overlong
         if piece_words and piece_words <= prompt_words:
-            problem = f"must be above dataset.prompt_words={prompt_words}, or 0 for no limit, got {piece_words}"
-            raise UserError("dataset.piece_words", problem)
+            problem = f"must be above {{here}}.prompt_words={prompt_words}, or 0 for no limit, got {piece_words}"
+            raise SettingError("piece_words", problem)
         if not piece_words and not blank_lines:
-            problem = "is 0, and dataset.blank_lines false: nothing says where the text is cut"
-            raise UserError("dataset.piece_words", problem, "say how many words a piece has")
+            problem = "is 0, and {here}.blank_lines false: nothing says where the text is cut"
+            raise SettingError("piece_words", problem, "say how many words a piece has")
         whole = all(share > 0 for share in shares.values()) and abs(sum(shares.values()) - 1) < 1e-6
         if set(shares) != set(USUAL) or not whole:
             problem = f"must be a share above 0 of each of {', '.join(USUAL)}, 1 together, got {shares}"
-            raise UserError("dataset.shares", problem)
+            raise SettingError("shares", problem)
         self.files = Splits(path, splits, ".txt")
         check_rl(rl_share, rl_split, self.files.names)
         self.rl_share, self.rl_split = rl_share, rl_split

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from tokenrl_cli import streams
 from tokenrl_cli.config.ranges import Count, Ge, Le, Size
-from tokenrl_cli.dataset.files import check_limits
-from tokenrl_cli.interfaces import Example, UserError
+from tokenrl_cli.interfaces import Example, SettingError
 from tokenrl_cli.tasks import walks
 
 
@@ -34,9 +33,8 @@ class Walks:
         max_source_length: Count,
         overlong: Literal["truncate", "drop"],
     ) -> None:
-        check_limits(max_source_length, overlong)
         if not 1 <= degree < nodes:
-            raise UserError("dataset.degree", f"must be from 1 to dataset.nodes - 1, got {degree}")
+            raise SettingError("degree", f"must be from 1 to {{here}}.nodes - 1, got {degree}")
         self.max_source_length, self.overlong, self.corpus_seed = max_source_length, overlong, corpus_seed
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         self.graph = walks.draw(nodes, degree, limit, Random(streams.derive(corpus_seed, "walks/graph", 0)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,11 +19,18 @@ from tokenrl_cli.interfaces import (
     CorpusScore,
     Credit,
     Dataset,
+    DecodesPrefixes,
+    HasParts,
+    HasPotential,
+    Named,
     Part,
     ReadsColumns,
     Reward,
     Rollout,
     Scored,
+    ScoresCompletions,
+    ScoresCorpus,
+    ScoresPrefixes,
     Texts,
     Tokenizer,
     UserError,
@@ -37,10 +44,9 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured: `metrics` for the log, `columns` for tables of samples."""
+    """What was measured of a rollout, for the log."""
 
     metrics: dict[str, float]
-    columns: dict[str, list[Any]]
 
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
@@ -78,8 +84,7 @@ def judge(
     total, score = torch.zeros(mask.shape, dtype=torch.float64), torch.zeros(len(mask), dtype=torch.float64)
     sampled = (rollout.role == SAMPLED).cpu()
     metrics: dict[str, float] = {}
-    columns: dict[str, list[Any]] = {}
-    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
+    for part in parts_of(reward):
         said = _measure(part.reward, credit, texts, tokenizer)
         measured = torch.from_numpy(said.scores)
         _, own = _ends(measured, mask, credit.needs_prefixes)
@@ -94,7 +99,6 @@ def judge(
             metrics[f"rewards/{part.name}/mean"] = float(known.mean()) if len(known) else math.nan
             metrics[f"rewards/{part.name}/std"] = float(known.std(correction=0)) if len(known) else math.nan
         metrics |= {f"rewards/{part.name}/{key}": value for key, value in said.metrics.items()}
-        columns |= {f"{part.name}/{key}": values for key, values in said.columns.items()}
     valid = ~score.isnan()
     rewards = total.masked_fill(~(mask & valid.unsqueeze(-1)), 0.0)
     metrics["rewards/invalid"] = float((~valid).sum())
@@ -107,13 +111,7 @@ def judge(
     judged = replace(
         rollout, rewards=rewards.to(device, rollout.logprobs.dtype), valid=rollout.valid & valid.to(device)
     )
-    columns |= {
-        "sources": texts.sources,
-        "hypotheses": texts.hypotheses,
-        "references": [references[0] if references else "" for references in texts.references],
-        "scores": score.tolist(),
-    }
-    return judged, Scores(metrics, columns)
+    return judged, Scores(metrics)
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:
@@ -127,7 +125,7 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
 def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     """Raises UserError where a reward, or a part of a mixture, needs a column that some split does not have."""
-    every = [part.reward for each in rewards for part in getattr(each, "parts", [Part("", each, 1, 1, 0, False)])]
+    every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
         with suppress(UserError):  # a split that cannot be read is told by who reads it
@@ -151,7 +149,7 @@ def mean_of(scores: np.ndarray) -> float:
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     """The metric over all texts: its own corpus score, or the mean of what it says of each."""
-    if hasattr(metric, "corpus"):
+    if isinstance(metric, ScoresCorpus):
         said = ask(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
     return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
@@ -159,13 +157,24 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
 
 def name_of(reward: Reward) -> str:
     """What its numbers are logged under: its own name, or that of the module it lives in."""
-    return str(getattr(reward, "name", type(reward).__module__.rpartition(".")[2]))
+    return str(reward.name) if isinstance(reward, Named) else type(reward).__module__.rpartition(".")[2]
+
+
+def parts_of(reward: Reward) -> list[Part]:
+    """The parts of a mixture; of any other reward itself, with weight 1."""
+    return reward.parts if isinstance(reward, HasParts) else [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]
+
+
+def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
+    """The same with the key of the config at which each stands."""
+    keyed = [(f"reward.parts.{part.name}", part) for part in parts_of(reward)]
+    return keyed if isinstance(reward, HasParts) else [("reward", keyed[0][1])]
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
     """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
     where it has one; not where `is_metric`: then a metric of the config is the same one, and is told once."""
-    own = [name_of(reward)] if hasattr(reward, "corpus") and not is_metric else []
+    own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
 
@@ -196,45 +205,58 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
     if not credit.needs_prefixes:
         return scored(reward, texts)
     prefixes = _prefixes(texts, tokenizer)
-    return scored_prefixes(reward, texts, prefixes, getattr(credit, "potential", "prefix_scores"))
+    wanted = credit.potential if isinstance(credit, HasPotential) else "prefix_scores"
+    return scored_prefixes(reward, texts, prefixes, wanted)
 
 
 def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], potential: str) -> Scored:
-    """What `potential`, a method of the reward, says of every prefix: [B, T + 1] float64, finite or NaN. `prefixes`
-    holds T_b + 1 strings a row, the first "". A reward without `prefix_scores` scores each prefix as a text. UserError
-    where the reward lacks another `potential`, or gives something else."""
-    if hasattr(reward, potential):
-        rows, width = texts.mask.shape
-        said = ask(reward, "reward", getattr(reward, potential), own_texts(texts), prefixes)
-        return Scored(scores_of(said, name_of(reward), [(rows, width + 1)]), {}, {})
-    if potential != "prefix_scores":
-        raise UserError(
-            "credit", f"needs {potential} of the reward, which {name_of(reward)} does not have", "credit=delta"
-        )
-    return _every_prefix(reward, texts, prefixes)
+    """The score of every prefix by `potential`, a method of the reward: [B, T + 1] float64, finite or NaN.
+
+    `prefixes` holds T_b + 1 strings a row, the first "". A reward without `prefix_scores` scores each prefix as a text.
+    Raises UserError where the reward lacks another `potential`, or returns something else.
+    """
+    score = _potential(reward, potential)
+    if score is None:
+        return _every_prefix(reward, texts, prefixes)
+    rows, width = texts.mask.shape
+    returned = ask(reward, "reward", score, own_texts(texts), prefixes)
+    return Scored(scores_of(returned, name_of(reward), [(rows, width + 1)]), {}, {})
+
+
+def _potential(reward: Reward, wanted: str) -> Callable[..., Any] | None:
+    """The method of the reward that scores prefixes; None where the reward has none, and scores them as texts."""
+    if wanted == "completion_scores":
+        if isinstance(reward, ScoresCompletions):
+            return reward.completion_scores
+        problem = f"needs completion_scores of the reward, which {name_of(reward)} does not have"
+        raise UserError("credit", problem, "credit=delta")
+    if wanted != "prefix_scores":
+        raise UserError("credit", f"its potential must be prefix_scores or completion_scores, got {wanted!r}")
+    return reward.prefix_scores if isinstance(reward, ScoresPrefixes) else None
 
 
 def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-    """The score of every prefix, [B, T + 1] float64, NaN where the reward does not apply; `prefixes` as of
-    `scored_prefixes`. A mixture's is the sum over its parts, weight * (scale * score + shift), never normalised. The
-    differences along a row are the rewards that credit=delta gives its tokens."""
+    """The score of every prefix, [B, T + 1] float64, NaN where the reward does not apply.
+
+    `prefixes` as in `scored_prefixes`. The score of a mixture is the sum over its parts, weight * (scale * score +
+    shift), never normalised. The differences along a row are the rewards that credit=delta gives its tokens.
+    """
     total = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
-    for part in getattr(reward, "parts", [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]):
-        said = scored_prefixes(part.reward, texts, prefixes, "prefix_scores").scores
-        total += part.weight * (part.scale * said + part.shift)
+    for part in parts_of(reward):
+        scores = scored_prefixes(part.reward, texts, prefixes, "prefix_scores").scores
+        total += part.weight * (part.scale * scores + part.shift)
     return total
 
 
 def prefixes_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
     """The text after each of T tokens, half words included: T + 1 strings, the first ""."""
-    in_one_pass = getattr(tokenizer, "prefixes", None)  # a tokenizer may have it; decoding each prefix is quadratic
-    if in_one_pass is not None:
-        return list(in_one_pass(ids))
+    if isinstance(tokenizer, DecodesPrefixes):  # in one pass: decoding each prefix by itself takes quadratic time
+        return list(tokenizer.prefixes(ids))
     return ["", *(tokenizer.decode(ids[:t]) for t in range(1, len(ids) + 1))]
 
 
 def _prefixes(texts: Texts, tokenizer: Tokenizer) -> list[list[str]]:
-    """Of each row, as `prefixes_of` its real tokens."""
+    """The prefixes of each row's real tokens, as `prefixes_of` returns them."""
     rows = zip(texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
     return [prefixes_of(ids[:length], tokenizer) for ids, length in rows]
 

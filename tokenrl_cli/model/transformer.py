@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli.config.ranges import Fraction, Size
-from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
+from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer
 from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
 
 
@@ -109,6 +109,6 @@ class Transformer(nn.Module):
 
 
 def check_width(width: int, heads: int) -> None:
-    """UserError for a width that the heads cannot share, in pairs of places."""
+    """SettingError for a width that the heads cannot share, in pairs of places."""
     if width % (2 * heads):
-        raise UserError("model.width", f"must be a multiple of twice the {heads} heads, got {width}")
+        raise SettingError("width", f"must be a multiple of twice the {heads} heads, got {width}")

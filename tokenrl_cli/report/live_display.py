@@ -34,7 +34,7 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, highlight=False)
-        unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+        unicode = (stream.encoding or "utf-8").lower().startswith("utf")
         self.ellipsis, self.strokes = ("…", "━─") if unicode else ("...", "#-")
         self.progress = Progress(_Line(self), console=self.console)
         self.drawing: bool = False  # the bar is on the screen

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tokenrl_cli.config.ranges import Order, Positive
-from tokenrl_cli.interfaces import CorpusScore, Texts, UserError
+from tokenrl_cli.interfaces import CorpusScore, SettingError, Texts
 from tokenrl_cli.metrics.bleu import bleu, nearest_lengths
 from tokenrl_cli.metrics.corpus import library_score
 from tokenrl_cli.metrics.growth import Words
@@ -36,7 +36,7 @@ class Bleu:
         from sacrebleu.metrics.bleu import BLEU
 
         if smoothing_value is not None and smoothing not in ("floor", "add-k"):
-            raise UserError("reward.smoothing_value", f"{smoothing} takes none, got {smoothing_value}", "null")
+            raise SettingError("smoothing_value", f"{smoothing} takes none, got {smoothing_value}", "null")
         force = True  # no advice on text that looks tokenized: a policy says what it says
         self.order, self.smoothing, self.effective_order = max_order, smoothing, effective_order
         self.value = smoothing_value if smoothing_value is not None else BLEU.SMOOTH_DEFAULTS[smoothing] or 0.0

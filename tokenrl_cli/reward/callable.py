@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from tokenrl_cli.config.ranges import Gt, Le, Positive, SizeOrNone, Text
-from tokenrl_cli.interfaces import Scored, Texts, UserError
+from tokenrl_cli.interfaces import Scored, Texts, UserError, placed
 from tokenrl_cli.reward.calls import Asked, answer, asked, call, is_async, located, of_all, of_one, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
 from tokenrl_cli.usercode.isolation import lent, same_numerics
@@ -52,16 +52,17 @@ class UserFunction:
         on_error: Literal["mask", "raise"],
         max_failed_fraction: Annotated[float, Gt(0), Le(1)],
         trust: Sequence[str],
+        here: str,
     ) -> None:
-        self.where = f"reward.function={function}"
+        self.here, self.where = here, f"{here}.function={function}"
         self.workers, self.on_error = workers, on_error
         self.max_failed_fraction = max_failed_fraction
-        found = located(function, trust)
+        found = located(function, trust, self.where)
         self.asked: Asked = asked(found, batched, self.where)
         self._shown: set[str] = set()
         self._run: Callable[[list[Arguments]], list[Any]]
         if workers:
-            known = function, tuple(trust)
+            known = function, tuple(trust), self.where
             facts = self.asked.places, self.asked.batched
             self._run = Processes(partial(_answer, *known, *facts), _prepare, known, timeout, workers)
         elif is_async(found):
@@ -72,7 +73,7 @@ class UserFunction:
     def check_columns(self, columns: Collection[str]) -> None:
         """Raises UserError where a parameter without a default is neither what every reward may have nor a column."""
         if lacking := self.asked.lacks(columns):
-            raise UserError(self.where, lacking)
+            raise UserError(self.where, placed(lacking, self.here))
 
     @property
     def needs_references(self) -> bool:
@@ -141,9 +142,9 @@ class UserFunction:
         told = f"failed on {shown(texts.hypotheses[row], 200)}: {_brief(first.error)}{self._why(first.error)}"
         count = len(texts.hypotheses)
         if self.on_error == "raise":
-            raise UserError(self.where, told, "reward.on_error=mask leaves such samples out")
+            raise UserError(self.where, told, f"{self.here}.on_error=mask leaves such samples out")
         if len(failed) > self.max_failed_fraction * count:
-            share = f"of {count} samples {len(failed)} failed, more than reward.max_failed_fraction"
+            share = f"of {count} samples {len(failed)} failed, more than {self.here}.max_failed_fraction"
             raise UserError(self.where, f"{share}={self.max_failed_fraction:g}; the first {told}")
         if first.error not in self._shown:
             self._shown.add(first.error)
@@ -209,7 +210,7 @@ def _score(given: Any) -> float | list[float] | None | Failure:
 
 
 def _hint(given: Any, value: Any) -> str:
-    if hasattr(type(given), "__next__") or hasattr(type(given), "__anext__"):
+    if isinstance(given, Iterator | AsyncIterator):
         return ": it yields, and must return"
     if isinstance(value, int):
         return ": no float is so large"
@@ -241,14 +242,16 @@ def _finite(column: list[Any]) -> list[float]:
 # -------------------------------------------------------------------------------------------- in a worker process
 
 
-def _prepare(function: str, trust: tuple[str, ...]) -> None:
+def _prepare(function: str, trust: tuple[str, ...], where: str) -> None:
     """Imports the function before the clock of the first call runs; what goes wrong is told by that call."""
-    _there(function, trust)
+    _there(function, trust, where)
 
 
-def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batched: bool, arguments: Arguments) -> Any:
+def _answer(
+    function: str, trust: tuple[str, ...], where: str, places: tuple[str, ...], batched: bool, arguments: Arguments
+) -> Any:
     try:
-        found = _there(function, trust)
+        found = _there(function, trust, where)
         if isinstance(found, Failure):
             return found
         return _plain(answer(found, places, _loop().run_until_complete, arguments), batched)
@@ -259,9 +262,9 @@ def _answer(function: str, trust: tuple[str, ...], places: tuple[str, ...], batc
 
 
 @cache
-def _there(function: str, trust: tuple[str, ...]) -> Callable[..., Any] | Failure:
+def _there(function: str, trust: tuple[str, ...], where: str) -> Callable[..., Any] | Failure:
     try:
-        return located(function, trust)
+        return located(function, trust, where)
     except BaseException as error:
         return failure(error)
 

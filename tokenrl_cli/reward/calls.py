@@ -33,11 +33,11 @@ OF_ALL = ("hypotheses", "references", "sources", "tokens", "ended", "step")
 OF_TRL = ("prompts", "completions", "completion_ids", "trainer_state")  # as TRL's rewards are called, for all at once
 ONE_FOR_ALL = ("step", "trainer_state")  # not a list with an item a sample
 NOT_OURS = {
-    "hypothesis": "it is given one sample at a time, with reward.batched=false",
-    "reference": "it is given one sample at a time, with reward.batched=false",
-    "source": "it is given one sample at a time, with reward.batched=false",
-    "hypotheses": "it is given with reward.batched=true",
-    "sources": "it is given with reward.batched=true",
+    "hypothesis": "it is given one sample at a time, with {here}.batched=false",
+    "reference": "it is given one sample at a time, with {here}.batched=false",
+    "source": "it is given one sample at a time, with {here}.batched=false",
+    "hypotheses": "it is given with {here}.batched=true",
+    "sources": "it is given with {here}.batched=true",
     "log_extra": "TRL's log_extra is not here: return a dictionary, {'reward': ..., 'name': ...}",
     "log_metric": "TRL's log_metric is not here: return a dictionary, {'reward': ..., 'name': ...}",
     "self": "it is a method of a class: name one of an object, `score = Class().method`",
@@ -47,13 +47,13 @@ NOT_OURS = {
 # ------------------------------------------------------------------------------------------------------- finding it
 
 
-def located(function: str, trust: Sequence[str]) -> Callable[..., Any]:
-    """What can be called, of a module or a file that `trust`, the command line's imports, names; else UserError.
+def located(function: str, trust: Sequence[str], where: str) -> Callable[..., Any]:
+    """What can be called, of a module or a file that `trust`, the command line's imports, names; else UserError, of
+    `where`.
 
     A config may be of somebody else's checkpoint. So neither tokenrl's own functions are taken, nor what a trusted
     module has only imported from others: a stranger could name `os.system` through it.
     """
-    where = f"reward.function={function}"
     module, names = _in_file(function, trust, where) if ":" in function else _in_module(function, trust, where)
     found = module
     for name in names:

@@ -23,14 +23,15 @@ class Coverage:
 
     needs_references = False
 
-    def __init__(self, column: Text, unsaid: list[str], lowercase: bool) -> None:
+    def __init__(self, column: Text, unsaid: list[str], lowercase: bool, here: str) -> None:
+        self.where = f"{here}.column={column}"
         self.column, self.unsaid, self.flags = column, frozenset(unsaid), re.IGNORECASE if lowercase else 0
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """[B]. Raises UserError where the dataset has no such column, or it holds something else."""
         if self.column not in texts.columns:
             there = ", ".join(sorted(texts.columns)) or "no columns"
-            raise UserError(f"reward.column={self.column}", f"the dataset has no such column, but {there}")
+            raise UserError(self.where, f"the dataset has no such column, but {there}")
         pairs = zip(texts.hypotheses, texts.columns[self.column], strict=True)
         return np.array([self._score(text, self._items(value)) for text, value in pairs], dtype=np.float64)
 
@@ -38,9 +39,7 @@ class Coverage:
         value = list(value.values()) if isinstance(value, dict) else value
         items = value.split() if isinstance(value, str) else [] if value is None else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise UserError(
-                f"reward.column={self.column}", f"must hold strings, or lists or records of strings, holds {value!r}"
-            )
+            raise UserError(self.where, f"must hold strings, or lists or records of strings, holds {value!r}")
         return [item.strip() for item in items if item.strip() and item.strip() not in self.unsaid]
 
     def _score(self, text: str, items: list[str]) -> float:

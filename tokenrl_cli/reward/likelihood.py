@@ -38,20 +38,22 @@ class Likelihood:
         per_token: bool,
         frozen: Callable[[str], Frozen],
         tokenizer: Tokenizer,
+        here: str,
     ) -> None:
+        self.here = here
         self.checkpoint, self.temperature, self.per_token = checkpoint, temperature, per_token
         self.frozen, self.tokenizer = frozen, tokenizer
 
     @cached_property
     def judge(self) -> Frozen:
         """Loaded when first asked. Raises UserError where it cannot be, or does not know the tokens."""
-        where = f"reward.checkpoint={self.checkpoint}"
+        where = f"{self.here}.checkpoint={self.checkpoint}"
         try:
             judge = self.frozen(self.checkpoint)
         except UserError as error:
             raise UserError(where, f"{error.where}: {error.problem}", error.remedy) from None
         if self.per_token and _content(judge.tokenizer) != _content(self.tokenizer):
-            remedy = "reward.per_token=false, or init_from that run, which takes over its tokenizer"
+            remedy = f"{self.here}.per_token=false, or init_from that run, which takes over its tokenizer"
             raise UserError(where, "has another target tokenizer, so it cannot score the sampled tokens", remedy)
         return judge
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tokenrl_cli.episodes.scoring import per_text, scored
-from tokenrl_cli.interfaces import Part, ReadsReferences, Reward, Scored, Texts, UserError
+from tokenrl_cli.interfaces import HasParts, Part, ReadsReferences, Reward, Scored, SettingError, Texts
 
 
 class Mixture:
@@ -28,16 +28,16 @@ class Mixture:
         normalize: bool,
     ) -> None:
         if not parts:
-            raise UserError("reward.parts", "has no part", "+reward@reward.parts.bleu=bleu")
+            raise SettingError("parts", "has no part", "+reward@{here}.parts.bleu=bleu")
         for key, values in (("weights", weights), ("scales", scales), ("shifts", shifts)):
             for name in values:
                 if name not in parts:
-                    raise UserError(f"reward.{key}.{name}", f"there is no such part; there are {', '.join(parts)}")
+                    raise SettingError(f"{key}.{name}", f"there is no such part; there are {', '.join(parts)}")
         if normalize and (scales or shifts):
-            raise UserError("reward.normalize", "chooses scale and shift itself", "reward.scales={} reward.shifts={}")
+            raise SettingError("normalize", "chooses scale and shift itself", "{here}.scales={} {here}.shifts={}")
         for name, part in parts.items():
-            if hasattr(part, "parts"):
-                raise UserError(f"reward.parts.{name}", "is a mixture itself", "name its parts beside the others")
+            if isinstance(part, HasParts):
+                raise SettingError(f"parts.{name}", "is a mixture itself", "name its parts beside the others")
         self.parts = [
             Part(name, part, weights.get(name, 1.0), scales.get(name, 1.0), shifts.get(name, 0.0), normalize)
             for name, part in parts.items()

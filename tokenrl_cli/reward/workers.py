@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tokenrl_cli.usercode.isolation import STOPS
 from tokenrl_cli.usercode.values import writable
 
 Arguments = dict[str, Any]
@@ -335,13 +336,8 @@ def _end(team: list[_Worker]) -> None:
 def _work(line: Connection, call: Callable[[Arguments], Any], prepare: Callable[..., None], facts: Any) -> None:
     """In the process: answers what comes until nothing can come any more."""
     threading.Thread(target=_follow, daemon=True).start()
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGHUP",
-    ):  # they are of the program, which still needs the answers to save itself
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: None)
+    for each in STOPS:  # they are of the program, which still needs the answers to save itself
+        signal.signal(each, lambda *_: None)
     prepare(*facts)
     with suppress(EOFError, OSError):
         line.send_bytes(b"ready")

@@ -121,7 +121,10 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device}
     facts["frozen"] = frozen_loader(trust, device)
     reward = build(config["reward"], Reward, trust, **facts)
-    metrics = {name: build(block, Reward, trust, **facts) for name, block in (config.get("metrics") or {}).items()}
+    metrics = {
+        name: build(block, Reward, trust, f"metrics.{name}", **facts)
+        for name, block in (config.get("metrics") or {}).items()
+    }
     check_columns([reward, *metrics.values()], dataset)
     return Task(
         dataset=dataset,
@@ -157,7 +160,7 @@ def generation_task_of(config: Config, trust: Sequence[str], device: torch.devic
 def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
     """The decoding that a config describes. Raises UserError if it forbids a token beyond the `size` of the vocabulary,
     or every token."""
-    decoding: Decoding = build(config["decode"], Decoding, trust)
+    decoding: Decoding = build(config["decode"], Decoding, trust, "decode")
     if beyond := [token for token in decoding.forbidden if token >= size]:
         raise UserError("decode.forbidden", f"holds {beyond[0]}, and the last token is {size - 1}")
     if len(set(decoding.forbidden)) == size:
@@ -200,7 +203,7 @@ def _tokenizers(
     """
     target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
-    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust)
+    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust, "source_tokenizer")
     if saved is not None:
         target.load(saved / "target")
         if not shared:
@@ -217,15 +220,32 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
 
     Raises UserError if it needs more memory than the device has. Seeds the global generator of torch.
     """
-    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
-    facts["max_length"] = task.decoding.max_length
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
         with meta_device(config["model"]):
-            require_memory(build(config["model"], Model, trust, **facts).parameters(), task.device)
+            require_memory(_built_model(config, trust, task).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
-    model = build(config["model"], Model, trust, **facts)
-    return differentiable(model).to(task.device)
+    return differentiable(_built_model(config, trust, task)).to(task.device)
+
+
+def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
+    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
+    return build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
+
+
+def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str, Algorithm]:
+    """Builds the algorithms of both stages, so that a mistake in the second one is an error before the first begins.
+
+    Returns them by the key of their blocks ("warm_start", "algorithm"), with a model that is not trained. Networks of
+    this package have no memory here (torch's meta device), so those of any size can be counted. Raises UserError.
+    """
+    with meta_device(*(config[name] for name in ("model", *STAGES.values()))):
+        model = _built_model(config, trust, task)
+        require_memory(model.parameters(), task.device)
+        stages = {key: algorithm_of(config, trust, task, model, stage) for stage, key in STAGES.items()}
+        for algorithm in stages.values():
+            require_memory(algorithm.state_dict().values(), task.device)
+    return stages
 
 
 def algorithm_of(
@@ -242,6 +262,7 @@ def algorithm_of(
         config[STAGES[stage]],
         Algorithm,
         trust,
+        STAGES[stage],
         model=model,
         tokenizer=task.tokenizer,
         source_tokenizer=task.tokenizer,

@@ -29,6 +29,7 @@ from tokenrl_cli.interfaces import (
     Model,
     Reward,
     Rollout,
+    ScoresCorpus,
     Texts,
     UserError,
     ValuedPolicy,
@@ -266,7 +267,7 @@ def reward_scores(
     """
     name = name_of(reward)
     found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}
-    if hasattr(reward, "corpus") and name not in {*corpus, "reward"}:
+    if isinstance(reward, ScoresCorpus) and name not in {*corpus, "reward"}:
         own = corpus_score(reward, texts)
         if own.signature not in [each.signature for each in corpus.values()]:
             found = {name: own} | found

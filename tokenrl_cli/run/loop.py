@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,11 +39,10 @@ class Observer(Protocol):
         done: int,
         rollout: Rollout,
         metrics: dict[str, float],
-        columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
-        """Called after each step, with the number of steps `done` in the run, the rollout, the metrics of the step, the
-        columns that the reward gave for each text, and the seconds spent on "rollout", "reward" and "update". Returns
+        """Called after each step, with the number of steps `done` in the run, the rollout, the metrics of the step, and
+        the seconds spent on "rollout", "reward" and "update". Returns
         False to end the stage."""
 
 
@@ -57,7 +56,6 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator
         batch = stage.batching.batch(step).to(task.device)
         reward_metrics: dict[str, float] = {}
-        columns: dict[str, list[Any]] = {}
         clock = [time.perf_counter()]  # the beginning and the end of each of the three parts
         with task.numerics():
             rollout = stage.algorithm.collect(batch)
@@ -65,10 +63,10 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
             if stage.algorithm.needs_rewards:
                 assert task.credit is not None
                 rollout, scores = judge(rollout, batch, task.tokenizer, task.reward, task.credit)
-                reward_metrics, columns = scores.metrics, scores.columns
+                reward_metrics = scores.metrics
             clock.append(time.perf_counter())
             metrics = stage.algorithm.update(rollout)  # replay, epochs and micro-batches are in here
             clock.append(time.perf_counter())
         seconds = dict(zip(("rollout", "reward", "update"), np.diff(clock).tolist(), strict=True))
-        if not observer.step(stage, step + 1, rollout, metrics | reward_metrics, columns, seconds):
+        if not observer.step(stage, step + 1, rollout, metrics | reward_metrics, seconds):
             break

@@ -181,7 +181,6 @@ class Recorder:
         done: int,
         rollout: Rollout,
         metrics: dict[str, float],
-        columns: dict[str, list[Any]],
         seconds: dict[str, float],
     ) -> bool:
         """Records a step, and logs, evaluates and saves if it is time; see `loop.Observer`. Returns whether the stage

@@ -16,8 +16,17 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.episodes.sampling import recite
-from tokenrl_cli.episodes.scoring import corpus_score, judge, mean_of, name_of, per_text, scored
-from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Part, Reward, Texts, Tokenizer, UserError
+from tokenrl_cli.episodes.scoring import (
+    corpus_score,
+    judge,
+    keyed_parts,
+    mean_of,
+    name_of,
+    parts_of,
+    per_text,
+    scored,
+)
+from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Reward, Texts, Tokenizer, UserError
 from tokenrl_cli.run.evaluation import batches_of
 from tokenrl_cli.run.task import Task
 from tokenrl_cli.usercode.calling import ask
@@ -111,10 +120,9 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
     purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text. "fragile_reward" is
     a warning: the reward raises an error on spoiled texts, which a policy may well generate.
     """
-    parts: list[Part] = getattr(reward, "parts", [])
-    keyed = [(f"reward.parts.{part.name}", part.reward) for part in parts] or [("reward", reward)]
     found: list[Finding] = []
-    for key, each in keyed:
+    for key, part in keyed_parts(reward):
+        each = part.reward
         scores, problem = _attempt(lambda each=each: _scores(each, tried))  # type: ignore[misc]
         if scores is None:
             text = f"the reward {name_of(each)} fails on spoiled texts (cut, shuffled, repeated, empty): {problem}"
@@ -170,7 +178,7 @@ def differing_metrics(
     rewards = [("reward", name_of(reward), block, reward)]
     rewards += [
         (f"reward.parts.{part.name}", part.name, inner[part.name], part.reward)
-        for part in getattr(reward, "parts", [])
+        for part in parts_of(reward)
         if part.name in inner
     ]
     found = []

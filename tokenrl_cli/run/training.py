@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.config.build import locate
 from tokenrl_cli.data.batching import Batching
 from tokenrl_cli.data.counts import split_findings
 from tokenrl_cli.data.splits import drawn_by
@@ -52,6 +51,7 @@ class Training:
         self.record, self.line, self.go_on, self.afterwards = record, line, go_on, afterwards
         self.found: list[Finding] = []  # findings from before the first step
         self.begun = False  # whether the first stage was entered
+        self.rewarded = True  # whether a stage with steps learns from rewards
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
         # where the initial weights and the tokenizers come from: the checkpoint to resume, or that of init_from
@@ -100,7 +100,7 @@ class Training:
         run was interrupted; its checkpoint is then saved.
         """
         # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
-        found = self.found + check_rewards(self.task, self._learns_from_rewards())
+        found = self.found + check_rewards(self.task, self.rewarded)
         found += sampling_findings(self.task, ("val", "test"))
         write(self.directory / CONFIG, yaml_text(self.record))
         if self.saved is not None:
@@ -136,12 +136,6 @@ class Training:
             raise SystemExit(stop.status) from None
         finally:
             self.recorder.display.close()
-
-    def _learns_from_rewards(self) -> bool:
-        """Whether any stage that has steps uses an algorithm that needs rewards."""
-        steps = {"warm_start": self.trainer.warm_start_steps, "algorithm": self.trainer.steps}
-        kinds: list[Any] = [locate(self.config[key]["_target_"], self.trust) for key, count in steps.items() if count]
-        return any(getattr(kind, "needs_rewards", True) for kind in kinds)
 
     def _stage(self, name: str, start: int, steps: int) -> Stage:
         """A new stage of `steps` steps from step `start` of the run on: its algorithm and its batches. Notes their

@@ -8,7 +8,7 @@ expectation is a sum over all translations, weighted by the grammar's probabilit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +36,6 @@ def ceiling(meaning: Meaning) -> Ceiling:
     expected = expected_bleu(texts, distribution)
     greedy, best = texts.index(greedy_text(distribution)), int(np.argmax(expected))
     return Ceiling(float(expected[greedy]), float(expected[best]), texts[greedy], texts[best])
-
-
-def mean_ceiling(meanings: Iterable[Meaning]) -> tuple[float, float]:
-    """Over several sources: (greedy path of the true distribution, best translation)."""
-    each = [ceiling(meaning) for meaning in meanings]
-    return float(np.mean([c.greedy for c in each])), float(np.mean([c.best for c in each]))
 
 
 def greedy_text(distribution: Mapping[str, float]) -> str:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
-from tokenrl_cli.config.ranges import Count, Size
+from tokenrl_cli.config.ranges import WIDE, Count, Ge, Le
 from tokenrl_cli.data.lines import well_formed
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer as Engine  # noqa: E402
 from tokenizers import models, pre_tokenizers, trainers  # noqa: E402
 
 FILE = "bpe.json"
+SMALLEST = 257  # tokens: EOS and the bytes
 END = "<end>"  # the name of EOS in the file; no text is ever matched against it
 
 
@@ -40,10 +42,7 @@ class Bpe:
     The start of a text counts as a space, as for `word`. A prefix that ends inside a character ends with U+FFFD.
     """
 
-    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
-        smallest = 1 + len(LETTERS)  # EOS and the bytes
-        if vocabulary_size < smallest:
-            raise UserError("tokenizer.vocabulary_size", f"must be at least {smallest}, got {vocabulary_size}")
+    def __init__(self, vocabulary_size: Annotated[int, Ge(SMALLEST), Le(WIDE)], min_count: Count) -> None:
         self.vocabulary_size, self.min_count = vocabulary_size, min_count
         self.eos_id, self.unknown_id = EOS, None
         self._assign([END, *sorted(LETTERS)], [])

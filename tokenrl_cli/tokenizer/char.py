@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
-from tokenrl_cli.config.ranges import Count, Size
+from tokenrl_cli.config.ranges import WIDE, Count, Gt, Le
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
 
 class Char:
     """A token is a Unicode code point, white space included; decode(encode(x)) == x without unknown ones."""
 
-    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
+    def __init__(
+        self,
+        vocabulary_size: Annotated[int, Gt(2), Le(WIDE)],  # more than EOS and what is unknown
+        min_count: Count,
+    ) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
         self._vocabulary = Vocabulary("char", "\N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 

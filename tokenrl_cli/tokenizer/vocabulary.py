@@ -19,8 +19,6 @@ class Vocabulary:
     """Tokens are the literal pieces of a text: joined, they are the text."""
 
     def __init__(self, kind: str, unknown: str, vocabulary_size: int, min_count: int) -> None:
-        if vocabulary_size <= RESERVED:
-            raise UserError("tokenizer.vocabulary_size", f"must be above {RESERVED}, got {vocabulary_size}")
         self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
         self.reserved = ["", unknown]  # the texts of EOS and of an unknown token
         self._assign([])

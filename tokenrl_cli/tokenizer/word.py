@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from typing import Annotated
 
-from tokenrl_cli.config.ranges import Count, Size
+from tokenrl_cli.config.ranges import WIDE, Count, Gt, Le
 from tokenrl_cli.data.words import marks
 from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
@@ -35,7 +36,11 @@ class Word:
     of a prefix of the ids is a prefix of the text.
     """
 
-    def __init__(self, vocabulary_size: Size, min_count: Count) -> None:
+    def __init__(
+        self,
+        vocabulary_size: Annotated[int, Gt(2), Le(WIDE)],  # more than EOS and what is unknown
+        min_count: Count,
+    ) -> None:
         self.eos_id, self.unknown_id = EOS, UNKNOWN
         self._vocabulary = Vocabulary("word", " \N{DOUBLE QUESTION MARK}", vocabulary_size, min_count)
 

@@ -29,7 +29,12 @@ class _Stream:
         return getattr(self._stream, name)
 
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+def signals_of(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of these names that the machine has."""
+    return tuple(each for each in signal.Signals if each.name in names)
+
+
+STOPS = signals_of("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @contextmanager
@@ -88,7 +93,7 @@ def _handlers() -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGCONT", "SIGTSTP")
-    return {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None)) is not None}
+    return {number: signal.getsignal(number) for number in signals_of(*names)}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.config.ranges import Count, Probability, Size, Weight
 from tokenrl_cli.episodes.replay import Replay
 from tokenrl_cli.episodes.sampling import concatenate
-from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, UserError
+from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Rollout, SettingError
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Experience:
         correction: Probability,
     ) -> None:
         if fresh + demonstrated > 1 + 1e-9:
-            problem = f"must with algorithm.data.fresh be at most 1, got {demonstrated} and {fresh}"
-            raise UserError("algorithm.data.demonstrated", problem)
+            problem = f"must with {{here}}.fresh be at most 1, got {demonstrated} and {fresh}"
+            raise SettingError("demonstrated", problem)
         if priority > 0 and fresh + demonstrated > 1 - 1e-9:
             problem = f"must be 0 where nothing is drawn from the replay, got {priority}"
-            raise UserError("algorithm.data.priority", problem)
+            raise SettingError("priority", problem)
         self.minibatch_size, self.updates = minibatch_size, updates
         shares = [fresh, demonstrated, max(0.0, 1 - fresh - demonstrated)]
         self.fresh, self.demonstrated, self.replayed = (share if share > 1e-9 else 0.0 for share in shares)
@@ -84,7 +84,7 @@ class Experience:
         for share, count in zip(shares, self.counts, strict=True):
             if share > 1e-9 and count == 0:
                 problem = f"leaves no episode to a share of {share:g}, got {minibatch_size}"
-                raise UserError("algorithm.data.minibatch_size", problem, "make it larger, or the share 0")
+                raise SettingError("minibatch_size", problem, "make it larger, or the share 0")
         self.priority, self.correction = priority, correction
         self.replay = Replay(capacity)
 

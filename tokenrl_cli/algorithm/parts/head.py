@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.config.ranges import Positive, Size, SizeOrNone
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Tokenizer, UserError
+from tokenrl_cli.interfaces import SettingError, Tokenizer
 
 Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own logits say of values [..., V]
 
@@ -38,7 +38,7 @@ class Linear(QHead):
     def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
         super().__init__()
         if count > 1 and layer == 0:
-            raise UserError("algorithm.head.layer", f"must be at least 1 with {count} heads, got 0")
+            raise SettingError("layer", f"must be at least 1 with {count} heads, got 0")
         self.lr_factor = lr_factor
         like = next(model.parameters())
         layers = [nn.Sequential(nn.Linear(model.width, layer * model.width), nn.ReLU()) for _ in range(count) if layer]
@@ -104,7 +104,7 @@ def refuse_logits(head: QHead) -> None:
     if isinstance(head, Logits):
         problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
         remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
-        raise UserError("algorithm/head=logits", problem, remedy)
+        raise SettingError("/head=logits", problem, remedy)
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
