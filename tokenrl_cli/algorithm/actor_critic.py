@@ -68,12 +68,14 @@ class ActorCritic:
         self.steps = 0
 
     def collect(self, batch: Batch) -> Rollout:
+        """`samples_per_source` episodes of the delayed actor for every source, without rewards."""
         draws = streams.generator(self.seed, "rollout", batch.step)
         times, policy = self.samples_per_source, self.actor.delayed
         samples = generate(policy, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws)
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step of the actor, after `critic_steps` updates, and one of the critic -> what is logged."""
         self.model.eval()
         self.critic.network.eval()
         targets = self.critic.targets(rollout, self.actor.delayed)
@@ -87,6 +89,7 @@ class ActorCritic:
         return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
@@ -97,12 +100,14 @@ class ActorCritic:
         return {**optimizers, "critic": self.critic.network, **delayed}
 
     def state_dict(self) -> dict[str, Any]:
+        """A counter, and the state of every part under its name."""
         state: dict[str, Any] = {"steps": self.steps}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.steps = state["steps"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))
@@ -168,6 +173,7 @@ class Actor:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def follow(self) -> None:
+        """Moves the delayed copy towards the actor."""
         move(self.delayed, self.model, self.target_rate)
 
 
@@ -226,6 +232,7 @@ class ReferenceCritic:
         return {f"critic/{name}" if name in of_optimizer else name: value for name, value in logged.items()}
 
     def follow(self) -> None:
+        """Moves the delayed copy towards the critic."""
         move(self.delayed, self.network, self.target_rate)
 
     @torch.no_grad()

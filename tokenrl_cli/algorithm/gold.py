@@ -70,9 +70,11 @@ class Gold:
         self.updates = 0
 
     def collect(self, batch: Batch) -> Rollout:
+        """The demonstrations as episodes."""
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step, and a new copy p~ after every `sync_every`-th -> what is logged."""
         weighted, metrics = self._with_weights(rollout)
         self.model.train()
         tokens = rollout.mask.sum()
@@ -109,10 +111,12 @@ class Gold:
         return WeightedDemonstrations(rollout, importance * q), metrics
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """A counter, the optimiser, and both copies of the policy."""
         state: dict[str, Any] = {"updates": self.updates}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
         for name, model in (("frozen", self.frozen), ("lagged", self.lagged)):
@@ -120,6 +124,7 @@ class Gold:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.updates = state["updates"]
         self.optimizer.load_state_dict(within(state, "optimizer."))
         self.frozen.load_state_dict(within(state, "frozen."))

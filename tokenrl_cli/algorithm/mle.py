@@ -52,6 +52,7 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
+        """The demonstrations as episodes, some of their history sampled where scheduled sampling asks it."""
         recited = recite(batch, self.eos_id)
         share = self.scheduled_sampling(self.optimizer.steps)
         return self._with_sampled_history(recited, share) if share > 0 else recited
@@ -70,6 +71,7 @@ class Mle:
         return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step -> loss/nll and what the optimiser logs."""
         self.model.train()
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
@@ -82,11 +84,14 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the optimiser, under "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

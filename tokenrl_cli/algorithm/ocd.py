@@ -50,6 +50,7 @@ class Ocd:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
+        """`samples_per_source` episodes of the policy for every source."""
         self.model.eval()
         draws = streams.generator(self.seed, "rollout", batch.step)
         times = self.samples_per_source
@@ -57,6 +58,7 @@ class Ocd:
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step -> loss/ocd and what the optimiser logs."""
         self.model.eval()
         tokens = rollout.mask.sum().clamp(min=1)
 
@@ -77,11 +79,14 @@ class Ocd:
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the optimiser, under "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

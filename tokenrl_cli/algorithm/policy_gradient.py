@@ -122,10 +122,13 @@ class PolicyGradient:
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 
     def collect(self, batch: Batch) -> Rollout:
+        """Episodes of every source of the batch, without rewards: see `Sampler`."""
         self.model.eval()
         return self.sampler.collect(self.model, batch, self.rollouts)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from a rewarded rollout in `epochs` passes of `minibatches` optimiser steps. -> what is logged: a mean
+        over the steps, but the extreme of what is named .../min or .../max. Raises NonFinite; see `gradient_step`."""
         self.model.eval()  # dropout would make the scored distribution another one than the sampled
         rollout, metrics = self.penalties(rollout)
         learned, logged = self.estimator(rollout, self.model)
@@ -176,6 +179,7 @@ class PolicyGradient:
         self.updates += 1
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
@@ -186,12 +190,14 @@ class PolicyGradient:
         return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
 
     def state_dict(self) -> dict[str, Any]:
+        """Counters, and the state of every part under its name."""
         state: dict[str, Any] = {"updates": self.updates, "rollouts": self.rollouts}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave. Raises UserError where a reference is needed that the saved run had not."""
         self.updates, self.rollouts = state["updates"], state["rollouts"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))

@@ -48,6 +48,7 @@ class Raml(Mle):
         self.share = replaced_share(len(self.allowed) - 1, tau)
 
     def collect(self, batch: Batch) -> Rollout:
+        """Demonstrations y' with replaced tokens, as episodes and as targets."""
         recited = super().collect(batch)
         replaced = self._replaced(recited)
         return replace(recited, actions=replaced, targets=replaced)

@@ -42,6 +42,7 @@ class Reference:
             move(self.model, policy, self.schedule(rollouts))
 
     def state_dict(self) -> dict[str, Any]:
+        """The weights of the copy; {} without one."""
         return {} if self.model is None else dict(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

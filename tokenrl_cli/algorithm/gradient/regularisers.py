@@ -80,6 +80,7 @@ class ValueLoss:
         self.critic = critic
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the mean error."""
         errors = self.critic.loss(seen.hidden, seen.rows.values, seen.rows.returns)
         if errors is None:
             return seen.logprobs.new_zeros(()), {}
@@ -96,6 +97,7 @@ class DemonstrationLoss:
         self.coef = coef
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the mean cross-entropy in nats."""
         rows, whole = seen.rows, seen.whole
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):

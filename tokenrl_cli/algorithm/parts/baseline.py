@@ -35,7 +35,9 @@ class MovingAverage:
             self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
+        """Two numbers."""
         return {"average": self.average, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.average, self.weight = state["average"], state["weight"]

@@ -36,10 +36,11 @@ class NoCritic:
         return None
 
     def state_dict(self) -> dict[str, Any]:
+        """{}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Does nothing."""
 
 
 class ValueHead:
@@ -81,9 +82,11 @@ class ValueHead:
         return value_error(self.values(hidden), before, targets, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
+        """Weight and bias of the head."""
         return dict(self.head.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.head.load_state_dict(state)
 
 
@@ -134,7 +137,8 @@ class Continuations:
         return None
 
     def state_dict(self) -> dict[str, Any]:
+        """{}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Does nothing."""

@@ -23,6 +23,7 @@ class AdaptiveKl:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
     def state_dict(self) -> dict[str, Any]:
+        """The coefficient, and the one that is configured."""
         return {"coefficient": self.coefficient, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
