@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 from torch import Tensor
 
@@ -29,12 +30,12 @@ class EpisodesWithAdvantages:
         others = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
         return EpisodesWithAdvantages(self.episodes.rows(index), **others)
 
-    @property
+    @cached_property
     def usable(self) -> Tensor:
         """bool [B, T]: the tokens of `learned_tokens` in episodes that have a reward."""
         return learned_tokens(self.episodes) & self.episodes.valid.unsqueeze(-1)
 
-    @property
+    @cached_property
     def sampled(self) -> Tensor:
         """bool [B, T]: the usable tokens that the policy chose itself, so without those of an added demonstration."""
         return self.usable & self.episodes.chosen

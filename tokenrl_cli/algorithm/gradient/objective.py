@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -30,7 +31,12 @@ class ForwardPass:
 
     def token_mean(self, values: Tensor) -> Tensor:
         """Mean of values [B, T] over the usable tokens of the optimiser step -> []."""
-        return masked_sum(values, self.rows.usable) / self.whole.usable.sum().clamp(min=1)
+        return masked_sum(values, self.rows.usable) / self.tokens
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The usable tokens of the optimiser step, at least 1: []."""
+        return self.whole.usable.sum().clamp(min=1)
 
 
 Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted loss [], and what is logged, each []
