@@ -74,8 +74,9 @@ class Ocd:
         """Q* of every token after every prefix: [B, T, V]. EOS ends a text and is not a token of it."""
         lengths = rows.mask.sum(-1) - rows.ended.to(torch.int64)
         reference_lengths = (rows.reference_mask & (rows.reference_ids != self.eos_id)).sum(-1)
-        arguments = (each.cpu().numpy() for each in (rows.actions, lengths, rows.reference_ids, reference_lengths))
-        values = completion_values(*arguments, size, self.eos_id)
+        actions, references = rows.actions.cpu().numpy(), rows.reference_ids.cpu().numpy()
+        counts, reference_counts = lengths.cpu().numpy(), reference_lengths.cpu().numpy()
+        values = completion_values(actions, counts, references, reference_counts, size, self.eos_id)
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
