@@ -222,7 +222,7 @@ def test_the_reference_moves_after_the_update_and_to_the_policy_as_it_is_then() 
     step = algorithm._step
 
     def watched(part: EpisodesWithAdvantages) -> dict[str, float]:
-        during.append(algorithm.reference.model.table.clone())  # type: ignore[union-attr]
+        during.append(algorithm.reference.model.table.clone())
         return step(part)
 
     algorithm._step = watched  # type: ignore[method-assign]
@@ -232,7 +232,7 @@ def test_the_reference_moves_after_the_update_and_to_the_policy_as_it_is_then() 
     assert len(during) == 2 and all(torch.equal(each, before) for each in during)
     after = algorithm.model.table.detach()
     assert (after - 1 - before).abs().max() > 1e-3
-    assert ((algorithm.reference.model.table - before) - 0.25 * (after - before)).abs().max() < 1e-12  # type: ignore[union-attr]
+    assert ((algorithm.reference.model.table - before) - 0.25 * (after - before)).abs().max() < 1e-12
 
 
 PARTS: dict[str, dict[str, Any]] = {

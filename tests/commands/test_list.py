@@ -72,7 +72,7 @@ def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
         "baseline=group_mean normalisation=group_std surrogate=clipped_ratio aggregation=sequence_mean divergence=k3"
     )
     assert shown == ["  as algorithm=rloo, with", *(f"  algorithm/{part}" for part in chosen.split())], (
-        "a comment's - too"
+        "a comment holds no part"
     )
     assert tokenrl("list", "experiment/e2e_lstm_rloo") == 0
     assert "\n  dataset=e2e_nlg\n" in capsys.readouterr().out
