@@ -14,7 +14,7 @@ import yaml
 
 import tokenrl_cli
 from tokenrl_cli.commands.list import listed
-from tokenrl_cli.config.build import PACKAGE, RUNTIME, check, is_block, locate
+from tokenrl_cli.config.build import PACKAGE, RUNTIME, check, declared, is_block, locate
 from tokenrl_cli.config.options import BRINGS, about, brought, choices, conf_dir, groups, options, roots
 from tokenrl_cli.config.types import parameters_of
 
@@ -108,6 +108,23 @@ def test_init_files_are_empty(file: Path) -> None:
         assert {each.module for each in statements} <= {"types", "typing"}
     else:
         assert file.read_text("utf-8").strip() == ""
+
+
+LONGEST = 60  # lines of a function
+MOST = 12  # parameters of a constructor
+
+
+def test_an_algorithm_is_made_of_pieces_that_can_be_read_at_once() -> None:
+    """A preset's class alone may take more parameters: the keys of its block, which it hands on to parts."""
+    of_presets = declared("algorithm")
+    for file in sorted((HOME / "algorithm").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text("utf-8"))))
+        for function in (node for node in nodes if isinstance(node, ast.FunctionDef)):
+            assert (function.end_lineno or 0) - function.lineno < LONGEST, f"{name_of(file)}.{function.name} is long"
+        for owner in (node for node in nodes if isinstance(node, ast.ClassDef)):
+            made = [node for node in owner.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            if f"{name_of(file)}.{owner.name}" not in of_presets:
+                assert all(len(each.args.args) - 1 <= MOST for each in made), f"{owner.name} takes too much"
 
 
 @pytest.mark.parametrize("group", [group for group in GROUPS if (conf_dir() / group).is_dir()])

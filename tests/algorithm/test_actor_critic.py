@@ -61,7 +61,7 @@ def q_of(credit: Any) -> Tensor:
 
 def knowing(actor: ActorCritic, q: Tensor) -> ActorCritic:
     with torch.no_grad():
-        for critic in (actor.critic, actor.delayed_critic):
+        for critic in (actor.critic.network, actor.critic.delayed):
             critic.head.weight[:, : len(q)] = q.T
     return actor
 
@@ -92,7 +92,7 @@ def test_the_critic_becomes_the_value_of_the_policy(credit: Any) -> None:
     rollout = episodes(credit)
     for _ in range(600):
         logged = actor.update(rollout)
-    found = actor.critic.head.weight[:, : len(RECORDED.states)].T + actor.critic.head.bias
+    found = actor.critic.network.head.weight[:, : len(RECORDED.states)].T + actor.critic.network.head.bias
     assert (found - q_of(credit)).abs().max() < 2e-3 and logged["loss/value"] < 1e-6
     assert torch.equal(actor.model.table, TabularPolicy(RECORDED.policy).table)
 
@@ -106,7 +106,7 @@ def test_targets_by_hand() -> None:
     states = [RECORDED.states[tuple(said[:t])] for t in range(len(said))]
     ahead = [float((policy[state] * q[state]).sum()) for state in states[1:]] + [0.0]
     wanted = [float(paid) + later for paid, later in zip(rollout.rewards[0], ahead, strict=True)]
-    assert actor._targets(rollout)[0].tolist() == pytest.approx(wanted, abs=1e-12)
+    assert actor.critic.targets(rollout, actor.actor.delayed)[0].tolist() == pytest.approx(wanted, abs=1e-12)
 
 
 class Reader(TabularPolicy):
@@ -134,15 +134,19 @@ def test_the_critic_reads_the_clean_reference_and_nothing_else() -> None:
     """In the loss of the actor, in that of the critic and in its targets: Q is another one for each reference."""
     actor = algorithm(critic=Reader(RECORDED.policy))
     q = torch.randn(len(RECORDED.states) + 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for critic, scale in ((actor.critic, 1.0), (actor.delayed_critic, 0.5)):
+    for critic, scale in ((actor.critic.network, 1.0), (actor.critic.delayed, 0.5)):
         critic.head.weight.data.copy_(scale * q.T)
     rollout = apart(episodes(Delta(), 1, 6, 9, 14))
     actor.update(rollout)
-    for critic in (actor.critic, actor.delayed_critic):
+    for critic in (actor.critic.network, actor.critic.delayed):
         assert torch.equal(critic.model.given[0], rollout.reference_ids)
         assert torch.equal(critic.model.given[1], rollout.reference_mask)
-    shares, total, wrong = actor.model.table.softmax(-1), torch.zeros(()), torch.zeros_like(actor.critic.head.weight)
-    delayed = actor.delayed_actor.table.softmax(-1)
+    shares, total, wrong = (
+        actor.model.table.softmax(-1),
+        torch.zeros(()),
+        torch.zeros_like(actor.critic.network.head.weight),
+    )
+    delayed = actor.actor.delayed.table.softmax(-1)
     assert rollout.rewards is not None
     for i, mask in enumerate(rollout.mask.tolist()):
         said, own = rollout.actions[i, : sum(mask)].tolist(), q[int(rollout.reference_ids[i, 0])]
@@ -156,19 +160,19 @@ def test_the_critic_reads_the_clean_reference_and_nothing_else() -> None:
             wrong[action, int(rollout.reference_ids[i, 0])] += 2 * error / float(rollout.mask.sum())
     (wanted,) = torch.autograd.grad(total, actor.model.table)
     assert (actor.optimizer.gradient - wanted).abs().max() < 1e-12  # type: ignore[attr-defined]
-    assert (actor.critic.head.weight.grad - wrong).abs().max() < 1e-12
+    assert (actor.critic.network.head.weight.grad - wrong).abs().max() < 1e-12
 
 
 def test_targets_are_those_of_both_delayed_copies() -> None:
     """Through `update`: all four networks say something else, and only the copies speak of the next state."""
     actor = algorithm()
     draw = torch.Generator().manual_seed(3)
-    for part in (actor.model, actor.critic, actor.delayed_actor, actor.delayed_critic):
+    for part in (actor.model, actor.critic.network, actor.actor.delayed, actor.critic.delayed):
         for parameter in part.parameters():
             parameter.data.copy_(torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
     rollout = episodes(Delta(), 2, 7, 13)
-    policy, q = actor.delayed_actor.table.softmax(-1), actor.delayed_critic.head
-    own = actor.critic.head
+    policy, q = actor.actor.delayed.table.softmax(-1), actor.critic.delayed.head
+    own = actor.critic.network.head
     table, mine = q.weight.T[:-1] + q.bias, (own.weight.T[:-1] + own.bias).detach()
     assert rollout.rewards is not None
     wanted, bias = torch.zeros_like(mine), torch.zeros(3, dtype=torch.float64)
@@ -183,18 +187,18 @@ def test_targets_are_those_of_both_delayed_copies() -> None:
             wanted[state, action] += 2 * error / float(rollout.mask.sum())
             bias[action] += 2 * error / float(rollout.mask.sum())
     actor.update(rollout)
-    assert (actor.critic.head.weight.grad.T[:-1] - wanted).abs().max() < 1e-12
-    assert (actor.critic.head.bias.grad - bias).abs().max() < 1e-12
+    assert (actor.critic.network.head.weight.grad.T[:-1] - wanted).abs().max() < 1e-12
+    assert (actor.critic.network.head.bias.grad - bias).abs().max() < 1e-12
 
 
 def test_both_delayed_copies_go_the_same_way_after_each_step() -> None:
     actor = knowing(algorithm(target_rate=0.25), q_of(Delta()))
-    actor.critic.head.weight.data += 1.0
-    before = actor.delayed_critic.head.weight.clone()
+    actor.critic.network.head.weight.data += 1.0
+    before = actor.critic.delayed.head.weight.clone()
     for number in (1, 2, 3):
         actor.update(episodes(Delta(), 3))
         share = 1 - 0.75**number
-        assert torch.allclose(actor.delayed_critic.head.weight, before + share, rtol=0, atol=1e-12)
+        assert torch.allclose(actor.critic.delayed.head.weight, before + share, rtol=0, atol=1e-12)
 
 
 def test_the_terms_of_both_losses_by_hand() -> None:
@@ -232,7 +236,9 @@ def test_the_penalty_pulls_values_together() -> None:
     for penalty in (0.0, 0.5):
         actor = knowing(algorithm(value_penalty=penalty), q_of(Delta()))
         actor.update(episodes(Delta(), 0))
-        head = next(p for p in actor.critic_optimizer.parameters if p.shape[-1] == actor.critic.head.in_features)  # type: ignore[attr-defined]
+        head = next(
+            p for p in actor.critic.optimizer.parameters if p.shape[-1] == actor.critic.network.head.in_features
+        )  # type: ignore[attr-defined]
         found.append(head.grad[:, RECORDED.states[()]].clone())
     q = q_of(Delta())[RECORDED.states[()]]
     assert torch.allclose(found[1] - found[0], 2 * 0.5 * (q - q.mean()), atol=1e-12)
@@ -243,10 +249,10 @@ def test_episodes_are_those_of_the_delayed_actor_and_it_follows_slowly() -> None
     with torch.no_grad():
         actor.model.table += torch.tensor([50.0, 0.0, 0.0])  # the actor would end at once
     assert int((actor.collect(batch_of(50)).mask.sum(-1) > 1).sum()) > 10
-    before = actor.delayed_actor.table.clone()
+    before = actor.actor.delayed.table.clone()
     actor.update(episodes(Delta(), 3))
-    assert torch.allclose(actor.delayed_actor.table, before + 0.25 * (actor.model.table.detach() - before))
-    assert not any(p.requires_grad for p in (*actor.delayed_actor.parameters(), *actor.delayed_critic.parameters()))
+    assert torch.allclose(actor.actor.delayed.table, before + 0.25 * (actor.model.table.detach() - before))
+    assert not any(p.requires_grad for p in (*actor.actor.delayed.parameters(), *actor.critic.delayed.parameters()))
 
 
 def test_the_critic_learns_alone_first() -> None:
@@ -264,7 +270,7 @@ def test_micro_batches_change_no_gradient(parts: int) -> None:
         rollout = episodes(Delta(), 0, 4, 9, 14, 2)
         rollout.valid[3] = False
         actor.update(rollout)
-        found.append((actor.optimizer.gradient, actor.critic.head.weight.grad))  # type: ignore[attr-defined]
+        found.append((actor.optimizer.gradient, actor.critic.network.head.weight.grad))  # type: ignore[attr-defined]
     assert all(torch.allclose(a, b, rtol=0, atol=1e-14) for a, b in zip(*found, strict=True))
 
 

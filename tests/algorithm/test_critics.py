@@ -286,8 +286,8 @@ def test_the_reference_follows_the_policy_as_asked(follow: Any, expected: list[f
     start = torch.tensor(RECORDED.policy, dtype=torch.float64)
     for share in expected:
         gradient_of(algorithm, [RECORDED.sequences[3]], Terminal())
-        assert ((algorithm.reference.table - start) - share).abs().max() < 1e-12
-        assert not algorithm.reference.table.requires_grad
+        assert ((algorithm.reference.model.table - start) - share).abs().max() < 1e-12
+        assert not algorithm.reference.model.table.requires_grad
 
 
 def test_a_text_near_the_limit_pays_for_its_length() -> None:

@@ -190,7 +190,7 @@ def test_a_reference_is_one_of_the_samples_with_the_likelihood_it_has() -> None:
     sampled = rollout_of(
         batch, samples_of([RECORDED.sequences[i] for pair in chosen for i in pair], algorithm.model), 0
     )
-    rollout = concatenate([sampled, algorithm._added(batch)])
+    rollout = concatenate([sampled, algorithm.sampler.demonstrations(algorithm.model, batch)])
     assert (rollout.role == DEMONSTRATION).sum() == 2
     rollout, _ = judge(rollout, batch, Letters(), TableReward(RECORDED.table), Terminal())
     found = -updated(algorithm, rollout)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.algorithm.test_policy_gradient import algorithm_with
+from tests.algorithm.test_policy_gradient import algorithm_with, estimated
 from tests.world import RECORDED, Letters, TableReward, TabularPolicy, World, another, batch_of, samples_of
 from tokenrl_cli.algorithm.parts.critic import Continuations
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
@@ -89,8 +89,8 @@ def algorithm_of(world: World, way: str, samples: int = 1, **changes: Any) -> Po
     algorithm = algorithm_with(
         **({"baseline": advantages.no_baseline, "samples": samples, "world": world} | WAYS[way] | changes)
     )
-    if algorithm.reference is not None:
-        algorithm.reference = TabularPolicy(world.reference, world)
+    if algorithm.reference.model is not None:
+        algorithm.reference.model = TabularPolicy(world.reference, world)
     return algorithm
 
 
@@ -109,7 +109,8 @@ def rollout_by(algorithm: PolicyGradient, said: list[list[int]], sources: int = 
 def recited_by(algorithm: PolicyGradient) -> Rollout:
     """The demonstration of one source as an added sample, rewarded."""
     batch = batch_of(1)
-    return judge(algorithm._added(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
+    shown = algorithm.sampler.demonstrations(algorithm.model, batch)
+    return judge(shown, batch, Letters(), TableReward(RECORDED.table), Terminal())[0]
 
 
 def expectation(algorithm: PolicyGradient, way: str) -> tuple[Tensor, float]:
@@ -217,14 +218,11 @@ def test_the_coefficient_follows_the_kl_of_an_episode_and_of_samples_alone() -> 
             )
             rollout = rollout_by(algorithm, said)
             one = torch.ones(2, 1, dtype=torch.int64)
-            logits = algorithm.reference(one, one.bool(), rollout.actions).logits.log_softmax(-1)
+            logits = algorithm.reference.model(one, one.bool(), rollout.actions).logits.log_softmax(-1)
             reference = logits.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
             rollout = replace(rollout, logprobs=(reference + ratios).masked_fill(~rollout.mask, 0.0))
             if added:
-                shown = judge(
-                    algorithm._added(batch_of(1)), batch_of(1), Letters(), TableReward(RECORDED.table), Terminal()
-                )
-                rollout = concatenate([rollout, shown[0]])
+                rollout = concatenate([rollout, recited_by(algorithm)])
             algorithm.updates = 1  # made up: the sampler would not have said so
             logged = algorithm.update(rollout)
             assert logged["kl"] == pytest.approx(1.6 / 5, abs=1e-12)
@@ -236,7 +234,7 @@ def test_an_added_reference_is_no_sample_of_the_kl_in_the_loss() -> None:
     found = []
     for coefficient in (0.0, 1.0):
         algorithm = algorithm_of(RECORDED, "hot", 2, kl_loss_coef=coefficient, add_reference=True)
-        shown, _ = judge(algorithm._added(batch_of(1)), batch_of(1), Letters(), TableReward(RECORDED.table), Terminal())
+        shown = recited_by(algorithm)
         logged = algorithm.update(concatenate([rollout_by(algorithm, [[1, 0], [2, 0]]), shown]))
         found.append(algorithm.optimizer.gradient.clone())  # type: ignore[attr-defined, union-attr]
     table = torch.tensor(RECORDED.policy, dtype=torch.float64, requires_grad=True)
@@ -289,7 +287,7 @@ def test_continuations_pay_for_divergence_and_length_as_samples_do() -> None:
         penalty = {1: 0.0, 2: -1 / 3, 3: -1.0}[length]  # a buffer of 1.5 tokens before the limit of 3
         paid = RECORDED.table[Letters().decode(rollout.actions[row, :length].tolist())] - cost + penalty
         totals.setdefault((int(rollout.parent[row]), begun), []).append(paid)
-    weighted, _ = algorithm._weigh(rollout)
+    weighted = estimated(algorithm, rollout)
     assert len(totals) > 5
     for (row, t), paid_for in totals.items():
         assert float(weighted.values[row, t]) == pytest.approx(sum(paid_for) / 3, abs=1e-12)

@@ -22,6 +22,7 @@ from tests.world import (
     probabilities,
     samples_of,
 )
+from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
 from tokenrl_cli.algorithm.parts.baseline import MovingAverage
 from tokenrl_cli.algorithm.parts.critic import NoCritic
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
@@ -31,7 +32,7 @@ from tokenrl_cli.episodes.sampling import concatenate, generate, rollout_of
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, schedules, surrogates
 from tokenrl_cli.functional.returns import padded_reward_to_go
-from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit
+from tokenrl_cli.interfaces import GREEDY, SAMPLED, Credit, Rollout
 
 TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
 
@@ -50,12 +51,19 @@ def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: obj
     return PolicyGradient(policy, Letters(world.size), 3, 0, **(values | changes))  # type: ignore[attr-defined, arg-type]
 
 
+def estimated(algorithm: PolicyGradient, rollout: Rollout) -> EpisodesWithAdvantages:
+    """What an update computes of a rollout before its first optimiser step."""
+    rollout, _ = algorithm.penalties(rollout)
+    return algorithm.estimator(rollout, algorithm.model)[0]
+
+
 def gradient_of(algorithm: PolicyGradient, sequences: list[list[int]], credit: Credit) -> Tensor:
     """Of the reward, as the algorithm estimates it from these episodes of one source."""
     batch = batch_of(1)
     rollout = rollout_of(batch, samples_of(sequences, algorithm.model), SAMPLED)
-    if "companion" in algorithm.needs:
-        said = generate(algorithm.model, batch.source, batch.source_mask, algorithm.greedy, 1, 0, torch.Generator())
+    if algorithm.sampler.greedy_baseline:
+        greedy = algorithm.sampler.greedy
+        said = generate(algorithm.model, batch.source, batch.source_mask, greedy, 1, 0, torch.Generator())
         rollout = concatenate([rollout, rollout_of(batch, said, GREEDY)])
     rollout, _ = judge(rollout, batch, TOKENIZER, TableReward(algorithm.model.world.table), credit)
     algorithm.update(rollout)

@@ -101,9 +101,9 @@ def test_at_a_ratio_of_1_every_surrogate_has_the_gradient_of_the_score_function(
 def test_kl_in_the_reward_to_go_is_the_gradient_of_the_kl_of_whole_sequences(coefficient: float) -> None:
     """O11."""
     algorithm = algorithm_with(advantages.no_baseline, 1, kl_coef=coefficient)
-    algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+    algorithm.reference.model = TabularPolicy(WORLD["reference_logits"])
     policy = TabularPolicy(WORLD["policy_logits"])
-    chances, others = probabilities(policy), probabilities(algorithm.reference).detach()
+    chances, others = probabilities(policy), probabilities(algorithm.reference.model).detach()
     objective = (chances * (REWARDS - coefficient * (chances / others).log())).sum()
     (wanted,) = torch.autograd.grad(objective, policy.table)
     assert (expected_gradient(algorithm, 1, Terminal()) - wanted).abs().max() < 1e-12
@@ -114,7 +114,7 @@ def divergence_gradient(divergence: Callable[..., Tensor]) -> Tensor:
     found = []
     for coefficient in (0.0, 1.0):
         algorithm = algorithm_with(advantages.no_baseline, 1, kl_loss_coef=coefficient, divergence=divergence)
-        algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+        algorithm.reference.model = TabularPolicy(WORLD["reference_logits"])
         found.append(expected_gradient(algorithm, 1, Terminal()).flatten())
     return found[0] - found[1]
 
@@ -152,7 +152,7 @@ def test_micro_batches_change_no_gradient(name: str, parts: int) -> None:
         changes: dict[str, Any] = {"aggregation": getattr(aggregation, name), "micro_batches": micro_batches}
         changes |= {"entropy_coef": 0.1, "nll_mix": 0.2, "kl_loss_coef": 0.3}
         algorithm = algorithm_with(advantages.leave_one_out, 4, **changes)
-        algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+        algorithm.reference.model = TabularPolicy(WORLD["reference_logits"])
         found.append(gradient_of(algorithm, ragged, Terminal()))
     assert (found[0] - found[1]).abs().max() < 1e-12
 
@@ -213,7 +213,7 @@ def test_every_logged_number_is_recomputed_from_the_batch() -> None:
         **coefficients,
     }
     algorithm = algorithm_with(advantages.leave_one_out, 4, **changes)
-    algorithm.reference = TabularPolicy(WORLD["reference_logits"])
+    algorithm.reference.model = TabularPolicy(WORLD["reference_logits"])
     sampler = TabularPolicy(WORLD["behaviour_logits"])
     batch = batch_of(1)
     rollout, _ = judge(
@@ -226,7 +226,9 @@ def test_every_logged_number_is_recomputed_from_the_batch() -> None:
     algorithm.updates = 1  # an old rollout: its first ratio is not 1
     logged = algorithm.update(rollout)
 
-    new, old, fixed = (each.table.detach().log_softmax(-1) for each in (algorithm.model, sampler, algorithm.reference))
+    new, old, fixed = (
+        each.table.detach().log_softmax(-1) for each in (algorithm.model, sampler, algorithm.reference.model)
+    )
     sums = dict.fromkeys(("loss/policy", "entropy", "clip_ratio/low", "clip_ratio/high", "approx_kl", "kl"), 0.0)
     tokens, returns, gains = 0, [], []
     for i in chosen:

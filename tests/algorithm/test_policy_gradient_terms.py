@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.algorithm.test_critics import with_critic
-from tests.algorithm.test_policy_gradient import algorithm_with
+from tests.algorithm.test_policy_gradient import algorithm_with, estimated
 from tests.world import (
     EOS,
     RECORDED,
@@ -22,9 +22,10 @@ from tests.world import (
     batch_of,
     samples_of,
 )
+from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
 from tokenrl_cli.algorithm.parts.baseline import MovingAverage
 from tokenrl_cli.algorithm.parts.critic import Continuations, ValueHead
-from tokenrl_cli.algorithm.policy_gradient import PolicyGradient, Weighted
+from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import concatenate, rollout_of
@@ -64,7 +65,7 @@ def test_the_entropy_bonus_raises_the_mean_entropy_of_the_states_visited(minibat
     parts: list[list[list[int]]] = []
     step = algorithms[1]._step
 
-    def watched(part: Weighted) -> dict[str, float]:
+    def watched(part: EpisodesWithAdvantages) -> dict[str, float]:
         episodes = part.episodes
         parts.append([row[mask].tolist() for row, mask in zip(episodes.actions, episodes.mask, strict=True)])
         return step(part)
@@ -100,12 +101,12 @@ def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(tr
     network = Recurrent(Letters(), Letters(), "gru", 5, 7, 1, 0.5, False).double()
     found: list[list[Tensor]] = []
     for coef in (0.0, 0.5):
-        template = with_critic(None, 1.0, 6)
         critic = ValueHead(coef, 0.0, 1.0)
-        head = critic.attach(network)
+        template = with_critic(None, 1.0, 6, critic=critic)
+        head = critic.attach(network)  # instead of the head on the template's own policy
         with torch.no_grad():
             head[0].fill_(0.3)
-        template.model, template.critic = network, critic  # type: ignore[assignment]
+        template.model = network
         network.eval()
         batch = batch_of(1)
         rollout = rollout_of(batch, samples_of(SAID, TabularPolicy(RECORDED.policy)), SAMPLED)
@@ -136,7 +137,7 @@ def passes_of(algorithm: PolicyGradient, rollout: Rollout) -> list[list[tuple[fl
     seen: list[list[tuple[float, ...]]] = []
     step = algorithm._step
 
-    def watched(part: Weighted) -> dict[str, float]:
+    def watched(part: EpisodesWithAdvantages) -> dict[str, float]:
         rows = torch.cat([part.episodes.logprobs, part.advantages], 1)
         seen.append([tuple(row) for row in rows.tolist()])
         return step(part)
@@ -220,8 +221,8 @@ def test_the_reference_moves_after_the_update_and_to_the_policy_as_it_is_then() 
     during: list[Tensor] = []
     step = algorithm._step
 
-    def watched(part: Weighted) -> dict[str, float]:
-        during.append(algorithm.reference.table.clone())  # type: ignore[union-attr]
+    def watched(part: EpisodesWithAdvantages) -> dict[str, float]:
+        during.append(algorithm.reference.model.table.clone())
         return step(part)
 
     algorithm._step = watched  # type: ignore[method-assign]
@@ -231,7 +232,7 @@ def test_the_reference_moves_after_the_update_and_to_the_policy_as_it_is_then() 
     assert len(during) == 2 and all(torch.equal(each, before) for each in during)
     after = algorithm.model.table.detach()
     assert (after - 1 - before).abs().max() > 1e-3
-    assert ((algorithm.reference.table - before) - 0.25 * (after - before)).abs().max() < 1e-12  # type: ignore[union-attr]
+    assert ((algorithm.reference.model.table - before) - 0.25 * (after - before)).abs().max() < 1e-12
 
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -254,8 +255,8 @@ def test_an_episode_without_a_reward_weighs_nothing(parts: str) -> None:
     found = []
     for failed in ([], [[2, 2, 2]]):
         algorithm = algorithm_with(**({"baseline": advantages.no_baseline, "samples": 3 + len(failed)} | PARTS[parts]))
-        if algorithm.reference is not None:
-            algorithm.reference = TabularPolicy(RECORDED.reference)
+        if algorithm.reference.model is not None:
+            algorithm.reference.model = TabularPolicy(RECORDED.reference)
         rollout = rewarded(algorithm, [*failed, *SAID[:3]])
         rollout.valid[: len(failed)] = False
         assert rollout.rewards is not None
@@ -293,7 +294,7 @@ def test_a_greedy_baseline_is_the_return_to_go_of_the_sources_own_companion(cred
     parts = [rollout_of(batch, samples_of(said, algorithm.model), role) for said, role in
              ((SAID, SAMPLED), (companions, GREEDY))]  # fmt: skip
     rollout, _ = judge(concatenate(parts), batch, Letters(), TableReward(RECORDED.table), credit)
-    weighted, _ = algorithm._weigh(rollout)
+    weighted = estimated(algorithm, rollout)
     assert rollout.rewards is not None
     paid = [row[mask].tolist() for row, mask in zip(rollout.rewards, rollout.mask, strict=True)]
     for row, said in enumerate(SAID):
@@ -305,7 +306,7 @@ def test_a_greedy_baseline_is_the_return_to_go_of_the_sources_own_companion(cred
 
 def test_a_moving_average_is_read_before_it_takes_the_batch_in() -> None:
     algorithm = algorithm_with(MovingAverage(0.9), 6)
-    seen = [algorithm._weigh(rewarded(algorithm, said))[0].advantages[:, 0] for said in (SAID, SAID[::-1])]
+    seen = [estimated(algorithm, rewarded(algorithm, said)).advantages[:, 0] for said in (SAID, SAID[::-1])]
     rewards = torch.tensor([RECORDED.table[Letters().decode(said)] for said in SAID], dtype=torch.float64)
     assert (seen[0] - rewards).abs().max() < 1e-12
     assert (seen[1] - (rewards.flip(0) - rewards.mean())).abs().max() < 1e-12

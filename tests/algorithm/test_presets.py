@@ -130,7 +130,7 @@ def test_what_comes_after_the_end_counts_for_nothing(name: str) -> None:
         if hasattr(algorithm.baseline, "load_state_dict"):
             algorithm.baseline.load_state_dict({"average": 0.0, "weight": 0.0})
         algorithm.kl.coefficient = 0.01
-        algorithm.reference = algorithm.reference or algorithm.model
+        algorithm.reference.model = algorithm.reference.model or algorithm.model
         logged.append(algorithm.update(each))
         found.append(gradients(algorithm))
     for other_logged, other in zip(logged[1:], found[1:], strict=True):

@@ -81,10 +81,10 @@ def reward_gradient(logits: Any, tau: float) -> torch.Tensor:
     algorithm = algorithm_with(advantages.no_baseline, 1, kl_coef=tau)
     algorithm.model = TabularPolicy(logits)
     algorithm.optimizer = Capture(algorithm.model.parameters())  # type: ignore[assignment]
-    algorithm.reference = TabularPolicy([[0.0, 0.0, 0.0]] * len(RECORDED.states))
+    algorithm.reference.model = TabularPolicy([[0.0, 0.0, 0.0]] * len(RECORDED.states))
     with torch.no_grad():
         for prefix, state in RECORDED.states.items():
-            algorithm.reference.table[state] = torch.tensor(
+            algorithm.reference.model.table[state] = torch.tensor(
                 [0.0, never, never] if len(prefix) == 2 else [never, 0.0, 0.0], dtype=torch.float64
             )
     total = torch.zeros(len(RECORDED.states), 3, dtype=torch.float64)

@@ -66,6 +66,14 @@ def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
     assert shown[1:] == ["  as algorithm=double_dqn, with", "  algorithm/head=dueling"]
     assert tokenrl("list", "algorithm/mc_q") == 0
     assert "  algorithm/acting=tilted\n" in capsys.readouterr().out
+    assert tokenrl("list", "algorithm/grpo") == 0
+    shown = [line for line in capsys.readouterr().out.splitlines()[1:] if "#" not in line]
+    chosen = (
+        "baseline=group_mean normalisation=group_std surrogate=clipped_ratio aggregation=sequence_mean divergence=k3"
+    )
+    assert shown == ["  as algorithm=rloo, with", *(f"  algorithm/{part}" for part in chosen.split())], (
+        "a comment holds no part"
+    )
     assert tokenrl("list", "experiment/e2e_lstm_rloo") == 0
     assert "\n  dataset=e2e_nlg\n" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Actor-critic for sequence prediction: every token's gradient, weighed by a critic that has read the reference."""
+"""Actor-critic for sequence prediction: every token's gradient, weighted by a critic that has read the reference."""
 
 from __future__ import annotations
 
@@ -24,34 +24,15 @@ from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
-@dataclass(frozen=True)
-class Valued:
-    """Episodes with what the critic should say of their tokens."""
-
-    episodes: Rollout
-    targets: Tensor  # [B, T]
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    def rows(self, index: slice) -> Valued:
-        return Valued(self.episodes.rows(index), self.targets[index])
-
-
 class ActorCritic:
-    """Bahdanau et al. 2017 (arXiv:1607.07086), algorithm 1.
+    """Bahdanau et al. 2017 (arXiv:1607.07086), algorithm 1: `Actor` and `ReferenceCritic` say their losses.
 
-    actor:  loss = -(1 / B) sum_t sum_a pi(a | s_t) Q(a; s_t, y*) + nll_mix NLL - entropy_coef H
-    critic: loss = (1 / tokens) sum_t (Q(a_t; s_t, y*) - q_t)^2 + value_penalty sum_a (Q(a) - mean_b Q(b))^2
-            q_t = r_t + sum_a pi'(a | s_{t+1}) Q'(a; s_{t+1}, y*)
+    Episodes are sampled from the delayed copy of the actor, as published, without an importance weight for the
+    difference. For the first `critic_steps` steps the critic learns alone. If Q is that of the policy and episodes are
+    the policy's own, the expected gradient is that of the expected reward. All networks are in evaluation mode
+    throughout. Use with credit=delta: then the critic need not remember which rewards are past.
 
-    The critic Q is a model whose source is the clean reference y*, which is there in training only, with a linear head
-    that starts at zero. pi' and Q' are delayed copies that go `target_rate` of the way at each step; episodes are
-    sampled from pi', as published, without a weight for not being pi's. For the first `critic_steps` steps the critic
-    learns alone. With the Q of pi and episodes of pi the expected gradient is that of the expected reward. Both are in
-    evaluation mode throughout. Use with credit=delta: then the critic needs not remember what was paid already.
-
-    Differs: Adam's step of the critic is `critic_lr_scale` times the actor's.
+    Differs from the paper: Adam's step of the critic is `critic_lr_scale` times the actor's.
     """
 
     needs_rewards = True
@@ -75,115 +56,66 @@ class ActorCritic:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         like = next(model.parameters())
-        self.model = model
-        self.critic = Critic(critic, tokenizer.size).to(like.device, like.dtype)
-        self.delayed_actor, self.delayed_critic = frozen_copy(model), frozen_copy(self.critic)
-        self.eos_id, self.seed = tokenizer.eos_id, seed
+        network = QNetwork(critic, tokenizer.size).to(like.device, like.dtype)
+        self.model, self.optimizer = model, optimizer(model.parameters())
+        self.actor = Actor(model, self.optimizer, entropy_coef, nll_mix, target_rate, micro_batches)
+        critic_optimizer = optimizer(network.parameters())
+        critic_optimizer.lr *= critic_lr_scale
+        self.critic = ReferenceCritic(network, critic_optimizer, value_penalty, target_rate, micro_batches)
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
-        self.samples_per_source, self.target_rate, self.critic_steps = samples_per_source, target_rate, critic_steps
-        self.value_penalty, self.entropy_coef, self.nll_mix = value_penalty, entropy_coef, nll_mix
-        self.micro_batches = micro_batches
-        self.optimizer = optimizer(model.parameters())
-        self.critic_optimizer = optimizer(self.critic.parameters())
-        self.critic_optimizer.lr *= critic_lr_scale
+        self.eos_id, self.seed = tokenizer.eos_id, seed
+        self.samples_per_source, self.critic_steps = samples_per_source, critic_steps
         self.steps = 0
 
     def collect(self, batch: Batch) -> Rollout:
+        """`samples_per_source` episodes of the delayed actor for every source, without rewards."""
         draws = streams.generator(self.seed, "rollout", batch.step)
-        times = self.samples_per_source
-        samples = generate(
-            self.delayed_actor, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws
-        )
+        times, policy = self.samples_per_source, self.actor.delayed
+        samples = generate(policy, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws)
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step of the actor, after `critic_steps` updates, and one of the critic -> what is logged."""
         self.model.eval()
-        self.critic.eval()
-        valued = Valued(rollout, self._targets(rollout))
+        self.critic.network.eval()
+        targets = self.critic.targets(rollout, self.actor.delayed)
         metrics: dict[str, float] = {}
         if self.steps >= self.critic_steps:
-            metrics |= gradient_step(self.optimizer, valued, self._actor_loss(rollout), self.micro_batches)
-        learned = gradient_step(self.critic_optimizer, valued, self._critic_loss(rollout), self.micro_batches)
-        metrics |= {f"critic/{name}" if name in ("grad_norm", "grad_clipped", "lr") else name: value
-                    for name, value in learned.items()}  # fmt: skip
-        move(self.delayed_actor, self.model, self.target_rate)
-        move(self.delayed_critic, self.critic, self.target_rate)
+            metrics |= self.actor.learn(rollout, self.critic.network)
+        metrics |= self.critic.learn(EpisodesWithTargets(rollout, targets))
+        self.actor.follow()
+        self.critic.follow()
         self.steps += 1
-        return metrics | self._explained(rollout)
-
-    @torch.no_grad()
-    def _targets(self, rollout: Rollout) -> Tensor:
-        assert rollout.rewards is not None
-        logits = self.delayed_actor(rollout.source, rollout.source_mask, rollout.actions).logits
-        values = (precise(logits).softmax(-1) * self.delayed_critic(rollout)).sum(-1)
-        following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
-        return td_targets(rollout.rewards, following, last_steps(rollout.mask))
-
-    def _actor_loss(self, rollout: Rollout) -> Callable[[Valued], tuple[Tensor, dict[str, Tensor]]]:
-        mask = _usable(rollout)
-        episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
-        demonstrated = rollout.target_mask.sum().clamp(min=1)  # each as often as its source was sampled
-
-        def loss(rows: Valued) -> tuple[Tensor, dict[str, Tensor]]:
-            said, real = rows.episodes, _usable(rows.episodes)
-            logits = self.model(said.source, said.source_mask, said.actions).logits
-            with torch.no_grad():
-                q = self.critic(said)
-            expected = masked_sum((precise(logits).softmax(-1) * q).sum(-1), real) / episodes
-            undecided = masked_sum(entropy(logits), real) / tokens
-            total = -expected - self.entropy_coef * undecided
-            terms = {"loss/policy": -expected.detach(), "entropy": undecided.detach()}
-            if self.nll_mix > 0:
-                given = self.model(said.source, said.source_mask, said.targets).logits
-                nll = masked_sum(negative_log_likelihood(given, said.targets, 0.0), said.target_mask) / demonstrated
-                total, terms["loss/nll"] = total + self.nll_mix * nll, nll.detach()
-            return total, terms
-
-        return loss
-
-    def _critic_loss(self, rollout: Rollout) -> Callable[[Valued], tuple[Tensor, dict[str, Tensor]]]:
-        tokens = _usable(rollout).sum().clamp(min=1)
-
-        def loss(rows: Valued) -> tuple[Tensor, dict[str, Tensor]]:
-            said, real = rows.episodes, _usable(rows.episodes)
-            q = self.critic(said)
-            chosen = q.gather(-1, said.actions.unsqueeze(-1)).squeeze(-1)
-            error = masked_sum((chosen - rows.targets).square(), real) / tokens
-            spread = masked_sum((q - q.mean(-1, keepdim=True)).square().sum(-1), real) / tokens
-            terms = {"loss/value": error, "q/mean": masked_sum(chosen, real) / tokens, "q/spread": spread}
-            return error + self.value_penalty * spread, {name: term.detach() for name, term in terms.items()}
-
-        return loss
-
-    @torch.no_grad()
-    def _explained(self, rollout: Rollout) -> dict[str, float]:
-        assert rollout.rewards is not None
-        q = self.critic(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
-        returns = reward_to_go(rollout.rewards, rollout.mask)
-        return {"value/explained_variance": explained_variance(q, returns, _usable(rollout))}
+        return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
-    def _parts(self) -> dict[str, Any]:
-        names = ("optimizer", "critic_optimizer", "critic", "delayed_actor", "delayed_critic")
-        return {name: getattr(self, name) for name in names}
+    def _stateful(self) -> dict[str, Any]:
+        """What is saved, by its name; the actor's weights are those of the model, which is saved elsewhere."""
+        optimizers = {"optimizer": self.optimizer, "critic_optimizer": self.critic.optimizer}
+        delayed = {"delayed_actor": self.actor.delayed, "delayed_critic": self.critic.delayed}
+        return {**optimizers, "critic": self.critic.network, **delayed}
 
     def state_dict(self) -> dict[str, Any]:
+        """A counter, and the state of every part under its name."""
         state: dict[str, Any] = {"steps": self.steps}
-        for name, part in self._parts().items():
+        for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.steps = state["steps"]
-        for name, part in self._parts().items():
+        for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))
 
 
-class Critic(nn.Module):
-    """Q of every token in every state of an episode, from the reference: a model and a head that starts at zero."""
+class QNetwork(nn.Module):
+    """Q(a; s_t, y*) of every token in every state of an episode: a model whose source is the clean reference y*, which
+    is there in training only, and a linear head that starts at zero."""
 
     def __init__(self, model: Any, size: int) -> None:
         super().__init__()
@@ -197,5 +129,121 @@ class Critic(nn.Module):
         return precise(self.head(hidden))
 
 
+class Actor:
+    """loss = -(1 / B) sum_t sum_a pi(a | s_t) Q(a; s_t, y*) + nll_mix NLL - entropy_coef H
+
+    over B episodes that have a reward. NLL and H are means over the tokens of the demonstrations and of the episodes.
+    The delayed copy pi' goes `target_rate` of the way to pi after each step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Optimizer,
+        entropy_coef: float,
+        nll_mix: float,
+        target_rate: float,
+        micro_batches: int,
+    ) -> None:
+        self.model, self.delayed, self.optimizer = model, frozen_copy(model), optimizer
+        self.entropy_coef, self.nll_mix = entropy_coef, nll_mix
+        self.target_rate, self.micro_batches = target_rate, micro_batches
+
+    def learn(self, rollout: Rollout, critic: QNetwork) -> dict[str, float]:
+        """One optimiser step; the critic gets no gradient."""
+        mask = _usable(rollout)
+        episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
+        demonstrated = rollout.target_mask.sum().clamp(min=1)  # each as often as its source was sampled
+
+        def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+            real = _usable(rows)
+            logits = self.model(rows.source, rows.source_mask, rows.actions).logits
+            with torch.no_grad():
+                q = critic(rows)
+            expected = masked_sum((precise(logits).softmax(-1) * q).sum(-1), real) / episodes
+            mean_entropy = masked_sum(entropy(logits), real) / tokens
+            total = -expected - self.entropy_coef * mean_entropy
+            terms = {"loss/policy": -expected.detach(), "entropy": mean_entropy.detach()}
+            if self.nll_mix > 0:
+                logits = self.model(rows.source, rows.source_mask, rows.targets).logits
+                nll = masked_sum(negative_log_likelihood(logits, rows.targets, 0.0), rows.target_mask) / demonstrated
+                total, terms["loss/nll"] = total + self.nll_mix * nll, nll.detach()
+            return total, terms
+
+        return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
+
+    def follow(self) -> None:
+        """Moves the delayed copy towards the actor."""
+        move(self.delayed, self.model, self.target_rate)
+
+
+@dataclass(frozen=True)
+class EpisodesWithTargets:
+    """Episodes and what the critic is to predict for their tokens."""
+
+    episodes: Rollout
+    targets: Tensor  # [B, T], q_t
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def rows(self, index: slice) -> EpisodesWithTargets:
+        return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
+
+
+class ReferenceCritic:
+    """loss = (1 / tokens) sum_t (Q(a_t; s_t, y*) - q_t)^2 + value_penalty sum_a (Q(a) - mean_b Q(b))^2
+
+    with the targets q_t = r_t + sum_a pi'(a | s_{t+1}) Q'(a; s_{t+1}, y*), and q_t = r_t at the last token. Without the
+    penalty the values of tokens that are rarely sampled go astray in a large vocabulary. The delayed copy Q' goes
+    `target_rate` of the way to Q after each step; pi' is the delayed copy of the actor.
+    """
+
+    def __init__(
+        self, network: QNetwork, optimizer: Optimizer, value_penalty: float, target_rate: float, micro_batches: int
+    ) -> None:
+        self.network, self.delayed, self.optimizer = network, frozen_copy(network), optimizer
+        self.value_penalty, self.target_rate, self.micro_batches = value_penalty, target_rate, micro_batches
+
+    @torch.no_grad()
+    def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
+        """q_t of every token of a rewarded rollout: [B, T]."""
+        assert rollout.rewards is not None
+        logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions).logits
+        values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)
+        following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+        return td_targets(rollout.rewards, following, last_steps(rollout.mask))
+
+    def learn(self, whole: EpisodesWithTargets) -> dict[str, float]:
+        """One optimiser step; what the optimiser logs is named critic/..., for the actor's has the plain name."""
+        tokens = _usable(whole.episodes).sum().clamp(min=1)
+
+        def loss(rows: EpisodesWithTargets) -> tuple[Tensor, dict[str, Tensor]]:
+            episodes, real = rows.episodes, _usable(rows.episodes)
+            q = self.network(episodes)
+            taken = q.gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
+            error = masked_sum((taken - rows.targets).square(), real) / tokens
+            spread = masked_sum((q - q.mean(-1, keepdim=True)).square().sum(-1), real) / tokens
+            terms = {"loss/value": error, "q/mean": masked_sum(taken, real) / tokens, "q/spread": spread}
+            return error + self.value_penalty * spread, {name: term.detach() for name, term in terms.items()}
+
+        logged = gradient_step(self.optimizer, whole, loss, self.micro_batches)
+        of_optimizer = ("grad_norm", "grad_clipped", "lr")
+        return {f"critic/{name}" if name in of_optimizer else name: value for name, value in logged.items()}
+
+    def follow(self) -> None:
+        """Moves the delayed copy towards the critic."""
+        move(self.delayed, self.network, self.target_rate)
+
+    @torch.no_grad()
+    def quality(self, rollout: Rollout) -> dict[str, float]:
+        """How much of the variance of the rewards to go Q(a_t; s_t, y*) explains."""
+        assert rollout.rewards is not None
+        q = self.network(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+        returns = reward_to_go(rollout.rewards, rollout.mask)
+        return {"value/explained_variance": explained_variance(q, returns, _usable(rollout))}
+
+
 def _usable(rollout: Rollout) -> Tensor:
+    """bool [B, T]: the real tokens of episodes that have a reward."""
     return rollout.mask & rollout.valid.unsqueeze(-1)

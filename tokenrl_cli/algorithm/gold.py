@@ -1,4 +1,4 @@
-"""GOLD: off-policy learning from demonstrations, where the policy learns most from what it could have said itself."""
+"""GOLD: learning from demonstrations alone, weighted by how likely the policy itself would generate their tokens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tokenrl_cli.optim import Optimizer, gradient_step
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """Demonstrations and what each of their tokens weighs."""
+class WeightedDemonstrations:
+    """Demonstrations and the weight of each of their tokens in the loss."""
 
     episodes: Rollout
     weights: Tensor  # [B, T]
@@ -30,19 +30,20 @@ class Weighted:
     def __len__(self) -> int:
         return len(self.episodes)
 
-    def rows(self, index: slice) -> Weighted:
-        return Weighted(self.episodes.rows(index), self.weights[index])
+    def rows(self, index: slice) -> WeightedDemonstrations:
+        return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 
 class Gold:
     """loss = -(1 / tokens) sum_t max(u, p~(y_t | s_t)) max(c, Q_t - b) log pi(y_t | s_t) over demonstrations y.
 
-    Pang & He 2021 (arXiv:2009.07839), algorithm 1. p~ is a copy of the policy, made anew every `sync_every` updates: an
-    importance weight of the token alone, at least `floor`. Q_t = r_t + ... + r_{t + suffix} of what `value` makes of
-    the tokens' probability under the frozen warm start, less `lower_bound`, at least `least`. There are no samples and
-    no reward, so neither is read. The likelihood of demonstrations falls while quality rises: judge by a metric.
+    Pang & He 2021 (arXiv:2009.07839), algorithm 1. p~ is a copy of the policy, made anew every `sync_every` updates; it
+    stands for the importance weight of the token, with the floor u = `floor`. Q_t = r_t + ... + r_{t + suffix}, where
+    r = `value(log-probability of the token under the frozen warm start)`, b = `lower_bound` and c = `least`. Nothing is
+    sampled, and no reward of the run is read. The likelihood of demonstrations falls while quality rises, so follow a
+    metric instead.
 
-    Differs: the weights come from teacher-forced passes without dropout; the loss is a mean over tokens.
+    Differs from the paper: the weights come from teacher-forced passes without dropout; the loss is a mean over tokens.
     """
 
     needs_rewards = False
@@ -69,19 +70,21 @@ class Gold:
         self.updates = 0
 
     def collect(self, batch: Batch) -> Rollout:
+        """The demonstrations as episodes."""
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        weighted, metrics = self._weigh(rollout)
+        """One optimiser step, and a new copy p~ after every `sync_every`-th -> what is logged."""
+        weighted, metrics = self._with_weights(rollout)
         self.model.train()
         tokens = rollout.mask.sum()
 
-        def loss(rows: Weighted) -> tuple[Tensor, dict[str, Tensor]]:
-            said = rows.episodes
-            logits = self.model(said.source, said.source_mask, said.actions).logits
-            nll = negative_log_likelihood(logits, said.actions, 0.0)
-            total = masked_sum(rows.weights * nll, said.mask) / tokens
-            return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), said.mask) / tokens}
+        def loss(rows: WeightedDemonstrations) -> tuple[Tensor, dict[str, Tensor]]:
+            shown = rows.episodes
+            logits = self.model(shown.source, shown.source_mask, shown.actions).logits
+            nll = negative_log_likelihood(logits, shown.actions, 0.0)
+            total = masked_sum(rows.weights * nll, shown.mask) / tokens
+            return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), shown.mask) / tokens}
 
         metrics |= gradient_step(self.optimizer, weighted, loss, self.micro_batches)
         self.updates += 1
@@ -90,27 +93,30 @@ class Gold:
         return metrics
 
     @torch.no_grad()
-    def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
-        lagged, known = (
+    def _with_weights(self, rollout: Rollout) -> tuple[WeightedDemonstrations, dict[str, float]]:
+        """The weight max(u, p~) max(c, Q_t - b) of each token, and what is logged of it."""
+        lagged, frozen = (
             -negative_log_likelihood(
                 model(rollout.source, rollout.source_mask, rollout.actions).logits, rollout.actions, 0.0
             )
             for model in (self.lagged, self.frozen)
         )
         importance = lagged.exp().clamp(min=self.floor)
-        worth = (ahead(self.value(known), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
+        q = (ahead(self.value(frozen), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
         metrics = {
             "importance/mean": float(masked_mean(importance, rollout.mask)),
             "importance/floored": float(masked_mean((importance <= self.floor).double(), rollout.mask)),
-            "q/mean": float(masked_mean(worth, rollout.mask)),
+            "q/mean": float(masked_mean(q, rollout.mask)),
         }
-        return Weighted(rollout, importance * worth), metrics
+        return WeightedDemonstrations(rollout, importance * q), metrics
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """A counter, the optimiser, and both copies of the policy."""
         state: dict[str, Any] = {"updates": self.updates}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
         for name, model in (("frozen", self.frozen), ("lagged", self.lagged)):
@@ -118,6 +124,7 @@ class Gold:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.updates = state["updates"]
         self.optimizer.load_state_dict(within(state, "optimizer."))
         self.frozen.load_state_dict(within(state, "frozen."))

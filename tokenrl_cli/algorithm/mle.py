@@ -25,10 +25,10 @@ class Mle:
 
     The mean is over all tokens of the optimiser step, EOS included. Dropout is on.
 
-    With scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) each token of the history y_<t is, with a probability
-    that grows over the stage, one that the policy samples after the history so far, while y_t stays the target: no
-    gradient flows through the choice, and the loss is of no distribution's likelihood any more. EOS is never sampled
-    into a history, as nothing follows it.
+    With scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) each token of the history y_<t is replaced, with a
+    probability that grows over the stage, by one that the policy samples after the history so far, while y_t stays the
+    target. No gradient flows through the choice, and the loss is no longer the likelihood of any distribution. EOS is
+    never sampled into a history, as nothing follows it.
     """
 
     needs_rewards = False
@@ -52,12 +52,14 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
+        """The demonstrations as episodes, some of their history sampled where scheduled sampling asks it."""
         recited = recite(batch, self.eos_id)
         share = self.scheduled_sampling(self.optimizer.steps)
-        return self._said_over(recited, share) if share > 0 else recited
+        return self._with_sampled_history(recited, share) if share > 0 else recited
 
-    def _said_over(self, recited: Rollout, share: float) -> Rollout:
-        """The histories with a share of tokens as the policy says them; the last token of each stays."""
+    def _with_sampled_history(self, recited: Rollout, share: float) -> Rollout:
+        """The demonstrations, in whose `actions` each token but the last of a row is replaced, with probability
+        `share`, by one that the policy samples there."""
         self.model.eval()
         draws = streams.generator(self.seed, "scheduled sampling", recited.step)
         limit = recited.actions.shape[1]
@@ -65,10 +67,11 @@ class Mle:
         kept |= ~recited.mask | last_steps(recited.mask)
         decoding = Decoding(limit, 1.0, 0, 1.0, 0.0, [self.eos_id], 1, 0.0)
         forced = (recited.actions, kept)
-        said = generate(self.model, recited.source, recited.source_mask, decoding, 1, self.eos_id, draws, forced)
-        return replace(recited, actions=nn.functional.pad(said.actions, (0, limit - said.actions.shape[1])))
+        samples = generate(self.model, recited.source, recited.source_mask, decoding, 1, self.eos_id, draws, forced)
+        return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step -> loss/nll and what the optimiser logs."""
         self.model.train()
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
@@ -81,11 +84,14 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the optimiser, under "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

@@ -1,4 +1,4 @@
-"""Optimal completion distillation: on its own prefixes the policy is shown every token that is still best."""
+"""Optimal completion distillation: the policy learns which tokens are best after the prefixes that it samples."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from tokenrl_cli.optim import Optimizer, gradient_step
 class Ocd:
     """loss = (1 / tokens) sum_t KL(softmax(Q*(s_t, .) / tau) || pi(. | s_t)) on episodes sampled from the policy.
 
-    Q* are the optimal token values of edit distance to the clean reference (`metrics.edits.completion_values`): Sabour
-    et al. 2019 (arXiv:1810.01398), equations 5 to 7; tau towards 0 shares the mass among the best tokens alone. It
-    reads the reference at every step, so it is no RL: a supervised upper bound for rewards of edit distance. The values
-    take a second [B, T, V] tensor. Dropout is off, as the episodes are sampled without.
+    Sabour et al. 2019 (arXiv:1810.01398), equations 5 to 7. Q*(s_t, a) is minus the smallest edit distance to the clean
+    reference that a text can still have which begins with y_<t and a (`metrics.edits.completion_values`). With tau
+    towards 0 the best tokens share all the probability. The targets read the reference at every step, so this is no
+    RL but a supervised upper bound for rewards of edit distance. They take a second [B, T, V] tensor of memory. Dropout
+    is off, as it is when the episodes are sampled.
     """
 
     needs_rewards = False
@@ -49,6 +50,7 @@ class Ocd:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
+        """`samples_per_source` episodes of the policy for every source."""
         self.model.eval()
         draws = streams.generator(self.seed, "rollout", batch.step)
         times = self.samples_per_source
@@ -56,33 +58,36 @@ class Ocd:
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
+        """One optimiser step -> loss/ocd and what the optimiser logs."""
         self.model.eval()
         tokens = rollout.mask.sum().clamp(min=1)
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
             logprobs = precise(self.model(rows.source, rows.source_mask, rows.actions).logits).log_softmax(-1)
             best = (self._values(rows, logprobs.shape[-1]).to(logprobs) / self.tau).log_softmax(-1)
-            apart = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
-            return apart, {"loss/ocd": apart.detach()}
+            divergence = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
+            return divergence, {"loss/ocd": divergence.detach()}
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def _values(self, rows: Rollout, size: int) -> Tensor:
-        """Q* of every token after every prefix, [B, T, V]; EOS is no token of a text."""
+        """Q* of every token after every prefix: [B, T, V]. EOS ends a text and is not a token of it."""
         lengths = rows.mask.sum(-1) - rows.ended.to(torch.int64)
-        wanted = (rows.reference_mask & (rows.reference_ids != self.eos_id)).sum(-1)
-        actions, said, reference, known = (
-            each.cpu().numpy() for each in (rows.actions, lengths, rows.reference_ids, wanted)
-        )
-        values = completion_values(actions, said, reference, known, size, self.eos_id)
+        reference_lengths = (rows.reference_mask & (rows.reference_ids != self.eos_id)).sum(-1)
+        actions, references = rows.actions.cpu().numpy(), rows.reference_ids.cpu().numpy()
+        counts, reference_counts = lengths.cpu().numpy(), reference_lengths.cpu().numpy()
+        values = completion_values(actions, counts, references, reference_counts, size, self.eos_id)
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
+        """The model itself."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
+        """That of the optimiser, under "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

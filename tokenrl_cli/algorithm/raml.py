@@ -1,4 +1,4 @@
-"""Reward augmented maximum likelihood: cross-entropy on demonstrations that are damaged as much as a reward allows."""
+"""Reward augmented maximum likelihood: cross-entropy on demonstrations in which random tokens are replaced."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class Raml(Mle):
     """loss = -E_{y' ~ q(. | y)} log pi(y' | x), a mean over tokens, q proportional to exp(R(y', y) / tau).
 
     Norouzi et al. 2016 (arXiv:1609.00150), equation 7: it has the optimum of RL with an entropy bonus of tau, without
-    a sample of the policy. R = -(1 + log n) times the tokens replaced, n the other tokens there are
-    (`functional.demonstrations.replaced_share`); the last token, EOS, stays, and unknown tokens are never put in.
+    sampling from the policy. R = -(1 + log n) times the number of replaced tokens, where n is the number of tokens that
+    each can be replaced by (`functional.demonstrations.replaced_share`). The last token, EOS, is never replaced, and
+    no token is replaced by the unknown token.
 
-    Differs: of the paper's edits only substitutions, so q is exact and no reward of the run is read.
+    Differs from the paper: of its edits only substitutions, so q is exact and no reward of the run is read. The
+    constructor raises UserError where the vocabulary has less than two tokens to replace one another.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Raml(Mle):
         self.share = replaced_share(len(self.allowed) - 1, tau)
 
     def collect(self, batch: Batch) -> Rollout:
+        """Demonstrations y' with replaced tokens, as episodes and as targets."""
         recited = super().collect(batch)
-        said = self._damaged(recited)
-        return replace(recited, actions=said, targets=said)
+        replaced = self._replaced(recited)
+        return replace(recited, actions=replaced, targets=replaced)
 
-    def _damaged(self, recited: Rollout) -> Tensor:
+    def _replaced(self, recited: Rollout) -> Tensor:
+        """y' ~ q(. | y): the tokens [B, T], each but the last of a row replaced with probability `share` by another."""
         draws = streams.generator(self.seed, "raml", recited.step)
         shape, device = recited.actions.shape, recited.actions.device
         bad = (torch.rand(shape, generator=draws) < self.share).to(device) & recited.mask & ~last_steps(recited.mask)

@@ -139,7 +139,7 @@ def parts(file: Path, group: str) -> list[str]:
     """What the defaults of an option choose, as it is typed."""
     inside = re.search(r"^defaults:\n((?:  - .*\n)*)", text_of(file), re.MULTILINE)
     found = []
-    for entry in re.findall(r"- (?:override )?([^#\n]+)", inside[1] if inside else ""):
+    for entry in re.findall(r"(?m)^  - (?:override )?([^#\n]+)", inside[1] if inside else ""):
         key, chosen, option = entry.strip().partition(": ")
         if chosen:
             found.append(f"{typed(key, group)}={option}")

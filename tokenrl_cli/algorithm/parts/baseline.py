@@ -1,4 +1,4 @@
-"""Baselines with a memory; those without one are functions of `functional/advantages.py`."""
+"""Baselines that remember earlier rollouts; those that do not are functions of `functional/advantages.py`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from tokenrl_cli.config.ranges import Fraction
 
 
 class MovingAverage:
-    """b = exponential moving average of whole-sequence returns, corrected for its start (Kingma & Ba 2015, section 3).
+    """b = sum_i decay^i R_i / sum_i decay^i, with R_0 the mean score of the last rollout, R_1 of the one before it, ...
 
-    It is read before it is updated, so a batch never enters its own baseline; it holds two numbers, whatever the
-    length of the run.
+    The reinforcement baseline of Williams 1992. The denominator is the bias correction of Kingma & Ba 2015
+    (arXiv:1412.6980, section 3): without it b would start near 0. It is read before it is updated, so that a rollout
+    never enters its own baseline, which would bias the gradient. In the first rollout b is 0.
     """
 
     def __init__(self, decay: Fraction) -> None:
         self.decay = decay
-        self.average = self.weight = 0.0  # sum of decay ** age times a batch's mean return, and of decay ** age
+        self.average = self.weight = 0.0  # (1 - decay) times the two sums
 
     def __call__(self, returns: Tensor) -> Tensor:
-        """returns [N, K, T] only tell dtype and device -> []."""
+        """b, a scalar []; of returns [N, K, T] only dtype and device are read."""
         return returns.new_tensor(self.average / self.weight if self.weight else 0.0)
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
-        """Takes in the returns at t = 0 of the valid samples: [N, K, T], [N, K]."""
+        """Takes in a rollout: of returns [N, K, T] those at t = 0 of the valid samples, bool [N, K]. A rollout without
+        a valid sample changes nothing."""
         if bool(valid.any()):
             mean = float(returns[:, :, 0][valid].mean(dtype=torch.float64))
             self.average = self.decay * self.average + (1 - self.decay) * mean
             self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
+        """Two numbers."""
         return {"average": self.average, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.average, self.weight = state["average"], state["weight"]

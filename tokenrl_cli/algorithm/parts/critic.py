@@ -1,4 +1,4 @@
-"""Critics of policy gradients: where V(s_t), the expected return from a state on, comes from."""
+"""Critics of policy gradients: estimates of V(s_t), the expected return from a state on. See `interfaces.Critic`."""
 
 from __future__ import annotations
 
@@ -16,35 +16,40 @@ from tokenrl_cli.optim import ParameterGroup
 
 
 class NoCritic:
-    """Nothing tells what a state is worth: V is 0."""
+    """No estimate: V is 0 everywhere, and a baseline or returns that need values are refused with it."""
 
     estimates, continuations, coef = False, 0, 0.0
 
     def attach(self, model: Any) -> list[nn.Parameter]:
+        """Has no parameters."""
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Is never called, as `continuations` is 0."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+        """Zeros [B, T], estimated in every state."""
         return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        """None: nothing is learned."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
+        """{}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Does nothing."""
 
 
 class ValueHead:
-    """V(s_t) = w h_t + b on the policy's hidden states, which it does not train; it starts at zero.
+    """V(s_t) = w h_t + b, a linear head on the policy's hidden states h, [B, T, D] -> [B, T]; w and b start at 0.
 
-    Learns by `value_error` towards the returns that the advantages are made of, a mean over tokens, times `coef`. Its
-    learning rate is `lr_factor` times the policy's: a step of Adam is as long whatever the gradient is, and V has
-    farther to go than a logit.
+    No gradient flows into h. The head learns `functional.value.value_error` towards the returns G_t, a mean over tokens
+    times `coef`, in the policy's own optimiser, with `lr_factor` times its learning rate: a step of Adam has the same
+    length whatever the gradient is, and V has farther to go than a logit.
     """
 
     estimates, continuations = True, 0
@@ -53,7 +58,7 @@ class ValueHead:
         self.coef, self.clip, self.lr_factor = coef, clip, lr_factor
 
     def attach(self, model: Any) -> list[ParameterGroup]:
-        """Makes the head for this model; what is to be optimised with it."""
+        """Makes the head for a model of this width, dtype and device, and returns its parameters as one group."""
         like = next(model.parameters())
         self.head = nn.Linear(model.width, 1).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)
@@ -61,31 +66,37 @@ class ValueHead:
         return [ParameterGroup(list(self.head.parameters()), self.lr_factor)]
 
     def values(self, hidden: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T]."""
+        """V of hidden states: [B, T, D] -> [B, T]."""
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Is never called, as `continuations` is 0."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+        """V [B, T] by one more pass of the policy, estimated in every state."""
         hidden = model(rollout.source, rollout.source_mask, rollout.actions).hidden
         return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        """The error of each state, [B, T]; `before` is V when the episode was sampled, for the clip."""
         return value_error(self.values(hidden), before, targets, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
+        """Weight and bias of the head."""
         return dict(self.head.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave."""
         self.head.load_state_dict(state)
 
 
 class Continuations:
     """V(s_t) = mean return of `continuations` episodes that the policy samples from s_t on, at every `stride`-th token.
 
-    VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; its steps of a solution are `stride` tokens here.
-    Unbiased, nothing to learn, and dear: tokens / stride * continuations further episodes for each.
+    VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; what the paper calls a step of a solution is
+    `stride` tokens here. Unbiased and without anything to learn, but expensive: an episode of T tokens costs
+    T / stride * continuations further episodes.
     """
 
     estimates, coef = True, 0.0
@@ -94,19 +105,21 @@ class Continuations:
         self.continuations, self.stride = continuations, stride
 
     def attach(self, model: Any) -> list[nn.Parameter]:
+        """Has no parameters."""
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and lengths of the prefixes to go on from, [M] each; mask [B, T]."""
+        """The M prefixes to continue, as rows and lengths in tokens, [M] each; mask [B, T] of sampled tokens."""
         wanted = mask.clone()
         wanted[:, torch.arange(mask.shape[1], device=mask.device) % self.stride != 0] = False
         rows, lengths = wanted.nonzero(as_tuple=True)
         return rows, lengths
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """From the judged continuations in a rollout: V [B, T] of every state of it, and where it was measured.
+        """V [B, T] of every state, and where [B, T] bool it was estimated, from the continuations in a rollout.
 
-        Between two measured states V is that of the earlier. A state without a valid continuation is not measured.
+        Between two estimated states V is that of the earlier one. A state whose continuations all have no reward is not
+        estimated.
         """
         others = rollout.rows((rollout.role == CONTINUATION).nonzero().squeeze(-1))
         assert others.rewards is not None
@@ -121,10 +134,12 @@ class Continuations:
         return (total / count.clamp(min=1)).gather(1, last), fresh
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
+        """None: nothing is learned."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
+        """{}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Does nothing."""

@@ -1,4 +1,4 @@
-"""How the coefficient of the KL penalty follows a target."""
+"""The coefficient of the KL penalty in the reward, and how it is adapted."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ from typing import Any
 
 
 class AdaptiveKl:
-    """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout, KL in nats an episode; target 0
-    leaves it as it is, and so does a beta of 0. Ziegler et al. 2019 (arXiv:1909.08593), section 2.2."""
+    """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout.
+
+    Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. KL and target in nats an episode. A target of 0 leaves beta as
+    it is, and so does a beta of 0, which no factor makes larger. Without the clip one odd rollout would change beta by
+    an order of magnitude.
+    """
 
     def __init__(self, coefficient: float, target: float, rate: float) -> None:
         self.start = self.coefficient = coefficient
         self.target, self.rate = target, rate
 
     def observe(self, divergence: float) -> None:
+        """Adapts `coefficient` to the KL of a rollout, a mean over its episodes in nats."""
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
     def state_dict(self) -> dict[str, Any]:
+        """The coefficient, and the one that is configured."""
         return {"coefficient": self.coefficient, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Where the configured coefficient is another than it was, that counts: adaptation starts from it anew."""
+        """Goes on from the saved coefficient; but where another one is configured than in the saved run, from that."""
         if state["start"] == self.start:
             self.coefficient = state["coefficient"]

@@ -1,0 +1,48 @@
+"""Episodes with everything that the loss of a policy gradient reads of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from torch import Tensor
+
+from tokenrl_cli.interfaces import DEMONSTRATION, Rollout
+
+
+@dataclass(frozen=True)
+class EpisodesWithAdvantages:
+    """B rewarded episodes that are learned from: samples, and demonstrations that were added as samples."""
+
+    episodes: Rollout
+    advantages: Tensor  # [B, T], A_t; 0 where nothing is learned
+    weights: Tensor  # [B, T], w_t of the aggregation over the optimiser step that the rows belong to
+    values: Tensor  # [B, T], V(s_t) of the critic when the episodes were sampled
+    returns: Tensor  # [B, T], G_t, which the critic is trained to predict
+    first: Tensor  # [B] bool, one row of each source: there its demonstration is counted in the cross-entropy
+    likelihood_mask: Tensor  # [B, R] bool, the tokens of the demonstration that the cross-entropy counts
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def rows(self, index: slice | Tensor) -> EpisodesWithAdvantages:
+        """The rows at `index`, in its order."""
+        others = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
+        return EpisodesWithAdvantages(self.episodes.rows(index), **others)
+
+    @cached_property
+    def usable(self) -> Tensor:
+        """bool [B, T]: the tokens of `learned_tokens` in episodes that have a reward."""
+        return learned_tokens(self.episodes) & self.episodes.valid.unsqueeze(-1)
+
+    @cached_property
+    def sampled(self) -> Tensor:
+        """bool [B, T]: the usable tokens that the policy chose itself, so without those of an added demonstration."""
+        return self.usable & self.episodes.chosen
+
+
+def learned_tokens(episodes: Rollout) -> Tensor:
+    """bool [B, T]: real tokens that the policy chose, and all tokens of a demonstration that was added as a sample;
+    not those that were forced on the policy."""
+    added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
+    return episodes.mask & (episodes.chosen | added)

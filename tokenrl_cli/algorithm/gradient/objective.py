@@ -1,0 +1,93 @@
+"""What a policy gradient minimises: one teacher-forced pass of the policy, and a sum of terms that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from tokenrl_cli.algorithm.facts import asked
+from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
+from tokenrl_cli.episodes.sampling import Decoding, distribution
+from tokenrl_cli.functional.masking import masked_sum
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What the policy now says of B episodes, with gradients. Its B rows may be a part of those of an optimiser step;
+    every denominator is counted over the whole, so that the losses of the parts add up to that of the step."""
+
+    model: Any  # the policy
+    rows: EpisodesWithAdvantages
+    whole: EpisodesWithAdvantages  # all rows of the optimiser step
+    hidden: Tensor  # [B, T, D]
+    logits: Tensor  # [B, T, V] of the plain softmax
+    log_policy: Tensor  # [B, T, V], log pi(a | s_t) of every token a, pi the distribution that is sampled from
+    logprobs: Tensor  # [B, T], log pi(a_t | s_t); 0 outside rows.usable
+    log_ratio: Tensor  # [B, T], log pi(a_t | s_t) - log pi_sampled(a_t | s_t), without gradient; 0 outside rows.usable
+
+    def token_mean(self, values: Tensor) -> Tensor:
+        """Mean of values [B, T] over the usable tokens of the optimiser step -> []."""
+        return masked_sum(values, self.rows.usable) / self.tokens
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The usable tokens of the optimiser step, at least 1: []."""
+        return self.whole.usable.sum().clamp(min=1)
+
+
+Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted loss [], and what is logged, each []
+
+
+def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvantages, decoding: Decoding) -> ForwardPass:
+    """The policy's pass over `rows`, scored under the distribution that `decoding` samples from. Where that is cut, the
+    cut is the one that was made when the episode was sampled."""
+    seen, mask = rows.episodes, rows.usable
+    output = model(seen.source, seen.source_mask, seen.actions)
+    log_policy, _ = distribution(output.logits, decoding, seen.support)
+    logprobs = log_policy.gather(-1, seen.actions.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
+    log_ratio = (logprobs.detach() - seen.logprobs).masked_fill(~mask, 0.0)
+    return ForwardPass(model, rows, whole, output.hidden, output.logits, log_policy, logprobs, log_ratio)
+
+
+def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a pass [], and the metrics of all its terms."""
+    loss, metrics = terms[0](seen)
+    for term in terms[1:]:
+        more, logged = term(seen)
+        loss, metrics = loss + more, metrics | logged
+    return loss, metrics
+
+
+class SurrogateLoss:
+    """-sum_bt w_bt surrogate_bt, with w the weights of the aggregation: the term that follows the reward.
+
+    `surrogate` is called with those that it names of `logprobs`, `sampled_logprobs`, `advantages` and `mask`, [B, T]
+    each, and gives (surrogate_bt, where clipping leaves it no gradient); see functional/surrogates.py.
+    """
+
+    def __init__(self, surrogate: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.surrogate = surrogate
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the loss, the share of tokens that are clipped with a negative and with a positive advantage, and
+        KL(pi_sampled || pi), estimated by k3."""
+        rows, mask = seen.rows, seen.rows.usable
+        objective, clipped = asked(
+            self.surrogate,
+            logprobs=seen.logprobs,
+            sampled_logprobs=rows.episodes.logprobs,
+            advantages=rows.advantages,
+            mask=mask,
+        )
+        loss = -masked_sum(rows.weights * objective, mask)
+        metrics = {
+            "loss/policy": loss.detach(),
+            "clip_ratio/low": seen.token_mean((clipped & (rows.advantages < 0)).double()),
+            "clip_ratio/high": seen.token_mean((clipped & (rows.advantages > 0)).double()),
+            "approx_kl": seen.token_mean(seen.log_ratio.exp() - 1 - seen.log_ratio),
+        }
+        return loss, metrics

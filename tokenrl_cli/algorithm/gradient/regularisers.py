@@ -1,0 +1,109 @@
+"""What a policy gradient's loss may hold beside the reward: entropy, KL to a reference, the error of a critic, and the
+cross-entropy on demonstrations. Each is called with a ForwardPass and gives (weighted loss [], metrics)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tokenrl_cli.algorithm.facts import asked, function_of
+from tokenrl_cli.algorithm.gradient.objective import ForwardPass
+from tokenrl_cli.algorithm.gradient.reference import Reference
+from tokenrl_cli.episodes.sampling import Decoding
+from tokenrl_cli.functional.entropy import entropy
+from tokenrl_cli.functional.kl import full, k3
+from tokenrl_cli.functional.likelihood import negative_log_likelihood
+from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.interfaces import Critic, SettingError
+
+
+class EntropyBonus:
+    """-eta mean_bt H(p(. | s_t)), with p the plain softmax: a positive eta keeps the policy from becoming certain
+    (Williams & Peng 1991). The mean is over the usable tokens of the optimiser step."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the mean entropy in nats, whatever eta is."""
+        logits = seen.logits if self.coef else seen.logits.detach()  # what is only logged keeps no graph in memory
+        mean = seen.token_mean(entropy(logits))
+        return -self.coef * mean, {"entropy": mean.detach()}
+
+
+class KlLoss:
+    """beta sum_bt w_bt KL_bt, with w the weights of the aggregation and KL_bt an estimate of KL(pi || ref) at s_t.
+
+    `divergence` is called with those that it names of `logprobs`, `reference_logprobs` [B, T], `logits` (log pi) and
+    `reference_logits` [B, T, V]; see functional/kl.py. Tokens of added demonstrations do not count, for they are no
+    samples of pi.
+
+    The constructor raises UserError for k3 with a decoding that cuts: the mean of k3 is a KL only where pi can generate
+    every token.
+    """
+
+    def __init__(
+        self, coef: float, divergence: Callable[..., Tensor], reference: Reference, decoding: Decoding
+    ) -> None:
+        if decoding.cuts and function_of(divergence) is k3:
+            problem = (
+                "weighs tokens by reference / policy, and its mean is a KL divergence only where the policy can say "
+                "every token; top_k or top_p leaves some out"
+            )
+            raise SettingError("/divergence=k3", problem, "{here}/divergence=k2 or full, or top_k=0 top_p=1")
+        self.coef, self.divergence, self.reference = coef, divergence, reference
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the exact KL of the states visited, a mean in nats a token, whatever estimate the loss takes."""
+        rows, episodes = seen.rows, seen.rows.episodes
+        reference_logits = self.reference.logits(episodes)
+        estimate: Tensor = asked(
+            self.divergence,
+            logprobs=seen.logprobs,
+            reference_logprobs=-negative_log_likelihood(reference_logits, episodes.actions, 0.0),
+            logits=seen.log_policy,
+            reference_logits=reference_logits,
+        )
+        loss = self.coef * masked_sum(rows.weights * estimate, rows.sampled)
+        with torch.no_grad():
+            exact = full(seen.log_policy, reference_logits)
+        return loss, {"kl": masked_sum(exact, rows.sampled) / seen.whole.sampled.sum().clamp(min=1)}
+
+
+class ValueLoss:
+    """c mean_bt error(V(s_t), G_t): the critic's own loss, as `Critic.loss` has it and with its coefficient, over the
+    usable tokens of the optimiser step. 0, and nothing is logged, for a critic that learns nothing."""
+
+    def __init__(self, critic: Critic) -> None:
+        self.critic = critic
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the mean error."""
+        errors = self.critic.loss(seen.hidden, seen.rows.values, seen.rows.returns)
+        if errors is None:
+            return seen.logprobs.new_zeros(()), {}
+        error = seen.token_mean(errors)
+        return self.critic.coef * error, {"loss/value": error.detach()}
+
+
+class DemonstrationLoss:
+    """-lambda mean_nt log p(y*_t | x, y*_<t) over demonstrations y*, with p the plain softmax: a second pass of the
+    policy (Wu et al. 2016, arXiv:1609.08144, section 5). The mean is over the tokens that `likelihood_mask` marks,
+    each source once however often it was sampled."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs the mean cross-entropy in nats."""
+        rows, whole = seen.rows, seen.whole
+        shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
+        if bool(mask.any()):
+            logits = seen.model(shown.source, shown.source_mask, shown.targets).logits
+            total = masked_sum(negative_log_likelihood(logits, shown.targets, 0.0), mask)
+        else:
+            total = seen.logprobs.new_zeros(())
+        mean = total / whole.likelihood_mask[whole.first].sum().clamp(min=1)
+        return self.coef * mean, {"loss/nll": mean.detach()}

@@ -1,0 +1,120 @@
+"""Which episodes a policy gradient learns from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli import streams
+from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
+from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic, Rollout, SettingError
+
+
+class Sampler:
+    """Collects the episodes of one rollout from N sources (prompts), K = `samples_per_source` for each.
+
+    What a rollout is made of, by the role of its rows and in this order:
+    SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together
+    CONTINUATION   for a critic that estimates V(s) by sampling: episodes that begin as a SAMPLED one and go on anew
+    DEMONSTRATION  [N] with `add_reference`: the demonstration, which then counts as one more sample of its source
+    GREEDY         [N] with `greedy_baseline`: the greedy episode, which is only compared with and never learned from
+
+    With `forced_prefix` a SAMPLED or GREEDY episode begins with tokens of the demonstration (MIXER, Ranzato et al.
+    2016, arXiv:1511.06732): `forced_prefix(number of rollouts so far)` is how many of the last tokens of a text are
+    left to the policy, infinite for all of them. Forced tokens are not `chosen`, and their log-probability is 0.
+
+    The constructor raises UserError where `add_reference` meets a decoding under which the policy may be unable to
+    generate the demonstration: its log-probability would be minus infinity.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        samples_per_source: int,
+        forced_prefix: Callable[[int], float],
+        add_reference: bool,
+        greedy_baseline: bool,
+        critic: Critic,
+        eos_id: int,
+        seed: int,
+    ) -> None:
+        if add_reference and (decoding.cuts or decoding.epsilon > 0):
+            problem = "the demonstration may be none of the texts that top_k, top_p and epsilon leave to choose from"
+            raise SettingError("add_reference", problem, "leave them at 0, 1 and 0")
+        self.decoding, self.samples_per_source, self.forced_prefix = decoding, samples_per_source, forced_prefix
+        self.add_reference, self.greedy_baseline, self.critic = add_reference, greedy_baseline, critic
+        self.greedy = replace(decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
+        self.eos_id, self.seed = eos_id, seed
+
+    def reads_demonstrations(self) -> bool:
+        """Whether a rollout holds tokens of demonstrations."""
+        return self.add_reference or math.isfinite(self.forced_prefix(0))
+
+    def collect(self, model: Any, batch: Batch, rollouts: int) -> Rollout:
+        """Episodes of every source of `batch`, without rewards; `rollouts` were learned from before this one.
+
+        `model` must be in evaluation mode. The same (seed, batch.step) draws the same episodes.
+        """
+        sampled = self._episodes(model, batch, self.decoding, self.samples_per_source, SAMPLED, rollouts)
+        parts = [sampled]
+        if self.critic.continuations:
+            parts.append(self._continuations(model, sampled))
+        if self.add_reference:
+            parts.append(self.demonstrations(model, batch))
+        if self.greedy_baseline:
+            parts.append(self._episodes(model, batch, self.greedy, 1, GREEDY, rollouts))
+        return concatenate(parts)
+
+    def _episodes(self, model: Any, batch: Batch, decoding: Decoding, times: int, role: int, rollouts: int) -> Rollout:
+        """`times` episodes of each source, after the forced prefix where there is one."""
+        draws = streams.generator(self.seed, "rollout", batch.step)
+        tokens = batch.targets.repeat_interleave(times, 0)
+        forced = self._forced(batch.target_mask, rollouts).repeat_interleave(times, 0)
+        given = (tokens, forced) if bool(forced.any()) else None
+        samples = generate(model, batch.source, batch.source_mask, decoding, times, self.eos_id, draws, given)
+        return _not_chosen(rollout_of(batch, samples, role), forced)
+
+    def _forced(self, target_mask: Tensor, rollouts: int) -> Tensor:
+        """The tokens of the demonstrations that episodes begin with: all but the last ones. [B, R] -> bool [B, R]."""
+        kept = (target_mask.sum(-1, keepdim=True) - self.forced_prefix(rollouts)).clamp(min=0)
+        return target_mask & (torch.arange(target_mask.shape[1], device=target_mask.device) < kept)
+
+    def likelihood_mask(self, target_mask: Tensor, rollouts: int) -> Tensor:
+        """The tokens of the demonstrations that the cross-entropy counts: those that were forced, or all of them where
+        no prefix is ever forced. [B, R] -> bool [B, R]."""
+        return self._forced(target_mask, rollouts) if math.isfinite(self.forced_prefix(rollouts)) else target_mask
+
+    def _continuations(self, model: Any, sampled: Rollout) -> Rollout:
+        """From each state that the critic names, `critic.continuations` episodes that begin as the sampled one did."""
+        rows, lengths = self.critic.states(sampled.mask & sampled.chosen)
+        times = self.critic.continuations
+        rows, lengths = rows.repeat_interleave(times), lengths.repeat_interleave(times)
+        begun = sampled.rows(rows)
+        forced = torch.arange(begun.actions.shape[1], device=rows.device) < lengths.unsqueeze(-1)
+        draws = streams.generator(self.seed, "continuation", sampled.step)
+        samples = generate(
+            model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced)
+        )
+        generated = {f.name: getattr(samples, f.name) for f in fields(samples)}
+        role = torch.full_like(begun.role, CONTINUATION)
+        return _not_chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **generated), forced)
+
+    @torch.no_grad()
+    def demonstrations(self, model: Any, batch: Batch) -> Rollout:
+        """One demonstration of each source as an episode, with the log-probability that the policy gives its tokens."""
+        recited = recite(batch, self.eos_id)
+        logits = model(recited.source, recited.source_mask, recited.actions).logits
+        logprobs = logprobs_of(logits, recited.actions, self.decoding, None)
+        return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0))
+
+
+def _not_chosen(rollout: Rollout, forced: Tensor) -> Rollout:
+    """The rollout, in which the tokens `forced` [B, P] are not `chosen` by the policy."""
+    width = rollout.actions.shape[1]
+    given = nn.functional.pad(forced[:, :width], (0, max(0, width - forced.shape[1])))
+    return replace(rollout, chosen=rollout.chosen & ~given)
