@@ -73,7 +73,9 @@ def episodes(batch: Batch, role: str) -> Rollout:
 @torch.no_grad()
 def scored(algorithm: Any, rollout: Rollout) -> Rollout:
     """As the policy itself would have said them: a policy gradient checks that."""
-    logprobs = algorithm.model.eval()(rollout.source, rollout.source_mask, rollout.actions).logits.log_softmax(-1)
+    logprobs = algorithm.model.eval()(
+        rollout.source, rollout.source_mask, rollout.actions, rollout.source_row
+    ).logits.log_softmax(-1)
     return replace(rollout, logprobs=logprobs.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1))
 
 

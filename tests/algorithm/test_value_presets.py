@@ -256,7 +256,9 @@ def test_logged_scalars_are_those_of_the_minibatch() -> None:
     algorithm = disturb(tabular("dqn"))
     rows = drawn(every_text("delta"))
     taught, mask = algorithm.lesson(rows)(rows), rows.episodes.mask
-    hidden = algorithm.model(rows.episodes.source, rows.episodes.source_mask, rows.episodes.actions).hidden
+    hidden = algorithm.model(
+        rows.episodes.source, rows.episodes.source_mask, rows.episodes.actions, rows.episodes.source_row
+    ).hidden
     q = algorithm.learned.heads["q"](hidden, None)[0]
     delayed = algorithm.target.heads["q"](hidden, None)[0]
     chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))

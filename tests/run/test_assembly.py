@@ -29,8 +29,8 @@ class Tilt(torch.nn.Module):
     def output(self, output):
         return ModelOutput(output.hidden, lambda _: output.logits + self.bias)
 
-    def forward(self, source, source_mask, actions):
-        return self.output(self.model(source, source_mask, actions))
+    def forward(self, source, source_mask, actions, source_row=None):
+        return self.output(self.model(source, source_mask, actions, source_row))
 
     def start(self, source, source_mask):
         return self.model.start(source, source_mask)

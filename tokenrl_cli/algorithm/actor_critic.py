@@ -114,7 +114,7 @@ class ActorCritic:
     @torch.no_grad()
     def _targets(self, rollout: Rollout) -> Tensor:
         assert rollout.rewards is not None
-        logits = self.delayed_actor(rollout.source, rollout.source_mask, rollout.actions).logits
+        logits = self.delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         values = (precise(logits).softmax(-1) * self.delayed_critic(rollout)).sum(-1)
         following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))
@@ -122,11 +122,13 @@ class ActorCritic:
     def _actor_loss(self, rollout: Rollout) -> Callable[[Valued], tuple[Tensor, dict[str, Tensor]]]:
         mask = _usable(rollout)
         episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
-        demonstrated = rollout.target_mask.sum().clamp(min=1)  # each as often as its source was sampled
+        demonstrated = (
+            rollout.target_mask[rollout.source_row].sum().clamp(min=1)
+        )  # each as often as its source was sampled
 
         def loss(rows: Valued) -> tuple[Tensor, dict[str, Tensor]]:
             said, real = rows.episodes, _usable(rows.episodes)
-            logits = self.model(said.source, said.source_mask, said.actions).logits
+            logits = self.model(said.source, said.source_mask, said.actions, said.source_row).logits
             with torch.no_grad():
                 q = self.critic(said)
             expected = masked_sum((precise(logits).softmax(-1) * q).sum(-1), real) / episodes
@@ -134,8 +136,9 @@ class ActorCritic:
             total = -expected - self.entropy_coef * undecided
             terms = {"loss/policy": -expected.detach(), "entropy": undecided.detach()}
             if self.nll_mix > 0:
-                given = self.model(said.source, said.source_mask, said.targets).logits
-                nll = masked_sum(negative_log_likelihood(given, said.targets, 0.0), said.target_mask) / demonstrated
+                targets, counted = said.targets[said.source_row], said.target_mask[said.source_row]
+                given = self.model(said.source, said.source_mask, targets, said.source_row).logits
+                nll = masked_sum(negative_log_likelihood(given, targets, 0.0), counted) / demonstrated
                 total, terms["loss/nll"] = total + self.nll_mix * nll, nll.detach()
             return total, terms
 
@@ -193,8 +196,8 @@ class Critic(nn.Module):
 
     def forward(self, rollout: Rollout) -> Tensor:
         """-> [B, T, V]."""
-        hidden = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions).hidden
-        return precise(self.head(hidden))
+        output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
+        return precise(self.head(output.hidden))
 
 
 def _usable(rollout: Rollout) -> Tensor:

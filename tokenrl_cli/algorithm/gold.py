@@ -78,7 +78,7 @@ class Gold:
 
         def loss(rows: Weighted) -> tuple[Tensor, dict[str, Tensor]]:
             said = rows.episodes
-            logits = self.model(said.source, said.source_mask, said.actions).logits
+            logits = self.model(said.source, said.source_mask, said.actions, said.source_row).logits
             nll = negative_log_likelihood(logits, said.actions, 0.0)
             total = masked_sum(rows.weights * nll, said.mask) / tokens
             return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), said.mask) / tokens}
@@ -93,7 +93,9 @@ class Gold:
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
         lagged, known = (
             -negative_log_likelihood(
-                model(rollout.source, rollout.source_mask, rollout.actions).logits, rollout.actions, 0.0
+                model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits,
+                rollout.actions,
+                0.0,
             )
             for model in (self.lagged, self.frozen)
         )

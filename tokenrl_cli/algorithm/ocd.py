@@ -60,7 +60,9 @@ class Ocd:
         tokens = rollout.mask.sum().clamp(min=1)
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logprobs = precise(self.model(rows.source, rows.source_mask, rows.actions).logits).log_softmax(-1)
+            logprobs = precise(
+                self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
+            ).log_softmax(-1)
             best = (self._values(rows, logprobs.shape[-1]).to(logprobs) / self.tau).log_softmax(-1)
             apart = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
             return apart, {"loss/ocd": apart.detach()}
@@ -70,10 +72,9 @@ class Ocd:
     def _values(self, rows: Rollout, size: int) -> Tensor:
         """Q* of every token after every prefix, [B, T, V]; EOS is no token of a text."""
         lengths = rows.mask.sum(-1) - rows.ended.to(torch.int64)
-        wanted = (rows.reference_mask & (rows.reference_ids != self.eos_id)).sum(-1)
-        actions, said, reference, known = (
-            each.cpu().numpy() for each in (rows.actions, lengths, rows.reference_ids, wanted)
-        )
+        ids, mask = rows.reference_ids[rows.source_row], rows.reference_mask[rows.source_row]
+        wanted = (mask & (ids != self.eos_id)).sum(-1)
+        actions, said, reference, known = (each.cpu().numpy() for each in (rows.actions, lengths, ids, wanted))
         values = completion_values(actions, said, reference, known, size, self.eos_id)
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 

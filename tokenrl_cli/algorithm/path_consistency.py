@@ -121,7 +121,7 @@ class PathConsistency(ValueBased):
         """l [B, T], the tied V [B, T + 1] and hidden states [B, T + 1, D]."""
         actions = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
         output = self.learned.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        prior = self.prior.read(episodes.source, episodes.source_mask, actions, episodes.source_row)
 
         def told(hidden: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
             logits, others = precise(output.project(hidden)), precise(prior.project(before)).expand(-1, self.size)

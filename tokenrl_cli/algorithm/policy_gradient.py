@@ -230,8 +230,9 @@ class PolicyGradient:
         forced = torch.arange(begun.actions.shape[1], device=rows.device) < lengths.unsqueeze(-1)
         draws = streams.generator(self.seed, "continuation", sampled.step)
         samples = generate(
-            self.model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced)
-        )
+            self.model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced),
+            begun.source_row,
+        )  # fmt: skip
         said = {f.name: getattr(samples, f.name) for f in fields(samples)}
         role = torch.full_like(begun.role, CONTINUATION)
         return _chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **said), forced)
@@ -240,7 +241,7 @@ class PolicyGradient:
     def _added(self, batch: Batch) -> Rollout:
         """The demonstrations, as if the policy had said them."""
         said = recite(batch, self.eos_id)
-        logits = self.model(said.source, said.source_mask, said.actions).logits
+        logits = self.model(said.source, said.source_mask, said.actions, said.source_row).logits
         logprobs = logprobs_of(logits, said.actions, self.decoding, None)
         return replace(said, logprobs=logprobs.masked_fill(~said.mask, 0.0))
 
@@ -276,7 +277,7 @@ class PolicyGradient:
 
         def loss(rows: Weighted) -> tuple[Tensor, dict[str, Tensor]]:
             seen, mask = rows.episodes, rows.usable
-            output = self.model(seen.source, seen.source_mask, seen.actions)
+            output = self.model(seen.source, seen.source_mask, seen.actions, seen.source_row)
             logits = output.logits
             of_every_token, _ = distribution(logits, self.decoding, seen.support)
             logprobs = _taken(of_every_token, seen.actions).masked_fill(~mask, 0.0)
@@ -327,7 +328,7 @@ class PolicyGradient:
         """
         reference: Any = self.reference
         with torch.no_grad():
-            other = reference(episodes.source, episodes.source_mask, episodes.actions).logits
+            other = reference(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
             reference_logprobs = -negative_log_likelihood(other, episodes.actions, 0.0)
             exact = full(of_every_token, other)
         apart: Tensor = asked(
@@ -345,8 +346,9 @@ class PolicyGradient:
         rows = weighted.episodes.rows(weighted.recited)
         if not bool(counted.any()):
             return rows.logprobs.sum() * 0.0
-        logits = self.model(rows.source, rows.source_mask, rows.targets).logits
-        return masked_sum(negative_log_likelihood(logits, rows.targets, 0.0), counted)
+        targets = rows.targets[rows.source_row]
+        logits = self.model(rows.source, rows.source_mask, targets, rows.source_row).logits
+        return masked_sum(negative_log_likelihood(logits, targets, 0.0), counted)
 
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
@@ -389,7 +391,8 @@ class PolicyGradient:
         advantages = asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
         recited = torch.arange(len(episodes), device=rewards.device) % times == 0
         forced = math.isfinite(self.forced_prefix(self.rollouts))
-        counted = self._prefix(episodes.target_mask) if forced else episodes.target_mask
+        target_mask = episodes.target_mask[episodes.source_row]
+        counted = self._prefix(target_mask) if forced else target_mask
         unweighted = torch.zeros_like(advantages)
         return Weighted(episodes, advantages, unweighted, values, returns, recited, counted.sum(-1)), metrics
 
@@ -423,7 +426,7 @@ class PolicyGradient:
     def _log_ratio(self, rollout: Rollout) -> Tensor:
         """k1 of every token that learns, [B, T]: its log-probability when it was sampled, less the reference's."""
         reference: Any = self.reference
-        logits = reference(rollout.source, rollout.source_mask, rollout.actions).logits
+        logits = reference(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         reference_logprobs = -negative_log_likelihood(logits, rollout.actions, 0.0)
         return k1(rollout.logprobs, reference_logprobs).masked_fill(~_learned(rollout), 0.0)
 
@@ -489,5 +492,6 @@ def _chosen(rollout: Rollout, forced: Tensor) -> Rollout:
 
 def _recited(weighted: Weighted) -> Tensor:
     """[N, R]: tokens of the demonstrations that the NLL counts."""
-    mask = weighted.episodes.target_mask[weighted.recited]
+    episodes = weighted.episodes
+    mask = episodes.target_mask[episodes.source_row[weighted.recited]]
     return mask & (torch.arange(mask.shape[1], device=mask.device) < weighted.prefix[weighted.recited].unsqueeze(-1))

@@ -107,7 +107,7 @@ class SoftQ(ValueBased):
         assert self.target is not None
         actions = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
         delayed = self.target.read(episodes)
-        prior = self.prior.read(episodes.source, episodes.source_mask, actions)
+        prior = self.prior.read(episodes.source, episodes.source_mask, actions, episodes.source_row)
 
         def valued(hidden: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
             q = self._q(self.target, hidden, delayed).amin(0)

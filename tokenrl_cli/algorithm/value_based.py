@@ -33,7 +33,7 @@ class Learned(nn.Module):
     def read(self, episodes: Rollout) -> ModelOutput:
         """Of every state of the episodes and of the one after their last column: [B, T + 1, .]."""
         beyond = torch.cat([episodes.actions, torch.zeros_like(episodes.actions[:, :1])], 1)
-        output: ModelOutput = self.model(episodes.source, episodes.source_mask, beyond)
+        output: ModelOutput = self.model(episodes.source, episodes.source_mask, beyond, episodes.source_row)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import Rollout, UserError
+from tokenrl_cli.functional.masking import first_of_each
+from tokenrl_cli.interfaces import PER_SOURCE, Rollout, UserError
 
 RINGS = {  # what has one value a token, by the mask that says how many tokens there are
     "source_mask": ["source"],
@@ -52,7 +53,7 @@ class Replay:
     def add(self, rollout: Rollout) -> None:
         """Takes in the valid rows. A stored support is dropped: Q-learning does not ask how likely an action was."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
-        lengths = torch.stack([getattr(rows, name).sum(-1) for name in RINGS], -1)
+        lengths = torch.stack([_by_row(rows, name).sum(-1) for name in RINGS], -1)
         behind = lengths.flip(0).cumsum(0).flip(0).amax(-1)  # tokens from this row on
         lost = int((behind > self.capacity).sum())  # a rollout may be larger than the replay
         rows, lengths = rows.rows(slice(lost, None)), lengths[lost:]
@@ -65,10 +66,10 @@ class Replay:
             self._allocate(rows)
         starts = self.written + lengths.cumsum(0) - lengths
         for ring, (mask, names) in enumerate(RINGS.items()):
-            real = getattr(rows, mask)
+            real = _by_row(rows, mask)
             place = (self.written[ring] + torch.arange(int(lengths[:, ring].sum()))) % self.capacity
             for name in names:
-                self.rings[name][place] = getattr(rows, name)[real].to(self.rings[name].dtype)
+                self.rings[name][place] = _by_row(rows, name)[real].to(self.rings[name].dtype)
         self.written = self.written + lengths.sum(0)
         self._forget(len(rows))
         slots = (self.added + torch.arange(len(rows))) % self.capacity
@@ -127,11 +128,13 @@ class Replay:
         return self.first + torch.cat(found)
 
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
-        """Those episodes, on the device of `like`, no wider than they need to be."""
+        """Those episodes, on the device of `like`, no wider than they need to be, and each source once."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
+        first, found["source_row"] = first_of_each(found["group"])
         for ring, (mask, names) in enumerate(RINGS.items()):
-            start, length = self.table["start"][slots, ring], self.table["length"][slots, ring]
+            own = slots[first] if mask in PER_SOURCE else slots
+            start, length = self.table["start"][own, ring], self.table["length"][own, ring]
             column = torch.arange(max(1, int(length.max())))
             real = column < length.unsqueeze(-1)
             place = (start.unsqueeze(-1) + column) % self.capacity
@@ -153,3 +156,9 @@ class Replay:
             prefix = f"{kind}."
             kept.clear()
             kept |= {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+
+
+def _by_row(rollout: Rollout, name: str) -> Tensor:
+    """A field with one row an episode: a ring forgets episode by episode, so each keeps a source of its own there."""
+    value: Tensor = getattr(rollout, name)
+    return value[rollout.source_row] if name in PER_SOURCE else value

@@ -241,7 +241,7 @@ def evaluate(
                 value = policy.start_value(batch.source, batch.source_mask)
                 expected += [] if value is None else value.tolist()
             sampled.append(texts_of(other, batch, task.tokenizer))
-            logits = policy(other.source, other.source_mask, other.actions).logits
+            logits = policy(other.source, other.source_mask, other.actions, other.source_row).logits
             for name, each in concentration(logits).items():
                 sums[name] += float(masked_sum(each, other.mask))
             sums["tokens"] += float(other.mask.sum())

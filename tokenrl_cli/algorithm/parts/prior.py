@@ -17,7 +17,7 @@ class Uniform:
 
     model = None
 
-    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor) -> ModelOutput:
         """Zeros that are their own logits, [B, T, 1] for all tokens."""
         nothing = torch.zeros(*actions.shape, 1, device=actions.device)
         return ModelOutput(nothing, lambda hidden: hidden)
@@ -37,8 +37,8 @@ class Reference:
         self.model = frozen_copy(model)
 
     @torch.no_grad()
-    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        output: ModelOutput = self.model(source, source_mask, actions)
+    def read(self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor) -> ModelOutput:
+        output: ModelOutput = self.model(source, source_mask, actions, source_row)
         return output
 
     def mass(self, logits: Tensor) -> Tensor:
