@@ -122,9 +122,7 @@ class ActorCritic:
     def _actor_loss(self, rollout: Rollout) -> Callable[[Valued], tuple[Tensor, dict[str, Tensor]]]:
         mask = _usable(rollout)
         episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
-        demonstrated = (
-            rollout.target_mask[rollout.source_row].sum().clamp(min=1)
-        )  # each as often as its source was sampled
+        demonstrated = rollout.target_mask[rollout.source_row].sum().clamp(min=1)  # each as often as it was sampled
 
         def loss(rows: Valued) -> tuple[Tensor, dict[str, Tensor]]:
             said, real = rows.episodes, _usable(rows.episodes)

@@ -135,9 +135,8 @@ class Dqn(ValueBased):
             return nothing, nothing[:, :-1]
         target, delayed, prior = self.target, self.target.read(rows.episodes), None
         if "policy" in needs(self.backup) and self.acting.model is not None:
-            prior = self.acting.model(
-                rows.episodes.source, rows.episodes.source_mask, actions, rows.episodes.source_row
-            )
+            said = rows.episodes
+            prior = self.acting.model(said.source, said.source_mask, actions, said.source_row)
 
         def valued(hidden: Tensor, now: Tensor, before: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
             q = target.heads["q"](hidden, delayed.project)

@@ -91,14 +91,11 @@ class Gold:
 
     @torch.no_grad()
     def _weigh(self, rollout: Rollout) -> tuple[Weighted, dict[str, float]]:
-        lagged, known = (
-            -negative_log_likelihood(
-                model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits,
-                rollout.actions,
-                0.0,
-            )
+        outputs = (
+            model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
             for model in (self.lagged, self.frozen)
         )
+        lagged, known = (-negative_log_likelihood(each.logits, rollout.actions, 0.0) for each in outputs)
         importance = lagged.exp().clamp(min=self.floor)
         worth = (ahead(self.value(known), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
         metrics = {

@@ -60,9 +60,8 @@ class Ocd:
         tokens = rollout.mask.sum().clamp(min=1)
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logprobs = precise(
-                self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
-            ).log_softmax(-1)
+            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
+            logprobs = precise(logits).log_softmax(-1)
             best = (self._values(rows, logprobs.shape[-1]).to(logprobs) / self.tau).log_softmax(-1)
             apart = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
             return apart, {"loss/ocd": apart.detach()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -205,7 +206,18 @@ def model_of(config: Config, trust: Sequence[str], task: Task | Speech) -> Any:
             require_room(build(config["model"], Model, trust, **facts).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
     model = build(config["model"], Model, trust, **facts)
+    require_source_row(model)
     return differentiable(model).to(task.device)
+
+
+def require_source_row(model: Any) -> None:
+    """Raises UserError where the call of a model cannot be given which source each row of actions goes with."""
+    try:
+        inspect.signature(model.forward).bind(None, None, None, None)
+    except TypeError:
+        problem = f"{type(model).__name__}.forward(source, source_mask, actions, source_row) cannot be called so"
+        remedy = "add the parameter source_row=None, the source of each row: tokenrl_cli/interfaces.py, Model"
+        raise UserError("model", problem, remedy) from None
 
 
 def algorithm_of(config: Config, trust: Sequence[str], task: Task | Speech, model: Model, stage: str) -> Algorithm:
