@@ -50,7 +50,7 @@ def seconds(model: Any, actions: Tensor, *sources: Tensor, row: Tensor | None) -
     logprobs = model(*sources, actions, row).logits.log_softmax(-1)
     loss = -logprobs.gather(-1, actions.unsqueeze(-1)).mean()
     loss.backward()
-    return time.process_time() - start, float(loss)
+    return time.process_time() - start, float(loss.detach())
 
 
 def measure(model: Any, repeats: int) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def apart(rollout: Rollout) -> Rollout:
         targets=torch.full((rows, 3), 4),
         reference_ids=torch.stack([first, first + 2], 1),
         reference_mask=torch.ones(rows, 2, dtype=torch.bool),
+        source_row=torch.arange(rows),
     )
 
 

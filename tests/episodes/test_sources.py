@@ -92,6 +92,21 @@ def test_a_replay_gives_each_episode_its_own_source_and_each_source_once() -> No
     assert len(kept.source) == len(kept.group.unique()) < len(numbers)
 
 
+def test_a_replay_has_room_for_each_source_once_and_loses_no_more_than_was_written_over() -> None:
+    """Six episodes of three sources, 6 source tokens in all: a copy for each episode would take 12. Episodes that do
+    not stand with the others of their source are forgotten with what came before them, and never kept without it."""
+    replay, order = Replay(18), torch.tensor([4, 0, 2, 1, 5, 3])
+    for step in range(2):
+        rollout = rollout_of(batch_of(step), said(6, step), SAMPLED)
+        replay.add(replace(rollout, rewards=torch.zeros(6, 3)).rows(order))
+        known = [belongings(rollout)[i] for i in order.tolist()]
+        assert len(replay) == 6 and belongings(replay.episodes(replay.first + torch.arange(6), rollout)) == known
+    lone = replace(rollout_of(batch_of(2, 1), said(1), SAMPLED), rewards=torch.zeros(1, 3))
+    replay.add(lone)
+    kept = replay.episodes(replay.first + torch.arange(len(replay)), rollout)
+    assert belongings(kept) == [*known[7 - len(replay) :], *belongings(lone)] and 1 < len(replay) < 7
+
+
 def test_episodes_are_sampled_for_each_row_that_names_a_source() -> None:
     model, batch = lstm(), batch_of(0)
     greedy, row = Decoding(5, 0.0, 0, 1.0, 0.0, [], 1, 0.0), torch.tensor([2, 0, 2])
