@@ -38,11 +38,11 @@ def batch_of(step: int, sources: int = 3, width: int = 4) -> Batch:
     return Batch(step, ids[0], masks[0], ids[1], masks[1], ids[2], masks[2], words, [[word] for word in words], {})
 
 
-def said(rows: int, seed: int = 0) -> Samples:
-    """Full episodes of three tokens."""
+def said(rows: int, seed: int = 0, length: int = 3) -> Samples:
+    """Full episodes."""
     draws = torch.Generator().manual_seed(seed)
-    actions, full = torch.randint(1, 7, (rows, 3), generator=draws), torch.ones(rows, 3, dtype=torch.bool)
-    return Samples(actions, full, torch.zeros(rows, 3), None, torch.ones(rows, dtype=torch.bool))
+    actions, full = torch.randint(1, 7, (rows, length), generator=draws), torch.ones(rows, length, dtype=torch.bool)
+    return Samples(actions, full, torch.zeros(rows, length), None, torch.ones(rows, dtype=torch.bool))
 
 
 def belongings(rollout: Rollout) -> list[tuple[Any, ...]]:
@@ -92,27 +92,30 @@ def test_a_replay_gives_each_episode_its_own_source_and_each_source_once() -> No
     assert len(kept.source) == len(kept.group.unique()) < len(numbers)
 
 
-def test_a_replay_has_room_for_each_source_once_and_loses_no_more_than_was_written_over() -> None:
-    """Six episodes of three sources, 6 source tokens in all: a copy for each episode would take 12. Episodes that do
-    not stand with the others of their source are forgotten with what came before them, and never kept without it."""
-    replay, order = Replay(18), torch.tensor([4, 0, 2, 1, 5, 3])
+def test_a_replay_has_room_for_each_source_once_and_keeps_no_episode_whose_source_was_written_over() -> None:
+    """Six episodes of a token each, of three sources with 6 tokens: a copy for each episode would take 12. Where those
+    of one source do not stand together, the last of them goes with all before it."""
+    replay, order, known = Replay(12), torch.tensor([4, 0, 2, 1, 5, 3]), []
     for step in range(2):
-        rollout = rollout_of(batch_of(step), said(6, step), SAMPLED)
-        replay.add(replace(rollout, rewards=torch.zeros(6, 3)).rows(order))
-        known = [belongings(rollout)[i] for i in order.tolist()]
-        assert len(replay) == 6 and belongings(replay.episodes(replay.first + torch.arange(6), rollout)) == known
-    lone = replace(rollout_of(batch_of(2, 1), said(1), SAMPLED), rewards=torch.zeros(1, 3))
-    replay.add(lone)
-    kept = replay.episodes(replay.first + torch.arange(len(replay)), rollout)
-    assert belongings(kept) == [*known[7 - len(replay) :], *belongings(lone)] and 1 < len(replay) < 7
+        rollout = replace(rollout_of(batch_of(step), said(6, step, 1), SAMPLED), rewards=torch.zeros(6, 1)).rows(order)
+        replay.add(rollout)
+        known += belongings(rollout)
+        assert len(replay) == len(known) == 6 * (step + 1)
+        assert belongings(replay.episodes(torch.arange(len(known)), rollout)) == known
+    lone = replace(rollout_of(batch_of(2, 1), said(1, 2, 1), SAMPLED), rewards=torch.zeros(1, 1))
+    replay.add(lone)  # over the first token of the first source, which the rows at 1 and 3 read
+    assert belongings(replay.episodes(torch.arange(4, 13), rollout)) == [*known[4:], *belongings(lone)]
+    assert replay.first == 4
 
 
 def test_episodes_are_sampled_for_each_row_that_names_a_source() -> None:
-    model, batch = lstm(), batch_of(0)
-    greedy, row = Decoding(5, 0.0, 0, 1.0, 0.0, [], 1, 0.0), torch.tensor([2, 0, 2])
-    once = generate(model, batch.source, batch.source_mask, greedy, 2, EOS, torch.Generator(), None, row)
-    copies = generate(model, batch.source[row], batch.source_mask[row], greedy, 2, EOS, torch.Generator())
+    model, batch, row = lstm(), batch_of(0), torch.tensor([2, 0, 2])
+    sampling = Decoding(5, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
+    draws = [torch.Generator().manual_seed(3) for _ in range(2)]
+    once = generate(model, batch.source, batch.source_mask, sampling, 2, EOS, draws[0], None, row)
+    copies = generate(model, batch.source[row], batch.source_mask[row], sampling, 2, EOS, draws[1])
     assert torch.equal(once.actions, copies.actions) and len(once.actions) == 6
+    assert (once.logprobs - copies.logprobs).abs().max() < 1e-12
 
 
 def lstm() -> Any:

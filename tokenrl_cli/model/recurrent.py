@@ -35,8 +35,8 @@ class RecurrentState:
     def reorder(self, index: Tensor) -> RecurrentState:
         # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
         memories = [tuple(part.index_select(1, index) for part in memory) for memory in self.memories]
-        read = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
-        return RecurrentState(*read, memories)
+        keys, values, mask = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
+        return RecurrentState(keys, values, mask, memories)
 
     def repeat(self, times: int) -> RecurrentState:
         rows = torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(times)
