@@ -128,7 +128,9 @@ def apart(rollout: Rollout) -> Rollout:
     return replace(
         rollout,
         source=torch.full((rows, 1), 5),
+        source_mask=torch.ones(rows, 1, dtype=torch.bool),
         targets=torch.full((rows, 3), 4),
+        target_mask=torch.ones(rows, 3, dtype=torch.bool),
         reference_ids=torch.stack([first, first + 2], 1),
         reference_mask=torch.ones(rows, 2, dtype=torch.bool),
         source_row=torch.arange(rows),
