@@ -52,18 +52,19 @@ class Words:
         return " ".join(map(str, ids))
 
 
-def batch_of(step: int) -> Batch:
+def batch_of(step: int, sources: int) -> Batch:
     draw = torch.Generator().manual_seed(step)
-    source, targets = (torch.randint(1, V, (B, T), generator=draw) for _ in range(2))
-    full, words = torch.ones(B, T, dtype=torch.bool), ["?"] * B
+    source, targets = (torch.randint(1, V, (sources, T), generator=draw) for _ in range(2))
+    full, words = torch.ones(sources, T, dtype=torch.bool), ["?"] * sources
     return Batch(step, source, full, targets, full, targets, full, words, [[word] for word in words], {})
 
 
 def episodes(batch: Batch, role: str) -> Rollout:
-    """Full ones, as if sampled, half a point each."""
-    logprobs = torch.full((B, T), -10.0)
+    """B full ones, as if sampled, half a point each."""
+    draw = torch.Generator().manual_seed(1000 + batch.step)
+    actions, full = torch.randint(1, V, (B, T), generator=draw), torch.ones(B, T, dtype=torch.bool)
     ended = torch.zeros(B, dtype=torch.bool)
-    said = rollout_of(batch, Samples(batch.targets, batch.target_mask, logprobs, None, ended), SAMPLED)
+    said = rollout_of(batch, Samples(actions, full, torch.full((B, T), -10.0), None, ended), SAMPLED)
     rollout = said if role == "sampled" else recite(batch, 0)
     rewards = torch.zeros(B, T, dtype=torch.float64)
     rewards[:, -1] = 0.5
@@ -73,7 +74,9 @@ def episodes(batch: Batch, role: str) -> Rollout:
 @torch.no_grad()
 def scored(algorithm: Any, rollout: Rollout) -> Rollout:
     """As the policy itself would have said them: a policy gradient checks that."""
-    logprobs = algorithm.model.eval()(rollout.source, rollout.source_mask, rollout.actions).logits.log_softmax(-1)
+    logprobs = algorithm.model.eval()(
+        rollout.source, rollout.source_mask, rollout.actions, rollout.source_row
+    ).logits.log_softmax(-1)
     return replace(rollout, logprobs=logprobs.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1))
 
 
@@ -101,9 +104,7 @@ def measured(words: list[str]) -> dict[str, float]:
     offline = getattr(getattr(algorithm, "data", None), "demonstrated", 0) == 1
     role = "recited" if name == "mle" or offline else "sampled"
     for step in range(2):
-        rollout = episodes(batch_of(step), role)
-        if name in ("tba", "rloo"):
-            rollout = replace(rollout, group=rollout.group // 2 * 2)
+        rollout = episodes(batch_of(step, B // 2 if name in ("tba", "rloo") else B), role)
         if name == "rloo":
             rollout = scored(algorithm, rollout)
         if step == 1:

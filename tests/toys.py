@@ -39,8 +39,10 @@ class FunctionPolicy(nn.Module):
         values = [[list(self.logits(*place)) for place in row] for row in rows]
         return ModelOutput(torch.tensor(values, dtype=torch.float64), lambda hidden: hidden)
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        first = source[:, 0].tolist()
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        first = (source if source_row is None else source[source_row])[:, 0].tolist()
         return self._output(
             [[(one, tuple(row[:t])) for t in range(len(row))] for one, row in zip(first, actions.tolist(), strict=True)]
         )

@@ -119,7 +119,10 @@ class TabularPolicy(nn.Module):
         hidden = torch.eye(len(self.world.states) + 1, dtype=torch.float64)[states]  # the last state is "past the end"
         return ModelOutput(hidden, lambda h: h[..., : len(self.world.states)] @ self.table)
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        assert len(actions) == len(source if source_row is None else source_row)  # the table needs no source
         index = [
             [
                 self.world.states.get(tuple(row[:t]), len(self.world.states))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # commands that only read YAML import this file, and must sta
 
 SAMPLED, GREEDY, DEMONSTRATION, CONTINUATION = 0, 1, 2, 3  # Rollout.role
 
+# The fields of a Rollout with one row a source, not one an episode: `value[rollout.source_row]` gives one an episode.
+PER_SOURCE = ("source", "source_mask", "targets", "target_mask", "reference_ids", "reference_mask")
+
 
 class UserError(Exception):
     """A mistake of the user's: printed without a traceback, exit status 2.
@@ -116,18 +119,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Episodes, self-contained: a replay stores rows of it, and `rows(index)` gives minibatches."""
+    """B episodes of N sources, self-contained: a replay stores rows of it, and `rows(index)` gives minibatches.
+
+    Each source, with its demonstration and its clean reference, is held once, however many episodes it has: models read
+    it once, when they sample and when they learn.
+    """
 
     step: int
     group: Tensor  # [B] int64, step << 32 | row of the source in its batch: unique in a run
     role: Tensor  # [B] int8: SAMPLED, GREEDY (companion), DEMONSTRATION or CONTINUATION (of row `parent`)
     parent: Tensor  # [B] int64, the row a CONTINUATION goes on from; its own row elsewhere
-    source: Tensor  # [B, S]
-    source_mask: Tensor  # [B, S]
-    targets: Tensor  # [B, R]
-    target_mask: Tensor  # [B, R]
-    reference_ids: Tensor  # [B, R']
-    reference_mask: Tensor  # [B, R']
+    source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
+    source_mask: Tensor  # [N, S]
+    targets: Tensor  # [N, R]
+    target_mask: Tensor  # [N, R]
+    reference_ids: Tensor  # [N, R']
+    reference_mask: Tensor  # [N, R']
+    source_row: Tensor  # [B] int64, the row of the six fields above that belongs to the episode
     actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
     mask: Tensor  # [B, T] bool, from the sampler's lengths
     chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced or recited)
@@ -141,8 +149,11 @@ class Rollout:
         return len(self.actions)
 
     def rows(self, index: Tensor | slice) -> Rollout:
-        """The rows at `index` [M], in its order; `parent` keeps the numbering of the whole."""
-        return replace(self, **{f.name: value[index] for f, value in _tensors(self)})
+        """The episodes at `index` [M], in its order, with the sources they read, each once and in the order of this
+        rollout; `source_row` is numbered anew, `parent` keeps the numbering of the whole."""
+        used, source_row = self.source_row[index].unique(return_inverse=True)
+        chosen = {f.name: value[used if f.name in PER_SOURCE else index] for f, value in _tensors(self)}
+        return replace(self, **chosen | {"source_row": source_row})
 
     def to(self, device: str | torch.device) -> Rollout:
         return _moved(self, device)
@@ -239,8 +250,17 @@ class Model(Protocol):
 
     width: int  # D
 
-    def __call__(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        """Teacher-forced: output t is made from (source, actions[:, :t]), so it scores actions[:, t]. Shifts inside."""
+    def __call__(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        """Teacher-forced: output t is made from (source, actions[:, :t]), so it scores actions[:, t]. Shifts inside.
+
+        source [N, S(, F)], source_mask [N, S], actions [B, T]. Row b of `actions` goes with the source at
+        `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B. Several rows may share a source.
+        A model with an encoder reads the N sources, then picks a row's own by index; `start(source,
+        source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
+        `if source_row is not None: source, source_mask = source[source_row], source_mask[source_row]`.
+        """
 
     def start(self, source: Tensor, source_mask: Tensor) -> State:
         """Reads the source once."""

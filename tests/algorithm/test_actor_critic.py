@@ -112,7 +112,11 @@ def test_targets_by_hand() -> None:
 class Reader(TabularPolicy):
     """A critic's model that says nothing but what it was given to read: the one-hot of its first token."""
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        assert source_row is not None
+        source, source_mask = source[source_row], source_mask[source_row]
         self.given = (source, source_mask)
         first = torch.eye(self.width, dtype=torch.float64)[source[:, :1].expand(-1, actions.shape[1])]
         return ModelOutput(first, lambda hidden: hidden)
@@ -124,9 +128,12 @@ def apart(rollout: Rollout) -> Rollout:
     return replace(
         rollout,
         source=torch.full((rows, 1), 5),
+        source_mask=torch.ones(rows, 1, dtype=torch.bool),
         targets=torch.full((rows, 3), 4),
+        target_mask=torch.ones(rows, 3, dtype=torch.bool),
         reference_ids=torch.stack([first, first + 2], 1),
         reference_mask=torch.ones(rows, 2, dtype=torch.bool),
+        source_row=torch.arange(rows),
     )
 
 

@@ -25,10 +25,12 @@ class Watched(TabularPolicy):
 
     seen: dict[str, set[tuple[bool, bool]]] = defaultdict(set)
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
         learns = torch.is_grad_enabled() and self.table.requires_grad
         self.seen["whole"].add((self.training, learns))
-        return super().forward(source, source_mask, actions)
+        return super().forward(source, source_mask, actions, source_row)
 
     def step(self, state: TabularState, previous: Tensor | None) -> tuple[ModelOutput, TabularState]:
         self.seen["step"].add((self.training, torch.is_grad_enabled() and self.table.requires_grad))

@@ -171,7 +171,9 @@ class Choshen(nn.Module):
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
         two = 2 * self.theta**2
         logits = torch.stack([self.theta, two, 1 - self.theta - two]).log()
         hidden = torch.zeros(*actions.shape, 1, dtype=torch.float64)

@@ -111,7 +111,7 @@ def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(tr
         batch = batch_of(1)
         rollout = rollout_of(batch, samples_of(SAID, TabularPolicy(RECORDED.policy)), SAMPLED)
         rollout, _ = judge(rollout, batch, Letters(), TableReward(RECORDED.table), Delta())
-        output = network(rollout.source, rollout.source_mask, rollout.actions)
+        output = network(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
         logprobs = output.logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1).detach()
         rollout = replace(rollout, logprobs=logprobs.masked_fill(~rollout.mask, 0.0))
         everything = [*network.parameters(), *head]

@@ -10,7 +10,7 @@ import torch
 
 from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities, samples_of
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, PER_SOURCE, SAMPLED, Batch
 
 PLAIN = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
 WAYS = {
@@ -126,10 +126,9 @@ def test_every_episode_carries_its_own_source_demonstration_and_reference() -> N
         batch, samples_of([[1, 0], [2, 0], [1, 1, 0]] * 2, TabularPolicy(WORLD["policy_logits"])), SAMPLED
     )
     assert rollout.group.tolist() == [5 * 2**32] * 3 + [5 * 2**32 + 1] * 3 and rollout.step == 5
-    assert rollout.source[:, 0].tolist() == [3, 3, 3, 4, 4, 4] and rollout.parent.tolist() == list(range(6))
-    for i in range(6):
-        for name in ("source_mask", "targets", "target_mask", "reference_ids", "reference_mask"):
-            assert torch.equal(getattr(rollout, name)[i], getattr(batch, name)[i // 3])
+    assert rollout.source_row.tolist() == [0, 0, 0, 1, 1, 1] and rollout.parent.tolist() == list(range(6))
+    for name in PER_SOURCE:
+        assert torch.equal(getattr(rollout, name), getattr(batch, name))  # each once
     assert torch.equal(rollout.chosen, rollout.mask) and rollout.valid.all() and rollout.rewards is None
 
 

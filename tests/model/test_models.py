@@ -121,6 +121,31 @@ def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(n
 
 
 @every
+def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each_and_it_is_read_once(name: str) -> None:
+    """Rows in any order, one source without any; nothing that is as wide as the source has more rows than sources."""
+    model, (source, mask, actions, _) = built(name).double(), ragged()
+    row = torch.tensor([2, 0, 0, 3, 2, 2])
+    actions = torch.cat([actions, (actions[:2] + 1) % 7])
+
+    def learned(*given: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        model.zero_grad()
+        output = model(*given)
+        output.logits.log_softmax(-1).square().mean().backward()
+        return output.logits, output.hidden, [parameter.grad.clone() for parameter in model.parameters()]
+
+    wanted = learned(source[row], mask[row], actions)
+    read: set[int] = set()
+    for part in model.modules():
+        if not list(part.children()):
+            part.register_forward_hook(lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == 4 else None)
+    logits, hidden, gradients = learned(source, mask, actions, row)
+    assert read == {4}
+    assert (logits - wanted[0]).abs().max() < 1e-12 and (hidden - wanted[1]).abs().max() < 1e-12
+    for one, other in zip(gradients, wanted[2], strict=True):
+        assert (one - other).abs().max() < 1e-12
+
+
+@every
 @torch.no_grad()
 def test_an_empty_source_and_half_precision_give_finite_numbers(name: str) -> None:
     model = built(name)
@@ -180,11 +205,12 @@ def test_dropout_acts_in_training_mode_alone(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "places"),
-    [("rnn", 4), ("gru", 6), ("lstm", 6), ("transformer", 2 + 2 * 2 + 2 * 3), ("gpt", 1 + 2 * 2)],
+    [("rnn", 4), ("gru", 6), ("lstm", 6), ("transformer", 2 + 2 * 2 + 2 * 3), ("gpt", (1 + 2) + (1 + 2 * 2))],
 )
 def test_dropout_acts_at_every_place_that_has_it(name: str, places: int) -> None:
     """Recurrent: both embeddings, between encoder layers, after each decoder layer, before the output. Transformers:
-    embeddings, and what every attention and feed-forward layer adds."""
+    embeddings, and what every attention and feed-forward layer adds, but for the source in the last layer of gpt: of it
+    nothing but keys and values is used."""
     model, (source, mask, actions, _), widths = built(name, dropout=0.5).train(), ragged(), list[int]()
 
     def seen(part: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:

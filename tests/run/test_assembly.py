@@ -29,8 +29,8 @@ class Tilt(torch.nn.Module):
     def output(self, output):
         return ModelOutput(output.hidden, lambda _: output.logits + self.bias)
 
-    def forward(self, source, source_mask, actions):
-        return self.output(self.model(source, source_mask, actions))
+    def forward(self, source, source_mask, actions, source_row=None):
+        return self.output(self.model(source, source_mask, actions, source_row))
 
     def start(self, source, source_mask):
         return self.model.start(source, source_mask)
@@ -136,6 +136,21 @@ def test_a_models_attributes_are_its_own_affair(home: Path) -> None:
     given = ["model=mine", "--config-dir", "mine", "imports=[my_model]"]
     assert train(home / "run", *words, *given, tiny=False) == 0
     assert "q/overestimation" not in json.loads((home / "run" / "results.json").read_text("utf-8"))["test"]["final"]
+
+
+def test_a_model_that_cannot_be_given_which_row_reads_which_source_is_refused_before_the_first_step(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my_reader.py").write_text(
+        "from tokenrl_cli.model.recurrent import Recurrent\n\n\nclass Reader(Recurrent):\n"
+        "    def forward(self, source, source_mask, actions):\n"
+        "        return super().forward(source, source_mask, actions)\n",
+        "utf-8",
+    )
+    words = ["model._target_=my_reader.Reader", "imports=[my_reader]"]
+    assert train(home / "run", *words) == 2
+    said = capsys.readouterr().err
+    assert "model: Reader.forward" in said and "source_row=None" in said and "Traceback" not in said
 
 
 CRITIC = '''

@@ -125,8 +125,8 @@ class QNetwork(nn.Module):
 
     def forward(self, rollout: Rollout) -> Tensor:
         """-> [B, T, V]."""
-        hidden = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions).hidden
-        return precise(self.head(hidden))
+        output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
+        return precise(self.head(output.hidden))
 
 
 class Actor:
@@ -153,11 +153,13 @@ class Actor:
         """One optimiser step; the critic gets no gradient."""
         mask = _usable(rollout)
         episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
-        demonstrated = rollout.target_mask.sum().clamp(min=1)  # each as often as its source was sampled
+        demonstrated = (
+            rollout.target_mask[rollout.source_row].sum().clamp(min=1)
+        )  # each as often as its source was sampled
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
             real = _usable(rows)
-            logits = self.model(rows.source, rows.source_mask, rows.actions).logits
+            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
             with torch.no_grad():
                 q = critic(rows)
             expected = masked_sum((precise(logits).softmax(-1) * q).sum(-1), real) / episodes
@@ -165,8 +167,9 @@ class Actor:
             total = -expected - self.entropy_coef * mean_entropy
             terms = {"loss/policy": -expected.detach(), "entropy": mean_entropy.detach()}
             if self.nll_mix > 0:
-                logits = self.model(rows.source, rows.source_mask, rows.targets).logits
-                nll = masked_sum(negative_log_likelihood(logits, rows.targets, 0.0), rows.target_mask) / demonstrated
+                targets, counted = rows.targets[rows.source_row], rows.target_mask[rows.source_row]
+                logits = self.model(rows.source, rows.source_mask, targets, rows.source_row).logits
+                nll = masked_sum(negative_log_likelihood(logits, targets, 0.0), counted) / demonstrated
                 total, terms["loss/nll"] = total + self.nll_mix * nll, nll.detach()
             return total, terms
 
@@ -209,7 +212,7 @@ class ReferenceCritic:
     def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
         """q_t of every token of a rewarded rollout: [B, T]."""
         assert rollout.rewards is not None
-        logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions).logits
+        logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)
         following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))

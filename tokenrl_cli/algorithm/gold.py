@@ -81,7 +81,7 @@ class Gold:
 
         def loss(rows: WeightedDemonstrations) -> tuple[Tensor, dict[str, Tensor]]:
             shown = rows.episodes
-            logits = self.model(shown.source, shown.source_mask, shown.actions).logits
+            logits = self.model(shown.source, shown.source_mask, shown.actions, shown.source_row).logits
             nll = negative_log_likelihood(logits, shown.actions, 0.0)
             total = masked_sum(rows.weights * nll, shown.mask) / tokens
             return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), shown.mask) / tokens}
@@ -95,12 +95,11 @@ class Gold:
     @torch.no_grad()
     def _with_weights(self, rollout: Rollout) -> tuple[WeightedDemonstrations, dict[str, float]]:
         """The weight max(u, p~) max(c, Q_t - b) of each token, and what is logged of it."""
-        lagged, frozen = (
-            -negative_log_likelihood(
-                model(rollout.source, rollout.source_mask, rollout.actions).logits, rollout.actions, 0.0
-            )
+        outputs = (
+            model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
             for model in (self.lagged, self.frozen)
         )
+        lagged, frozen = (-negative_log_likelihood(each.logits, rollout.actions, 0.0) for each in outputs)
         importance = lagged.exp().clamp(min=self.floor)
         q = (ahead(self.value(frozen), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
         metrics = {

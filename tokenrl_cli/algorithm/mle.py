@@ -67,7 +67,9 @@ class Mle:
         kept |= ~recited.mask | last_steps(recited.mask)
         decoding = Decoding(limit, 1.0, 0, 1.0, 0.0, [self.eos_id], 1, 0.0)
         forced = (recited.actions, kept)
-        samples = generate(self.model, recited.source, recited.source_mask, decoding, 1, self.eos_id, draws, forced)
+        samples = generate(
+            self.model, recited.source, recited.source_mask, decoding, 1, self.eos_id, draws, forced, recited.source_row
+        )
         return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -76,8 +78,8 @@ class Mle:
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = self.model(rows.source, rows.source_mask, rows.actions).logits
-            nll = negative_log_likelihood(logits, rows.targets, self.label_smoothing)
+            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
+            nll = negative_log_likelihood(logits, rows.targets[rows.source_row], self.label_smoothing)
             nll = masked_sum(nll, rows.mask) / tokens
             return nll, {"loss/nll": nll.detach()}
 

@@ -53,7 +53,9 @@ def one_more_column(actions: Tensor) -> Tensor:
 
 def read_states(model: Any, episodes: Rollout) -> ModelOutput:
     """The model's output for every state of the episodes and for the one after the last column: [B, T + 1, .]."""
-    output: ModelOutput = model(episodes.source, episodes.source_mask, one_more_column(episodes.actions))
+    output: ModelOutput = model(
+        episodes.source, episodes.source_mask, one_more_column(episodes.actions), episodes.source_row
+    )
     return output
 
 
@@ -93,9 +95,11 @@ class Composed(nn.Module):
         super().__init__()
         self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        first = self.first(source, source_mask, actions)
-        second = None if self.second is None else self.second(source, source_mask, actions)
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        first = self.first(source, source_mask, actions, source_row)
+        second = None if self.second is None else self.second(source, source_mask, actions, source_row)
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:

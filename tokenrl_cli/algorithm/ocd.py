@@ -63,7 +63,8 @@ class Ocd:
         tokens = rollout.mask.sum().clamp(min=1)
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logprobs = precise(self.model(rows.source, rows.source_mask, rows.actions).logits).log_softmax(-1)
+            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
+            logprobs = precise(logits).log_softmax(-1)
             best = (self._values(rows, logprobs.shape[-1]).to(logprobs) / self.tau).log_softmax(-1)
             divergence = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
             return divergence, {"loss/ocd": divergence.detach()}
@@ -73,8 +74,9 @@ class Ocd:
     def _values(self, rows: Rollout, size: int) -> Tensor:
         """Q* of every token after every prefix: [B, T, V]. EOS ends a text and is not a token of it."""
         lengths = rows.mask.sum(-1) - rows.ended.to(torch.int64)
-        reference_lengths = (rows.reference_mask & (rows.reference_ids != self.eos_id)).sum(-1)
-        actions, references = rows.actions.cpu().numpy(), rows.reference_ids.cpu().numpy()
+        ids, mask = rows.reference_ids[rows.source_row], rows.reference_mask[rows.source_row]
+        reference_lengths = (mask & (ids != self.eos_id)).sum(-1)
+        actions, references = rows.actions.cpu().numpy(), ids.cpu().numpy()
         counts, reference_counts = lengths.cpu().numpy(), reference_lengths.cpu().numpy()
         values = completion_values(actions, counts, references, reference_counts, size, self.eos_id)
         return torch.from_numpy(values[:, : rows.actions.shape[1]])

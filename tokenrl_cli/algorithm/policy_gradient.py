@@ -141,7 +141,7 @@ class PolicyGradient:
         self.model.eval()  # dropout would make the scored distribution another one than the sampled
         rollout, metrics = self.penalties(rollout)
         learned, logged = self.estimator(rollout, self.model)
-        counted = self.sampler.likelihood_mask(learned.episodes.target_mask, self.rollouts)
+        counted = self.sampler.likelihood_mask(learned.likelihood_mask, self.rollouts)
         learned = replace(learned, likelihood_mask=counted)
         steps = [
             self._step(rows) for epoch in range(self.epochs) for rows in self._minibatches(learned, rollout.step, epoch)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import Rollout, UserError
+from tokenrl_cli.functional.masking import first_of_each
+from tokenrl_cli.interfaces import PER_SOURCE, Rollout, UserError
 
 RINGS = {  # what has one value a token, by the mask that says how many tokens there are
     "source_mask": ["source"],
@@ -21,6 +23,7 @@ FACTS = ["group", "role", "ended"]  # what has one value an episode
 
 class Replay:
     """The last judged, valid episodes: as many as `capacity` tokens of texts, and of sources and references, have room.
+    Episodes of one source that come together share one copy of it.
 
     Memory is taken once, when the first episodes come: rings of `capacity` tokens that new episodes go on in, ragged,
     over the oldest; `bytes` says how much. Episodes are numbered in the order they came.
@@ -52,10 +55,10 @@ class Replay:
     def add(self, rollout: Rollout) -> None:
         """Takes in the valid rows. A stored support is dropped: Q-learning does not ask how likely an action was."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
-        lengths = torch.stack([getattr(rows, name).sum(-1) for name in RINGS], -1)
-        behind = lengths.flip(0).cumsum(0).flip(0).amax(-1)  # tokens from this row on
-        lost = int((behind > self.capacity).sum())  # a rollout may be larger than the replay
-        rows, lengths = rows.rows(slice(lost, None)), lengths[lost:]
+        lost = 0
+        if not self._fits(rows):  # a rollout may be larger than the replay: then it takes as many of the last as it can
+            lost = bisect_left(range(len(rows)), True, key=lambda first: self._fits(rows.rows(slice(first, None))))
+            rows = rows.rows(slice(lost, None))
         if len(rows) == 0:
             if lost:
                 needed = f"must hold the longest episode and its source, got {self.capacity}"
@@ -63,13 +66,17 @@ class Replay:
             return
         if not self.rings:
             self._allocate(rows)
-        starts = self.written + lengths.cumsum(0) - lengths
+        starts, lengths = (torch.zeros(len(rows), len(RINGS), dtype=torch.int64) for _ in range(2))
         for ring, (mask, names) in enumerate(RINGS.items()):
             real = getattr(rows, mask)
-            place = (self.written[ring] + torch.arange(int(lengths[:, ring].sum()))) % self.capacity
+            length = real.sum(-1)  # [B], or [N]: episodes of one source point to the same place
+            owner = rows.source_row if mask in PER_SOURCE else slice(None)
+            starts[:, ring] = (self.written[ring] + length.cumsum(0) - length)[owner]
+            lengths[:, ring] = length[owner]
+            place = (self.written[ring] + torch.arange(int(length.sum()))) % self.capacity
             for name in names:
                 self.rings[name][place] = getattr(rows, name)[real].to(self.rings[name].dtype)
-        self.written = self.written + lengths.sum(0)
+            self.written[ring] += length.sum()
         self._forget(len(rows))
         slots = (self.added + torch.arange(len(rows))) % self.capacity
         known = {"start": starts, "length": lengths} | {name: getattr(rows, name) for name in FACTS}
@@ -81,8 +88,12 @@ class Replay:
     def _forget(self, coming: int) -> None:
         """Drops the oldest episodes: those whose slot `coming` new ones take, or whose tokens were written over."""
         self.first = max(self.first, self.added + coming - self.capacity)
-        whole = (self.table["start"][self._live()] >= self.written - self.capacity).all(-1)
-        self.first += int((~whole).sum())
+        damaged = (self.table["start"][self._live()] < self.written - self.capacity).any(-1).nonzero()
+        self.first += int(damaged.max()) + 1 if len(damaged) else 0  # the newest of them, and all before it
+
+    def _fits(self, rows: Rollout) -> bool:
+        """Whether the rings have room for all of the rows and their sources."""
+        return all(int(getattr(rows, mask).sum()) <= self.capacity for mask in RINGS)
 
     def _highest(self) -> Tensor:
         """The highest priority of any episode that is still kept; 1 where there is none."""
@@ -127,11 +138,13 @@ class Replay:
         return self.first + torch.cat(found)
 
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
-        """Those episodes, on the device of `like`, no wider than they need to be."""
+        """Those episodes, on the device of `like`, no wider than they need to be, and each source once."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
+        first, found["source_row"] = first_of_each(found["group"])
         for ring, (mask, names) in enumerate(RINGS.items()):
-            start, length = self.table["start"][slots, ring], self.table["length"][slots, ring]
+            own = slots[first] if mask in PER_SOURCE else slots
+            start, length = self.table["start"][own, ring], self.table["length"][own, ring]
             column = torch.arange(max(1, int(length.max())))
             real = column < length.unsqueeze(-1)
             place = (start.unsqueeze(-1) + column) % self.capacity

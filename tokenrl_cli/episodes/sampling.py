@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.functional.masking import first_of_each
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, Batch, Model, Rollout
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout
 from tokenrl_cli.optim import NonFinite
 
 
@@ -123,8 +124,11 @@ def generate(
     eos_id: int,
     generator: torch.Generator,
     forced: tuple[Tensor, Tensor] | None = None,
+    source_row: Tensor | None = None,
 ) -> Samples:
-    """`samples` episodes for each source, source-major; the source is read once. -> B = N * samples rows.
+    """`samples` episodes for each source, source-major; each source is read once. -> B = N * samples rows.
+
+    With `source_row` [M], `samples` episodes for each of the sources at its M rows. -> B = M * samples rows.
 
     Raises NonFinite where a token that was chosen has no finite log-probability.
 
@@ -133,9 +137,12 @@ def generate(
     say, bool [B, P]; their log-probability is given as 0.
     """
     state = model.start(source, source_mask)
+    if source_row is not None:
+        state = state.reorder(source_row)
     if samples > 1:
         state = state.repeat(samples)
-    total, limit, device = len(source) * samples, decoding.max_length, source.device
+    total = len(source if source_row is None else source_row) * samples
+    limit, device = decoding.max_length, source.device
     draws = torch.rand(total, limit, generator=generator, dtype=torch.float64).to(device)
     actions = torch.zeros(total, limit, dtype=torch.int64, device=device)
     mask = torch.zeros(total, limit, dtype=torch.bool, device=device)
@@ -209,12 +216,13 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
         group=(batch.step << 32) | row,
         role=torch.full_like(row, role, dtype=torch.int8),
         parent=torch.arange(len(row), device=row.device),
-        source=batch.source[row],
-        source_mask=batch.source_mask[row],
-        targets=batch.targets[row],
-        target_mask=batch.target_mask[row],
-        reference_ids=batch.reference_ids[row],
-        reference_mask=batch.reference_mask[row],
+        source=batch.source,
+        source_mask=batch.source_mask,
+        targets=batch.targets,
+        target_mask=batch.target_mask,
+        reference_ids=batch.reference_ids,
+        reference_mask=batch.reference_mask,
+        source_row=row,
         actions=samples.actions,
         mask=samples.mask,
         chosen=samples.mask if role != DEMONSTRATION else torch.zeros_like(samples.mask),
@@ -234,12 +242,16 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rows of several rollouts, each field padded to its longest. Continuations go on from rows of the first."""
-    offset, parts = 0, []
+    """Rows of several rollouts, each field padded to its longest. Continuations go on from rows of the first.
+
+    Episodes of one group have one source: it is held once, in the order of the groups, whatever part it came from.
+    """
+    offset = sources = 0
+    parts = []
     for rollout in rollouts:
         own = torch.where(rollout.role == CONTINUATION, 0, offset)
-        parts.append(replace(rollout, parent=rollout.parent + own))
-        offset += len(rollout)
+        parts.append(replace(rollout, parent=rollout.parent + own, source_row=rollout.source_row + sources))
+        offset, sources = offset + len(rollout), sources + len(rollout.source)
 
     def joined(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
@@ -257,7 +269,10 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
         return torch.cat(values)
 
     whole: dict[str, Any] = {f.name: joined(f.name) for f in fields(Rollout) if f.name != "step"}
-    return replace(parts[0], **whole)
+    first, source_row = first_of_each(whole["group"])
+    needed = whole["source_row"][first]
+    once = {name: whole[name][needed] for name in PER_SOURCE}
+    return replace(parts[0], **whole | once | {"source_row": source_row})
 
 
 def _padded(value: Tensor, length: int) -> Tensor:

@@ -24,6 +24,15 @@ def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 
+def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of the G distinct numbers of keys [B] stands first, [G], smallest number first, and which of them each
+    place has, [B]."""
+    distinct, which = keys.unique(return_inverse=True)
+    first = torch.full_like(distinct, len(keys), dtype=torch.int64)
+    places = torch.arange(len(keys), device=keys.device)
+    return first.scatter_reduce(0, which, places, "amin"), which
+
+
 def first_of_their_kind(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
     """False for a sample that repeats an earlier valid sample of the same source, True for all others.
 

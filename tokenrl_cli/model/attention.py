@@ -54,6 +54,16 @@ class Cache:
         return Cache(self.keys[index], self.values[index])
 
 
+def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values [N, heads, S, .] of every layer, of the rows at `index` [B]; None: as they are.
+
+    With index_select and not [index]: on a CPU the backward pass of the latter adds number by number.
+    """
+    if index is None:
+        return layers
+    return [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in layers]
+
+
 def room_for(keys: Tensor, values: Tensor, length: int) -> Cache:
     """A cache that begins with the given keys and values [B, heads, S, .] and has `length` more places."""
     free = keys.new_zeros(*keys.shape[:2], length, keys.shape[3])
@@ -86,6 +96,19 @@ class Block(nn.Module):
         if cache is not None:
             cache.write(at, keys, values)
             keys, values = cache.keys[:, :, : mask.shape[-1]], cache.values[:, :, : mask.shape[-1]]
+        return self.attend(read, normed, keys, values, mask, source)
+
+    def attend(
+        self,
+        read: Tensor,
+        normed: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        source: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """The block's output [B, T, D], where `normed` is read [B, T, D] after the first norm and `keys` and `values`
+        [B, heads, S, .] are those of every place that it may see."""
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.interfaces import ModelOutput, Tokenizer, UserError
-from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
+from tokenrl_cli.model.attention import Block, Cache, causal, room_for, rows_of, sinusoids
 from tokenrl_cli.model.transformer import check_width
 
 
@@ -64,28 +64,44 @@ class Gpt(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
-        begin = torch.full_like(actions[:, :1], self.begin)
-        ids = torch.cat([source.masked_fill(~source_mask, 0), begin, actions[:, :-1]], 1)
-        width, length = source.shape[1], actions.shape[1]
-        read = self._embed(ids, self._places(source_mask, length))
-        mask = self._mask(source_mask, length) & causal(width + length, source.device)
-        for block in self.blocks:
-            read = block(read, _self_seeing(mask))
-        return ModelOutput(self.norm(read[:, width:]), self._project)
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        """Nothing in the source sees the response, so its keys and values are made once for all its rows."""
+        sources = rows_of(self._read(source, source_mask), source_row)
+        seen = source_mask if source_row is None else source_mask[source_row]  # [B, S]
+        begin, length = torch.full_like(actions[:, :1], self.begin), actions.shape[1]
+        places = seen.sum(-1, keepdim=True) + torch.arange(length, device=actions.device)
+        read = self._embed(torch.cat([begin, actions[:, :-1]], 1), places)
+        mask = torch.cat(
+            [each.expand(len(actions), 1, length, -1) for each in (seen[:, None, None], causal(length, seen.device))],
+            -1,
+        )
+        blocks: Any = self.blocks
+        for block, before in zip(blocks, sources, strict=True):
+            normed = block.attention_norm(read)
+            keys, values = (torch.cat(pair, 2) for pair in zip(before, block.attention.remember(normed), strict=True))
+            read = block.attend(read, normed, keys, values, mask)
+        return ModelOutput(self.norm(read), self._project)
 
     def start(self, source: Tensor, source_mask: Tensor) -> GptState:
-        width = source.shape[1]
-        read = self._embed(source.masked_fill(~source_mask, 0), self._places(source_mask, 0))
-        mask = _self_seeing(source_mask[:, None, None] & causal(width, source.device))
-        caches = []
+        caches = [room_for(keys, values, self.max_length) for keys, values in self._read(source, source_mask)]
+        response = torch.ones(len(source), self.max_length, dtype=torch.bool, device=source.device)
+        return GptState(source_mask.sum(-1), torch.cat([source_mask, response], 1), caches, source.shape[1])
+
+    def _read(self, source: Tensor, source_mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the source [N, S] in every block, [N, heads, S, .]; nothing else of it is ever seen."""
+        places = torch.arange(source.shape[1], device=source.device)
+        read = self._embed(source.masked_fill(~source_mask, 0), places)
+        mask = _self_seeing(source_mask[:, None, None] & causal(source.shape[1], source.device))
+        kept: list[tuple[Tensor, Tensor]] = []
         blocks: Any = self.blocks
         for block in blocks:
-            keys, values = block.attention.remember(block.attention_norm(read))
-            caches.append(room_for(keys, values, self.max_length))
-            read = block(read, mask)
-        response = torch.ones(len(source), self.max_length, dtype=torch.bool, device=source.device)
-        return GptState(source_mask.sum(-1), torch.cat([source_mask, response], 1), caches, width)
+            normed = block.attention_norm(read)
+            kept.append(block.attention.remember(normed))
+            if len(kept) < len(blocks):
+                read = block.attend(read, normed, *kept[-1], mask)
+        return kept
 
     def step(self, state: GptState, previous: Tensor | None) -> tuple[ModelOutput, GptState]:
         """Writes into the cache: the state before is not to be used again."""
@@ -98,16 +114,6 @@ class Gpt(nn.Module):
             read = block(read, mask, None, cache, state.done)
         following = GptState(state.lengths, state.seen, state.caches, state.done + 1)
         return ModelOutput(self.norm(read), self._project), following
-
-    def _places(self, source_mask: Tensor, length: int) -> Tensor:
-        """[B, S + T]: 0, 1, ... over the real source, then on over the response; padding has any."""
-        source = torch.arange(source_mask.shape[1], device=source_mask.device).expand_as(source_mask)
-        response = source_mask.sum(-1, keepdim=True) + torch.arange(length, device=source_mask.device)
-        return torch.cat([source, response], 1)
-
-    def _mask(self, source_mask: Tensor, length: int) -> Tensor:
-        response = torch.ones(len(source_mask), length, dtype=torch.bool, device=source_mask.device)
-        return torch.cat([source_mask, response], 1)[:, None, None]
 
     def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         read = self.embedding(ids) * self.width**0.5

@@ -33,8 +33,10 @@ class RecurrentState:
     memories: list[Memory]
 
     def reorder(self, index: Tensor) -> RecurrentState:
-        memories = [tuple(part[:, index] for part in memory) for memory in self.memories]
-        return RecurrentState(self.keys[index], self.values[index], self.mask[index], memories)
+        # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
+        memories = [tuple(part.index_select(1, index) for part in memory) for memory in self.memories]
+        keys, values, mask = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
+        return RecurrentState(keys, values, mask, memories)
 
     def repeat(self, times: int) -> RecurrentState:
         rows = torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(times)
@@ -85,8 +87,12 @@ class Recurrent(nn.Module):
             layers.train()
         return self
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
         state = self.start(source, source_mask)
+        if source_row is not None:
+            state = state.reorder(source_row)
         begin = torch.full_like(actions[:, :1], self.begin)
         output, _ = self._decode(state, torch.cat([begin, actions[:, :-1]], 1))
         return output

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer
-from tokenrl_cli.model.attention import Block, Cache, causal, room_for, sinusoids
+from tokenrl_cli.model.attention import Block, Cache, causal, room_for, rows_of, sinusoids
 
 
 @dataclass
@@ -23,9 +23,11 @@ class TransformerState:
     done: int  # tokens read
 
     def reorder(self, index: Tensor) -> TransformerState:
-        sources = [(keys[index], values[index]) for keys, values in self.sources]
         return TransformerState(
-            sources, self.source_mask[index], [cache.reorder(index) for cache in self.caches], self.done
+            rows_of(self.sources, index),
+            self.source_mask[index],
+            [cache.reorder(index) for cache in self.caches],
+            self.done,
         )
 
     def repeat(self, times: int) -> TransformerState:
@@ -61,8 +63,11 @@ class Transformer(nn.Module):
         for embedding in (self.source_embedding, self.embedding):
             nn.init.normal_(embedding.weight, std=width**-0.5)
 
-    def forward(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> ModelOutput:
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
         sources, seen = self._encode(source, source_mask)
+        sources, seen = rows_of(sources, source_row), seen if source_row is None else seen[source_row]
         begin = torch.full_like(actions[:, :1], self.begin)
         read = self._embed(self.embedding, torch.cat([begin, actions[:, :-1]], 1), 0)
         mask = causal(actions.shape[1], actions.device)

@@ -5,6 +5,7 @@ Used by train, eval and generate alike, so that all three build the same objects
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -225,7 +226,19 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
         with meta_device(config["model"]):
             require_memory(_built_model(config, trust, task).parameters(), task.device)
     torch.manual_seed(streams.derive(task.seed, "init"))
-    return differentiable(_built_model(config, trust, task)).to(task.device)
+    model = _built_model(config, trust, task)
+    require_source_row(model)
+    return differentiable(model).to(task.device)
+
+
+def require_source_row(model: Any) -> None:
+    """Raises UserError if the call of a model cannot be given which source each row of actions belongs to."""
+    try:
+        inspect.signature(model.forward).bind(None, None, None, None)
+    except TypeError:
+        problem = f"{type(model).__name__}.forward(source, source_mask, actions, source_row) cannot be called so"
+        remedy = "add the parameter source_row=None, the source of each row: tokenrl_cli/interfaces.py, Model"
+        raise UserError("model", problem, remedy) from None
 
 
 def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:

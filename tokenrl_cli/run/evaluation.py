@@ -156,7 +156,7 @@ class _Decoded:
         if isinstance(policy, ValuedPolicy):
             value = policy.start_value(batch.source, batch.source_mask)
             self.expected += [] if value is None else value.tolist()
-        logits = policy(sample.source, sample.source_mask, sample.actions).logits  # [N, T, V]
+        logits = policy(sample.source, sample.source_mask, sample.actions, sample.source_row).logits  # [N, T, V]
         for name, each in concentration(logits).items():
             self.sums[name] += float(masked_sum(each, sample.mask))
         self.sums["tokens"] += float(sample.mask.sum())

@@ -101,7 +101,7 @@ class AdvantageEstimator:
             values=values,
             returns=returns,
             first=row % self.group_size == 0,
-            likelihood_mask=episodes.target_mask,
+            likelihood_mask=episodes.target_mask[episodes.source_row],
         )
         return learned, metrics
 

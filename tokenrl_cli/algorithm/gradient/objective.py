@@ -46,7 +46,7 @@ def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvanta
     """The policy's pass over `rows`, scored under the distribution that `decoding` samples from. Where that is cut, the
     cut is the one that was made when the episode was sampled."""
     seen, mask = rows.episodes, rows.usable
-    output = model(seen.source, seen.source_mask, seen.actions)
+    output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
     log_policy, _ = distribution(output.logits, decoding, seen.support)
     logprobs = log_policy.gather(-1, seen.actions.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
     log_ratio = (logprobs.detach() - seen.logprobs).masked_fill(~mask, 0.0)

@@ -28,7 +28,7 @@ class Reference:
     @torch.no_grad()
     def logits(self, episodes: Rollout) -> Tensor:
         """Of every token in every state of the episodes: [B, T, V]."""
-        logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions).logits
+        logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
         return logits
 
     @torch.no_grad()

@@ -101,8 +101,9 @@ class DemonstrationLoss:
         rows, whole = seen.rows, seen.whole
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):
-            logits = seen.model(shown.source, shown.source_mask, shown.targets).logits
-            total = masked_sum(negative_log_likelihood(logits, shown.targets, 0.0), mask)
+            targets = shown.targets[shown.source_row]
+            logits = seen.model(shown.source, shown.source_mask, targets, shown.source_row).logits
+            total = masked_sum(negative_log_likelihood(logits, targets, 0.0), mask)
         else:
             total = seen.logprobs.new_zeros(())
         mean = total / whole.likelihood_mask[whole.first].sum().clamp(min=1)

@@ -98,8 +98,9 @@ class Sampler:
         forced = torch.arange(begun.actions.shape[1], device=rows.device) < lengths.unsqueeze(-1)
         draws = streams.generator(self.seed, "continuation", sampled.step)
         samples = generate(
-            model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced)
-        )
+            model, begun.source, begun.source_mask, self.decoding, 1, self.eos_id, draws, (begun.actions, forced),
+            begun.source_row,
+        )  # fmt: skip
         generated = {f.name: getattr(samples, f.name) for f in fields(samples)}
         role = torch.full_like(begun.role, CONTINUATION)
         return _not_chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **generated), forced)
@@ -108,7 +109,7 @@ class Sampler:
     def demonstrations(self, model: Any, batch: Batch) -> Rollout:
         """One demonstration of each source as an episode, with the log-probability that the policy gives its tokens."""
         recited = recite(batch, self.eos_id)
-        logits = model(recited.source, recited.source_mask, recited.actions).logits
+        logits = model(recited.source, recited.source_mask, recited.actions, recited.source_row).logits
         logprobs = logprobs_of(logits, recited.actions, self.decoding, None)
         return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0))
 

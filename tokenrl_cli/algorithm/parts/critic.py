@@ -75,7 +75,7 @@ class ValueHead:
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
         """V [B, T] by one more pass of the policy, estimated in every state."""
-        hidden = model(rollout.source, rollout.source_mask, rollout.actions).hidden
+        hidden = model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).hidden
         return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
