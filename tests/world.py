@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.episodes.sampling import Samples
 from tokenrl_cli.interfaces import Batch, ModelOutput, Rollout, Texts
+from tokenrl_cli.optim import Learning, torch_groups
 
 WORLD = json.loads((Path(__file__).parent / "oracle_world.json").read_text())
 EOS, LENGTH = WORLD["EOS"], WORLD["L"]
@@ -150,8 +151,8 @@ class TabularPolicy(nn.Module):
 class Capture:
     """An optimiser that keeps the gradient and changes nothing."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Learning) -> None:
+        self.parameters = [parameter for group in torch_groups(parameters, 0.0) for parameter in group["params"]]
         self.gradient: Tensor | None = None
         self.steps, self.lr = 0, 1.0
 

@@ -63,7 +63,7 @@ def test_every_preset_drops_where_it_recites_and_nowhere_else(name: str) -> None
 
 def test_the_actor_and_its_critic_drop_nothing() -> None:
     actor = actor_critic(model=Watched(RECORDED.policy), critic=Watched(RECORDED.policy), nll_mix=0.5)
-    actor.critic.train()
+    actor.critic.network.train()
     seen = taught(actor)
     assert {training for modes in seen.values() for training, _ in modes} == {False}
 

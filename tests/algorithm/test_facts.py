@@ -70,10 +70,10 @@ def divergence(logprobs: Tensor, reference_logprobs: Tensor, logits: Tensor, ref
 
 
 def consistency(
-    values: Tensor, rewards: Tensor, divergences: Tensor, mask: Tensor, temperature: float
+    values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     SEEN.add("consistency")
-    residual = (values[:, :-1] - rewards + temperature * divergences) * mask
+    residual = (values[:, :-1] - rewards + temperature * log_ratios) * mask
     return residual.square(), residual
 
 

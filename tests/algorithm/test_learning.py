@@ -17,30 +17,31 @@ TASK = (
     "reward=token_accuracy trainer.batch_size=32 trainer.warm_start_batch_size=32 trainer.eval_every=1000 "
     "trainer.checkpoint_every=1000 trainer.gate=null trainer.device=cpu seed=3"
 ).split()
-CASES: dict[str, tuple[int, list[str]]] = {
-    "reinforce": (120, ["algorithm=reinforce", "algorithm.samples_per_source=4"]),
-    "rloo": (60, ["algorithm=rloo"]),
-    "scst": (60, ["algorithm=scst", "algorithm.samples_per_source=4"]),
-    **{
-        name: (80, [f"algorithm={name}", "algorithm.kl_loss_coef=0", "algorithm.kl_coef=0"])
-        for name in ("reinforce_pp", "dr_grpo", "dapo", "gspo", "cispo")
-    },
-    "grpo": (240, ["algorithm=grpo", "algorithm.kl_loss_coef=0"]),
-    "remax": (80, ["algorithm=remax", "algorithm.samples_per_source=4", "algorithm.kl_coef=0"]),
-    "a2c": (80, ["algorithm=a2c"]),
-    "ppo": (250, ["algorithm=ppo", "algorithm.kl_coef=0"]),
-    "vine": (120, ["algorithm=vine"]),
-    "mixer": (80, ["algorithm=mixer", "algorithm.samples_per_source=4", "algorithm.forced_prefix.every=10"]),
-    "ocd": (80, ["algorithm=ocd"]),
-    "mrt": (80, ["algorithm=mrt"]),
-    **{
-        name: (100, [f"algorithm={name}", "credit=delta", "algorithm.exploration.steps=50"])
-        for name in ("dqn", "double_dqn")
-    },
-    **{name: (120, [f"algorithm={name}", "credit=delta"]) for name in ("mc_q", "soft_q", "cql", "ilql")},
-    **{name: (120, [f"algorithm={name}"]) for name in ("pcl", "shiq", "oreo")},
-    "tba": (200, ["algorithm=tba"]),
+K, NO_KL = "samples_per_source=4", "kl_coef=0"
+SLOW = 2e-3  # for those that a larger step throws off their way
+CASES: dict[str, tuple[int, float, str]] = {  # steps, learning rate, and other settings of the algorithm
+    "reinforce": (60, 5e-3, K),
+    "rloo": (40, 5e-3, ""),
+    "scst": (40, 5e-3, K),
+    "reinforce_pp": (60, 5e-3, f"kl_loss_coef=0 {NO_KL}"),
+    "dr_grpo": (60, 5e-3, f"kl_loss_coef=0 {NO_KL}"),
+    "dapo": (50, 5e-3, f"kl_loss_coef=0 {NO_KL}"),
+    "gspo": (80, SLOW, f"kl_loss_coef=0 {NO_KL}"),
+    "cispo": (80, SLOW, f"kl_loss_coef=0 {NO_KL}"),
+    "grpo": (100, 6e-3, "kl_loss_coef=0"),
+    "remax": (40, 5e-3, f"{K} {NO_KL}"),
+    "a2c": (80, SLOW, ""),
+    "ppo": (80, 4e-3, f"{NO_KL} kl_target=0 epochs=2 minibatches=1"),
+    "vine": (120, SLOW, ""),
+    "mixer": (60, 5e-3, f"{K} forced_prefix.every=10"),
+    "ocd": (50, 5e-3, ""),
+    "mrt": (40, 5e-3, ""),
+    **{name: (50, 5e-3, "exploration.steps=25") for name in ("dqn", "double_dqn")},
+    **{name: (70, 5e-3, "") for name in ("mc_q", "soft_q", "ilql", "pcl")},
+    **{name: (120, SLOW, "") for name in ("cql", "shiq", "oreo")},
+    "tba": (160, 5e-3, ""),
 }
+EACH_TOKEN = ("dqn", "double_dqn", "mc_q", "soft_q", "cql", "ilql")  # learn from credit=delta
 LEAST = dict.fromkeys(("soft_q", "pcl", "tba", "dqn", "double_dqn", "cql"), 0.95)
 AS_IT_WAS = ("mc_q", "soft_q", "pcl", "oreo", "tba", "shiq", "ilql")  # at the switch they act as the warm start
 
@@ -70,9 +71,11 @@ def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
 @pytest.mark.parametrize("algorithm", CASES)
 def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: Path, tmp_path: Path) -> None:
     """The optimum is 1.0; what is sampled (for what is greedy, said) is right more often than any demonstration was."""
-    steps, words = CASES[algorithm]
+    steps, lr, settings = CASES[algorithm]
+    words = [f"algorithm={algorithm}", *(f"algorithm.{each}" for each in (f"optimizer.lr={lr}", *settings.split()))]
+    words += ["credit=delta"] if algorithm in EACH_TOKEN else []
     start = [f"init_from={imitated}", "trainer.warm_start_steps=0", f"trainer.steps={steps}"]
-    assert train(tmp_path / "run", *TASK, "algorithm.optimizer.lr=2e-3", *start, *words, tiny=False) == 0
+    assert train(tmp_path / "run", *TASK, *start, *words, tiny=False) == 0
     before, after = results(tmp_path / "run")["warm_start"], results(tmp_path / "run")["final"]
     if algorithm in AS_IT_WAS:
         warm, switched = (

@@ -131,9 +131,9 @@ def test_relations_of_the_printed_numbers_hold_in_another_world() -> None:
     assert cosine(bent[1.0], true) < 1 - 1e-3 and cosine(bent[0.005], true) > 1 - 1e-6
 
     algorithm = algorithm_with(advantages.no_baseline, 1, kl_coef=0.5, world=OWN)
-    algorithm.reference = TabularPolicy(OWN.reference, OWN)
+    algorithm.reference.model = TabularPolicy(OWN.reference, OWN)
     policy = TabularPolicy(OWN.policy, OWN)
-    chances, others = probabilities(policy), probabilities(algorithm.reference).detach()
+    chances, others = probabilities(policy), probabilities(algorithm.reference.model).detach()
     objective = (chances * (OWN.rewards - 0.5 * (chances / others).log())).sum()
     (wanted,) = torch.autograd.grad(objective, policy.table)
     assert (expected_gradient(algorithm, 1, Terminal()) - wanted).abs().max() < 1e-12
@@ -155,7 +155,7 @@ def test_rewards_taken_as_immediate_bend_the_gradient(world: World) -> None:
 
     def of_kl(**changes: Any) -> Tensor:
         algorithms = [algorithm_with(advantages.no_baseline, 1, kl_coef=c, world=world, **changes) for c in (0.0, 1.0)]
-        algorithms[1].reference = TabularPolicy(world.reference, world)
+        algorithms[1].reference.model = TabularPolicy(world.reference, world)
         estimates = [expected_gradient(algorithm, 1, Terminal()) for algorithm in algorithms]
         return estimates[0] - estimates[1]
 

@@ -471,15 +471,15 @@ def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     assert all(line["demonstrations/reward"] > 0 for line in logged)
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_every_preset_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["double_dqn", "mc_q", "soft_q", "pcl", "tba", "ilql"])
+def test_each_class_of_presets_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
     small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]
     goes_on = str(name not in ("mc_q", "tba")).lower()  # those know no value of where a text was cut
     chosen = [f"algorithm={name}", "model=transformer", "credit=delta", f"algorithm.bootstrap_truncated={goes_on}"]
     assert train(tmp_path / "run", *small, *chosen, tiny=False) == 0
     logged = [line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train"]
     assert any("q/mean" in metrics for metrics in logged)
-    explained = set(re.findall(r"`([\w/]+)`", (CONF.parent / "README.md").read_text("utf-8")))
+    explained = set(re.findall(r"`([\w/]+)`", (CONF.parent / "docs" / "metrics.md").read_text("utf-8")))
     own = {key for line in lines(tmp_path / "run") for key in line["metrics"] if not key.startswith("rewards/")}
     assert own <= explained, own - explained
 
