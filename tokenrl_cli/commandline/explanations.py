@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from tokenrl_cli.commandline.arguments import key_of, unquoted
-from tokenrl_cli.commands.hints import similar_key, suggestion
+from tokenrl_cli.commandline.hints import similar_key, suggestion
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.options import circle, groups, options, typed
 from tokenrl_cli.interfaces import UserError

@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from tests.running import tokenrl
-from tokenrl_cli.commands import hints
+from tokenrl_cli.commandline import hints
 from tokenrl_cli.config.options import conf_dir, options, roots
 
 Capture = pytest.CaptureFixture[str]
