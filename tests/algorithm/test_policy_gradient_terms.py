@@ -103,9 +103,9 @@ def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(tr
     for coef in (0.0, 0.5):
         critic = ValueHead(coef, 0.0, 1.0)
         template = with_critic(None, 1.0, 6, critic=critic)
-        head = critic.attach(network)  # instead of the head on the template's own policy
+        (head,) = critic.attach(network)  # instead of the head on the template's own policy
         with torch.no_grad():
-            head[0].fill_(0.3)
+            head.parameters[0].fill_(0.3)
         template.model = network
         network.eval()
         batch = batch_of(1)
@@ -114,7 +114,7 @@ def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(tr
         output = network(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
         logprobs = output.logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1).detach()
         rollout = replace(rollout, logprobs=logprobs.masked_fill(~rollout.mask, 0.0))
-        everything = [*network.parameters(), *head]
+        everything = [*network.parameters(), *head.parameters]
         template.optimizer = Capture(everything)  # type: ignore[assignment]
         template.update(rollout)
         found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in everything])

@@ -97,7 +97,7 @@ def test_a_sweep_overwrites_no_run_either(elsewhere: Path, capsys: Capture) -> N
 def test_a_directory_without_a_run_may_be_used(elsewhere: Path) -> None:
     assert require_unused(str(elsewhere), ".hydra") == ".hydra"
     (elsewhere / "checkpoints").mkdir()
-    with pytest.raises(UserError, match=r"without the config.yaml that it could go on with"):
+    with pytest.raises(UserError, match=r"not the config.yaml that is needed to resume it"):
         require_unused(str(elsewhere), ".hydra")
 
 
@@ -162,7 +162,7 @@ def test_without_out_a_run_gets_a_directory_of_its_own(elsewhere: Path, capsys: 
         (["out=other", "hydra.run.dir=here"], "cannot be given with hydra.run.dir: both name the directory"),
         (
             ["-m", "out=other", "hydra.sweep.dir=here", "seed=1,2"],
-            "directory that hydra.sweep.dir names, too",
+            "cannot be given with hydra.sweep.dir: both name the directory",
         ),
         (["out=file"], "out=file: file is a file"),
         (["out=file/run"], "out=file/run: file is a file"),

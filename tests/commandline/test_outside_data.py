@@ -73,7 +73,7 @@ def test_data_outside_are_seen_through_links_and_dots(here: Path) -> None:
 def test_only_what_the_line_names_again_is_read(here: Path) -> None:
     words = str(here.parent / "elsewhere" / "words.txt")
     saved = {"reward": {"parts": {"a": {"files": [words]}}}, "data_root": "data"}
-    with pytest.raises(UserError, match=r"reward.parts.a.files=(.|\n)*name it again"):
+    with pytest.raises(UserError, match=r"reward.parts.a.files=(.|\n)*name it on the command line"):
         refuse_outside_data(saved, saved, {})
     refuse_outside_data(saved, saved, {"reward.parts.a.files": words})
     refuse_outside_data(saved, {"reward": {}}, {})  # the user's own config names it
