@@ -126,7 +126,7 @@ def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(tr
     assert rollout.rewards is not None
     hidden, mask = output.hidden.detach(), rollout.mask
     returns = rollout.rewards.flip(-1).cumsum(-1).flip(-1)
-    error = (hidden.sum(-1) * 0.3 + head[1].detach() - returns)[mask]
+    error = (hidden.sum(-1) * 0.3 + head.parameters[1].detach() - returns)[mask]
     wanted = 0.5 * (error.unsqueeze(-1) * hidden[mask]).mean(0)
     assert (found[1][-2].squeeze(0) - wanted).abs().max() < 1e-12 and wanted.abs().max() > 1e-2
     assert not found[0][-2].any()
