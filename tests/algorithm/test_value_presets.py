@@ -265,7 +265,8 @@ def test_logged_scalars_are_those_of_the_minibatch() -> None:
     algorithm = disturb(tabular("dqn"))
     rows = minibatch_of(every_text("delta"))
     output, mask = loss_of(algorithm, rows), rows.episodes.mask
-    hidden = algorithm.model(rows.episodes.source, rows.episodes.source_mask, rows.episodes.actions).hidden
+    episodes = rows.episodes
+    hidden = algorithm.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).hidden
     q = algorithm.network.heads["q"](hidden, None)[0]
     delayed = algorithm.target.heads["q"](hidden, None)[0]
     chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))
