@@ -34,7 +34,7 @@ def test_a_whole_config_of_another_family_is_valid(tmp_path: Path, monkeypatch: 
     [
         (
             "tokenizer@source_tokenizer=bpe source_tokenizer.vocabulary_size=10",
-            "source_tokenizer.vocabulary_size: must",
+            "source_tokenizer.vocabulary_size=10: must",
         ),
         ("metrics.bleu.smoothing_value=0.1", "metrics.bleu.smoothing_value: exp takes none"),
         (

@@ -65,7 +65,7 @@ def test_a_resume_takes_back_what_came_after_its_checkpoint(tmp_path: Path) -> N
 
 def test_results_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
-    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
     with pytest.raises(OSError, match="no space"):
         journal.results({"format": 1})
     assert not (tmp_path / "results.json").exists()
