@@ -46,7 +46,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.cosine_similarity(a, b, 0))
 
 
-@pytest.mark.parametrize("samples", [2, 3, 4])
+@pytest.mark.parametrize("samples", [2, 3])
 def test_a_group_mean_with_its_own_sample_is_the_gradient_times_k_less_1_over_k(samples: int) -> None:
     """O5, trap 11; O6: and Dr. GRPO that over the length."""
     scaled = exact() * (samples - 1) / samples
@@ -71,14 +71,14 @@ def test_the_mean_over_the_length_of_an_episode_bends_the_gradient() -> None:
 
 def test_the_mean_over_all_tokens_bends_it_less_the_more_samples_there_are() -> None:
     """O8."""
-    found = [cosine(estimate(samples, aggregation=aggregation.token_mean), exact()) for samples in (2, 3, 4)]
-    assert found == pytest.approx([0.9830, 0.9923, 0.9957], abs=5e-5)
+    found = [cosine(estimate(samples, aggregation=aggregation.token_mean), exact()) for samples in (2, 3)]
+    assert found == pytest.approx([0.9830, 0.9923], abs=5e-5)
 
 
 def test_the_standard_deviation_of_a_group_bends_it_and_equal_groups_are_exactly_nothing() -> None:
     """O9, trap 10."""
-    found = [cosine(estimate(samples, normalisation=normalisation.group_std), exact()) for samples in (2, 3, 4)]
-    assert found == pytest.approx([0.9933, 0.9972, 0.9971], abs=6e-5)
+    found = [cosine(estimate(samples, normalisation=normalisation.group_std), exact()) for samples in (2, 3)]
+    assert found == pytest.approx([0.9933, 0.9972], abs=6e-5)
     algorithm = algorithm_with(advantages.group_mean, 3, normalisation=normalisation.group_std)
     assert not gradient_of(algorithm, [SEQUENCES[4]] * 3, Terminal()).any()
 

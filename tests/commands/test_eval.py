@@ -125,8 +125,8 @@ def test_what_does_not_go_together_is_refused_before_any_training(
 
 
 @pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
-@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "scst", "dqn", "soft_q", "pcl"])
-def test_every_algorithm_goes_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
+@pytest.mark.parametrize("algorithm", ["scst", "soft_q"])  # credit is given before an algorithm sees the rewards
+def test_policy_gradients_and_values_go_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
     assert train(tmp_path / "run", f"algorithm={algorithm}", f"credit={credit}", "reward=per") == 0
 
 

@@ -118,7 +118,10 @@ def test_a_line_hangs_under_its_comment_or_its_second_column() -> None:
 def test_the_range_of_a_value_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     for group, line in (
         ("optimizer/adam", "  lr: 5.0e-4 # learning rate (above 0)"),
-        ("optimizer/adam", "  eps: 1.0e-8 # added to the denominator, against division by zero (above 0 and at most 1)"),
+        (
+            "optimizer/adam",
+            "  eps: 1.0e-8 # added to the denominator, against division by zero (above 0 and at most 1)",
+        ),
         ("algorithm/ppo", "  kl_coef: 0.01 # reward taken for a nat of KL to the reference (at least 0)"),
         ("decode/beam", "  beam_size: 5 # hypotheses of beam search; 1 is no beam search (at least 1)"),
         ("algorithm/dqn", "  samples_per_source: 2 # episodes acted for each source (at least 1)"),
