@@ -191,6 +191,7 @@ class EpisodesWithTargets:
         return len(self.episodes)
 
     def rows(self, index: slice) -> EpisodesWithTargets:
+        """The episodes at `index`, each with its row of the targets, [B', T] for B' of them; a micro-batch."""
         return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
 
 
