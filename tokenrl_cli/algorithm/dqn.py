@@ -34,8 +34,8 @@ class Dqn(ValueBased):
     the policies that acted, and nothing is bootstrapped.
 
     Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
-    starts at zero, because the logits of a likelihood model are no values. So what is greedy on it says token 0 for
-    ever at the switch; `acting` may tilt the policy as it was by Q instead.
+    starts at zero, because the logits of a likelihood model are no values. So a policy that is greedy on it
+    generates nothing but token 0 at the switch; `acting` may tilt the policy as it was by Q instead.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Dqn(ValueBased):
 
         def of_states(target_hidden: Tensor, hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
             """Of M states: V and the target network's Q of the token taken. [M, D] three times, [M] -> [M] each."""
-            facts = {"target": target.q(target_hidden, delayed.project)}  # what a backup may ask for
+            facts = {"target": target.q(target_hidden, delayed.project)}  # what a backup may read
             if needs(self.backup) & {"online", "policy"}:
                 facts["online"] = self.network.q(hidden, output.project)
             if "policy" in needs(self.backup):

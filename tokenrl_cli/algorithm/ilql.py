@@ -72,9 +72,10 @@ class Ilql(ValueBased):
         """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
 
         The td errors [B, T] are r_t + V(s_{t+1}) - min_h Q_h(s_t, a_t). Logged are the means of the four terms, each
-        before its factor (loss/td, loss/value, loss/conservative, loss/nll; 0 where the factor of the last two is 0),
-        of td_error (absolute), q/mean, v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token taken), adv/mean, and
-        adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v. Changes no parameter.
+        without its factors (loss/td, loss/value, loss/conservative, loss/nll; the last two are 0 where their
+        coefficient is), of td_error (absolute), q/mean, v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token
+        taken), adv/mean, and adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v.
+        Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
@@ -128,7 +129,7 @@ class Ilql(ValueBased):
         return in_pieces(of_tokens, self.size, output.hidden[:, :-1], episodes.actions)[0]
 
     def policy(self) -> Composed:
-        """The policy pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))) -> a Model with logits [B, T, V].
+        """The policy pi(a | s) ~ pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))) -> a Model with logits [B, T, V].
 
         It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
         min_h Q_h.

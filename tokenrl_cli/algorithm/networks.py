@@ -110,8 +110,7 @@ class Composed(nn.Module):
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
-        """Reads the sources [N, S] or [N, S, F], with their mask [N, S], with both models -> the states of N
-        episodes."""
+        """Reads sources [N, S] or [N, S, F] and their mask [N, S] with both models -> the states of N episodes."""
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 

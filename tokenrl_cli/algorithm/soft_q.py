@@ -1,4 +1,4 @@
-"""Soft Q-learning: values of the policy that maximises the expected reward less its KL divergence from a prior."""
+"""Soft Q-learning: values of the policy that maximises the expected reward less tau KL(policy || prior)."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ class SoftQ(ValueBased):
         return (targets - q_taken).square().sum(0) / 2, q_taken.amin(0)
 
     def _q(self, network: ValueNetwork, hidden: Tensor, output: ModelOutput) -> Tensor:
-        """Q by each of the H heads of `network`, of the hidden states in `output`: [..., D] -> [H, ..., V].
+        """Q by each of the H heads of `network`: hidden [..., D] -> [H, ..., V].
 
-        A head that takes Q from the model's own logits gets temperature * logits.
+        A head that takes Q from the logits of the model that gave `output` gets temperature * logits.
         """
         return network.q(hidden, lambda of: self.temperature * precise(output.project(of)))
 

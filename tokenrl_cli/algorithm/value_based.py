@@ -258,7 +258,7 @@ class ValueBased:
         """Two counters, and the state of every saved part: a flat dictionary of tensors, numbers and strings.
 
         Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
-        "target.", "explorer." and so on for the rest. The weights of the model are saved elsewhere.
+        "target.", "explorer." and so on for the rest. The weights of the learned model are saved elsewhere.
         """
         state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
         for name, part in self._saved_parts().items():

@@ -57,8 +57,8 @@ class Experience:
 
     Replayed episodes are drawn with P(i) ~ |mean td error of i| ** `priority` (0: uniformly), and their loss is
     weighted by (N P(i)) ** -`correction`, over the largest such weight of the minibatch, N episodes being in the replay
-    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). The loss of all other
-    episodes has the weight 1.
+    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). The loss of all other episodes has
+    the weight 1.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Experience:
 
         With `samples_together` above 1 an algorithm compares that many samples of a source: they are drawn together,
         and demonstrations only beside fresh samples of their source, for alone they have nothing to be compared with.
-        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn only when the
-        iterator gets to it, so the priorities that `observe` sets for one count for the next.
+        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn only when the iterator
+        gets to it, so the priorities that `observe` sets for one count for the next.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -192,7 +192,7 @@ def _of_same_sources(rows: Rollout, fresh: Minibatch | None) -> Rollout:
 def _concatenated(parts: list[Minibatch]) -> Minibatch:
     if len(parts) == 1:
         return parts[0]
-    # no value asks what could have been sampled, and the replay does not keep it
+    # losses of values do not read `support`, and the replay does not keep it
     episodes = concatenate([replace(part.episodes, support=None) for part in parts])
     weights, numbers = [part.weights for part in parts], [part.replay_numbers for part in parts]
     return Minibatch.of(episodes, torch.cat(weights), torch.cat(numbers))

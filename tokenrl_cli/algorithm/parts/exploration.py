@@ -37,7 +37,7 @@ def mixed(first: Model, second: Model, share: float) -> Composed:
 
 class WarmStart:
     """Epsilon-greedy, but with the warm-started policy in place of uniform tokens: of thousands of tokens nearly all
-    are wrong everywhere, and episodes of uniform tokens would never have a reward above the lowest.
+    are wrong everywhere, and episodes of uniform tokens would hardly ever be rewarded.
 
     At every token the frozen warm start acts with probability epsilon, which falls in a straight line from `start` to
     `end` over the first `steps` steps of the stage, and stays there.
