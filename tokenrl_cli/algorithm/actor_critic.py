@@ -25,7 +25,7 @@ from tokenrl_cli.optim import Optimizer, gradient_step
 
 
 class ActorCritic:
-    """Bahdanau et al. 2017 (arXiv:1607.07086), algorithm 1: `Actor` and `ReferenceCritic` say their losses.
+    """Bahdanau et al. 2017 (arXiv:1607.07086), algorithm 1; the losses are in `Actor` and `ReferenceCritic`.
 
     Episodes are sampled from the delayed copy of the actor, as published, without an importance weight for the
     difference. For the first `critic_steps` steps the critic learns alone. If Q is that of the policy and episodes are
@@ -124,7 +124,7 @@ class QNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, rollout: Rollout) -> Tensor:
-        """-> [B, T, V]."""
+        """Q of every token in every state of the B episodes: [B, T, V]. Reads their references and actions."""
         output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
         return precise(self.head(output.hidden))
 
@@ -191,6 +191,7 @@ class EpisodesWithTargets:
         return len(self.episodes)
 
     def rows(self, index: slice) -> EpisodesWithTargets:
+        """The episodes at `index`, each with its row of the targets, [B', T] for B' of them; a micro-batch."""
         return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
 
 
@@ -198,7 +199,7 @@ class ReferenceCritic:
     """loss = (1 / tokens) sum_t (Q(a_t; s_t, y*) - q_t)^2 + value_penalty sum_a (Q(a) - mean_b Q(b))^2
 
     with the targets q_t = r_t + sum_a pi'(a | s_{t+1}) Q'(a; s_{t+1}, y*), and q_t = r_t at the last token. Without the
-    penalty the values of tokens that are rarely sampled go astray in a large vocabulary. The delayed copy Q' goes
+    penalty the values of tokens that are rarely sampled diverge in a large vocabulary. The delayed copy Q' goes
     `target_rate` of the way to Q after each step; pi' is the delayed copy of the actor.
     """
 

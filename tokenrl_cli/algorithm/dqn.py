@@ -34,8 +34,8 @@ class Dqn(ValueBased):
     the policies that acted, and nothing is bootstrapped.
 
     Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
-    starts at zero, because the logits of a likelihood model are no values. So what is greedy on it says token 0 for
-    ever at the switch; `acting` may tilt the policy as it was by Q instead.
+    starts at zero, because the logits of a likelihood model are no values. So a policy that is greedy on it
+    generates nothing but token 0 at the switch; `acting` may tilt the policy as it was by Q instead.
     """
 
     def __init__(
@@ -71,6 +71,13 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+
+        The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
+        errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean and, with a
+        target network, v/mean and target_gap, |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0
+        loss/conservative, before that factor; and the ranges of q and v. Changes no parameter.
+        """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
         values, target_q = self._target_values(episodes, output)  # [B, T + 1], [B, T]
@@ -115,7 +122,7 @@ class Dqn(ValueBased):
 
         def of_states(target_hidden: Tensor, hidden: Tensor, prior_hidden: Tensor, acts: Tensor) -> tuple[Tensor, ...]:
             """Of M states: V and the target network's Q of the token taken. [M, D] three times, [M] -> [M] each."""
-            facts = {"target": target.q(target_hidden, delayed.project)}  # what a backup may ask for
+            facts = {"target": target.q(target_hidden, delayed.project)}  # what a backup may read
             if needs(self.backup) & {"online", "policy"}:
                 facts["online"] = self.network.q(hidden, output.project)
             if "policy" in needs(self.backup):
@@ -128,6 +135,12 @@ class Dqn(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
+        """The policy that `acting` makes of min_h Q_h, as it is learned now -> a Model with logits [B, T, V].
+
+        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
+        min_h Q_h.
+        """
+
         def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
             return self.network.q(output.hidden, output.project).amin(0)
 

@@ -38,7 +38,10 @@ Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  
 
 
 def asked(part: Callable[..., Any], **known: Any) -> Any:
-    """Calls `part` with what it asks for by name, and no more."""
+    """Calls `part` with those of the facts `known` that are among its parameters, and returns its result.
+
+    Raises TypeError where `part` has a parameter without a default that is not among `known`.
+    """
     return part(**{name: value for name, value in known.items() if name in needs(part)})
 
 
@@ -48,5 +51,8 @@ def function_of(part: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def needs(part: Callable[..., Any]) -> set[str]:
-    """The facts that a part asks for: its parameters, less those that are bound already."""
+    """The names of the parameters of a part, and so of the facts that it reads.
+
+    They include the settings that the config has bound by keyword.
+    """
     return set(inspect.signature(part).parameters)

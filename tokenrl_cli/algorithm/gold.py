@@ -31,6 +31,7 @@ class WeightedDemonstrations:
         return len(self.episodes)
 
     def rows(self, index: slice) -> WeightedDemonstrations:
+        """The demonstrations at `index`, each with its row of the weights, [B', T] for B' of them; a micro-batch."""
         return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 

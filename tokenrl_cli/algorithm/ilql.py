@@ -1,4 +1,4 @@
-"""Implicit language Q-learning: offline values that never ask for a token the data does not have."""
+"""Implicit language Q-learning: values learned offline, with targets that read Q only of tokens in the data."""
 
 from __future__ import annotations
 
@@ -69,6 +69,14 @@ class Ilql(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+
+        The td errors [B, T] are r_t + V(s_{t+1}) - min_h Q_h(s_t, a_t). Logged are the means of the four terms, each
+        without its factors (loss/td, loss/value, loss/conservative, loss/nll; the last two are 0 where their
+        coefficient is), of td_error (absolute), q/mean, v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token
+        taken), adv/mean, and adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v.
+        Changes no parameter.
+        """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
         values = self.network.v(output.hidden)  # [B, T + 1]
@@ -121,6 +129,12 @@ class Ilql(ValueBased):
         return in_pieces(of_tokens, self.size, output.hidden[:, :-1], episodes.actions)[0]
 
     def policy(self) -> Composed:
+        """The policy pi(a | s) ~ pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))) -> a Model with logits [B, T, V].
+
+        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
+        min_h Q_h.
+        """
+
         def values(output: ModelOutput, other: None) -> Tensor:
             return self.network.q(output.hidden, output.project).amin(0)
 

@@ -52,7 +52,12 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """The demonstrations as episodes, some of their history sampled where scheduled sampling asks it."""
+        """The demonstrations as episodes; with scheduled sampling, some tokens of their history are sampled.
+
+        The sampled tokens are in `actions` [B, T], the demonstrations themselves in `targets`. The probability of a
+        sampled token is `scheduled_sampling` of the number of optimiser steps so far. Where it is above 0, the model is
+        switched to evaluation mode; `update` switches it back.
+        """
         recited = recite(batch, self.eos_id)
         share = self.scheduled_sampling(self.optimizer.steps)
         return self._with_sampled_history(recited, share) if share > 0 else recited

@@ -78,9 +78,11 @@ class Both:
     second: State | None
 
     def reorder(self, index: Tensor) -> Both:
+        """The states of the episodes at `index` [M] int64, repeats allowed, of both models."""
         return Both(self.first.reorder(index), self.second and self.second.reorder(index))
 
     def repeat(self, times: int) -> Both:
+        """The states of each episode `times` times, copies side by side, of both models."""
         return Both(self.first.repeat(times), self.second and self.second.repeat(times))
 
 
@@ -98,15 +100,26 @@ class Composed(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
+        """Reads actions [B, T] after their sources, teacher-forced, with both models -> hidden [B, T, D] of the first
+        model, and logits [B, T, V] by `join`, computed when first read.
+
+        source [N, S] or [N, S, F], source_mask [N, S]; source_row [B] is the source of each row, and without it N = B.
+        """
         first = self.first(source, source_mask, actions, source_row)
         second = None if self.second is None else self.second(source, source_mask, actions, source_row)
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
+        """Reads sources [N, S] or [N, S, F] and their mask [N, S] with both models -> the states of N episodes."""
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 
     def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
+        """Generates one step of B episodes with both models -> (output, the states after the step).
+
+        `previous` [B] int64 are the tokens chosen last, None before the first. The output has hidden [B, 1, D] of the
+        first model and logits [B, 1, V] by `join`, computed when first read.
+        """
         first, second, following = self._step(state, previous)
         return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
 

@@ -76,6 +76,14 @@ class PathConsistency(ValueBased):
         return replace(minibatch, source_values=self._source_values(minibatch.episodes))
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+
+        Reads `source_values` [B] of the minibatch, which `prepare` has set for state_value=group_mean. The td errors
+        are the residuals C_t [B, T]. Logged are the means of loss/consistency, consistency_residual (|C_t|), v/mean and
+        q/mean, over the starts of paths; log_ratio, the mean of l_t over all tokens; and the
+        ranges of q and v at the starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is
+        pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
+        """
         episodes, mask = minibatch.episodes, minibatch.episodes.mask
         log_ratios, logit_values, hidden = self._read(episodes)
         source_values = minibatch.source_values
@@ -100,6 +108,8 @@ class PathConsistency(ValueBased):
         return episodes.mask if self.every_state else first
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
+        """The number of starts of paths in the whole minibatch, [] or an int: its tokens, or with `every_state` false
+        its episodes."""
         return minibatch.total_tokens if self.every_state else minibatch.total_episodes
 
     def _read(self, episodes: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,6 +144,7 @@ class PathConsistency(ValueBased):
         return log_partition(scores, sums.to(scores.dtype), episodes.group, self.temperature).to(sums.dtype)
 
     def policy(self) -> Model:
+        """The model itself, which is trained in place, so later updates change it."""
         policy: Model = self.model
         return policy
 
@@ -158,7 +169,7 @@ def _check_that_all_tokens_learn(consistency: Consistency, every_state: bool) ->
 
 
 def _check_comparison(every_state: bool, bootstrap_truncated: bool, data: Experience, samples_per_source: int) -> None:
-    """Raises UserError where V(s_0) is to come from the samples of a source, and these do not give what is asked."""
+    """Raises UserError where V(s_0) is the estimate by all samples of a source, and another setting rules that out."""
     if every_state:
         problem = "tells what a source is worth, nothing of the states inside a text"
         raise SettingError("/state_value=group_mean", problem, f"{{here}}.every_state=false, or {HEAD}")

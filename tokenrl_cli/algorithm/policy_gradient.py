@@ -68,7 +68,7 @@ class PolicyGradient:
     With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
     they are all that the NLL counts.
 
-    The constructor hands the keys of its block on to the parts; what each of them means is said in
+    The constructor hands the keys of its block on to the parts; what each of them means is explained in
     conf/algorithm/reinforce.yaml. Raises UserError where parts do not go together.
     """
 

@@ -1,4 +1,4 @@
-"""Soft Q-learning: values of the policy that earns much and stays close to a prior."""
+"""Soft Q-learning: values of the policy that maximises the expected reward less tau KL(policy || prior)."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ class SoftQ(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
+        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+
+        The targets r_t + V(s_{t+1}) [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
+        the means of loss/td, td_error (absolute), q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|,
+        and the ranges of q and v. Changes no parameter.
+        """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
         values, target_q = self._target_values(episodes)  # [B, T + 1], [B, T]
@@ -94,7 +100,10 @@ class SoftQ(ValueBased):
         return (targets - q_taken).square().sum(0) / 2, q_taken.amin(0)
 
     def _q(self, network: ValueNetwork, hidden: Tensor, output: ModelOutput) -> Tensor:
-        """[..., D] -> [H, ..., V]. What the logits say of Q is temperature * logits, for a head that asks."""
+        """Q by each of the H heads of `network`: hidden [..., D] -> [H, ..., V].
+
+        A head that takes Q from the logits of the model that gave `output` gets temperature * logits.
+        """
         return network.q(hidden, lambda of: self.temperature * precise(output.project(of)))
 
     @torch.no_grad()
@@ -115,6 +124,12 @@ class SoftQ(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
+        """The policy pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau) -> a Model with logits [B, T, V].
+
+        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
+        min_h Q_h.
+        """
+
         def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
             return self._q(self.network, output.hidden, output).amin(0)
 

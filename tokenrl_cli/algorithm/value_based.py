@@ -167,7 +167,7 @@ class ValueBased:
         return episodes.mask
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
-        """The number of these tokens in the whole minibatch."""
+        """The number of tokens of `loss_mask` in the whole minibatch, [] or an int; override it together with that."""
         return minibatch.total_tokens
 
     # ------------------------------------------------------------------------------------------------- the algorithm
@@ -178,6 +178,11 @@ class ValueBased:
         return self.data.demonstrated > 0
 
     def collect(self, batch: Batch) -> Rollout:
+        """Samples K episodes of T tokens or less for each of N sources with the exploring policy, and adds the
+        demonstrations where the data has any -> a rollout without rewards.
+
+        Switches the model to evaluation mode, and counts one step of the stage.
+        """
         self.model.eval()
         return self.collector.collect(self.policy(), batch)
 
@@ -250,12 +255,21 @@ class ValueBased:
         return parts
 
     def state_dict(self) -> dict[str, Any]:
+        """Two counters, and the state of every saved part: a flat dictionary of tensors, numbers and strings.
+
+        Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
+        "target.", "explorer." and so on for the rest. The weights of the learned model are saved elsewhere.
+        """
         state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
         for name, part in self._saved_parts().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Sets the counters and every saved part to what `state_dict` returned.
+
+        Raises KeyError for a missing counter, and what a part raises where its entries do not fit.
+        """
         self.collector.steps, self.updates = state["collected"], state["updates"]
         for name, part in self._saved_parts().items():
             part.load_state_dict(within(state, f"{name}."))

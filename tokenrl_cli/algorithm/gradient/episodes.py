@@ -26,7 +26,10 @@ class EpisodesWithAdvantages:
         return len(self.episodes)
 
     def rows(self, index: slice | Tensor) -> EpisodesWithAdvantages:
-        """The rows at `index`, in its order."""
+        """The episodes at `index`, in its order, with their rows of every tensor.
+
+        `index` is a slice, or a tensor [B'] of row numbers or [B] bool; it gives B' episodes of T tokens.
+        """
         others = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
         return EpisodesWithAdvantages(self.episodes.rows(index), **others)
 

@@ -28,6 +28,7 @@ class Greedy:
     model = None
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
+        """0 for the token with the largest Q, -inf for all others: Q [..., V] -> [..., V]. `prior` is not read."""
         return greedy(q)
 
 
@@ -41,5 +42,7 @@ class Tilted:
         self.beta, self.model = beta, frozen_copy(model)
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
+        """log prior(a | s) + beta Q(s, a), where `prior` has the logits [..., V] of the same states: Q [..., V] ->
+        [..., V]. Raises AssertionError without `prior`."""
         assert prior is not None
         return precise(prior.logits).log_softmax(-1) + self.beta * q

@@ -25,7 +25,8 @@ class NoCritic:
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Is never called, as `continuations` is 0."""
+        """Raises NotImplementedError: with `continuations` = 0 no prefixes of the episodes with mask [B, T] are
+        continued."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ class NoCritic:
         return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """None: nothing is learned."""
+        """None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,7 +71,8 @@ class ValueHead:
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Is never called, as `continuations` is 0."""
+        """Raises NotImplementedError: with `continuations` = 0 no prefixes of the episodes with mask [B, T] are
+        continued."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
@@ -134,7 +136,7 @@ class Continuations:
         return (total / count.clamp(min=1)).gather(1, last), fresh
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """None: nothing is learned."""
+        """None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Minibatch:
 
     @classmethod
     def of(cls, episodes: Rollout, weights: Tensor, replay_numbers: Tensor) -> Minibatch:
-        """A whole one."""
+        """A whole minibatch of B episodes, with weights [B] and replay numbers [B]; the totals are computed here."""
         return cls(episodes, weights, replay_numbers, episodes.mask.sum(), len(episodes))
 
     def __len__(self) -> int:
@@ -57,7 +57,8 @@ class Experience:
 
     Replayed episodes are drawn with P(i) ~ |mean td error of i| ** `priority` (0: uniformly), and their loss is
     weighted by (N P(i)) ** -`correction`, over the largest such weight of the minibatch, N episodes being in the replay
-    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). All others weigh 1.
+    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). The loss of all other episodes has
+    the weight 1.
     """
 
     def __init__(
@@ -103,8 +104,8 @@ class Experience:
 
         With `samples_together` above 1 an algorithm compares that many samples of a source: they are drawn together,
         and demonstrations only beside fresh samples of their source, for alone they have nothing to be compared with.
-        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn when it is asked for, so
-        the priorities that `observe` sets for one count for the next.
+        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn only when the iterator
+        gets to it, so the priorities that `observe` sets for one count for the next.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -168,9 +169,12 @@ class Experience:
                 "replay/mb": replay.bytes / 2**20}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of the replay, its episodes and priorities included, as a flat dictionary of tensors and
+        numbers."""
         return self.replay.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replaces the contents of the replay by those that `state_dict` returned."""
         self.replay.load_state_dict(state)
 
 
@@ -188,7 +192,7 @@ def _of_same_sources(rows: Rollout, fresh: Minibatch | None) -> Rollout:
 def _concatenated(parts: list[Minibatch]) -> Minibatch:
     if len(parts) == 1:
         return parts[0]
-    # no value asks what could have been sampled, and the replay does not keep it
+    # losses of values do not read `support`, and the replay does not keep it
     episodes = concatenate([replace(part.episodes, support=None) for part in parts])
     weights, numbers = [part.weights for part in parts], [part.replay_numbers for part in parts]
     return Minibatch.of(episodes, torch.cat(weights), torch.cat(numbers))

@@ -37,7 +37,7 @@ def mixed(first: Model, second: Model, share: float) -> Composed:
 
 class WarmStart:
     """Epsilon-greedy, but with the warm-started policy in place of uniform tokens: of thousands of tokens nearly all
-    are wrong everywhere, and uniform ones would never find a text that earns anything.
+    are wrong everywhere, and episodes of uniform tokens would hardly ever be rewarded.
 
     At every token the frozen warm start acts with probability epsilon, which falls in a straight line from `start` to
     `end` over the first `steps` steps of the stage, and stays there.
@@ -52,9 +52,11 @@ class WarmStart:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
     def acting(self, policy: Composed, step: int) -> Any:
+        """The mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s), with the epsilon of `step`."""
         return mixed(policy, self.model, self.epsilon(step))
 
     def metrics(self, step: int) -> dict[str, float]:
+        """The epsilon of `step`, under that name."""
         return {"epsilon": self.epsilon(step)}
 
 
@@ -67,11 +69,16 @@ class Boltzmann:
         self.temperature = temperature
 
     def acting(self, policy: Composed, step: int) -> Any:
+        """A Model with logits Q(s, a) / temperature, [B, T, V], of the Q-values of `policy`, at every step.
+
+        Raises AssertionError where `policy` has no Q-values.
+        """
         values = policy.values
         assert values is not None
         return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)
 
     def metrics(self, step: int) -> dict[str, float]:
+        """{}: the temperature is the same at every step, and nothing is logged."""
         return {}
 
 
@@ -81,7 +88,9 @@ class NoExploration:
     model = None
 
     def acting(self, policy: Any, step: int) -> Any:
+        """`policy` itself, at every step."""
         return policy
 
     def metrics(self, step: int) -> dict[str, float]:
+        """{}: nothing is logged."""
         return {}
