@@ -309,7 +309,7 @@ class Tokenizer(Protocol):
 
     def train(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary from `texts` and replaces the one there was. The same texts give the same bytes in
-        `save`. Raises UserError where there is nothing to learn from."""
+        `save`."""
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text, without EOS."""
@@ -353,7 +353,8 @@ class Dataset(Protocol):
     overlong: str  # "truncate" or "drop": what happens to a training example over a limit
 
     def size(self, split: str) -> int | None:
-        """Returns the number of examples of a split, known without reading them all where possible; None: unlimited."""
+        """Returns the number of examples of a split; None: unlimited. Raises UserError where the data cannot be
+        read."""
 
     def example(self, split: str, index: int) -> Example:
         """Returns the example at `index` of a split: the same for the same arguments, whatever was read before. `index`
@@ -452,8 +453,8 @@ class Advised(Protocol):
     """A reward that knows why it may give texts nothing, or all of them the same."""
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """One sentence with the setting that helps with `texts`, demonstrations, and their `scores` [N], NaN where
-        there is none; "" where it knows none."""
+        """Returns one sentence with the setting that helps with `texts`, N demonstrations, and their `scores` [N], NaN
+        where there is none; the empty string where it knows no such setting."""
 
 
 @runtime_checkable
@@ -499,8 +500,9 @@ class Credit(Protocol):
 
 @runtime_checkable
 class HasPotential(Protocol):
-    """A Credit with `needs_prefixes` that says which method of the reward scores the prefixes. Without it, that is
-    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused."""
+    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. Without it, that is
+    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused where that
+    is named."""
 
     potential: Literal["prefix_scores", "completion_scores"]
 
@@ -513,7 +515,8 @@ class Stateful(Protocol):
         """Returns what must be saved, as a flat dictionary of tensors (of any shape), numbers and strings."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restores what `state_dict` returned. Raises ValueError where the state is not one of such a part."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is not one of
+        such a part."""
 
 
 @runtime_checkable
@@ -561,9 +564,9 @@ class Algorithm(Protocol):
     needs_rewards: bool
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples the episodes of one step from the policy: the rollout of B episodes of the N sources of `batch`, with
-        rewards None ([B, T] after scoring). Changes no weights; takes randomness from the streams of `batch.step`
-        alone."""
+        """Returns the episodes of one step, B for the N sources of `batch`; `rewards` [B, T] are None, for the loop
+        scores the texts. Changes no weights. Random numbers come from `streams.generator` at `batch.step`, so that a
+        resumed run samples the same episodes."""
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learns from a rollout ([B, T], with rewards where `needs_rewards`) and returns a flat dictionary of metrics;
@@ -581,8 +584,8 @@ class Algorithm(Protocol):
         weights begins with "policy.", and then the algorithm must be a `PolicyLoader`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises ValueError or
-        KeyError where the state is not one of this algorithm."""
+        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises KeyError,
+        ValueError or the like where the state is not one of this algorithm."""
 
 
 @runtime_checkable

@@ -44,7 +44,8 @@ def roots(config_dir: str | None) -> list[Path]:
 
 
 def require_small(folders: Sequence[str]) -> None:
-    """Refuses folders of options, as the command line names them, with a file that nobody should read."""
+    """Raises UserError where a folder of options, as the command line names it, has a file that is too large to read,
+    or has too many aliases. Reads the YAML files of all folders."""
     for folder in folders:
         place = folder.strip(" '\"").removeprefix("file://")
         for file in Path(place).rglob("*.yaml") if place and Path(place).is_dir() else ():

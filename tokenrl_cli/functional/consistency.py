@@ -14,10 +14,10 @@ from tokenrl_cli.config.ranges import Count
 
 
 def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
-    """V of the states of episodes, with 0 after the last token of those that are `terminated`.
+    """Returns V of the states of episodes, with 0 after the last token of those that are `terminated`.
 
-    values [B, T + 1], mask [B, T], terminated [B] bool -> [B, T + 1]. Nothing more is earned after a last token; only
-    an episode that was cut may go on, and then V there is an estimate like any other.
+    values [B, T + 1], mask [B, T], terminated [B] bool -> [B, T + 1]. No reward follows the last token of an episode;
+    only one that was truncated may go on, and then V there is an estimate like any other.
     """
     lengths = mask.sum(-1, keepdim=True)
     before_end = torch.arange(values.shape[1], device=mask.device) < lengths
