@@ -93,7 +93,7 @@ class Example:
     id: str
     source: str
     references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
-    demonstrations: list[str]  # what imitation recites; demonstrations[i] is references[i], corrupted or not
+    demonstrations: list[str]  # what imitation learns from; demonstrations[i] is references[i], corrupted or not
     columns: dict[str, Any]  # whatever else the dataset knows; rewards may read it
     place: str = field(default="", compare=False)  # where it was read, "FILE, line N", for messages
 
@@ -140,12 +140,12 @@ class Rollout:
     source_row: Tensor  # [B] int64, the row of the six fields above that belongs to the episode
     actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
     mask: Tensor  # [B, T] bool, from the sampler's lengths
-    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced or recited)
+    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced, or of a demonstration)
     logprobs: Tensor  # [B, T] of a_t under the distribution really sampled from; 0 where not chosen
     support: Tensor | None  # [B, T, k] ids the sampler could choose from, where top-k, top-p or a ban cut it
     ended: Tensor  # [B] bool, EOS was chosen; False: cut at the limit (truncated, not terminated)
-    rewards: Tensor | None  # [B, T], None until judged
-    valid: Tensor  # [B] bool, the reward could be computed; other rows weigh nothing and are counted
+    rewards: Tensor | None  # [B, T], None until scored
+    valid: Tensor  # [B] bool, the reward could be computed; other rows have weight 0 and are counted
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -10,7 +10,7 @@ from tokenrl_cli.interfaces import UserError
 
 BRINGS = "brings"  # brings/GROUP/OPTION.yaml: what the option of that name sets elsewhere in a config
 LARGEST, ALIASES = 2**20, 20  # bytes of a config file, and how often one may repeat a part of itself
-HIDDEN = ("hydra", BRINGS)  # groups that nobody chooses from
+HIDDEN = ("hydra", BRINGS)  # groups that are not offered as a choice
 
 
 def conf_dir() -> Path:
@@ -86,7 +86,7 @@ def _included(file: Path, group: str) -> list[str]:
 
     try:
         content = yaml.safe_load(file.read_text("utf-8", "replace"))
-    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is told by who reads it
+    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is reported by the function that reads it
         return []
     found = []
     for entry in (content.get("defaults") if isinstance(content, dict) else None) or []:

@@ -118,9 +118,9 @@ class Replay:
         return torch.arange(self.first, self.added) % self.capacity
 
     def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k priority_k **
-        exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers [count] int64
-        and the probabilities p_i [count] float64."""
+        """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k
+        priority_k ** exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers
+        [count] int64 and the probabilities p_i [count] float64."""
         if exponent == 0:
             index = torch.randint(len(self), (count,), generator=generator)
             return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
@@ -138,8 +138,8 @@ class Replay:
         self.table["priority"][numbers[kept] % self.capacity] = priorities[kept].double().cpu().clamp(min=1e-12)
 
     def same_group(self, numbers: Tensor) -> Tensor:
-        """Returns the numbers [M] of all kept episodes that have a group (the source, and the step of sampling) with
-        one of `numbers` [B] in common, one group after another."""
+        """Returns the numbers [M] of all kept episodes that are of the same group, so of the same source and step of
+        sampling, as one of `numbers` [G]. They come one group after another."""
         live = self._live()
         groups = self.table["group"][live]
         found = [(groups == group).nonzero().squeeze(-1) for group in self.table["group"][numbers % self.capacity]]

@@ -110,8 +110,8 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
 
 
 def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
-    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits [B,
-    T, V]; `support` [B, T, k] as in `distribution`."""
+    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits
+    [B, T, V]; `support` [B, T, k] as in `distribution`."""
     logprobs, _ = distribution(logits, decoding, support)
     return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 

@@ -132,7 +132,7 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
-        with suppress(UserError):  # a split that cannot be read is told by who reads it
+        with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
             example = dataset.example(split, 0) if dataset.size(split) != 0 else None
             columns = {} if example is None else example.columns
         for reader in readers if example else ():

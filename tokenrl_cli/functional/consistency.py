@@ -27,12 +27,12 @@ def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
 def path(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float, span: Count | None
 ) -> tuple[Tensor, Tensor]:
-    """-> C_t^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), [B, T] each, 0 where masked.
+    """Returns C_t^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), [B, T] each, 0 where masked.
 
-     u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
-    : through V at both ends and through every log-ratio.
+    u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL:
+    through V at both ends and through every log-ratio.
 
-     values [B, T + 1] with `zero_after_end`; rewards, log_ratios l, mask [B, T].
+    values [B, T + 1] with `zero_after_end`; rewards, log_ratios l, mask [B, T].
     """
     earned = (rewards - temperature * log_ratios).masked_fill(~mask, 0.0)
     earned_before = torch.nn.functional.pad(earned.cumsum(-1), (1, 0))  # before each state, [B, T + 1]

@@ -33,8 +33,9 @@ class Attention(nn.Module):
         return self._split(self.key(read)), self._split(self.value(read))
 
     def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Returns the attention output [B, T, D] for read [B, T, D], which makes the queries, and keys and values [B,
-        heads, S, D / heads]. mask [B, 1, T or 1, S] bool is True where a key may be seen: at least one in every row."""
+        """Returns the attention output [B, T, D] for read [B, T, D], which makes the queries, and keys and values
+        [B, heads, S, D / heads]. mask [B, 1, T or 1, S] bool is True where a key may be seen: at least one in every
+        row."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
         return self.output(seen.transpose(1, 2).flatten(2))
 
@@ -56,14 +57,14 @@ class Cache:
         self.values[:, :, at : at + values.shape[2]] = values
 
     def reorder(self, index: Tensor) -> Cache:
-        """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied, [M, heads,
-        room, D / heads]."""
+        """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied,
+        [M, heads, room, D / heads]."""
         return Cache(self.keys[index], self.values[index])
 
 
 def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """Returns the keys and values [B, heads, S, .] of every layer for the rows at `index` [B] int64 of those given, [N,
-    heads, S, .]; None returns `layers` as they are.
+    """Returns the keys and values [B, heads, S, .] of every layer for the rows at `index` [B] int64 of those given,
+    [N, heads, S, .]; None returns `layers` as they are.
 
     They are read with index_select and not [index]: on a CPU the backward pass of the latter adds number by number.
     """

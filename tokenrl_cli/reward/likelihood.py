@@ -59,8 +59,8 @@ class Likelihood:
         return judge
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the mean log-probability of each text, [B] float64, or with `per_token` that of each token, [B,
-        T]."""
+        """Returns the mean log-probability of each text, [B] float64, or with `per_token` that of each token,
+        [B, T]."""
         parts = [self._score(texts, slice(start, start + ROWS)) for start in range(0, len(texts.hypotheses), ROWS)]
         return np.concatenate(parts)
 

@@ -39,7 +39,7 @@ TAKE_UP = 30.0  # seconds that a process gets to take up a call; one that does n
 STARTS = 2  # processes that may fail one after another, if there are not more of them, before there is no use in more
 TRIES = 3  # times that a call goes to another process because the one that had it died before it took it up
 SLICE = 0.05  # seconds between two looks at the clock
-LONGEST = 0.25  # seconds that count of a slice, however long it was: more is time in which nobody ran
+LONGEST = 0.25  # seconds that count of a slice, however long it was: the rest is time in which the process stood still
 
 
 @dataclass(frozen=True)
