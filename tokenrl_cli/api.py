@@ -289,7 +289,7 @@ class Run:
         Args:
             sources: texts; "" is the empty source, of policies of unconditional text. For K samples of each source
                 give it K times.
-            decode: "greedy", "beam" or "sample"; None is greedy, or what `load` was told.
+            decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`.
             batch_size: sources decoded at once.
             seed: of sampling; None is the run's.
             options: keys of the block decode: temperature=0.7, top_k=50, beam_size=4, max_length=30 ...

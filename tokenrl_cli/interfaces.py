@@ -93,7 +93,7 @@ class Example:
     id: str
     source: str
     references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
-    demonstrations: list[str]  # what imitation recites; demonstrations[i] is references[i], corrupted or not
+    demonstrations: list[str]  # what imitation learns from; demonstrations[i] is references[i], corrupted or not
     columns: dict[str, Any]  # whatever else the dataset knows; rewards may read it
     place: str = field(default="", compare=False)  # where it was read, "FILE, line N", for messages
 
@@ -114,6 +114,8 @@ class Batch:
     columns: dict[str, list[Any]]
 
     def to(self, device: str | torch.device) -> Batch:
+        """Returns a copy whose tensors, of the shapes above ([N, S], [N, R] ...), lie on `device`; the rest is
+        shared."""
         return _moved(self, device)
 
 
@@ -138,24 +140,27 @@ class Rollout:
     source_row: Tensor  # [B] int64, the row of the six fields above that belongs to the episode
     actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
     mask: Tensor  # [B, T] bool, from the sampler's lengths
-    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced or recited)
+    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced, or of a demonstration)
     logprobs: Tensor  # [B, T] of a_t under the distribution really sampled from; 0 where not chosen
     support: Tensor | None  # [B, T, k] ids the sampler could choose from, where top-k, top-p or a ban cut it
     ended: Tensor  # [B] bool, EOS was chosen; False: cut at the limit (truncated, not terminated)
-    rewards: Tensor | None  # [B, T], None until judged
-    valid: Tensor  # [B] bool, the reward could be computed; other rows weigh nothing and are counted
+    rewards: Tensor | None  # [B, T], None until scored
+    valid: Tensor  # [B] bool, the reward could be computed; other rows have weight 0 and are counted
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def rows(self, index: Tensor | slice) -> Rollout:
-        """The episodes at `index` [M], in its order, with the sources they read, each once and in the order of this
-        rollout; `source_row` is numbered anew, `parent` keeps the numbering of the whole."""
+        """Returns the episodes at `index` (a slice, or a tensor [M] of int64 or bool), in its order, with the sources
+        that they read, each once and in the order of this rollout. `source_row` [M] is numbered anew; `parent` [M]
+        keeps the row numbers of this rollout."""
         used, source_row = self.source_row[index].unique(return_inverse=True)
         chosen = {f.name: value[used if f.name in PER_SOURCE else index] for f, value in _tensors(self)}
         return replace(self, **chosen | {"source_row": source_row})
 
     def to(self, device: str | torch.device) -> Rollout:
+        """Returns a copy whose tensors, of the shapes above ([B, T], [N, S] ...), lie on `device`; the rest is
+        shared."""
         return _moved(self, device)
 
 
@@ -207,7 +212,7 @@ class CorpusScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One decoding of one split: what was said, and how good it was."""
+    """One decoding of one split: the generated texts (hypotheses) and their scores."""
 
     step: int
     stage: str  # "warm_start", "train" or "eval"
@@ -223,7 +228,8 @@ class Evaluation:
 
 
 class ModelOutput:
-    """hidden [B, T, D]; logits [B, T, V] = project(hidden) when first asked for: log-probabilities up to a constant."""
+    """Outputs of a model: hidden states [B, T, D], and logits [B, T, V] = project(hidden), which are computed at the
+    first access: log-probabilities up to a constant."""
 
     def __init__(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> None:
         self.hidden = hidden
@@ -231,6 +237,7 @@ class ModelOutput:
 
     @cached_property
     def logits(self) -> Tensor:
+        """Logits [B, T, V], the projection of `hidden` [B, T, D]. Computed at the first access and kept."""
         return self.project(self.hidden)
 
 
@@ -238,10 +245,12 @@ class State(Protocol):
     """What a model remembers between two steps of B episodes."""
 
     def reorder(self, index: Tensor) -> State:
-        """The rows at `index` [M], repeats allowed: beam search, and dropping finished rows."""
+        """Returns a state of M episodes, those at `index` [M] int64, repeats allowed. Beam search calls it, and the
+        sampler, to drop the rows that have ended."""
 
     def repeat(self, times: int) -> State:
-        """Each row `times` times, neighbours together: K samples a source from one run of the encoder."""
+        """Returns a state of B * times episodes, each row `times` times, its copies next to each other. So K samples of
+        a source need one pass of the encoder."""
 
 
 @runtime_checkable
@@ -263,27 +272,31 @@ class Model(Protocol):
         """
 
     def start(self, source: Tensor, source_mask: Tensor) -> State:
-        """Reads the source once."""
+        """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
+        (or [N, S, F] frames) with source_mask [N, S] bool."""
 
     def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
-        """One token on: `previous` [B] int64, None before the first. Output [B, 1, .]. The old state stays usable
-        unless the model documents that it reuses the memory."""
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`,
+        [B] int64, the token just generated; None before the first token. `state` stays usable unless the model
+        documents that it reuses the memory."""
 
     def eval(self) -> Any:
-        """Switches dropout off, as torch.nn.Module does. Whoever acts or scores asks for the policy through
-        `run.evaluation.acting_policy`, which does so."""
+        """Switches dropout off, as torch.nn.Module does, and returns the module. Code that samples or scores obtains
+        the policy from `run.evaluation.acting_policy`, which calls this."""
 
 
 @runtime_checkable
 class ValuedPolicy(Protocol):
-    """A Model that acts by values and can say what it expects; evaluation compares that with what is then earned."""
+    """A Model that acts by values and can give the return that it expects; evaluation compares that with the return
+    that its episodes then have."""
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
-        """max_a Q(s_0, a) [N] of the sources [N, S]; None where this policy has no values."""
+        """Returns max_a Q(s_0, a) [N] of the sources [N, S] with source_mask [N, S] bool; None where this policy has no
+        values."""
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Q(s_t, a_t) [B, T] of the actions [B, T]: the sum of rewards expected from step t on, in units of the reward.
-        None where this policy has no values."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T], for sources [B, S] with source_mask [B, S]: the sum of
+        rewards expected from step t on, in units of the reward. None where this policy has no values."""
 
 
 @runtime_checkable
@@ -295,17 +308,21 @@ class Tokenizer(Protocol):
     unknown_id: int | None  # None: nothing is unknown
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary; the same bytes for the same texts."""
+        """Learns the vocabulary from `texts` and replaces the one there was. The same texts give the same bytes in
+        `save`."""
 
     def encode(self, text: str) -> list[int]:
-        """Without EOS."""
+        """Returns the ids of a text, without EOS."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of any ids, a prefix that ends inside a word or a character included; EOS has no text."""
+        """Returns the text of any ids, a prefix that ends inside a word or a character included; EOS has no text."""
 
-    def save(self, directory: Path) -> None: ...
+    def save(self, directory: Path) -> None:
+        """Writes the vocabulary to a file in `directory`, which is made where it is missing."""
 
-    def load(self, directory: Path) -> None: ...
+    def load(self, directory: Path) -> None:
+        """Replaces the vocabulary by the one that `save` wrote to `directory`. Raises UserError where the file is
+        missing, damaged or of another kind of tokenizer."""
 
 
 @runtime_checkable
@@ -314,12 +331,12 @@ class DecodesPrefixes(Protocol):
     takes time quadratic in the length."""
 
     def prefixes(self, ids: Sequence[int]) -> Iterable[str]:
-        """T + 1 strings for T ids: decode(ids[:t]) for t = 0 ... T, the first ""."""
+        """Returns T + 1 strings for T ids: decode(ids[:t]) for t = 0 ... T, the first of them empty."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A saved run, to be asked what it thinks: its policy, in evaluation mode and without gradients."""
+    """A saved run, to score texts with: its policy, in evaluation mode and without gradients."""
 
     policy: Model
     source_tokenizer: Tokenizer
@@ -336,9 +353,13 @@ class Dataset(Protocol):
     overlong: str  # "truncate" or "drop": what happens to a training example over a limit
 
     def size(self, split: str) -> int | None:
-        """None: unlimited."""
+        """Returns the number of examples of a split; None: unlimited. Raises UserError where the data cannot be
+        read."""
 
-    def example(self, split: str, index: int) -> Example: ...
+    def example(self, split: str, index: int) -> Example:
+        """Returns the example at `index` of a split: the same for the same arguments, whatever was read before. `index`
+        is at least 0, and below `size(split)` where that is a number. Raises UserError where the data cannot be
+        read."""
 
 
 @runtime_checkable
@@ -375,7 +396,8 @@ class Reward(Protocol):
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
-        """[B] or [B, T] float64, NaN where the reward does not apply."""
+        """Returns a score for each text, [B] float64, or for each token, [B, T]; NaN where the reward does not apply. A
+        Scored holds such an array as `scores`."""
 
 
 @runtime_checkable
@@ -407,7 +429,9 @@ class ScoresCompletions(Protocol):
 class ScoresCorpus(Protocol):
     """A reward that scores a whole test set. Without it evaluation takes the mean over the sentences."""
 
-    def corpus(self, texts: Texts) -> CorpusScore: ...
+    def corpus(self, texts: Texts) -> CorpusScore:
+        """Returns the score of all B texts together, with the score of each sentence [B] and the sufficient statistics
+        [B, k] that a significance test resamples."""
 
 
 @runtime_checkable
@@ -429,8 +453,8 @@ class Advised(Protocol):
     """A reward that knows why it may give texts nothing, or all of them the same."""
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """One sentence with the setting that helps with `texts`, demonstrations, and their `scores` [N], NaN where
-        there is none; "" where it knows none."""
+        """Returns one sentence with the setting that helps with `texts`, N demonstrations, and their `scores` [N], NaN
+        where there is none; the empty string where it knows no such setting."""
 
 
 @runtime_checkable
@@ -476,8 +500,9 @@ class Credit(Protocol):
 
 @runtime_checkable
 class HasPotential(Protocol):
-    """A Credit with `needs_prefixes` that says which method of the reward scores the prefixes. Without it, that is
-    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused."""
+    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. Without it, that is
+    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused where that
+    is named."""
 
     potential: Literal["prefix_scores", "completion_scores"]
 
@@ -487,25 +512,29 @@ class Stateful(Protocol):
     """A part of an algorithm that remembers something: it is saved with the algorithm, and loaded on resume."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Flat: tensors, numbers and strings."""
+        """Returns what must be saved, as a flat dictionary of tensors (of any shape), numbers and strings."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is not one of
+        such a part."""
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """A baseline that learns from the returns of each rollout, after it was asked for that rollout."""
+    """A baseline that learns from the returns of each rollout, after it was evaluated for that rollout: so the baseline
+    of an episode does not depend on the episode's own return."""
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
-        """returns [N, K, T] to go of N sources and K samples; valid [N, K] bool, the samples that count."""
+        """Learns from returns-to-go [N, K, T] of N sources and K samples; valid [N, K] bool marks the samples that
+        count."""
 
 
 @runtime_checkable
 class Critic(Stateful, Protocol):
-    """Estimates V(s_t), what the rest of an episode is worth from its state s_t on, for a policy gradient.
+    """Estimates V(s_t), the return that is expected from state s_t on, for a policy gradient.
 
-    It is asked once a rollout (`measure`), for a baseline or for bootstrapped returns, and learns with the policy, in
-    the same optimiser steps (`attach`, `loss`).
+    `measure` is called once for each rollout, for a baseline or for bootstrapped returns. The critic learns with the
+    policy, in the same optimiser steps (`attach`, `loss`).
     """
 
     estimates: bool  # False: it tells nothing, and a baseline or returns that need values are refused
@@ -534,21 +563,29 @@ class Algorithm(Protocol):
 
     needs_rewards: bool
 
-    def collect(self, batch: Batch) -> Rollout: ...
+    def collect(self, batch: Batch) -> Rollout:
+        """Returns the episodes of one step, B for the N sources of `batch`; `rewards` [B, T] are None, for the loop
+        scores the texts. Changes no weights. Random numbers come from `streams.generator` at `batch.step`, so that a
+        resumed run samples the same episodes."""
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns; returns a flat dict of numbers; never logs, evaluates or saves. It finds its model in evaluation
-        mode, as whoever looked at it last left it: with dropout it learns after `model.train()`."""
+        """Learns from a rollout ([B, T], with rewards where `needs_rewards`) and returns a flat dictionary of metrics;
+        it logs, evaluates and saves nothing. The model may be in evaluation mode when this is called, as sampling and
+        evaluation leave it: an algorithm that learns with dropout calls `model.train()` first."""
 
     def policy(self) -> Model:
-        """To act by: its logits are log-probabilities up to a constant. A torch.nn.Module that has every network it
-        acts with as a submodule, so that evaluation mode reaches them; see `run.evaluation.acting_policy`."""
+        """Returns the policy to act by: its logits are log-probabilities up to a constant. It is a torch.nn.Module that
+        has every network it acts with as a submodule, so that evaluation mode reaches them; see
+        `run.evaluation.acting_policy`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Flat: tensors, numbers and strings. The optimiser's under "optimizer."; what policy() needs besides the
-        model's weights, which are not in it, under "policy.": then the algorithm must be a `PolicyLoader`."""
+        """Returns what must be saved besides the weights of the model, as a flat dictionary of tensors (of any shape),
+        numbers and strings. The optimiser's entries begin with "optimizer."; what `policy()` needs besides the model's
+        weights begins with "policy.", and then the algorithm must be a `PolicyLoader`."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises KeyError,
+        ValueError or the like where the state is not one of this algorithm."""
 
 
 @runtime_checkable
@@ -556,5 +593,5 @@ class PolicyLoader(Protocol):
     """An Algorithm whose policy is more than its model: it has heads or networks of its own."""
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Takes the entries of `state_dict()` whose names start with "policy.", and no others: afterwards `policy()`
-        acts as it did when they were saved. Evaluation needs no more of an algorithm than that."""
+        """Restores the entries of `state_dict()` whose names start with "policy.", and needs no others: afterwards
+        `policy()` acts as it did when they were saved. Evaluation needs no more of an algorithm than that."""

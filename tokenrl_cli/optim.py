@@ -21,7 +21,7 @@ LARGEST = 1e9
 
 
 class NonFinite(UserError):
-    """A loss, a gradient, a parameter or a probability is infinite or not a number: the step that it arose in must not
+    """An infinite value or NaN in a loss, a gradient, a parameter or a probability: the step in which it arose must not
     count. `step` is that step where it was found later, in an evaluation."""
 
     step: int | None = None
@@ -91,10 +91,13 @@ class Optimizer:
         self.steps = 0
 
     def zero_grad(self) -> None:
+        """Removes the gradients of all parameters of the inner optimiser: they are None afterwards."""
         self.inner.zero_grad(set_to_none=True)
 
     def step(self) -> dict[str, float]:
-        """-> grad_norm before clipping, grad_clipped (0 or 1; its mean is the clipped fraction), lr."""
+        """Clips the gradient, sets the learning rate of this step, changes the parameters and counts the step. Returns
+        grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr. Raises
+        NonFinite for a gradient, before any parameter has changed, or for the parameters, right after."""
         parameters = list(self.parameters.values())
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
@@ -147,11 +150,12 @@ def _require_finite(parameters: list[nn.Parameter], lr: float) -> None:
 
 
 class Rows(Protocol):
-    """Anything made of rows: a Rollout, or one with more to say of each row."""
+    """Anything made of rows: a Rollout, or one with further values for each row."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, index: slice) -> Any: ...
+    def rows(self, index: slice) -> Any:
+        """Returns the rows of a slice, as an object of the same kind."""
 
 
 R = TypeVar("R", bound=Rows)
@@ -160,11 +164,12 @@ R = TypeVar("R", bound=Rows)
 def gradient_step(
     optimizer: Optimizer, rollout: R, loss: Callable[[R], tuple[Tensor, dict[str, Tensor]]], micro_batches: int
 ) -> dict[str, float]:
-    """One optimiser step on all rows, in `micro_batches` parts that are added up.
+    """Takes one optimiser step on all B rows, in `micro_batches` parts whose gradients are added up. Returns the
+    metrics of the loss, and those of `Optimizer.step`.
 
-    `loss(rows)` is a sum over the part divided by the denominators of the *whole* rollout, and so are its metrics:
-    then the number of parts changes no result. Raises NonFinite: for a loss or a gradient before any parameter has
-    changed, for a parameter right after.
+    `loss(rows)` returns a scalar, [], and a dictionary of metrics, each []. Both are sums over the part divided by the
+    denominators of the *whole* rollout: then the number of parts changes no result. Raises NonFinite: for a loss or a
+    gradient before any parameter has changed, for a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)

@@ -2,7 +2,7 @@
 
 A block is a dictionary with `_target_`. Nothing is called, or even imported, unless it may be chosen where it stands:
 of tokenrl's own, what an option of that group of conf/ names; of others, what is defined in a module that the user
-named in `imports=` on this command line. A config may come with somebody else's checkpoint. `check` reads signatures,
+named in `imports=` on this command line. A config may come with a stranger's checkpoint. `check` reads signatures,
 types and declared ranges, and lists every mistake at once.
 """
 
@@ -42,6 +42,7 @@ def hint(name: str, options: Iterable[str]) -> str:
 
 
 def is_block(value: Any) -> bool:
+    """Whether a value of a config is a block: a dictionary with `_target_`."""
     return isinstance(value, dict) and "_target_" in value
 
 
@@ -72,8 +73,8 @@ def _having(target: str) -> str:
 
 
 def choices(slot: Slot) -> tuple[str, ...]:
-    """What of tokenrl's own may stand in a slot. Where no group is known it is the class that is asked for, and where
-    nothing definite is, all that is declared."""
+    """Returns the targets of tokenrl's own that may stand in a slot. Where the slot has no group, its annotation
+    decides: the class that it names, or, where it names none, everything that is declared."""
     if group := group_of(slot):
         return declared(group)
     asked = {f"{kind.__module__}.{kind.__qualname__}" for kind in slot.kinds if is_part(kind)}
@@ -88,11 +89,11 @@ def parameter_slot(annotation: Any, key: str, group: str) -> Slot:
 
 
 def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callable[..., Any]:
-    """The class or function that a `_target_` names: one that is declared for the slot, or that a module of `trust`
-    defines; else UserError. Without a slot, whatever is declared for any.
+    """Returns the class or function that a `_target_` names: one that is declared for the slot, or that a module of
+    `trust` defines. Without a slot, whatever is declared for any. Raises UserError for everything else.
 
-    Asked of the path before anything is imported, and of the module that really defines what was found. Otherwise
-    `trusted_module.os.system` would do.
+    The path is checked before anything is imported, and then the module that really defines what was found. Otherwise
+    `trusted_module.os.system` would pass.
     """
     if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
         raise UserError(f"_target_={path!r}", "must be a dotted name, module.Name")

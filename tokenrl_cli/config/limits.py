@@ -12,7 +12,7 @@ from tokenrl_cli.config import ranges
 from tokenrl_cli.config.options import options, target_in
 from tokenrl_cli.config.types import is_union, ranges_of
 
-BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # that nobody comes near
+BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # far above every sensible value
 DEFINED = (ast.ClassDef, ast.FunctionDef)
 NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str": str}
 

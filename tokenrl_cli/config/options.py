@@ -10,7 +10,7 @@ from tokenrl_cli.interfaces import UserError
 
 BRINGS = "brings"  # brings/GROUP/OPTION.yaml: what the option of that name sets elsewhere in a config
 LARGEST, ALIASES = 2**20, 20  # bytes of a config file, and how often one may repeat a part of itself
-HIDDEN = ("hydra", BRINGS)  # groups that nobody chooses from
+HIDDEN = ("hydra", BRINGS)  # groups that are not offered as a choice
 
 
 def conf_dir() -> Path:
@@ -44,7 +44,8 @@ def roots(config_dir: str | None) -> list[Path]:
 
 
 def require_small(folders: Sequence[str]) -> None:
-    """Refuses folders of options, as the command line names them, with a file that nobody should read."""
+    """Raises UserError where a folder of options, as the command line names it, has a file that is too large to read,
+    or has too many aliases. Reads the YAML files of all folders."""
     for folder in folders:
         place = folder.strip(" '\"").removeprefix("file://")
         for file in Path(place).rglob("*.yaml") if place and Path(place).is_dir() else ():
@@ -85,7 +86,7 @@ def _included(file: Path, group: str) -> list[str]:
 
     try:
         content = yaml.safe_load(file.read_text("utf-8", "replace"))
-    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is told by who reads it
+    except (yaml.YAMLError, RecursionError):  # what is wrong with such a file is reported by the function that reads it
         return []
     found = []
     for entry in (content.get("defaults") if isinstance(content, dict) else None) or []:

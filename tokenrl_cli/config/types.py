@@ -49,16 +49,17 @@ def _read(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def is_union(annotation: Any) -> bool:
+    """Whether an annotation is a union, Union[A, B] or A | B."""
     return get_origin(annotation) in (Union, types.UnionType)
 
 
 def plain(annotation: Any) -> Any:
-    """An annotation without its ranges."""
+    """Returns an annotation without its ranges."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def ranges_of(annotation: Any) -> tuple[Range, ...]:
-    """The ranges that an annotation declares."""
+    """Returns the ranges that an annotation declares."""
     declared = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return tuple(each for each in declared if isinstance(each, Range))
 
@@ -91,7 +92,7 @@ def describe(annotation: Any) -> str:
 
 
 def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
-    """What is wrong with a plain value (no block), or ""."""
+    """Returns what is wrong with a plain value (no block), or an empty string."""
     if get_origin(annotation) is Annotated:
         limits = [each for each in ranges_of(annotation) if not isinstance(each, Infinite)]
         return mismatch(value, plain(annotation), Infinite() in ranges_of(annotation)) or _outside(value, limits)
@@ -119,7 +120,7 @@ def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
 
 
 def unusable(value: Any, infinite: bool) -> str:
-    """Why no setting may be this number or text, whatever its type, or ""."""
+    """Returns why no setting may be this number or text, whatever its type, or an empty string."""
     if isinstance(value, float) and not (math.isfinite(value) or (infinite and not math.isnan(value))):
         return f"must be {'a number' if infinite else 'finite'}, got {value}"
     if isinstance(value, int) and value.bit_length() > BITS:
@@ -156,7 +157,7 @@ def _sequence(value: Any, annotation: Any, origin: Any) -> str:
 
 
 def shown(value: Any, typed: bool = True) -> str:
-    """A value in an error, shortened, with its type."""
+    """Returns a value as an error shows it, shortened, with its type."""
     if value is None:
         return "null"
     if isinstance(value, int) and value.bit_length() > 3 * LONG:
@@ -208,6 +209,7 @@ class Slot:
 
     @property
     def kinds(self) -> tuple[Any, ...]:
+        """The types that may stand here, without their ranges: the members of a union, or the annotation alone."""
         annotation = plain(self.annotation)
         return tuple(map(plain, get_args(annotation))) if is_union(annotation) else (annotation,)
 
@@ -250,7 +252,7 @@ class Slot:
 
 
 def methods_of(kind: Any) -> list[str]:
-    """What a protocol demands."""
+    """Returns the names of the methods that a protocol requires."""
     named = (name for name, value in vars(kind).items() if inspect.isfunction(value))
     return [name for name in named if name == "__call__" or not name.startswith("_")]
 

@@ -13,7 +13,8 @@ from tokenrl_cli.interfaces import Model
 
 @torch.no_grad()
 def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Decoding, eos_id: int) -> Samples:
-    """The best of the hypotheses that `decoding.beam_size` beams find for each source. -> N rows.
+    """Returns the best of the hypotheses that `decoding.beam_size` beams find for each of the N sources: samples with N
+    rows, actions and mask [N, T], without gradients. source and source_mask [N, S].
 
     Hypotheses are compared by log p / lp, lp = ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144,
     equation 14; EOS counted). A hypothesis ends when EOS is among the best `beam_size` continuations of its source; a
@@ -58,6 +59,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
 
 
 def penalty(length: int, decoding: Decoding) -> float:
+    """Returns lp = ((5 + length) / 6) ** length_penalty, by which the log-probability of a hypothesis of `length`
+    tokens is divided (Wu et al. 2016, arXiv:1609.08144, equation 14)."""
     return ((5 + length) / 6) ** decoding.length_penalty
 
 
@@ -72,7 +75,9 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Hypotheses [N, C, L] of one length with scores [N, C]; -inf are none."""
+        """Compares C hypotheses of one length for each source, actions [N, C, L] with normalised scores [N, C], with
+        the best so far, and keeps the better one. A score of -inf marks a place without a hypothesis. `ended` is False
+        where they were cut at the limit."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]
@@ -83,7 +88,8 @@ class Best:
         self.found = self.found + (scores > -torch.inf).sum(1)
 
     def samples(self) -> Samples:
-        """Nothing was sampled, so the log-probabilities are 0, as in greedy decoding."""
+        """Returns the best hypotheses as samples: actions and mask [N, T], log-probabilities [N, T] of 0, because
+        nothing was drawn, as in greedy decoding."""
         length = int(self.lengths.max())
         mask = torch.arange(length, device=self.lengths.device) < self.lengths.unsqueeze(1)
         nothing = torch.zeros(mask.shape, dtype=self.score.dtype, device=mask.device)

@@ -1,4 +1,4 @@
-"""Where episodes are kept to be learned from again."""
+"""Replay buffer: the episodes of earlier steps, for learning from them again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ FACTS = ["group", "role", "ended"]  # what has one value an episode
 
 
 class Replay:
-    """The last judged, valid episodes: as many as `capacity` tokens of texts, and of sources and references, have room.
-    Episodes of one source that come together share one copy of it.
+    """The newest valid episodes with rewards: as many as `capacity` tokens of texts, and of sources and references,
+    have room. Episodes of one source that come together share one copy of it.
 
-    Memory is taken once, when the first episodes come: rings of `capacity` tokens that new episodes go on in, ragged,
-    over the oldest; `bytes` says how much. Episodes are numbered in the order they came.
+    Memory is allocated once, when the first episodes come: ring buffers of `capacity` tokens, in which the episodes
+    follow one another without padding and new ones overwrite the oldest; `bytes` is its size. Episodes are numbered in
+    the order they came.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -41,19 +42,23 @@ class Replay:
 
     @property
     def tokens(self) -> int:
-        """Of the texts that are kept."""
+        """The number of tokens of the texts that are kept."""
         return int(self.table["length"][self._live(), -1].sum()) if len(self) else 0
 
     @property
     def bytes(self) -> int:
+        """The size in bytes of all ring buffers and tables; 0 before the first episodes."""
         return sum(each.nbytes for each in (*self.rings.values(), *self.table.values()))
 
     def age(self, step: int) -> float:
-        """Mean number of steps since the kept episodes came."""
+        """Returns the mean number of steps from the sampling of the kept episodes to `step`; 0 where there is none."""
         return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
-        """Takes in the valid rows. A stored support is dropped: Q-learning does not ask how likely an action was."""
+        """Copies the valid rows of a rollout [B, T] to the CPU, over the oldest episodes, with the highest priority
+        that any kept episode has. A stored support is dropped: Q-learning does not need the probability of an action.
+        Of a rollout larger than the buffer only the last rows are kept. Raises UserError where not even the last one
+        fits."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
         lost = 0
         if not self._fits(rows):  # a rollout may be larger than the replay: then it takes as many of the last as it can
@@ -113,8 +118,9 @@ class Replay:
         return torch.arange(self.first, self.added) % self.capacity
 
     def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Numbers of `count` episodes, drawn with replacement with probability ~ priority ** exponent (0: uniformly),
-        and those probabilities. Schaul et al. 2016 (arXiv:1511.05952, equation 1)."""
+        """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k
+        priority_k ** exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers
+        [count] int64 and the probabilities p_i [count] float64."""
         if exponent == 0:
             index = torch.randint(len(self), (count,), generator=generator)
             return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
@@ -126,19 +132,23 @@ class Replay:
         return self.first + index, share[index]
 
     def prioritise(self, numbers: Tensor, priorities: Tensor) -> None:
-        """Sets what `draw` goes by, above 0; of episodes that are gone nothing is set."""
+        """Sets the priorities [M] of the episodes with these numbers [M], at least 1e-12. Those of episodes that have
+        been overwritten are ignored."""
         kept = numbers >= self.first
         self.table["priority"][numbers[kept] % self.capacity] = priorities[kept].double().cpu().clamp(min=1e-12)
 
     def same_group(self, numbers: Tensor) -> Tensor:
-        """Numbers of all kept episodes of the groups of these (sampled at one step, for one source), group by group."""
+        """Returns the numbers [M] of all kept episodes that are of the same group, so of the same source and step of
+        sampling, as one of `numbers` [G]. They come one group after another."""
         live = self._live()
         groups = self.table["group"][live]
         found = [(groups == group).nonzero().squeeze(-1) for group in self.table["group"][numbers % self.capacity]]
         return self.first + torch.cat(found)
 
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
-        """Those episodes, on the device of `like`, no wider than they need to be, and each source once."""
+        """Returns the episodes with these numbers [B], on the device of `like`, with `T` the length of the longest, and
+        each source once: actions, rewards [B, T], source [N, S]. Fields that the buffer does not keep are those of
+        `like`; `support` is None."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
         first, found["source_row"] = first_of_each(found["group"])
@@ -156,11 +166,15 @@ class Replay:
         return replace(like, support=None, **found).to(like.actions.device)
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns the buffer as a flat dictionary: counters, ring buffers [capacity, ...] and tables [capacity] or
+        [capacity, rings]. The tensors are not copied."""
         state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
         state |= {f"rings.{name}": value for name, value in self.rings.items()}
         return state | {f"table.{name}": value for name, value in self.table.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned; ring buffers and tables are shared with `state`. Raises KeyError where
+        it is the state of something else."""
         self.first, self.added, self.written = state["first"], state["added"], state["written"].clone()
         for kind, kept in (("rings", self.rings), ("table", self.table)):
             prefix = f"{kind}."

@@ -1,8 +1,8 @@
-"""Where tokens are chosen: `Decoding`, the one `distribution`, and `generate`, the only autoregressive loop.
+"""How tokens are sampled: `Decoding`, the one `distribution`, and `generate`, the only autoregressive loop.
 
-The sampler and the scorer call the same `distribution`, so the ratio of the first pass is 1 whatever the temperature
-or the cut. Randomness is one uniform number for every (row, step), drawn up front: what a row says does not depend on
-which other rows are still talking.
+The sampler and the scorer call the same `distribution`, so the importance ratio of the first pass is 1 whatever the
+temperature or the cut. Randomness is one uniform number for every (row, step), drawn in advance: the tokens of a row do
+not depend on which other rows have ended.
 """
 
 from __future__ import annotations
@@ -50,17 +50,18 @@ class Decoding:
 
     @property
     def name(self) -> str:
-        """For file names and logs."""
+        """The kind of decoding, beam, greedy or sample, as file names and logs have it."""
         return "beam" if self.beam_size > 1 else "greedy" if self.temperature == 0 else "sample"
 
     @property
     def cuts(self) -> bool:
+        """Whether top-k or top-p may remove tokens from the distribution."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What `generate` and `beam_search` say; fields as in Rollout."""
+    """The output of `generate` and `beam_search`; fields as in Rollout."""
 
     actions: Tensor  # [B, T] int64
     mask: Tensor  # [B, T] bool
@@ -70,12 +71,12 @@ class Samples:
 
 
 def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities [..., V] of the tokens `decoding` would choose from `logits` [..., V], and the support.
+    """Returns the log-probabilities [..., V] of the tokens that `decoding` would choose from `logits` [..., V], and the
+    support: the ids [..., k] that a cut kept, repeats allowed; None without a cut.
 
-    logits -> ban -> top-k and top-p -> temperature -> softmax -> mix with the uniform distribution (epsilon); top-p
-    counts the mass at that temperature. With a cut, the second result holds the ids that were kept, [..., k], repeats
-    allowed; give it back as `support` to score under exactly that cut, for a cut recomputed from slightly different
-    logits may keep other tokens.
+    logits -> forbidden tokens removed -> top-k and top-p -> temperature -> softmax -> mixture with the uniform
+    distribution (epsilon); top-p counts the mass at that temperature. Give the support back as `support` [..., k] to
+    score under exactly that cut, for a cut recomputed from slightly different logits may keep other tokens.
     """
     logits = precise(logits)
     if decoding.forbidden:
@@ -109,7 +110,8 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
 
 
 def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
-    """log-probability [B, T] of actions [B, T] under the distribution they are, or were, sampled from."""
+    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits
+    [B, T, V]; `support` [B, T, k] as in `distribution`."""
     logprobs, _ = distribution(logits, decoding, support)
     return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
@@ -126,15 +128,16 @@ def generate(
     forced: tuple[Tensor, Tensor] | None = None,
     source_row: Tensor | None = None,
 ) -> Samples:
-    """`samples` episodes for each source, source-major; each source is read once. -> B = N * samples rows.
+    """Samples `samples` episodes for each of N sources, source-major, without gradients; each source is encoded once.
+    Returns B = N * samples rows: actions, mask and log-probabilities [B, T]. source and source_mask [N, S].
 
-    With `source_row` [M], `samples` episodes for each of the sources at its M rows. -> B = M * samples rows.
+    With `source_row` [M], samples `samples` episodes for each of the sources at its M rows: B = M * samples rows.
+
+    Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. Rows that have ended leave the
+    computation as soon as they are a quarter of it. `forced` holds tokens [B, P] and a mask [B, P] bool, True where the
+    token is taken whatever the policy would choose; its log-probability is then given as 0.
 
     Raises NonFinite where a token that was chosen has no finite log-probability.
-
-    Stops when every row has said EOS, or at `decoding.max_length` tokens. Rows that are done leave the computation as
-    soon as they are a quarter of it. `forced` holds tokens [B, P] and where they are said whatever the policy would
-    say, bool [B, P]; their log-probability is given as 0.
     """
     state = model.start(source, source_mask)
     if source_row is not None:
@@ -208,7 +211,8 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
 
 
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
-    """The episodes of `samples`, K for each source of `batch`, as a Rollout."""
+    """Returns the episodes of `samples`, B = N * K rows [B, T] with K for each source of `batch`, as a Rollout of one
+    `role`, without rewards."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(
@@ -235,16 +239,18 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
 
 
 def recite(batch: Batch, eos_id: int) -> Rollout:
-    """The demonstrations as episodes that no policy chose."""
+    """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source, with `chosen`
+    False and log-probabilities 0 everywhere."""
     ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
     nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
     return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rows of several rollouts, each field padded to its longest. Continuations go on from rows of the first.
+    """Returns one rollout with the rows of several, each field padded to the longest, [B, T]. Continuations go on from
+    rows of the first rollout.
 
-    Episodes of one group have one source: it is held once, in the order of the groups, whatever part it came from.
+    Episodes of one group have one source: it is held once, in the order of the groups, whichever rollout it came from.
     """
     offset = sources = 0
     parts = []

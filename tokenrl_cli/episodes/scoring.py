@@ -1,4 +1,4 @@
-"""Where text meets tensors: `judge` turns what was said into rewards."""
+"""From text to tensors: `judge` turns the texts of a rollout into rewards."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Scores:
 
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
-    """The text of each row, from its own sampled ids, with what is known of its source.
+    """Returns the text of each of B rows, decoded from its own sampled ids, with the references and columns of its
+    source.
 
     The source is found by the row's `group`, never by its position: rows may have been shuffled, cut or repeated.
     """
@@ -72,12 +73,14 @@ def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
 def judge(
     rollout: Rollout, batch: Batch, tokenizer: Tokenizer, reward: Reward, credit: Credit
 ) -> tuple[Rollout, Scores]:
-    """Gives every token its reward. A mixture is credited part by part, then summed with its weights.
+    """Scores the texts of a rollout. Returns the rollout with rewards [B, T], and metrics for the log. Each part of a
+    mixture is credited separately, then they are summed with their weights.
 
-    A row whose reward is NaN is invalid: it gets no reward, weighs nothing, and is counted. `rewards/<name>/mean|std`
-    are of the part's own score, before a mixture scales it; `reward` is what is optimised. They are NaN where no
-    sampled row has one. Where nothing was sampled there is neither; `demonstrations/reward` is what demonstrations
-    earned.
+    A row whose reward is NaN is invalid: its rewards and its weight in the loss are 0, and it is counted in
+    `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it; `reward` is
+    what is optimised. They are NaN where no sampled row has a reward, and absent where nothing was sampled.
+    `demonstrations/reward` is the mean reward of demonstrations. Raises UserError where the reward or the credit
+    returns something it must not.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -115,9 +118,10 @@ def judge(
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:
-    """What the reward says, checked: [B] or [B, T] float64, finite or NaN. Raises UserError.
+    """Returns the scores of a reward, checked: [B] or [B, T] float64, finite or NaN. Raises UserError where they are
+    something else.
 
-    The reward gets copies, and what it gives is copied: neither side sees what the other writes later.
+    The reward gets copies, and what it returns is copied: neither side sees what the other writes later.
     """
     said = ask(reward, "reward", reward, own_texts(texts))
     return scored_of(said, name_of(reward), len(texts.hypotheses), [texts.mask.shape[:1], texts.mask.shape])
@@ -128,7 +132,7 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
-        with suppress(UserError):  # a split that cannot be read is told by who reads it
+        with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
             example = dataset.example(split, 0) if dataset.size(split) != 0 else None
             columns = {} if example is None else example.columns
         for reader in readers if example else ():
@@ -136,19 +140,21 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """[B] or [B, T] -> [B]: a reward of one number a token counts as its sum over the real tokens, NaN where one is."""
+    """Returns one score for each text, [B], from scores [B] or [B, T] and mask [B, T]: one number a token counts as its
+    sum over the real tokens, NaN where one of them is."""
     whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
     return whole
 
 
 def mean_of(scores: np.ndarray) -> float:
-    """The mean of those that are not NaN; NaN, without a warning, where there is none."""
+    """Returns the mean, a number, of the scores [B] that are not NaN; NaN, without a warning, where there is none."""
     known = scores[~np.isnan(scores)]
     return float(known.mean()) if len(known) else math.nan
 
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
-    """The metric over all texts: its own corpus score, or the mean of what it says of each."""
+    """Returns the score of a metric over all texts: its own corpus score, or the mean of its scores of the texts.
+    Raises UserError where the metric returns something it must not."""
     if isinstance(metric, ScoresCorpus):
         said = ask(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
@@ -156,24 +162,25 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
 
 
 def name_of(reward: Reward) -> str:
-    """What its numbers are logged under: its own name, or that of the module it lives in."""
+    """Returns the name that a reward's numbers are logged under: its own `name`, or that of its module."""
     return str(reward.name) if isinstance(reward, Named) else type(reward).__module__.rpartition(".")[2]
 
 
 def parts_of(reward: Reward) -> list[Part]:
-    """The parts of a mixture; of any other reward itself, with weight 1."""
+    """Returns the parts of a mixture; for any other reward, itself as the only part, with weight 1."""
     return reward.parts if isinstance(reward, HasParts) else [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]
 
 
 def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
-    """The same with the key of the config at which each stands."""
+    """Returns the same parts as `parts_of`, each with its key in the config."""
     keyed = [(f"reward.parts.{part.name}", part) for part in parts_of(reward)]
     return keyed if isinstance(reward, HasParts) else [("reward", keyed[0][1])]
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
-    """Names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's own metric,
-    where it has one; not where `is_metric`: then a metric of the config is the same one, and is told once."""
+    """Returns the names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's
+    own metric where it has one. With `is_metric` the latter is a metric of the config already, and is not listed a
+    second time."""
     own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
@@ -249,7 +256,7 @@ def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
 
 
 def prefixes_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
-    """The text after each of T tokens, half words included: T + 1 strings, the first ""."""
+    """Returns the text after each of T tokens, half words included: T + 1 strings, the first of them empty."""
     if isinstance(tokenizer, DecodesPrefixes):  # in one pass: decoding each prefix by itself takes quadratic time
         return list(tokenizer.prefixes(ids))
     return ["", *(tokenizer.decode(ids[:t]) for t in range(1, len(ids) + 1))]

@@ -14,10 +14,10 @@ from tokenrl_cli.config.ranges import Count
 
 
 def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
-    """V of the states of episodes, with 0 after the last token of those that are `terminated`.
+    """Returns V of the states of episodes, with 0 after the last token of those that are `terminated`.
 
-    values [B, T + 1], mask [B, T], terminated [B] bool -> [B, T + 1]. Nothing more is earned after a last token; only
-    an episode that was cut may go on, and then V there is an estimate like any other.
+    values [B, T + 1], mask [B, T], terminated [B] bool -> [B, T + 1]. No reward follows the last token of an episode;
+    only one that was truncated may go on, and then V there is an estimate like any other.
     """
     lengths = mask.sum(-1, keepdim=True)
     before_end = torch.arange(values.shape[1], device=mask.device) < lengths
@@ -27,12 +27,12 @@ def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
 def path(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float, span: Count | None
 ) -> tuple[Tensor, Tensor]:
-    """-> C_t^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), [B, T] each, 0 where masked.
+    """Returns C_t^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), [B, T] each, 0 where masked.
 
-     u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
-    : through V at both ends and through every log-ratio.
+    u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL:
+    through V at both ends and through every log-ratio.
 
-     values [B, T + 1] with `zero_after_end`; rewards, log_ratios l, mask [B, T].
+    values [B, T + 1] with `zero_after_end`; rewards, log_ratios l, mask [B, T].
     """
     earned = (rewards - temperature * log_ratios).masked_fill(~mask, 0.0)
     earned_before = torch.nn.functional.pad(earned.cumsum(-1), (1, 0))  # before each state, [B, T + 1]

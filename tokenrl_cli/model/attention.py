@@ -11,14 +11,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """[...] -> [..., D], Vaswani et al. 2017, section 3.5: no table, so no length is too long."""
+    """Returns the position encodings [..., D] of positions [...]: sines, then cosines, of position / 10000^(2i / D), i
+    = 0 ... D / 2 - 1 (Vaswani et al. 2017, arXiv:1706.03762, section 3.5). They are computed, not looked up in a table,
+    so no sequence is too long."""
     half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions.unsqueeze(-1).float() * torch.exp(-math.log(10000.0) * half / width)
     return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
 
 
 class Attention(nn.Module):
-    """Multi-head attention; keys and values are made apart from the queries, so that they can be kept."""
+    """Multi-head attention, softmax(Q K^T / sqrt(D / heads)) V in each head (Vaswani et al. 2017, arXiv:1706.03762).
+    Keys and values are computed separately from the queries, so that they can be cached."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -26,11 +29,13 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
 
     def remember(self, read: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S, D] -> keys and values, each [B, heads, S, D / heads]."""
+        """Returns the keys and the values, each [B, heads, S, D / heads], of what is attended to, read [B, S, D]."""
         return self._split(self.key(read)), self._split(self.value(read))
 
     def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """read [B, T, D]; mask [B, 1, T or 1, S], True where a key may be seen, at least one in every row."""
+        """Returns the attention output [B, T, D] for read [B, T, D], which makes the queries, and keys and values
+        [B, heads, S, D / heads]. mask [B, 1, T or 1, S] bool is True where a key may be seen: at least one in every
+        row."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
         return self.output(seen.transpose(1, 2).flatten(2))
 
@@ -40,24 +45,28 @@ class Attention(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values of one layer, room for every step taken at the start."""
+    """Keys and values of one layer; the room for every step is allocated at the start."""
 
     keys: Tensor  # [B, heads, room, D / heads]
     values: Tensor
 
     def write(self, at: int, keys: Tensor, values: Tensor) -> None:
-        """In place: the state before this step is no longer usable."""
+        """Writes keys and values [B, heads, T, D / heads] of T steps to the places from `at` on. The tensors change in
+        place: a state of an earlier step that shares them is no longer usable."""
         self.keys[:, :, at : at + keys.shape[2]] = keys
         self.values[:, :, at : at + values.shape[2]] = values
 
     def reorder(self, index: Tensor) -> Cache:
+        """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied,
+        [M, heads, room, D / heads]."""
         return Cache(self.keys[index], self.values[index])
 
 
 def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values [N, heads, S, .] of every layer, of the rows at `index` [B]; None: as they are.
+    """Returns the keys and values [B, heads, S, .] of every layer for the rows at `index` [B] int64 of those given,
+    [N, heads, S, .]; None returns `layers` as they are.
 
-    With index_select and not [index]: on a CPU the backward pass of the latter adds number by number.
+    They are read with index_select and not [index]: on a CPU the backward pass of the latter adds number by number.
     """
     if index is None:
         return layers
@@ -65,7 +74,8 @@ def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[t
 
 
 def room_for(keys: Tensor, values: Tensor, length: int) -> Cache:
-    """A cache that begins with the given keys and values [B, heads, S, .] and has `length` more places."""
+    """Returns a cache that begins with the given keys and values [B, heads, S, .] and has `length` further places,
+    filled with 0: [B, heads, S + length, .]."""
     free = keys.new_zeros(*keys.shape[:2], length, keys.shape[3])
     return Cache(torch.cat([keys, free], 2), torch.cat([values, free], 2))
 
@@ -90,7 +100,10 @@ class Block(nn.Module):
         cache: Cache | None = None,
         at: int = 0,
     ) -> Tensor:
-        """read [B, T, D]. With a cache, its keys up to and with these T, which stand at place `at`, are attended to."""
+        """Returns the output of the block, [B, T, D], for read [B, T, D]; mask [B or 1, 1, T or 1, places] bool is True
+        where a place may be attended to. `source` holds keys and values [B, heads, S, D / heads] and mask [B, 1, 1, S]
+        of the source, for a `crossed` block. With a cache, the keys and values of these T steps are written to it from
+        place `at` on, and all places up to them are attended to."""
         normed = self.attention_norm(read)
         keys, values = self.attention.remember(normed)
         if cache is not None:
@@ -107,8 +120,9 @@ class Block(nn.Module):
         mask: Tensor,
         source: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The block's output [B, T, D], where `normed` is read [B, T, D] after the first norm and `keys` and `values`
-        [B, heads, S, .] are those of every place that it may see."""
+        """Returns the output of the block, [B, T, D], where `normed` is read [B, T, D] after the first norm, and `keys`
+        and `values` [B, heads, S, .] are those of every place that may be attended to. `mask` and `source` as in
+        `forward`."""
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))
@@ -116,5 +130,5 @@ class Block(nn.Module):
 
 
 def causal(length: int, device: torch.device) -> Tensor:
-    """[1, 1, T, T]: step t sees the steps up to itself."""
+    """Returns the mask [1, 1, T, T] bool of a causal model: step t attends to the steps up to and including t."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

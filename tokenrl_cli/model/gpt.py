@@ -16,7 +16,7 @@ from tokenrl_cli.model.transformer import check_width
 
 @dataclass
 class GptState:
-    """Every layer's keys and values: the source padded to one width, then the response."""
+    """Keys and values of every layer: first the source, padded to one width, then the response."""
 
     lengths: Tensor  # [B] of the sources: the place of "begin"
     seen: Tensor  # [B, S + room] bool, what may be attended to once it is written
@@ -24,11 +24,15 @@ class GptState:
     done: int  # places written
 
     def reorder(self, index: Tensor) -> GptState:
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so this state
+        stays usable."""
         return GptState(
             self.lengths[index], self.seen[index], [cache.reorder(index) for cache in self.caches], self.done
         )
 
     def repeat(self, times: int) -> GptState:
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
+        source need one pass over it."""
         return self.reorder(torch.arange(len(self.seen), device=self.seen.device).repeat_interleave(times))
 
 
@@ -67,7 +71,13 @@ class Gpt(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
-        """Nothing in the source sees the response, so its keys and values are made once for all its rows."""
+        """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
+        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
+        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B.
+
+        No position of the source attends to the response, so the keys and values of a source are computed once for all
+        its rows.
+        """
         sources = rows_of(self._read(source, source_mask), source_row)
         seen = source_mask if source_row is None else source_mask[source_row]  # [B, S]
         begin, length = torch.full_like(actions[:, :1], self.begin), actions.shape[1]
@@ -85,6 +95,8 @@ class Gpt(nn.Module):
         return ModelOutput(self.norm(read), self._project)
 
     def start(self, source: Tensor, source_mask: Tensor) -> GptState:
+        """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
+        with source_mask [N, S] bool. It has room for `max_length` tokens."""
         caches = [room_for(keys, values, self.max_length) for keys, values in self._read(source, source_mask)]
         response = torch.ones(len(source), self.max_length, dtype=torch.bool, device=source.device)
         return GptState(source_mask.sum(-1), torch.cat([source_mask, response], 1), caches, source.shape[1])
@@ -104,7 +116,9 @@ class Gpt(nn.Module):
         return kept
 
     def step(self, state: GptState, previous: Tensor | None) -> tuple[ModelOutput, GptState]:
-        """Writes into the cache: the state before is not to be used again."""
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
+        [B] int64, the token just generated; None before the first. The caches are written in place: `state` must not be
+        used again."""
         if previous is None:
             previous = torch.full((len(state.seen),), self.begin, device=state.seen.device)
         spoken = state.done - (state.seen.shape[1] - self.max_length)
@@ -125,5 +139,6 @@ class Gpt(nn.Module):
 
 
 def _self_seeing(mask: Tensor) -> Tensor:
-    """[B, 1, T, T]: padding sees itself, so that no row of the softmax is empty; nothing real ever sees padding."""
+    """Returns a mask [B, 1, T, T] in which every place also attends to itself. Padding then has one place to attend to,
+    so that no row of the softmax is empty; no real place attends to padding."""
     return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)

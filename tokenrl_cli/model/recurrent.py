@@ -1,9 +1,9 @@
 """Recurrent encoder-decoder with attention: RNN, GRU or LSTM cells.
 
-Differs from Bahdanau et al. 2015 in what keeps both passes fast on a CPU: the attention is asked by the first decoder
-layer and feeds the layers above it (Wu et al. 2016, arXiv:1609.08144, section 3.1), never the layer that asked. So a
-teacher-forced pass has no loop over time. Nothing is packed: the backward encoder reads each row reversed within its
-own length, so padding comes last in both directions and touches nothing that is read.
+It differs from Bahdanau et al. 2015 in what keeps both passes fast on a CPU: the first decoder layer makes the queries,
+and the attention feeds the layers above it (Wu et al. 2016, arXiv:1609.08144, section 3.1), never the layer that made
+the query. So a teacher-forced pass has no loop over time. Nothing is packed: the backward encoder reads each row
+reversed within its own length, so padding comes last in both directions and affects no output that is read.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ class RecurrentState:
     memories: list[Memory]
 
     def reorder(self, index: Tensor) -> RecurrentState:
+        """Returns a state with the rows at `index` [M] int64, repeats allowed: keys [M, S, D], values [M, S, 2D], mask
+        [M, S] and memories [1, M, D]. This state stays usable."""
         # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
         memories = [tuple(part.index_select(1, index) for part in memory) for memory in self.memories]
         keys, values, mask = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
         return RecurrentState(keys, values, mask, memories)
 
     def repeat(self, times: int) -> RecurrentState:
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
+        source need one pass of the encoder."""
         rows = torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(times)
         return self.reorder(rows)
 
@@ -90,6 +94,9 @@ class Recurrent(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
+        """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
+        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
+        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
         state = self.start(source, source_mask)
         if source_row is not None:
             state = state.reorder(source_row)
@@ -98,11 +105,16 @@ class Recurrent(nn.Module):
         return output
 
     def step(self, state: RecurrentState, previous: Tensor | None) -> tuple[ModelOutput, RecurrentState]:
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
+        [B] int64, the token just generated; None before the first. `state` stays usable."""
         if previous is None:
             previous = torch.full((len(state.keys),), self.begin, device=state.keys.device)
         return self._decode(state, previous.unsqueeze(1))
 
     def start(self, source: Tensor, source_mask: Tensor) -> RecurrentState:
+        """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token: keys
+        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] made of the last states of both
+        directions. An empty source starts from the bridge's bias alone."""
         embedded = self.dropout(self.source_embedding(source))  # [B, S, E]
         lengths = source_mask.sum(-1)
         backwards = _reversed(lengths, source.shape[1])
@@ -121,7 +133,8 @@ class Recurrent(nn.Module):
         return RecurrentState(self.key(torch.cat([read, embedded], -1)), read, source_mask, memories)
 
     def _decode(self, state: RecurrentState, inputs: Tensor) -> tuple[ModelOutput, RecurrentState]:
-        """inputs [B, T]: the tokens before the predicted ones."""
+        """Returns the output at each of T steps, hidden [B, T, D], and the state after them; inputs [B, T] are the
+        tokens before the predicted ones."""
         read = self.dropout(self.embedding(inputs))
         memories: list[Memory] = []
         context = read[:, :0]
@@ -136,7 +149,8 @@ class Recurrent(nn.Module):
         return ModelOutput(hidden, self._project), RecurrentState(state.keys, state.values, state.mask, memories)
 
     def _attend(self, hidden: Tensor, state: RecurrentState) -> Tensor:
-        """[B, T, D] -> [B, T, 2D]: scaled dot products with the real source; nothing from an empty one."""
+        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real places
+        of the source; 0 where the source is empty."""
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1) * state.mask.unsqueeze(1)

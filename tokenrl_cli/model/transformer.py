@@ -15,7 +15,7 @@ from tokenrl_cli.model.attention import Block, Cache, causal, room_for, rows_of,
 
 @dataclass
 class TransformerState:
-    """What the source left in every decoder layer, and what the response has so far."""
+    """Keys and values of the source in every decoder layer, and those of the response so far."""
 
     sources: list[tuple[Tensor, Tensor]]  # keys and values of a layer, [B, heads, S, .]
     source_mask: Tensor  # [B, 1, 1, S]
@@ -23,6 +23,8 @@ class TransformerState:
     done: int  # tokens read
 
     def reorder(self, index: Tensor) -> TransformerState:
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so this state
+        stays usable."""
         return TransformerState(
             rows_of(self.sources, index),
             self.source_mask[index],
@@ -31,6 +33,8 @@ class TransformerState:
         )
 
     def repeat(self, times: int) -> TransformerState:
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
+        source need one pass of the encoder."""
         rows = torch.arange(len(self.source_mask), device=self.source_mask.device).repeat_interleave(times)
         return self.reorder(rows)
 
@@ -66,6 +70,9 @@ class Transformer(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
+        """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
+        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
+        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
         sources, seen = self._encode(source, source_mask)
         sources, seen = rows_of(sources, source_row), seen if source_row is None else seen[source_row]
         begin = torch.full_like(actions[:, :1], self.begin)
@@ -76,12 +83,16 @@ class Transformer(nn.Module):
         return ModelOutput(self.norm(read), self._project)
 
     def start(self, source: Tensor, source_mask: Tensor) -> TransformerState:
+        """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token, one
+        row for each source, with room for `max_length` tokens."""
         sources, seen = self._encode(source, source_mask)
         empty = [room_for(keys[:, :, :0], values[:, :, :0], self.max_length) for keys, values in sources]
         return TransformerState(sources, seen, empty, 0)
 
     def step(self, state: TransformerState, previous: Tensor | None) -> tuple[ModelOutput, TransformerState]:
-        """Writes into the cache: the state before is not to be used again."""
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
+        [B] int64, the token just generated; None before the first. The caches are written in place: `state` must not be
+        used again."""
         if previous is None:
             previous = torch.full((len(state.source_mask),), self.begin, device=state.source_mask.device)
         read = self._embed(self.embedding, previous.unsqueeze(1), state.done)
@@ -114,6 +125,7 @@ class Transformer(nn.Module):
 
 
 def check_width(width: int, heads: int) -> None:
-    """SettingError for a width that the heads cannot share, in pairs of places."""
+    """Raises SettingError where `width` is not a multiple of 2 * heads: each head takes an equal share, and positions
+    are encoded in pairs of a sine and a cosine."""
     if width % (2 * heads):
         raise SettingError("width", f"must be a multiple of twice the {heads} heads, got {width}")

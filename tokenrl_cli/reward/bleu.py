@@ -45,11 +45,11 @@ class Bleu:
         self.words = Words(self._tokens, tokenize in ("intl", "zh"), whole)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1]: of every prefix as it stands."""
+        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
         growth, references = self.words.read(prefixes, texts.references)
         matched = matches(growth, references, self.order, merged=True)[..., 0]
         nearest = nearest_lengths(growth.lengths, references)
@@ -57,11 +57,12 @@ class Bleu:
         return np.where(references.known, score, np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Corpus BLEU, 0-100: sacrebleu's `corpus_score`, which knows no effective order."""
+        """Returns corpus BLEU, 0-100: sacrebleu's `corpus_score`, which has no effective order."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Where the tokenizer leaves references too short for the longest n-gram."""
+        """Returns a sentence that names the setting where the tokenizer leaves references shorter than the longest
+        n-gram; an empty string where it leaves none. `scores` [N] are not read."""
         every = [text for references in texts.references for text in references]
         short = sum(len(self._tokens(text)) < self.order for text in every)
         if not short:

@@ -96,7 +96,8 @@ class UserFunction:
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """On a function that gives no number at all."""
+        """Returns a sentence on a function that gives no number at all, where every one of `scores` [N] is NaN;
+        otherwise an empty string."""
         if not np.isnan(scores).all():
             return ""
         return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
@@ -243,7 +244,8 @@ def _finite(column: list[Any]) -> list[float]:
 
 
 def _prepare(function: str, trust: tuple[str, ...], where: str) -> None:
-    """Imports the function before the clock of the first call runs; what goes wrong is told by that call."""
+    """Imports the function before the time of the first call is counted. An error is not raised here: that call returns
+    it."""
     _there(function, trust, where)
 
 

@@ -48,11 +48,11 @@ NOT_OURS = {
 
 
 def located(function: str, trust: Sequence[str], where: str) -> Callable[..., Any]:
-    """What can be called, of a module or a file that `trust`, the command line's imports, names; else UserError, of
-    `where`.
+    """Returns the callable that `function` names, of a module or a file that `trust`, the command line's imports,
+    names. Raises UserError, which names `where`, if there is none.
 
-    A config may be of somebody else's checkpoint. So neither tokenrl's own functions are taken, nor what a trusted
-    module has only imported from others: a stranger could name `os.system` through it.
+    A config may be of a stranger's checkpoint. So neither tokenrl's own functions are taken, nor what a trusted module
+    has only imported from others: a stranger could name `os.system` through it.
     """
     module, names = _in_file(function, trust, where) if ":" in function else _in_module(function, trust, where)
     found = module
@@ -277,6 +277,9 @@ def of_all(texts: Texts) -> Arguments:
 
 
 def of_one(texts: Texts, row: int) -> Arguments:
+    """Returns what a function may have as parameters, by name, for the text of one row: columns of the data,
+    hypothesis, reference (the first, or None), references, source, tokens (the real ones of its T ids), ended and step.
+    Mutable values are copied."""
     references = copied(texts.references[row])
     return {
         **{name: copied(values[row]) for name, values in texts.columns.items()},

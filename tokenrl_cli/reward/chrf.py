@@ -18,8 +18,9 @@ from tokenrl_cli.metrics.ngrams import matches, totals
 class Chrf:
     """sacrebleu's `CHRF.sentence_score` / 100; chrF++ with `word_order` 2. Popovic 2015, 2017.
 
-    Without `whitespace` an n-gram spans words. An empty text is 0. Recall weighs beta^2 times: going on costs little,
-    but it costs.
+    F = (1 + beta^2) P R / (beta^2 P + R) of the mean precision P and the mean recall R over the orders, so recall has
+    beta^2 times the weight of precision: a longer text costs little, but it costs. Without `whitespace` an n-gram spans
+    words. An empty text is 0.
     """
 
     needs_references = True
@@ -40,11 +41,11 @@ class Chrf:
             self.units.append((Words(self._tokens, False, None), word_order))  # type: ignore[arg-type]
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1]: of every prefix as it stands."""
+        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
         matched, said, wanted = [], [], []
         for unit, order in self.units:
             growth, references = unit.read(prefixes, texts.references)
@@ -57,7 +58,7 @@ class Chrf:
         return np.where(references.known, score / 100, np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each text's best reference."""
+        """Returns corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each text's best reference."""
         beta = self.library.beta
         return library_score(self.library, texts, self(texts) * 100, "" if beta == 2 else f"|beta:{beta}")
 

@@ -17,8 +17,8 @@ class Coverage:
     """Share of the items of a dataset's column that occur in the text, as whole words; NaN where there are none.
 
     `column` holds a list of strings a source, a record whose values are the items, one string whose words they are, or
-    None, which is no item. Items in `unsaid` do not count: the "yes" of a slot is no word of its text. What else the
-    text says, and how often, does not matter: gamed by listing everything there is.
+    None, which is no item. Items that the config excludes do not count: the "yes" of a slot is no word of its text. The
+    rest of the text, and repetitions, do not matter: gamed by listing everything there is.
     """
 
     needs_references = False
@@ -28,7 +28,8 @@ class Coverage:
         self.column, self.unsaid, self.flags = column, frozenset(unsaid), re.IGNORECASE if lowercase else 0
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]. Raises UserError where the dataset has no such column, or it holds something else."""
+        """Returns the share for each text, [B] float64; NaN for a source without items. Raises UserError where the
+        dataset has no such column, or it holds something else."""
         if self.column not in texts.columns:
             there = ", ".join(sorted(texts.columns)) or "no columns"
             raise UserError(self.where, f"the dataset has no such column, but {there}")

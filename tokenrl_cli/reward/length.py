@@ -10,16 +10,17 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Length:
-    """min(m, n) / max(m, n) of the words m of the text and n of the reference; of several references the best.
+    """min(m, n) / max(m, n) of the numbers of words m of the text and n of the reference; of several references the
+    best.
 
-    1 for the length of a reference, 0 for nothing, and for an empty reference 1 only if nothing is said. A guard
-    beside a reward that length can game; alone it is gamed by any words, as many as the reference has.
+    1 for the length of a reference, 0 for an empty text, and for an empty reference 1 only if the text is empty. A
+    guard beside a reward that length can game; alone it is gamed by any words, as many as the reference has.
     """
 
     needs_references = True
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
         best = [max((_ratio(text, reference) for reference in refs), default=math.nan) for text, refs in pairs]
         return np.array(best, dtype=np.float64)

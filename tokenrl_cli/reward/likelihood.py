@@ -1,4 +1,4 @@
-"""What a frozen model thinks of the text: the "negative loss" reward."""
+"""Log-likelihood of the text under a frozen model: the "negative loss" reward."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Likelihood:
 
     @cached_property
     def judge(self) -> Frozen:
-        """Loaded when first asked. Raises UserError where it cannot be, or does not know the tokens."""
+        """The saved run that scores the texts, loaded at the first access. Raises UserError where it cannot be loaded,
+        or, with `per_token`, has another target tokenizer."""
         where = f"{self.here}.checkpoint={self.checkpoint}"
         try:
             judge = self.frozen(self.checkpoint)
@@ -58,12 +59,13 @@ class Likelihood:
         return judge
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B], or [B, T] with `per_token`; float64."""
+        """Returns the mean log-probability of each text, [B] float64, or with `per_token` that of each token,
+        [B, T]."""
         parts = [self._score(texts, slice(start, start + ROWS)) for start in range(0, len(texts.hypotheses), ROWS)]
         return np.concatenate(parts)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The mean over texts."""
+        """Returns the mean over the texts, with the score of each, [B]: the mean log-probability of its tokens."""
         scores = self(texts)
         if self.per_token:
             scores = np.where(texts.mask, scores, 0.0).sum(-1) / np.maximum(texts.mask.sum(-1), 1)

@@ -15,8 +15,9 @@ class Mixture:
 
     Credit is given to each part by itself, so a dense part and one that is known only at the end go together; each is
     logged by its name, before it is scaled. `normalize` replaces scale and shift by those that give each part mean 0
-    and standard deviation 1 over the sampled texts of the batch: parts of any scale weigh what their weight says, but
-    what is optimised then moves with the batch. Evaluation does not normalise. NaN in a part makes the sum NaN.
+    and standard deviation 1 over the sampled texts of the batch: a part of any scale has the influence that its weight
+    gives it, but what is optimised then moves with the batch. Evaluation does not normalise. NaN in a part makes the
+    sum NaN.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class Mixture:
 
     @property
     def needs_references(self) -> bool:
-        """Whether a part does."""
+        """Whether a part needs references."""
         return any(isinstance(each.reward, ReadsReferences) and each.reward.needs_references for each in self.parts)
 
     def __call__(self, texts: Texts) -> Scored:
-        """[B]; as it is, never normalised. A part of one number a token counts as its sum."""
+        """Returns the sum for each text, [B] float64, never normalised, and the score of each part as a column. A part
+        of one number a token, [B, T], counts as its sum."""
         total = np.zeros(len(texts.hypotheses))
         columns: dict[str, list[Any]] = {}
         for part in self.parts:

@@ -1,4 +1,4 @@
-"""Does the text say the same again?"""
+"""How little a text repeats itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Repetition:
-    """Share of the text's words that do not belong to an n-gram said before, n = `order`; 1 where nothing repeats.
+    """Share of the text's words that do not belong to an n-gram generated before, n = `order`; 1 where nothing repeats.
 
-    With `order` 1 the complement of rep/l of Welleck et al. 2019 (arXiv:1908.04319), of the words that were said and
-    over all that came before; the complement of their seq-rep-n is the reward distinct. 1 for a text of at most `order`
-    words, so alone it is gamed by saying little.
+    With `order` 1 the complement of rep/l of Welleck et al. 2019 (arXiv:1908.04319), of the generated words and over
+    all that came before; the complement of their seq-rep-n is the reward distinct. 1 for a text of at most `order`
+    words, so alone it is gamed by short texts.
     """
 
     needs_references = False
@@ -22,7 +22,7 @@ class Repetition:
         self.order = order
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns the score of each text, [B] float64, from 0 to 1."""
         return np.array([self._score(text.split()) for text in texts.hypotheses], dtype=np.float64)
 
     def _score(self, words: list[str]) -> float:

@@ -39,11 +39,11 @@ class Rouge:
         self.words = Words(DefaultTokenizer(stemmer).tokenize, False, None)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1]: of every prefix as it stands."""
+        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
         growth, references = self.words.read(prefixes, texts.references)
         if self.variant == "rougeL":
             shared, order = common_subsequences(growth, references), 1
@@ -55,7 +55,8 @@ class Rouge:
         return np.where(references.known, rouge(shared, said, wanted, self.measure), np.nan)
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Where references have no word in rouge-score's sense."""
+        """Returns a sentence that names other rewards where references have no word in rouge-score's sense; an empty
+        string where all have one. `scores` [N] are not read."""
         every = [text for references in texts.references for text in references]
         silent = sum(not self.words.tokenize(text) for text in every)
         if not silent:
@@ -66,6 +67,6 @@ class Rouge:
         )
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The mean over sentences, 0-1, rouge-score's own scale."""
+        """Returns the mean over sentences, 0-1, on rouge-score's own scale."""
         settings = f"{self.variant}|{self.measure}|stemmer:{'yes' if self.stemmer else 'no'}"
         return mean_score(self(texts), f"{settings}|version:rouge-score {version('rouge-score')}")

@@ -1,4 +1,4 @@
-"""What a walk towards a goal earns."""
+"""The reward of a walk towards a goal."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ class Walk:
     needs_references = False
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B], from 0 to 1."""
+        """Returns the score of each text, [B] float64, from 0 to 1. Raises UserError where the dataset has no column
+        `graph`."""
         starts = _starts(texts)
         scored = [graph.score(start, text) for (graph, start), text in zip(starts, texts.hypotheses, strict=True)]
         return np.array(scored, dtype=np.float64)
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1], of every prefix as a text."""
+        """Returns the score of every prefix as a text, [B, T + 1] float64."""
         return _each(texts, prefixes, Graph.score)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1], exact, by breadth-first search."""
+        """Returns the best score that a text which begins with each prefix can have, [B, T + 1] float64; exact, by
+        breadth-first search. At the end of a row it is the score of the text."""
         scores = _each(texts, prefixes, Graph.best)
         scores[np.arange(len(prefixes)), [len(row) - 1 for row in prefixes]] = self(texts)
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The mean over texts."""
+        """Returns the mean over the texts, with the score of each, [B]."""
         return mean_score(self(texts), "walk|goal:1|further step:-1/limit|else:0")
 
 

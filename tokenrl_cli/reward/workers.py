@@ -1,9 +1,9 @@
-"""Calls that may hang, raise or die: each gets its time, and one that fails costs itself alone.
+"""Calls that may hang, raise or die: each has its own time limit, and one that fails costs itself alone.
 
 A runner calls a function with each set of arguments and gives each answer, in order, or a Failure. Nothing is raised.
 
-Time is counted in slices by whoever waits for an answer. While this process itself stands still (a stopped job, a
-suspended laptop) nobody counts, so that no call is late for that.
+Time is counted in slices by the thread that waits for an answer. While this process itself stands still (a stopped job,
+a suspended laptop) no thread counts, so that no call is late for that.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ TAKE_UP = 30.0  # seconds that a process gets to take up a call; one that does n
 STARTS = 2  # processes that may fail one after another, if there are not more of them, before there is no use in more
 TRIES = 3  # times that a call goes to another process because the one that had it died before it took it up
 SLICE = 0.05  # seconds between two looks at the clock
-LONGEST = 0.25  # seconds that count of a slice, however long it was: more is time in which nobody ran
+LONGEST = 0.25  # seconds that count of a slice, however long it was: the rest is time in which the process stood still
 
 
 @dataclass(frozen=True)
 class Failure:
+    """What a runner gives in place of an answer: the error in one line, and its traceback where there is one."""
+
     error: str  # one line
     trace: str = ""
 
@@ -52,21 +54,25 @@ NEVER = Failure("its process died, or hung, before it could begin")
 
 
 def failure(error: BaseException) -> Failure:
+    """Returns an exception as a Failure, which can be sent between processes and written to a file."""
     said = " ".join("".join(traceback.format_exception_only(error)).split())
     return Failure(writable(said), writable("".join(traceback.format_exception(error))))
 
 
 def late(seconds: float) -> Failure:
+    """Returns the Failure of a call that gave no answer within its time limit."""
     return Failure(f"no answer within {seconds:g} s")
 
 
 class Watch:
-    """Seconds that this process has been running, for someone who looks at it every `SLICE`."""
+    """Seconds that this process has been running, for a thread that calls `look` every `SLICE`."""
 
     def __init__(self) -> None:
         self._awake, self._seen = 0.0, time.monotonic()
 
     def look(self) -> float:
+        """Returns the seconds so far. An interval between two calls counts as at most `LONGEST`, so that a pause of the
+        whole process is not counted."""
         now = time.monotonic()
         self._awake += min(now - self._seen, LONGEST)
         self._seen = now
@@ -74,7 +80,7 @@ class Watch:
 
 
 def _soon(done: queue.SimpleQueue[Any], timeout: float) -> Any:
-    """What comes next. Raises queue.Empty after `timeout` seconds of running."""
+    """Returns what comes next. Raises queue.Empty after `timeout` seconds of running."""
     watch = Watch()
     while True:
         try:
@@ -267,7 +273,8 @@ class Processes:
 
 
 class _Worker:
-    """A process, and a thread here that talks to it, for to send and to receive may take as long as it stands still."""
+    """A process, and a thread here that communicates with it, because sending and receiving may block as long as the
+    process stands still."""
 
     def __init__(
         self, call: Any, prepare: Any, facts: Any, news: queue.SimpleQueue[tuple[_Worker, str, Any]], now: float
@@ -305,11 +312,12 @@ class _Worker:
         self.ready, self.began, self.since = True, kind == "began", now
 
     def dead(self, quiet: bool) -> bool:
-        """Whether it is; where another process holds its line, nothing was heard of it."""
+        """Whether the process has ended. If `quiet`, the exit code decides, too: where another process holds its pipe,
+        no message comes."""
         return self._gone or (quiet and self.process.exitcode is not None)
 
     def limit(self, timeout: float) -> float:
-        """Seconds, from `since` on, that it may take for what it is doing."""
+        """Returns the seconds, from `since` on, that the process may take for what it is doing."""
         if not self.ready:
             return START
         return math.inf if self.call is None else timeout if self.began else TAKE_UP
@@ -334,7 +342,7 @@ def _end(team: list[_Worker]) -> None:
 
 
 def _work(line: Connection, call: Callable[[Arguments], Any], prepare: Callable[..., None], facts: Any) -> None:
-    """In the process: answers what comes until nothing can come any more."""
+    """In the process: answers the calls that come until none can come any more."""
     threading.Thread(target=_follow, daemon=True).start()
     for each in STOPS:  # they are of the program, which still needs the answers to save itself
         signal.signal(each, lambda *_: None)
@@ -355,7 +363,8 @@ def _outcome(call: Callable[[Arguments], Any], arguments: bytes) -> bytes:
 
 
 def _follow() -> None:
-    """A program that is killed cannot stop its processes, and one that hangs would never see that it is alone."""
+    """Ends this process when its parent ends. A program that is killed cannot stop its processes, and one that hangs
+    would not notice it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

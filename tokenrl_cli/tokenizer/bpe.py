@@ -25,7 +25,8 @@ END = "<end>"  # the name of EOS in the file; no text is ever matched against it
 
 
 def _letters() -> dict[str, int]:
-    """The library writes a byte as one letter: itself if it is a visible Latin-1 letter, else one above U+00FF."""
+    """Returns the byte that each letter stands for, 256 of them. The library writes a byte as one letter: itself if it
+    is a visible Latin-1 letter, else one above U+00FF."""
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(0x100 + i): byte for i, byte in enumerate(hidden)}
@@ -55,9 +56,13 @@ class Bpe:
 
     @property
     def size(self) -> int:
+        """The number of tokens V, EOS included."""
         return len(self._tokens)
 
     def train(self, texts: Iterable[str]) -> None:
+        """Learns the vocabulary from `texts` and replaces the one there was: EOS, the 256 bytes, and merges of the most
+        frequent neighbours until there are `vocabulary_size` tokens, or no pair occurs `min_count` times (Sennrich et
+        al. 2016, arXiv:1508.07909)."""
         engine = _engine(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocabulary_size,
@@ -73,21 +78,27 @@ class Bpe:
         self._assign(tokens, [(left, right) for left, right in learned["merges"]])
 
     def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, without EOS; none of the empty text."""
         return self._engine.encode(" " + well_formed(text)).ids if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of any ids; EOS has no text. Bytes that are no UTF-8, as after a prefix that ends inside a
+        character, become U+FFFD."""
         return _text(b"".join([self._bytes[i] for i in ids]))
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """decode(ids[:t]) for t = 0 .. T, in one pass."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, in one pass over the T ids."""
         return [_text(content) for content in accumulate((self._bytes[i] for i in ids), initial=b"")]
 
     def save(self, directory: Path) -> None:
+        """Writes the vocabulary to bpe.json in `directory`, which is made where it is missing."""
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": "bpe", "tokens": self._tokens, "merges": self._merges}
         (directory / FILE).write_bytes((json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode())
 
     def load(self, directory: Path) -> None:
+        """Replaces the vocabulary by the one in bpe.json of `directory`. Raises UserError where the file cannot be
+        read, is damaged, or is of another kind of tokenizer."""
         path = directory / FILE
         content = read_json(path)
         if content.get("kind") != "bpe":

@@ -24,23 +24,33 @@ class Char:
 
     @property
     def size(self) -> int:
+        """The number of tokens V, EOS and the unknown token included."""
         return len(self._vocabulary.tokens)
 
     def train(self, texts: Iterable[str]) -> None:
+        """Learns the vocabulary from `texts` and replaces the one there was: the most frequent characters, at most
+        `vocabulary_size` tokens in all, of those that occur `min_count` times or more. Raises UserError where there is
+        no text."""
         self._vocabulary.train(list(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, without EOS: one for each character, `unknown_id` for one that is not in the
+        vocabulary."""
         return self._vocabulary.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of any ids: EOS has none, and an unknown token is shown as U+2047."""
         return self._vocabulary.join(ids)
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """decode(ids[:t]) for t = 0 .. T, in one pass."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, in one pass over the T ids."""
         return list(accumulate(map(self._vocabulary.tokens.__getitem__, ids), initial=""))
 
     def save(self, directory: Path) -> None:
+        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing."""
         self._vocabulary.save(directory)
 
     def load(self, directory: Path) -> None:
+        """Replaces the vocabulary by the one in vocabulary.json of `directory`. Raises UserError where the file cannot
+        be read, is damaged, or is of another kind of tokenizer."""
         self._vocabulary.load(directory)

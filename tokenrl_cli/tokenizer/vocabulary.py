@@ -28,7 +28,9 @@ class Vocabulary:
         self._ids = {token: i for i, token in enumerate(tokens, len(self.reserved))}
 
     def train(self, pieces: Iterable[list[str]]) -> None:
-        """Keeps the most frequent tokens; ties go by code point, so the order of the texts changes nothing."""
+        """Counts the pieces of all texts and keeps the most frequent, at most `vocabulary_size` tokens with the two
+        reserved ones, of those that occur `min_count` times or more. Ties go by code point, so the order of the texts
+        changes nothing. Raises UserError where there is no piece."""
         counts: Counter[str] = Counter()
         for text in pieces:
             counts.update(text)
@@ -39,19 +41,24 @@ class Vocabulary:
         self._assign(kept[: self.vocabulary_size - RESERVED])
 
     def encode(self, pieces: Iterable[str]) -> list[int]:
+        """Returns the id of each piece, UNKNOWN for one that is not in the vocabulary."""
         find = self._ids.get
         return [find(piece, UNKNOWN) for piece in pieces]
 
     def join(self, ids: Sequence[int]) -> str:
+        """Returns the texts of any ids, joined; EOS has none."""
         return "".join([self.tokens[i] for i in ids])
 
     def save(self, directory: Path) -> None:
+        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing."""
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": self.kind, "tokens": self.tokens[RESERVED:]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"
         (directory / FILE).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a surrogate pair: \\uD800
 
     def load(self, directory: Path) -> None:
+        """Replaces the vocabulary by the one in vocabulary.json of `directory`. Raises UserError where the file cannot
+        be read, is damaged, or is of another kind of tokenizer."""
         content = read_json(directory / FILE)
         tokens = content.get("tokens")
         if content.get("kind") != self.kind:
@@ -64,7 +71,8 @@ class Vocabulary:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A saved tokenizer's JSON object; a UserError that names the file where it is none."""
+    """Returns the JSON object of a saved tokenizer. Raises UserError, which names the file, where it cannot be read or
+    is no JSON object."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
