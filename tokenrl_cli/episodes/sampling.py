@@ -17,7 +17,7 @@ from torch import Tensor
 from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
 from tokenrl_cli.functional.masking import first_of_each
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout, State
 from tokenrl_cli.optim import NonFinite
 
 
@@ -135,16 +135,10 @@ def generate(
 
     Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. Rows that have ended leave the
     computation as soon as they are a quarter of it. `forced` holds tokens [B, P] and a mask [B, P] bool, True where the
-    token is taken whatever the policy would choose; its log-probability is then given as 0.
-
-    Raises NonFinite where a token that was chosen has no finite log-probability.
+    token is taken whatever the policy would choose; its log-probability is then given as 0. Raises NonFinite where a
+    token that was chosen has no finite log-probability.
     """
-    state = model.start(source, source_mask)
-    if source_row is not None:
-        state = state.reorder(source_row)
-    if samples > 1:
-        state = state.repeat(samples)
-    total = len(source if source_row is None else source_row) * samples
+    state, total = _begin(model, source, source_mask, samples, source_row)
     limit, device = decoding.max_length, source.device
     draws = torch.rand(total, limit, generator=generator, dtype=torch.float64).to(device)
     actions = torch.zeros(total, limit, dtype=torch.int64, device=device)
@@ -181,10 +175,18 @@ def generate(
     if not bool(logprobs.isfinite().all()):
         raise NonFinite("its probabilities are no numbers: the weights are too large to be computed with")
     length = int(mask.sum(-1).max())
-    ended = (mask & (actions == eos_id)).any(-1)
-    return Samples(
-        actions[:, :length], mask[:, :length], logprobs[:, :length], _assemble(supports, total, length), ended
-    )
+    support, ended = _assemble(supports, total, length), (mask & (actions == eos_id)).any(-1)
+    return Samples(actions[:, :length], mask[:, :length], logprobs[:, :length], support, ended)
+
+
+def _begin(
+    model: Model, source: Tensor, source_mask: Tensor, samples: int, source_row: Tensor | None
+) -> tuple[State, int]:
+    """The state of B rows before their first token, for which each source [N, S] was encoded once; and B."""
+    state, rows = model.start(source, source_mask), len(source)
+    if source_row is not None:
+        state, rows = state.reorder(source_row), len(source_row)
+    return (state.repeat(samples) if samples > 1 else state), rows * samples
 
 
 def _choose(logprobs: Tensor, draw: Tensor, decoding: Decoding) -> Tensor:
