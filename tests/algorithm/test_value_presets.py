@@ -480,7 +480,8 @@ def test_each_class_of_presets_trains_from_a_transformer_too(name: str, tmp_path
     assert train(tmp_path / "run", *small, *chosen, tiny=False) == 0
     logged = [line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train"]
     assert any("q/mean" in metrics for metrics in logged)
-    explained = set(re.findall(r"`([\w/]+)`", (CONF.parent / "docs" / "metrics.md").read_text("utf-8")))
+    pages = [(CONF.parent / "docs" / f"{name}.md").read_text("utf-8") for name in ("metrics", "rewards")]
+    explained = set(re.findall(r"`([\w/]+)`", "".join(pages)))
     own = {key for line in lines(tmp_path / "run") for key in line["metrics"] if not key.startswith("rewards/")}
     assert own <= explained, own - explained
 
