@@ -520,7 +520,7 @@ class Stateful(Protocol):
 
 
 @runtime_checkable
-class Observer(Protocol):
+class LearnsFromReturns(Protocol):
     """A baseline that learns from the returns of each rollout, after it was evaluated for that rollout: so the baseline
     of an episode does not depend on the episode's own return."""
 

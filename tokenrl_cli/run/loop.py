@@ -42,8 +42,7 @@ class Observer(Protocol):
         seconds: dict[str, float],
     ) -> bool:
         """Called after each step, with the number of steps `done` in the run, the rollout, the metrics of the step, and
-        the seconds spent on "rollout", "reward" and "update". Returns
-        False to end the stage."""
+        the seconds spent on "rollout", "reward" and "update". Returns False to end the stage."""
 
 
 def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:

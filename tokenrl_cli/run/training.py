@@ -21,8 +21,8 @@ from tokenrl_cli.run.assembly import STAGES
 from tokenrl_cli.run.checkpoint import Checkpoint
 from tokenrl_cli.run.directory import CONFIG
 from tokenrl_cli.run.evaluation import acting_policy, same_policy
-from tokenrl_cli.run.facts import run_header
 from tokenrl_cli.run.findings import memorisation_findings, sampling_findings
+from tokenrl_cli.run.header import run_header
 from tokenrl_cli.run.loop import Stage, run_stage
 from tokenrl_cli.run.recorder import Interrupted, Recorder, Trainer
 from tokenrl_cli.run.reward_check import check_rewards, differing_metrics

@@ -20,7 +20,7 @@ from tokenrl_cli.interfaces import (
     GREEDY,
     SAMPLED,
     Critic,
-    Observer,
+    LearnsFromReturns,
     Rollout,
     SettingError,
     UserError,
@@ -89,7 +89,7 @@ class AdvantageEstimator:
             known["companion"] = _greedy_returns(rollout)
         known["advantages"] = known["returns"] - asked(self.baseline, **known)
         metrics = self._quality(known, episodes)
-        if isinstance(self.baseline, Observer):
+        if isinstance(self.baseline, LearnsFromReturns):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
         scaled = asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
