@@ -257,7 +257,7 @@ def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(tmp_pa
 
     assert train(tmp_path / "one") == 0
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        handler = logging.NullHandler()
+        handler = logging.FileHandler(tmp_path / "own.log", "w")
         logging.getLogger().addHandler(handler)
         argv, drawn = list(sys.argv), torch.random.get_rng_state()
         try:
@@ -266,8 +266,11 @@ def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(tmp_pa
             assert handler in logging.getLogger().handlers
             logs = [each.baseFilename for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler)]
             assert str(tmp_path / "two" / "train.log") not in logs
+            logging.getLogger().warning("a line of the caller's")
+            assert (tmp_path / "own.log").read_text().endswith("a line of the caller's\n")
         finally:
             logging.getLogger().removeHandler(handler)
+            handler.close()
         assert sys.argv == argv and torch.equal(torch.random.get_rng_state(), drawn)
         assert compose("train")["seed"] == 1, "the caller's own Hydra goes on"
     assert "checkpoint.yaml" not in ConfigStore.instance().repo

@@ -235,6 +235,11 @@ def _as_before() -> Iterator[None]:
     root, hydra = logging.getLogger(), GlobalHydra.instance()
     before, handlers, level = hydra.hydra, root.handlers[:], root.level
     hydra.hydra = None
+    # Hydra configures logging anew, which closes every handler in this list. A closed file takes no line any more (mode
+    # "w") or is opened again and never closed (mode "a").
+    registered: list[Any] = logging._handlerList  # type: ignore[attr-defined]
+    opened = registered[:]
+    registered.clear()
     try:
         yield
     finally:
@@ -246,6 +251,7 @@ def _as_before() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        registered[:0] = opened
 
 
 def _run(arguments: Arguments, task: Callable[[Any], Any] | None = None) -> None:
