@@ -180,7 +180,7 @@ def line(name: str, check: Numbers) -> str:
 def alarm(seconds: float) -> Iterator[None]:
     """Raises OverTime in what runs inside, after so long."""
 
-    def over(number: int, frame: object) -> None:
+    def over(_number: int, _frame: object) -> None:
         raise OverTime
 
     before = signal.signal(signal.SIGALRM, over)

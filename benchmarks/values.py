@@ -66,7 +66,7 @@ ARMS: dict[str, dict[str, tuple[str, int, list[str]]]] = {  # task -> arm: what 
 }
 RATE = "algorithm.optimizer.lr=2e-3"  # unless the arm has its own
 WANTED = {  # task -> arm: (what is asked for, at least)
-    "walks": {name: ("reward", 0.9) for name in ("ilql", "soft_q", "pcl")},  # of the optimum
+    "walks": dict.fromkeys(("ilql", "soft_q", "pcl"), ("reward", 0.9)),  # of the optimum
     "reverse": {"soft_q": ("sampled_reward", 0.95), "pcl": ("sampled_reward", 0.95), "double_dqn": ("reward", 0.95)},
 }
 

@@ -93,13 +93,14 @@ def key_table_of(option: str) -> str:
 
 
 def value_table(command: str) -> str:
-    found = []
-    for line in keys(conf_dir() / f"{command}.yaml"):
-        if (match := re.match(r"(\w+): +(.*?) +# (.*)$", line)) and match[1] not in choices(
-            conf_dir() / f"{command}.yaml"
-        ):
-            found.append((match[1], match[2], match[3]))
-    rows = ((code(key), "must be given" if value == "???" else code(value), meaning) for key, value, meaning in found)
+    path = conf_dir() / f"{command}.yaml"
+    chosen = choices(path)
+    found = (re.match(r"(\w+): +(.*?) +# (.*)$", line) for line in keys(path))
+    rows = (
+        (code(match[1]), "must be given" if match[2] == "???" else code(match[2]), match[3])
+        for match in found
+        if match and match[1] not in chosen
+    )
     return table(("key", "default", "meaning"), rows)
 
 

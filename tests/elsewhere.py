@@ -93,7 +93,10 @@ def recurrent(cell: str, read: Any, hx: Any, weights: Any, bias: bool, layers: i
               both: bool, batch_first: bool) -> Any:  # fmt: skip
     """One layer of torch's RNN, GRU or LSTM in plain operations, with the rule of the GPU's library: no backward pass
     in evaluation mode."""
-    assert bias and layers == 1 and not both and batch_first
+    assert bias
+    assert layers == 1
+    assert not both
+    assert batch_first
     inner, outer, b_inner, b_outer = weights
     h = (hx[0] if cell == "lstm" else hx).squeeze(0)
     c = hx[1].squeeze(0) if cell == "lstm" else h

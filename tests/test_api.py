@@ -87,10 +87,14 @@ def test_texts_are_those_of_the_command_and_their_logprobs_those_of_a_policy_tha
     assert len({each.text for each in found}) > 4, "a model that says one thing for everything shows no difference"
     again, (policy, task) = run.score(given, [each.text for each in found], batch_size=3), policy_of(run.path)
     for source, one, other in zip(given, found, again, strict=True):
-        assert one.text == other.text and other.ended and other.values is None
+        assert one.text == other.text
+        assert other.ended
+        assert other.values is None
         assert len(one.prefixes) == len(one.tokens) + 1 == len(one.logprobs) + 1
-        assert one.prefixes[0] == "" and one.prefixes[-1] == one.text
-        assert one.tokens == other.tokens[: len(one.tokens)] and len(one.tokens) == len(other.tokens) - (not one.ended)
+        assert one.prefixes[0] == ""
+        assert one.prefixes[-1] == one.text
+        assert one.tokens == other.tokens[: len(one.tokens)]
+        assert len(one.tokens) == len(other.tokens) - (not one.ended)
         assert close(one.logprobs, other.logprobs[: len(one.logprobs)])
         assert close(other.logprobs, logprobs(policy, task, source, one.text))
         assert other.logprob == sum(other.logprobs) < 0
@@ -126,7 +130,8 @@ def test_an_evaluation_is_that_of_the_command_and_writes_nothing(run: tokenrl.Ru
     assert json.loads(json.dumps(found.results)) == json.loads((folder / "results.json").read_text())
     assert found.hypotheses == (folder / "hypotheses.txt").read_text().splitlines()
     assert found.metrics["bleu"] == found.results["metrics"]["bleu"]["value"] > 1
-    assert found.metrics["reward"] == pytest.approx(sum(found.rewards) / 12) and len(found.references) == 12
+    assert found.metrics["reward"] == pytest.approx(sum(found.rewards) / 12)
+    assert len(found.references) == 12
     assert sorted(run.directory.rglob("*")) == before
 
 
@@ -140,9 +145,12 @@ def test_a_policy_that_acts_by_values_tells_them(tmp_path: Path) -> None:
     batch = source_batch(given, task.source_tokenizer, 64)
     best = policy.start_value(batch.source, batch.source_mask).tolist()
     for each, value, again in zip(last.generate(given), best, last.score(given, given), strict=True):
-        assert each.values is not None and again.values is not None
-        assert len(each.values) == len(each.tokens) and each.values[0] == pytest.approx(value, abs=1e-6)
-        assert again.values[0] <= value + 1e-6 and set(each.logprobs) == {0.0}
+        assert each.values is not None
+        assert again.values is not None
+        assert len(each.values) == len(each.tokens)
+        assert each.values[0] == pytest.approx(value, abs=1e-6)
+        assert again.values[0] <= value + 1e-6
+        assert set(each.logprobs) == {0.0}
     assert any(-math.inf in each.logprobs for each in last.score(given, given)), "it takes its best token alone"
 
 
@@ -180,7 +188,8 @@ def test_a_reward_is_the_number_of_its_library_for_every_text_and_every_prefix(n
     _, library = LIBRARIES[name]
     scores = reward(name)
     expected = [library(*pair) for pair in zip(TEXTS, REFERENCES, strict=True)]
-    assert scores(TEXTS, REFERENCES) == pytest.approx(expected, abs=1e-9) and len(set(expected)) > 3
+    assert scores(TEXTS, REFERENCES) == pytest.approx(expected, abs=1e-9)
+    assert len(set(expected)) > 3
     for found, references in zip(scores.prefixes(TEXTS, REFERENCES), REFERENCES, strict=True):
         words = found.prefixes[-1].split()
         assert found.prefixes == [" ".join(words[:t]) for t in range(len(words) + 1)]
@@ -194,8 +203,10 @@ def test_a_text_and_a_list_of_one_are_the_same_reference_and_prefixes_may_be_giv
     assert bleu(["a cat"], ["a cat sat"]) == bleu(["a cat"], [["a cat sat"]])
     characters = [["", "a", "a ", "a c", "a ca", "a cat"]]
     (found,) = bleu.prefixes(characters, ["a cat sat"])
-    assert found.prefixes == characters[0] and found.scores[-1] == bleu(["a cat"], ["a cat sat"])[0] > 0
-    assert bleu([], []) == [] and bleu.prefixes([], []) == []
+    assert found.prefixes == characters[0]
+    assert found.scores[-1] == bleu(["a cat"], ["a cat sat"])[0] > 0
+    assert bleu([], []) == []
+    assert bleu.prefixes([], []) == []
     assert math.isnan(bleu(["a cat"])[0]), "without a reference there is no BLEU"
 
 
@@ -271,12 +282,14 @@ def test_training_is_that_of_the_command_and_leaves_the_process_as_it_was(tmp_pa
         finally:
             logging.getLogger().removeHandler(handler)
             handler.close()
-        assert sys.argv == argv and torch.equal(torch.random.get_rng_state(), drawn)
+        assert sys.argv == argv
+        assert torch.equal(torch.random.get_rng_state(), drawn)
         assert compose("train")["seed"] == 1, "the caller's own Hydra goes on"
     assert "checkpoint.yaml" not in ConfigStore.instance().repo
     assert weights(tmp_path / "one") == weights(tmp_path / "two")
     assert (tmp_path / "two" / "train.log").is_file()
-    assert run.directory == tmp_path / "two" and run.path == (tmp_path / "two" / "checkpoints" / "best").resolve()
+    assert run.directory == tmp_path / "two"
+    assert run.path == (tmp_path / "two" / "checkpoints" / "best").resolve()
     assert repr(run).startswith(f"<tokenrl run {tmp_path / 'two'}, step ")
 
 
@@ -290,7 +303,9 @@ def test_the_table_of_metrics_has_every_number_of_the_file(run: tokenrl.Run) -> 
         numbers = {key: math.nan if value is None else value for key, value in line["metrics"].items()}
         assert found == pytest.approx({k: v for k, v in line.items() if k != "metrics"} | numbers, nan_ok=True)
     val = run.metrics("val")
-    assert set(val["split"]) == {"val"} and None not in val["bleu"] and "loss/nll" not in val
+    assert set(val["split"]) == {"val"}
+    assert None not in val["bleu"]
+    assert "loss/nll" not in val
     with pytest.raises(tokenrl.UserError, match=r"split=dev: .*no such lines\n  there are train, val, test"):
         run.metrics("dev")
 
@@ -301,7 +316,9 @@ def test_a_number_that_was_none_is_nan_and_a_damaged_line_is_named(run: tokenrl.
     line = {"step": 1, "stage": "train", "split": "train", "time": 0.1, "metrics": {"x": None, "y": 2}}
     file.write_text(json.dumps(line) + "\n" + json.dumps(line | {"metrics": {}}) + "\n")
     table = copied.metrics()
-    assert math.isnan(table["x"][0]) and table["x"][1] is None and table["y"] == [2, None]
+    assert math.isnan(table["x"][0])
+    assert table["x"][1] is None
+    assert table["y"] == [2, None]
     file.write_text("{}\n{no json\n")
     with pytest.raises(tokenrl.UserError, match=r"metrics.jsonl, line 2: is not JSON"):
         copied.metrics()
@@ -317,7 +334,8 @@ def test_a_checkpoint_alone_is_a_policy_without_metrics(
     monkeypatch.chdir(tmp_path)
     alone = tokenrl.load("alone", device="cpu")
     monkeypatch.chdir("/")
-    assert alone.directory is None and alone.step == run.step
+    assert alone.directory is None
+    assert alone.step == run.step
     assert alone.generate(sources()) == run.generate(sources())
     with pytest.raises(tokenrl.UserError, match="is a checkpoint without a run"):
         alone.metrics()
@@ -346,7 +364,8 @@ def test_a_trained_run_may_read_the_data_and_modules_that_it_was_trained_with(
     data = ["dataset=jsonl", f"dataset.path={tmp_path / 'data'}", "dataset.max_source_length=4", "decode.max_length=3"]
     mine = ["reward=callable", "reward.function=mine_here.score", f"imports=[{tmp_path / 'mine_here.py'}]"]
     run = tokenrl.train([*plain, *data, *mine, "trainer.monitor=reward"])
-    assert run.directory is not None and run.directory.is_relative_to(tmp_path / "work" / "outputs")
+    assert run.directory is not None
+    assert run.directory.is_relative_to(tmp_path / "work" / "outputs")
     assert run.evaluate().metrics["reward"] == run.evaluate(examples=3).metrics["reward"] >= 0
     stranger = tokenrl.load(run.directory)
     with pytest.raises(tokenrl.UserError, match=r"dataset.path=.*lies outside"):
@@ -375,7 +394,8 @@ def test_ctrl_c_saves_the_run_which_then_goes_on(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         tokenrl.train([*plain, *mine, "out=run"])
     stopped = tokenrl.load("run/checkpoints/last")
-    assert stopped.step == 9 and not Path("run/results.json").exists()
+    assert stopped.step == 9
+    assert not Path("run/results.json").exists()
     assert tokenrl.train(["resume=run", "imports=[stopping.py]"]).directory == tmp_path / "run"
     assert Path("run/results.json").exists()
 

@@ -39,7 +39,8 @@ HYDRA = ("defaults", "_target_", "_partial_")  # keys of a YAML that are no para
 def generator() -> Any:
     """docs/tables.py as a module."""
     spec = spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -122,7 +123,8 @@ def test_formulas_stand_between_double_dollars_on_lines_of_their_own(page: str) 
     assert len(marks) % 2 == 0
     for first, last in zip(marks[::2], marks[1::2], strict=True):
         formula = "\n".join(lines[first + 1 : last])
-        assert formula.strip() and "\n\n" not in formula, "an empty line would end it"
+        assert formula.strip(), "a formula says something"
+        assert "\n\n" not in formula, "an empty line would end it"
         assert re.sub(r"\\[{}]", "", formula).count("{") == re.sub(r"\\[{}]", "", formula).count("}"), formula
         assert lines[first - 1] == lines[last + 1] == "", "a formula needs an empty line before and after it"
     assert not re.search(r"\$(?!\{)", re.sub(r"^\$\$$", "", re.sub(r"`[^`]*`", "", text), flags=re.MULTILINE))
@@ -143,7 +145,8 @@ ALGORITHMS = [page for page in PAGES if page.startswith("docs/algorithms/") and 
 @pytest.mark.parametrize("page", ALGORITHMS)
 def test_a_page_of_a_family_has_all_its_parts(page: str) -> None:
     text = PAGES[page]
-    assert "\n$$\n" in text and "arxiv.org/abs/" in text, "the formula and its source"
+    assert "\n$$\n" in text, "the formula"
+    assert "arxiv.org/abs/" in text, "its source"
     assert "<!-- table: code " in text, "the code beside it"
     for part in (
         "```text\n",
@@ -207,7 +210,8 @@ def test_every_command_is_of_a_known_kind() -> None:
     assert [line for line in fenced if not re.match(KINDS, line)] == ['eval "$(tokenrl -sc install=bash)"']
     without_arguments = {"tokenrl train", "tokenrl validate", "tokenrl eval", "tokenrl generate"}
     assert {*OURS} - {*COMPOSED, *RUN, *SHOWN} <= {*without_arguments, "tokenrl train --cfg job"}
-    assert len(COMPOSED) > 30 and len(RUN) > 5
+    assert len(COMPOSED) > 30
+    assert len(RUN) > 5
 
 
 def test_commands_of_make_pip_and_python_name_what_is_there() -> None:
@@ -215,7 +219,8 @@ def test_commands_of_make_pip_and_python_name_what_is_there() -> None:
     for line in LINES:
         words = [word for word in shlex.split(line) if not re.match(r"[A-Z]+=", word)]
         if words[0] == "make":
-            assert len(words) == 2 and words[1] in targets, line
+            assert len(words) == 2, line
+            assert words[1] in targets, line
         elif words[:2] == ["python", "-m"]:
             assert words[2] == "build", line
         elif words[0] == "python":
@@ -427,4 +432,5 @@ def test_the_worked_example_of_credit_is_so() -> None:
 
 def test_numbers_of_the_readme_are_those_of_the_results() -> None:
     for number in ("42.5", "60.1", "+17.5 [+13.8, +21.6]", "99.4 %"):
-        assert number in PAGES["README.md"] and number in PAGES["docs/results.md"]
+        assert number in PAGES["README.md"]
+        assert number in PAGES["docs/results.md"]

@@ -17,14 +17,17 @@ def test_every_snippet_of_the_page_runs_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert {kind for kind, _ in SNIPPETS} == {"python"} and len(SNIPPETS) > 8
+    assert {kind for kind, _ in SNIPPETS} == {"python"}
+    assert len(SNIPPETS) > 8
     names: dict[str, object] = {}
     for _, text in SNIPPETS:
         exec(compile(text, "docs/python.md", "exec"), names)
     said = capsys.readouterr().out
     told = re.search(r"print\(error\)  # (.*)", PAGE)
-    assert told and f"{told[1]}\n" in said, "the page shows the error as it is"
-    assert "+0.000" not in said and "True None" in said, "what was learned is told from what was not"
+    assert told
+    assert f"{told[1]}\n" in said, "the page shows the error as it is"
+    assert "+0.000" not in said, "something was learned"
+    assert "True None" in said, "what was learned is told from what was not"
 
 
 def test_the_page_names_everything_that_is_public() -> None:
@@ -43,7 +46,8 @@ def test_the_tour_runs_and_is_kept_without_outputs(tmp_path: Path) -> None:
 
     raw = json.loads((DOCS / "tour.ipynb").read_text("utf-8"))
     code = [cell for cell in raw["cells"] if cell["cell_type"] == "code"]
-    assert len(code) >= 9 and not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert len(code) >= 9
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
     notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
     nbformat.validate(notebook)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

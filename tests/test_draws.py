@@ -126,7 +126,8 @@ def test_whole_texts_come_as_often_as_their_tokens_say(way: dict[str, Any]) -> N
         source, text = (5, 8, 6)[i // samples], lines[i]
         wanted = [math.log(chances(logits(source, text[:t]), way)[text[t]]) for t in range(len(text))]
         assert found.logprobs[i, : len(text)].tolist() == pytest.approx(wanted, abs=1e-12)
-        assert not found.logprobs[i, len(text) :].any() and bool(found.ended[i]) == (text[-1] == 0)
+        assert not found.logprobs[i, len(text) :].any()
+        assert bool(found.ended[i]) == (text[-1] == 0)
 
 
 def speaker(source: int, text: tuple[int, ...]) -> Sequence[float]:
@@ -176,6 +177,7 @@ def test_a_draw_falls_on_the_token_whose_stretch_it_lies_in() -> None:
 def test_the_longest_row_gives_the_width_and_the_limit_ends_the_rest() -> None:
     for limit in (1, 2, 5):
         found = said(FunctionPolicy(speaker, 4), [-1, 100, -1], 1, limit, {})
-        assert found.mask.sum(-1).tolist() == [1, limit, 1] and found.actions.shape == (3, limit)
+        assert found.mask.sum(-1).tolist() == [1, limit, 1]
+        assert found.actions.shape == (3, limit)
         assert found.ended.tolist() == [True, False, True]
     assert said(FunctionPolicy(speaker, 4), [-1, -1], 1, 5, {}).actions.shape == (2, 1)

@@ -93,10 +93,12 @@ def test_a_recurrent_layer_takes_a_gradient_in_evaluation_mode_and_drops_nothing
     layer.register_forward_pre_hook(lambda part, _: modes.append((part.training, part.dropout)))
     read = torch.randn(4, 5, 2)
     one, other = layer(read)[0], layer(read)[0]
-    assert torch.equal(one, other) and modes == [(True, 0.0)] * 2
+    assert torch.equal(one, other)
+    assert modes == [(True, 0.0)] * 2
     assert (layer.training, layer.dropout) == (False, 0.9)
     with torch.no_grad():
-        assert torch.equal(layer(read)[0], one) and modes[-1] == (False, 0.9)
+        assert torch.equal(layer(read)[0], one)
+        assert modes[-1] == (False, 0.9)
     layer.train()
     layer(read)
     assert modes[-1] == (True, 0.9)

@@ -306,7 +306,8 @@ def test_what_an_option_brings_is_in_the_config_and_in_the_list(group: str, name
         found: Any = config
         for part in key.split("."):
             found = found[part]
-        assert found == yaml.safe_load(value) and comment
+        assert found == yaml.safe_load(value)
+        assert comment
         assert f"  {line}" in listed(group, PLACES).splitlines()
 
 
@@ -329,7 +330,8 @@ def test_what_is_brought_wins_over_the_primary_config_and_loses_to_the_rest(tmp_
     (tmp_path / "model" / "mine.yaml").write_text("# mine\ndefaults:\n  - gru\n  - _self_\n")
     (tmp_path / BRINGS / "model" / "mine.yaml").write_text("warm_start:\n  optimizer:\n    lr: 7 # mine\n")
     assert rate("model=mine", f"hydra.searchpath=[file://{tmp_path}]") == (7, "cosine")
-    assert composed("train")["trainer"]["gate"] and composed("train", "dataset=copy")["trainer"]["gate"] is None
+    assert composed("train")["trainer"]["gate"]
+    assert composed("train", "dataset=copy")["trainer"]["gate"] is None
 
 
 def test_one_place_alone_gets_a_policy_from_an_algorithm() -> None:
@@ -375,8 +377,7 @@ def probes(source: str) -> list[str]:
         and isinstance(node.func, ast.Name)
         and (
             node.func.id == "hasattr"
-            or node.func.id == "getattr"
-            and (len(node.args) > 2 or isinstance(node.args[1], ast.Constant))
+            or (node.func.id == "getattr" and (len(node.args) > 2 or isinstance(node.args[1], ast.Constant)))
         )
     ]
 

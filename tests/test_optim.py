@@ -51,7 +51,8 @@ def test_a_gradient_that_is_short_enough_stays(clip_norm: float) -> None:
     one, other = parameter(0.0, 0.0), parameter(0.0)
     logged = stepped(descent(one, other, clip_norm=clip_norm), [one, other], [3.0, 4.0], [12.0])
     assert (one.tolist(), other.tolist()) == ([-3.0, -4.0], [-12.0])
-    assert logged["grad_clipped"] == 0 and logged["grad_norm"] == pytest.approx(13)
+    assert logged["grad_clipped"] == 0
+    assert logged["grad_norm"] == pytest.approx(13)
 
 
 def test_a_step_takes_the_rate_of_its_own_number_from_0_on() -> None:
@@ -62,7 +63,8 @@ def test_a_step_takes_the_rate_of_its_own_number_from_0_on() -> None:
         rates.append(stepped(optimizer, [one], [1.0])["lr"])
         places.append(one.item())
     assert rates == pytest.approx([0.8, 0.4, 0.2, 0.1])
-    assert places == pytest.approx([-0.8, -1.2, -1.4, -1.5]) and optimizer.steps == 4
+    assert places == pytest.approx([-0.8, -1.2, -1.4, -1.5])
+    assert optimizer.steps == 4
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,10 @@ def test_a_group_learns_at_its_own_factor_of_every_rate_of_the_schedule() -> Non
     optimizer = optim.adam(groups, 0.1, [0.9, 0.99], 1e-12, 0.0, lambda step: 2.0**-step)
     for gradient in (1.0, -3.0, 0.5):
         logged = stepped(optimizer, [trunk, heads, scaled], [gradient], [gradient], [4 * gradient])
-        assert trunk.item() == pytest.approx(scaled.item()) and heads.item() == pytest.approx(4 * trunk.item())
-    assert logged["lr"] == pytest.approx(0.1 / 4) and trunk.item() != 0
+        assert trunk.item() == pytest.approx(scaled.item())
+        assert heads.item() == pytest.approx(4 * trunk.item())
+    assert logged["lr"] == pytest.approx(0.1 / 4)
+    assert trunk.item() != 0
 
 
 def test_what_requires_no_gradient_is_left_alone_and_keeps_its_number() -> None:
@@ -159,15 +163,16 @@ def test_what_requires_no_gradient_is_left_alone_and_keeps_its_number() -> None:
     for each in (one, other):
         each.grad = torch.ones_like(each)
     optimizer.step()
-    assert frozen.item() == 2.0 and one.item() < 1 and other.item() < 3
+    assert frozen.item() == 2.0
+    assert one.item() < 1
+    assert other.item() < 3
     state = optimizer.state_dict()
     assert {key.split(".")[0] for key in state} == {"steps", "0", "2"}
     thawed = make([one, frozen.requires_grad_(True), ParameterGroup([other], 9.0)], weight_decay=0.0)
     thawed.load_state_dict(state)
     again = thawed.state_dict()
-    assert again.keys() == state.keys() and all(
-        torch.equal(torch.as_tensor(again[k]), torch.as_tensor(state[k])) for k in state
-    )
+    assert again.keys() == state.keys()
+    assert all(torch.equal(torch.as_tensor(again[k]), torch.as_tensor(state[k])) for k in state)
     with pytest.raises(ValueError, match="no parameter 2"):
         make([one, frozen], weight_decay=0.0).load_state_dict(state)
     with pytest.raises(UserError, match="nothing to learn"):
@@ -198,7 +203,8 @@ def test_a_saved_optimiser_goes_on_as_if_it_had_never_stopped(make: str) -> None
             assert all("." in key or key == "steps" for key in state)
             other.load_state_dict(state)
         stepped(other, part, *gradients)
-    assert all(torch.equal(a, b) for a, b in zip(whole, part, strict=True)) and one.steps == other.steps == 5
+    assert all(torch.equal(a, b) for a, b in zip(whole, part, strict=True))
+    assert one.steps == other.steps == 5
 
 
 @dataclass(frozen=True)
@@ -226,8 +232,11 @@ def test_every_row_counts_once_in_any_number_of_parts(parts: int) -> None:
     for number in (1, 2):  # what the first step left behind does not reach the second
         logged = gradient_step(optimizer, rows, loss, parts)
         assert one.item() == pytest.approx(-0.5 * 4 * number)
-        assert logged["mean"] == pytest.approx(4) and logged["rows"] == 7 and logged["grad_norm"] == pytest.approx(4)
-    assert len(seen) == 2 * -(-7 // -(-7 // parts)) and max(seen) == -(-7 // parts)
+        assert logged["mean"] == pytest.approx(4)
+        assert logged["rows"] == 7
+        assert logged["grad_norm"] == pytest.approx(4)
+    assert len(seen) == 2 * -(-7 // -(-7 // parts))
+    assert max(seen) == -(-7 // parts)
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
@@ -242,10 +251,12 @@ def test_what_is_not_finite_changes_no_parameter(bad: str) -> None:
 
     with pytest.raises(NonFinite, match="the loss is nan" if bad == "loss" else "norm of the gradient is inf"):
         gradient_step(optimizer, Numbers(torch.ones(3)), loss, 2)
-    assert one.item() == 4.0 and optimizer.steps == 0
+    assert one.item() == 4.0
+    assert optimizer.steps == 0
 
 
 def test_several_steps_are_logged_as_their_mean_but_extremes_as_extremes() -> None:
     seen = [3.0, 1.0, 8.0]
     assert over_steps("loss/td", seen) == over_steps("maximum", seen) == 4.0
-    assert over_steps("q/min", seen) == 1.0 and over_steps("sampling/logp_difference/max", seen) == 8.0
+    assert over_steps("q/min", seen) == 1.0
+    assert over_steps("sampling/logp_difference/max", seen) == 8.0

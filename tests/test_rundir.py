@@ -27,7 +27,8 @@ def mistake(capsys: Capture, *words: str) -> str:
     capsys.readouterr()
     status = tokenrl(*words)
     printed = capsys.readouterr().err
-    assert status == 2 and "Traceback" not in printed, printed
+    assert status == 2, printed
+    assert "Traceback" not in printed, printed
     return printed[printed.rindex("tokenrl: ") :]
 
 
@@ -88,7 +89,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(
                 tokenrl("train", f"resume={run}")
     capsys.readouterr()
     if not (run / CONFIG).exists():  # not even begun: the same line again
-        assert at == 1 and "is not a run" in mistake(capsys, "train", f"resume={run}")
+        assert at == 1
+        assert "is not a run" in mistake(capsys, "train", f"resume={run}")
         assert train(run, *SHORT) == 0
     else:
         saved = directory.checkpoint_names(run / "checkpoints")
@@ -112,7 +114,8 @@ def test_a_second_writer_is_refused_by_name(run: Path, capsys: Capture) -> None:
     before = (run / "metrics.jsonl").read_bytes()
     with directory.locked(run):
         told = mistake(capsys, "train", f"resume={run}")
-    assert f"{run}: process {os.getpid()} on " in told and "is writing to this run" in told
+    assert f"{run}: process {os.getpid()} on " in told
+    assert "is writing to this run" in told
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -134,7 +137,8 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
     (run / "checkpoints" / "000006" / "manifest.json").unlink()
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
     told = mistake(capsys, "train", f"resume={run}")
-    assert "000006/manifest.json: is missing" in told and "fallback=true" in told
+    assert "000006/manifest.json: is missing" in told
+    assert "fallback=true" in told
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
     assert "000006/manifest.json: is missing" in mistake(capsys, "eval", f"ckpt={run / 'checkpoints' / 'last'}")
     assert tokenrl("train", f"resume={run}", "fallback=true") == 0
@@ -166,7 +170,8 @@ def test_a_state_that_is_none_is_refused(key: str, value: Any, run: Path, capsys
     (folder / "manifest.json").unlink()
     _seal(folder)
     told = mistake(capsys, "train", f"resume={run}")
-    assert "state.json: is not the state of a run: " in told and key in told
+    assert "state.json: is not the state of a run: " in told
+    assert key in told
 
 
 @pytest.mark.parametrize("how", ["lacks one", "another shape"])
@@ -189,7 +194,8 @@ def test_a_state_of_another_algorithm_is_refused(how: str, run: Path, capsys: Ca
 def test_numbers_that_are_none_stop_the_step_they_arise_in(tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
     told = mistake(capsys, "train", *TINY, *SHORT, "algorithm.optimizer.lr=1e30", f"out={run}")
-    assert "step 4 of seed 1: with a learning rate of 1e+30" in told and "checkpoints/000003" in told
+    assert "step 4 of seed 1: with a learning rate of 1e+30" in told
+    assert "checkpoints/000003" in told
     assert f"tokenrl train resume={run} algorithm.optimizer.lr=" in told
     assert directory.checkpoint_names(run / "checkpoints")[-1] == "000003"
 
@@ -204,7 +210,8 @@ def test_files_of_a_run_are_not_written_through_links(run: Path, tmp_path: Path,
         (tmp_path / "precious").write_bytes(kept or b"mine")
         (run / name).symlink_to(tmp_path / "precious")
         if name == "results.json":  # written whole beside the link, which it replaces
-            assert tokenrl("train", f"resume={run}") == 0 and not (run / name).is_symlink()
+            assert tokenrl("train", f"resume={run}") == 0
+            assert not (run / name).is_symlink()
             (run / name).unlink()
         else:
             assert f"{name}: is a link to " in mistake(capsys, "train", f"resume={run}")
@@ -239,7 +246,8 @@ def test_a_run_that_saved_nothing_begins_from_a_strangers_weights_only_if_they_a
     config = yaml.safe_load((run / CONFIG).read_text())
     (run / CONFIG).write_text(yaml.safe_dump(config | {"init_from": str(whole)}))
     told = mistake(capsys, "train", f"resume={run}")
-    assert f"init_from={whole}: lies outside" in told and f"name it on the command line: init_from={whole}" in told
+    assert f"init_from={whole}: lies outside" in told
+    assert f"name it on the command line: init_from={whole}" in told
     assert tokenrl("train", f"resume={run}", f"init_from={whole}") == 0
     capsys.readouterr()
     assert tokenrl("train", f"resume={run}") == 0  # its weights are its own by now

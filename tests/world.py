@@ -140,7 +140,7 @@ class TabularPolicy(nn.Module):
 
     def step(self, state: TabularState, previous: Tensor | None) -> tuple[ModelOutput, TabularState]:
         if previous is not None:
-            state = TabularState([p + (a,) for p, a in zip(state.prefixes, previous.tolist(), strict=True)])
+            state = TabularState([(*p, a) for p, a in zip(state.prefixes, previous.tolist(), strict=True)])
         index = [
             [self.world.states.get(prefix, len(self.world.states)) if EOS not in prefix else len(self.world.states)]
             for prefix in state.prefixes

@@ -60,7 +60,7 @@ def _stoppable() -> Iterator[None]:
     that receives signals.
     """
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         raise Stopped(number)
 
     usual: dict[int, Any] = {
@@ -451,7 +451,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     if arguments.command in FROM_CHECKPOINT:
         completing = "--shell-completion" in arguments.flags
         nodes = (
-            dict.fromkeys((*BLOCKS_OF_A_CHECKPOINT, ""), {})
+            {group: {} for group in (*BLOCKS_OF_A_CHECKPOINT, "")}
             if completing
             else checkpoint_options(checkpoint_dir(arguments))
         )

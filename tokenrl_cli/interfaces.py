@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:  # commands that only read YAML import this file, and must start without torch and numpy
     import numpy as np
@@ -171,7 +171,10 @@ def _tensors(record: Any) -> list[tuple[Any, Any]]:
     return [(f, value) for f, value in pairs if isinstance(value, torch.Tensor)]
 
 
-def _moved(record: Any, device: Any) -> Any:
+Moved = TypeVar("Moved", Batch, Rollout)
+
+
+def _moved(record: Moved, device: Any) -> Moved:
     return replace(record, **{f.name: value.to(device) for f, value in _tensors(record)})
 
 

@@ -191,8 +191,12 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
     Steps in which it was NaN, as the mean of no number is, are left out; NaN where it was in all of them.
     """
     seen = [each for each in seen if not math.isnan(each)] or [math.nan]
-    pick: dict[str, Callable[[Sequence[float]], float]] = {"min": min, "max": max}
-    return pick.get(name.rpartition("/")[2], lambda every: sum(every) / len(every))(seen)
+    match name.rpartition("/")[2]:
+        case "min":
+            return min(seen)
+        case "max":
+            return max(seen)
+    return sum(seen) / len(seen)
 
 
 def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:

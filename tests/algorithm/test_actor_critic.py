@@ -34,10 +34,10 @@ from tokenrl_cli.interfaces import SAMPLED, ModelOutput, Rollout
 
 def algorithm(**changes: Any) -> ActorCritic:
     """The critic, too, is a table: its head sees which state it is."""
-    values = dict(
-        samples_per_source=1, target_rate=0.1, critic_steps=0, critic_lr_scale=1.0, value_penalty=0.0,
-        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture,
-    )  # fmt: skip
+    values = {
+        "samples_per_source": 1, "target_rate": 0.1, "critic_steps": 0, "critic_lr_scale": 1.0, "value_penalty": 0.0,
+        "entropy_coef": 0.0, "nll_mix": 0.0, "micro_batches": 1, "optimizer": Capture,
+    }  # fmt: skip
     policy, critic = (changes.pop(name, None) or TabularPolicy(RECORDED.policy) for name in ("model", "critic"))
     return ActorCritic(policy, Letters(), 3, 0, critic, **(values | changes))  # type: ignore[arg-type]
 
@@ -93,7 +93,8 @@ def test_the_critic_becomes_the_value_of_the_policy(credit: Any) -> None:
     for _ in range(600):
         logged = actor.update(rollout)
     found = actor.critic.network.head.weight[:, : len(RECORDED.states)].T + actor.critic.network.head.bias
-    assert (found - q_of(credit)).abs().max() < 2e-3 and logged["loss/value"] < 1e-6
+    assert (found - q_of(credit)).abs().max() < 2e-3
+    assert logged["loss/value"] < 1e-6
     assert torch.equal(actor.model.table, TabularPolicy(RECORDED.policy).table)
 
 

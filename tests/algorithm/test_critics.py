@@ -96,7 +96,8 @@ def test_ppo_at_a_ratio_of_1_has_the_gradient_of_a2c() -> None:
         )
         for surrogate in (surrogates.score_function, clip)
     ]
-    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-12) and found[0].abs().max() > 1e-3
+    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-12)
+    assert found[0].abs().max() > 1e-3
 
 
 def variance(algorithm: PolicyGradient, samples: int) -> float:
@@ -167,7 +168,8 @@ def test_continuations_begin_as_the_episode_did_and_their_mean_return_is_the_val
                 for other in (rollout.role == 3).nonzero().flatten().tolist()
                 if rollout.parent[other] == row and int((rollout.mask & ~rollout.chosen)[other].sum()) == t
             ]
-            assert len(of_state) == (3 if t % stride == 0 else 0) and bool(fresh[row, t]) == (t % stride == 0)
+            assert len(of_state) == (3 if t % stride == 0 else 0)
+            assert bool(fresh[row, t]) == (t % stride == 0)
             assert all(torch.equal(rollout.actions[other, :t], rollout.actions[row, :t]) for other in of_state)
             assert all(rollout.group[other] == rollout.group[row] for other in of_state)
             if of_state:
@@ -197,8 +199,9 @@ def test_an_invalid_continuation_counts_for_nothing() -> None:
     rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())
     of_start = ((rollout.role == 3) & ((rollout.mask & ~rollout.chosen).sum(-1) == 0)).nonzero().flatten()
     rollout.valid[of_start[0]] = False
-    values, fresh = algorithm.critic.measure(rollout, algorithm.model)
-    assert rollout.rewards is not None and float(values[0, 0]) == float(rollout.rewards[of_start[1]].sum())
+    values, _fresh = algorithm.critic.measure(rollout, algorithm.model)
+    assert rollout.rewards is not None
+    assert float(values[0, 0]) == float(rollout.rewards[of_start[1]].sum())
     rollout.valid[of_start[1]] = False
     assert not bool(algorithm.critic.measure(rollout, algorithm.model)[1][0, 0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ SUPERVISED = ("gold", "gold_s", "mle", "raml")
 class Watched(TabularPolicy):
     """Keeps the mode of every pass, and whether it had a gradient; copies of it write to the same list."""
 
-    seen: dict[str, set[tuple[bool, bool]]] = defaultdict(set)
+    seen: ClassVar[dict[str, set[tuple[bool, bool]]]] = defaultdict(set)
 
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
@@ -73,5 +73,6 @@ def test_histories_are_sampled_without_dropout_and_targets_read_with_it(share: f
     algorithm = preset("mle", Watched(RECORDED.policy), Letters(), 3)
     algorithm.scheduled_sampling = (lambda step: share) if share else schedules.never
     seen = taught(algorithm)
-    assert seen["whole"] == {(True, True)} and seen.get("step", {(False, False)}) == {(False, False)}
+    assert seen["whole"] == {(True, True)}
+    assert seen.get("step", {(False, False)}) == {(False, False)}
     assert ("step" in seen) == bool(share)

@@ -36,7 +36,8 @@ def baseline(
 ) -> Tensor:
     SEEN.add("baseline")
     assert valid.shape == scores.shape == likelihoods.shape == returns.shape[:2]
-    assert values.shape == mask.shape == returns.shape and companion.dim() == 2
+    assert values.shape == mask.shape == returns.shape
+    assert companion.dim() == 2
     return 0 * returns
 
 

@@ -19,9 +19,10 @@ TARGET = [1, 2, 0]
 
 
 def gold(value: Any = demonstrations.log_probability, **changes: Any) -> Gold:
-    values = dict(
-        suffix=1, lower_bound=-10.0, least=0.1, floor=0.3, sync_every=2, micro_batches=1, optimizer=Capture
-    )  # fmt: skip
+    values = {
+        "suffix": 1, "lower_bound": -10.0, "least": 0.1, "floor": 0.3, "sync_every": 2, "micro_batches": 1,
+        "optimizer": Capture,
+    }  # fmt: skip
     return Gold(TabularPolicy(RECORDED.policy), Letters(), value, **(values | changes))  # type: ignore[arg-type]
 
 
@@ -55,8 +56,10 @@ def test_a_token_weighs_its_importance_times_what_follows_it(kind: str) -> None:
     algorithm.least = least = sum(sorted(worth)[:2]) / 2  # above one of the three
     q = [max(each, least) for each in worth]
     importance = [max(float(lagged[s, a].exp()), 0.3) for s, a in zip(states, TARGET, strict=True)]
-    assert 0.3 in importance and any(each > 0.3 for each in importance)
-    assert least in q and any(each > least for each in q)
+    assert 0.3 in importance
+    assert any(each > 0.3 for each in importance)
+    assert least in q
+    assert any(each > least for each in q)
     terms = [w * v * policy[s, a] for w, v, s, a in zip(importance, q, states, TARGET, strict=True)]
     (wanted,) = torch.autograd.grad(-sum(terms) / 3, algorithm.model.table)
     assert (gradient(algorithm) - wanted).abs().max() < 1e-12
@@ -77,8 +80,10 @@ def test_the_lagged_copy_is_made_at_its_time_and_never_learns() -> None:
     gradient(algorithm)
     assert torch.equal(algorithm.lagged.table, start)
     gradient(algorithm)
-    assert torch.equal(algorithm.lagged.table, start + 1) and torch.equal(algorithm.frozen.table, start)
-    assert not algorithm.lagged.table.requires_grad and not algorithm.frozen.table.requires_grad
+    assert torch.equal(algorithm.lagged.table, start + 1)
+    assert torch.equal(algorithm.frozen.table, start)
+    assert not algorithm.lagged.table.requires_grad
+    assert not algorithm.frozen.table.requires_grad
 
 
 @pytest.mark.parametrize("parts", [2, 4])

@@ -51,7 +51,8 @@ def test_mixer_without_a_token_of_its_own_is_maximum_likelihood() -> None:
     """O34, s = T."""
     algorithm, batch = mixer(0), batch_of(4)
     rollout = algorithm.collect(batch)
-    assert torch.equal(rollout.actions, batch.targets) and not rollout.chosen.any()
+    assert torch.equal(rollout.actions, batch.targets)
+    assert not rollout.chosen.any()
     rollout, _ = judge(rollout, batch, Letters(), TableReward(RECORDED.table), Terminal())
     likelihood = mle()
     assert torch.allclose(updated(algorithm, rollout), updated(likelihood, likelihood.collect(batch)), atol=1e-15)
@@ -64,7 +65,8 @@ def test_mixer_with_every_token_its_own_is_reinforce() -> None:
     for algorithm in (mixer(3), algorithm_with(advantages.no_baseline, 1)):
         rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())
         found.append(updated(algorithm, rollout))
-    assert torch.equal(found[0], found[1]) and found[0].abs().max() > 0
+    assert torch.equal(found[0], found[1])
+    assert found[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("free", [1, 2])
@@ -93,8 +95,10 @@ def test_episodes_begin_as_the_demonstration_and_go_on_as_the_policy_says() -> N
     forced = partial(schedules.annealed, start=2, increment=0, every=1)
     algorithm = algorithm_with(advantages.leave_one_out, 3, forced_prefix=forced)
     rollout = algorithm.collect(batch_of(40))
-    assert (rollout.actions[:, 0] == TARGET[0]).all() and not rollout.chosen[:, 0].any()
-    assert (rollout.logprobs[:, 0] == 0).all() and torch.equal(rollout.chosen[:, 1:], rollout.mask[:, 1:])
+    assert (rollout.actions[:, 0] == TARGET[0]).all()
+    assert not rollout.chosen[:, 0].any()
+    assert (rollout.logprobs[:, 0] == 0).all()
+    assert torch.equal(rollout.chosen[:, 1:], rollout.mask[:, 1:])
     assert len(rollout.actions[:, 1].unique()) == 3
 
 
@@ -125,8 +129,10 @@ def test_forced_tokens_are_said_and_nothing_else_changes() -> None:
     forced = said(second)
     assert torch.equal(forced.actions[:, 0], free.actions[:, 0])
     going = forced.actions[:, 0] != EOS
-    assert (forced.actions[going, 1] == 2).all() and (forced.logprobs[going, 1] == 0).all()
-    assert torch.equal(forced.logprobs[:, 0], free.logprobs[:, 0]) and bool(forced.mask[going, 2].all())
+    assert (forced.actions[going, 1] == 2).all()
+    assert (forced.logprobs[going, 1] == 0).all()
+    assert torch.equal(forced.logprobs[:, 0], free.logprobs[:, 0])
+    assert bool(forced.mask[going, 2].all())
 
 
 def test_without_a_share_scheduled_sampling_is_maximum_likelihood() -> None:
@@ -159,8 +165,10 @@ def test_the_share_of_sampled_histories_follows_the_steps_of_the_optimiser() -> 
 def test_histories_are_sampled_and_targets_stay(share: float) -> None:
     algorithm, batch = mle(lambda step: share), batch_of(400)
     rollout = algorithm.collect(batch)
-    assert torch.equal(rollout.targets, batch.targets) and torch.equal(rollout.mask, batch.target_mask)
-    assert (rollout.actions[:, 2] == EOS).all() and not (rollout.actions[:, :2] == EOS).any()
+    assert torch.equal(rollout.targets, batch.targets)
+    assert torch.equal(rollout.mask, batch.target_mask)
+    assert (rollout.actions[:, 2] == EOS).all()
+    assert not (rollout.actions[:, :2] == EOS).any()
     probs = algorithm.model.table.detach().softmax(-1)[0]
     other = share * float(probs[2] / (probs[1] + probs[2]))  # of the first token
     found = float((rollout.actions[:, 0] == 2).double().mean())
@@ -178,7 +186,8 @@ def test_the_share_grows_as_asked() -> None:
     linear = partial(schedules.linear, final=0.3, over=10)
     assert [linear(step) for step in (0, 5, 10, 99)] == pytest.approx([0, 0.15, 0.3, 0.3])
     sigmoid = partial(schedules.inverse_sigmoid, k=20.0)
-    assert sigmoid(0) == pytest.approx(1 / 21) and sigmoid(60) == pytest.approx(0.5, abs=0.01)
+    assert sigmoid(0) == pytest.approx(1 / 21)
+    assert sigmoid(60) == pytest.approx(0.5, abs=0.01)
     assert sigmoid(10**6) == 1.0
 
 

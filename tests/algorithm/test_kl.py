@@ -145,14 +145,16 @@ def test_kl_in_the_reward_has_the_gradient_and_the_mean_of_the_kl_of_whole_texts
     )
     exact = float(divergence_of_texts(sampler(algorithm.model.table.detach(), **WAYS[way]), world))
     assert (found - wanted).abs().max() < 1e-10
-    assert logged == pytest.approx(exact, abs=1e-10) and exact > 0.01
+    assert logged == pytest.approx(exact, abs=1e-10)
+    assert exact > 0.01
 
 
 @EVERY_WAY
 def test_what_is_a_cut_here_leaves_out_some_tokens_and_leaves_some_choice(way: str) -> None:
     for world in (RECORDED, OWN):
         left = (sampler(torch.tensor(world.policy, dtype=torch.float64), **WAYS[way]) > 0).sum(-1)
-        assert bool((left < world.size).any()) == (way in CUT) and bool((left > 1).any())
+        assert bool((left < world.size).any()) == (way in CUT)
+        assert bool((left > 1).any())
 
 
 @cache
@@ -185,7 +187,8 @@ def test_kl_in_the_loss_has_the_gradient_of_the_kl_at_the_states_visited(
     """And what is logged is that KL: the mean of k2 itself is another number."""
     found, logged = in_loss(way, divergence)
     wanted, exact = at_fixed_states(way)
-    assert (found - wanted).abs().max() < 1e-10 and wanted.abs().max() > 1e-3
+    assert (found - wanted).abs().max() < 1e-10
+    assert wanted.abs().max() > 1e-3
     assert logged == pytest.approx(exact, abs=1e-10)
 
 
@@ -242,7 +245,8 @@ def test_an_added_reference_is_no_sample_of_the_kl_in_the_loss() -> None:
     steps = [step for said in ([1, 0], [2, 0]) for step in visited(RECORDED, said)]
     squares = [(q[step].log() - other[step].log()).square() / 2 for step in steps]
     (wanted,) = torch.autograd.grad(torch.stack(squares).sum() / 3, table)  # of three episodes, as all else
-    assert (found[1] - found[0] - wanted).abs().max() < 1e-12 and wanted[RECORDED.states[1, 2]].abs().max() == 0
+    assert (found[1] - found[0] - wanted).abs().max() < 1e-12
+    assert wanted[RECORDED.states[1, 2]].abs().max() == 0
     mean = sum(float(of_states(q.detach(), RECORDED)[state]) for state, _ in steps) / 4
     assert logged["kl"] == pytest.approx(mean, abs=1e-12)
 
@@ -301,4 +305,5 @@ def test_the_cut_of_a_rollout_stays_that_of_its_sampling_while_the_policy_moves(
         algorithm.model.table.neg_()
     algorithm.updates = 1  # a later step of the rollout
     logged = algorithm.update(rollout)
-    assert 0 < logged["sampling/logp_difference/max"] < 5 and logged["kl"] > 0
+    assert 0 < logged["sampling/logp_difference/max"] < 5
+    assert logged["kl"] > 0

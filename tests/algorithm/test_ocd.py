@@ -71,7 +71,8 @@ def test_it_is_the_clean_reference_that_tells_what_is_best_and_the_policy_that_s
     assert ocd.optimizer.gradient.abs().max() < 1e-15  # type: ignore[attr-defined]
     warm = algorithm(WORLD["policy_logits"], samples_per_source=3, temperature=1.5)
     rollout = warm.collect(batch_of(400))
-    assert len(rollout) == 1200 and (rollout.role == SAMPLED).all()
+    assert len(rollout) == 1200
+    assert (rollout.role == SAMPLED).all()
     shares = (warm.model.table.detach()[0] / 1.5).softmax(-1)
     counts = torch.bincount(rollout.actions[:, 0], minlength=3)
     assert chi_squared(counts.tolist(), shares.tolist()) > 1e-4

@@ -38,14 +38,15 @@ TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
 
 
 def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: object) -> PolicyGradient:
-    values = dict(
-        samples_per_source=samples, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0, baseline=baseline, kl_coef=0.0,
-        entropy_coef=0.0, nll_mix=0.0, micro_batches=1, optimizer=Capture, kl_loss_coef=0.0, drop_equal_groups=False,
-        epochs=1, minibatches=1, normalisation=normalisation.unscaled, surrogate=surrogates.score_function,
-        aggregation=aggregation.sequence_sum, divergence=kl.k2, forced_prefix=schedules.all_tokens, critic=NoCritic(),
-        add_reference=False, deduplicate=False, overlong_share=0.0, returns=padded_reward_to_go, kl_target=0.0,
-        kl_rate=0.1, reference=schedules.frozen,
-    )  # fmt: skip
+    values = {
+        "samples_per_source": samples, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0,
+        "baseline": baseline, "kl_coef": 0.0, "entropy_coef": 0.0, "nll_mix": 0.0, "micro_batches": 1,
+        "optimizer": Capture, "kl_loss_coef": 0.0, "drop_equal_groups": False, "epochs": 1, "minibatches": 1,
+        "normalisation": normalisation.unscaled, "surrogate": surrogates.score_function,
+        "aggregation": aggregation.sequence_sum, "divergence": kl.k2, "forced_prefix": schedules.all_tokens,
+        "critic": NoCritic(), "add_reference": False, "deduplicate": False, "overlong_share": 0.0,
+        "returns": padded_reward_to_go, "kl_target": 0.0, "kl_rate": 0.1, "reference": schedules.frozen,
+    }  # fmt: skip
     world = changes.pop("world", RECORDED)
     policy = TabularPolicy(world.policy, world)  # type: ignore[attr-defined, arg-type]
     return PolicyGradient(policy, Letters(world.size), 3, 0, **(values | changes))  # type: ignore[attr-defined, arg-type]

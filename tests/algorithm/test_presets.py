@@ -90,7 +90,8 @@ def test_the_first_ratio_is_1_however_it_was_sampled(name: str, sampling: str) -
     algorithm = around(name, gru(dtype).train(), "samples_per_source=2", *SAMPLING[sampling])
     logged = algorithm.update(collected(algorithm))
     assert logged["sampling/logp_difference/max"] < tolerance
-    assert logged["approx_kl"] < tolerance and logged["clip_ratio/low"] == logged["clip_ratio/high"] == 0
+    assert logged["approx_kl"] < tolerance
+    assert logged["clip_ratio/low"] == logged["clip_ratio/high"] == 0
 
 
 @pytest.mark.parametrize(("parts", "dtype", "tolerance"), [(2, torch.float64, 1e-10), (4, torch.float32, 1e-4)])
@@ -152,7 +153,8 @@ def test_trained_tokens_are_the_sampled_ones_whatever_their_text() -> None:
     rollout = algorithm.collect(batch)
     table = TableReward({"a" * length: float(length) for length in range(4)})
     judged, _ = judge(rollout, batch, Ambiguous(), table, Terminal())
-    assert torch.equal(judged.actions, rollout.actions) and (judged.actions == 2).any()
+    assert torch.equal(judged.actions, rollout.actions)
+    assert (judged.actions == 2).any()
     network = gru().eval()
     one = torch.ones(len(rollout), 1, dtype=torch.int64)
     logits = network(one, one.bool(), rollout.actions).logits.log_softmax(-1)

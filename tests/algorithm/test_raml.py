@@ -52,8 +52,10 @@ def test_tokens_are_replaced_as_often_and_by_what_they_should_be() -> None:
     for token in (3, 4, 5):
         share = float((said[:, 1] == token).double().mean())
         assert abs(share - p / 3) < 4 * (p / 3 * (1 - p / 3) / 6000) ** 0.5
-    assert (said[:, 2] == EOS).all() and not (said[:, :2] == EOS).any()
-    assert torch.equal(rollout.targets, said) and torch.equal(rollout.mask, batch.target_mask)
+    assert (said[:, 2] == EOS).all()
+    assert not (said[:, :2] == EOS).any()
+    assert torch.equal(rollout.targets, said)
+    assert torch.equal(rollout.mask, batch.target_mask)
     assert torch.equal(algorithm.collect(batch).actions, said)
     assert not torch.equal(algorithm.collect(batch_of(6000, 1)).actions, said)
 
@@ -75,7 +77,7 @@ def likelihood_gradient(logits: Any, tau: float) -> torch.Tensor:
 def reward_gradient(logits: Any, tau: float) -> torch.Tensor:
     """Of E[R] - tau KL(pi || uniform over the four texts), expected over the policy, from the policy gradient."""
     never = -60.0
-    table = {text: -9.0 for text in RECORDED.table}
+    table = dict.fromkeys(RECORDED.table, -9.0)
     for text in TEXTS:
         table[Letters().decode(text)] = -float((text[0] != 1) + (text[1] != 2))
     algorithm = algorithm_with(advantages.no_baseline, 1, kl_coef=tau)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -294,7 +295,7 @@ def test_the_target_lags_behind_as_its_schedule_says(words: str, schedule: str) 
         assert any(not torch.equal(before[key], value) for key, value in algorithm.network.state_dict().items())
     assert [step for step, _, _ in seen] == list(range(8))
     seen.append((8, {}, algorithm.target.state_dict()))
-    for (step, network, target), (_, _, after) in zip(seen, seen[1:], strict=False):
+    for (step, network, target), (_, _, after) in itertools.pairwise(seen):
         for key, value in network.items():
             assert torch.allclose(target[key], expected[key], rtol=0, atol=1e-12)
             share = float((step + 1) % 3 == 0) if schedule == "hard" else 0.25
@@ -325,6 +326,7 @@ def test_it_explores_as_its_exploration_says_at_every_step_of_the_stage(name: st
     algorithm.collector.exploration = Stubborn()
     for step in range(3):
         rollout = algorithm.collect(batch_of(4, 40 + step))
-        assert (rollout.actions == 2).all() and rollout.mask.all()
+        assert (rollout.actions == 2).all()
+        assert rollout.mask.all()
         assert algorithm.update(replace(rollout, rewards=torch.ones_like(rollout.logprobs)))["step"] == step
     assert algorithm.collector.exploration.steps == [0, 1, 2]

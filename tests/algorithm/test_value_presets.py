@@ -107,7 +107,8 @@ def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) ->
     assert not bool(rows.episodes.mask.all())
     whole = gradients(algorithm, rows)
     assert max(float(g.abs().max()) for g in whole[0]) > 1e-6
-    assert same(whole, gradients(algorithm, rows, 4)) and same(whole, gradients(algorithm, rows, 3))
+    assert same(whole, gradients(algorithm, rows, 4))
+    assert same(whole, gradients(algorithm, rows, 3))
     for junk in (1, 2):
         assert same(whole, gradients(algorithm, replace(rows, episodes=padded(rows.episodes, junk))))
     assert same(whole, gradients(algorithm, rows.rows(torch.arange(11, -1, -1))))
@@ -217,7 +218,8 @@ def test_an_episode_cut_at_the_limit_ends_or_goes_on_as_asked(words: str) -> Non
     cut = ~rollout.ended.unsqueeze(-1) & rollout.mask
     assert not changed[rollout.ended].any()
     last = cut & (rollout.mask.cumsum(-1) == rollout.mask.sum(-1, keepdim=True))
-    assert changed[last].all() and 0 < int(last.sum()) < len(rollout)
+    assert changed[last].all()
+    assert 0 < int(last.sum()) < len(rollout)
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
@@ -243,7 +245,9 @@ def test_enormous_advantages_are_finite_and_counted() -> None:
     rows = minibatch_of(every_text())
     output = loss_of(algorithm, rows)
     output.loss.backward()
-    assert output.loss.isfinite() and output.metrics["adv/clipped"] == 1 and output.metrics["adv/mean"] == 1000
+    assert output.loss.isfinite()
+    assert output.metrics["adv/clipped"] == 1
+    assert output.metrics["adv/mean"] == 1000
     assert all(p.grad.isfinite().all() for p in algorithm.network.trainable() if p.grad is not None)
 
 
@@ -272,7 +276,8 @@ def test_logged_scalars_are_those_of_the_minibatch() -> None:
     chosen, before = (each.gather(-1, rows.episodes.actions.unsqueeze(-1)).squeeze(-1) for each in (q, delayed))
     assert output.metrics["q/mean"].item() == pytest.approx(chosen[mask].mean().item())
     assert output.metrics["v/mean"].item() == pytest.approx(delayed.amax(-1)[mask].mean().item())
-    assert torch.equal(output.ranges["q"], chosen[mask]) and torch.equal(output.ranges["v"], delayed.amax(-1)[mask])
+    assert torch.equal(output.ranges["q"], chosen[mask])
+    assert torch.equal(output.ranges["v"], delayed.amax(-1)[mask])
     assert output.metrics["target_gap"].item() == pytest.approx((chosen - before)[mask].abs().mean().item())
     assert output.metrics["td_error"].item() == pytest.approx(output.td_errors[mask].abs().mean().item())
     assert output.metrics["loss/td"].item() == pytest.approx(output.td_errors[mask].square().mean().item() / 2)
@@ -426,7 +431,8 @@ def test_priorities_are_means_over_the_equations_of_an_episode(every: str) -> No
     mean = errors[:, 0] if every == "false" else errors.sum(-1) / whole.episodes.mask.sum(-1)
     found = algorithm.data.replay.table["priority"][: len(kept)]
     seen = found != found.max()  # what was not drawn is as surprising as the most
-    assert int(seen.sum()) > 3 and torch.allclose(found[seen], mean[seen].detach())
+    assert int(seen.sum()) > 3
+    assert torch.allclose(found[seen], mean[seen].detach())
 
 
 def test_what_is_logged_of_a_step_with_several_updates() -> None:
@@ -441,7 +447,9 @@ def test_what_is_logged_of_a_step_with_several_updates() -> None:
     twice = disturb(around("dqn", "data.updates=2"))
     once = disturb(around("dqn", "data.updates=1"))
     both, first = twice.update(rollout), once.update(rollout)
-    assert both["q/min"] <= first["q/min"] and both["q/max"] >= first["q/max"] and both["td_error"] != first["td_error"]
+    assert both["q/min"] <= first["q/min"]
+    assert both["q/max"] >= first["q/max"]
+    assert both["td_error"] != first["td_error"]
 
 
 @pytest.mark.parametrize("name", ["ilql", "soft_q"])
@@ -459,7 +467,8 @@ def test_in_mixed_precision_an_update_reads_what_the_one_before_wrote(name: str)
                 gradient_step(algorithm.optimizer, rows, lambda part, of=algorithm: (loss_of(of, part).loss, {}), 1)
                 found.append(float(loss_of(algorithm, rows).loss.detach()))
         losses.append(found)
-    assert losses[1] == pytest.approx(losses[0], rel=0.05) and len(set(losses[1])) == 4
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert len(set(losses[1])) == 4
 
 
 def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
@@ -468,7 +477,8 @@ def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     logged = [
         line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train" and line["split"] == "train"
     ]
-    assert logged and all("reward" not in line and "completions/mean_length" not in line for line in logged)
+    assert logged
+    assert all("reward" not in line and "completions/mean_length" not in line for line in logged)
     assert all(line["demonstrations/reward"] > 0 for line in logged)
 
 
@@ -505,7 +515,9 @@ def test_shares_of_a_minibatch_are_as_asked() -> None:
     rollout = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Delta())[0]
     found = next(iter(algorithm.data.minibatches(rollout, 0, 1)))
     roles = torch.bincount(found.episodes.role, minlength=3)
-    assert roles[SAMPLED] == 15 and len(found) == 20 and int((found.replay_numbers >= 0).sum()) == 5
+    assert roles[SAMPLED] == 15
+    assert len(found) == 20
+    assert int((found.replay_numbers >= 0).sum()) == 5
 
 
 def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() -> None:
@@ -518,7 +530,8 @@ def test_samples_of_a_source_are_compared_with_its_demonstration_and_no_other() 
         fresh = found.episodes.rows(found.replay_numbers < 0)
         roles, groups = (getattr(fresh, name) for name in ("role", "group"))
         shown = groups[roles != SAMPLED]
-        assert len(shown) == 4 and set(shown.tolist()) == set(groups[roles == SAMPLED].tolist())
+        assert len(shown) == 4
+        assert set(shown.tolist()) == set(groups[roles == SAMPLED].tolist())
         assert torch.bincount(groups[roles == SAMPLED] & 0xFFFF).unique().tolist() == [0, 3]
 
 
@@ -529,7 +542,8 @@ def test_unusable_episodes_teach_nothing() -> None:
     rollout = replace(rollout, rewards=torch.zeros(rollout.actions.shape), valid=torch.zeros_like(rollout.valid))
     before = copy.deepcopy(algorithm.model.state_dict())
     logged = algorithm.update(rollout)
-    assert logged["replay/size"] == 0 and "td_error" not in logged
+    assert logged["replay/size"] == 0
+    assert "td_error" not in logged
     assert all(torch.equal(value, before[name]) for name, value in algorithm.model.state_dict().items())
 
 
@@ -549,7 +563,8 @@ def test_a_head_learns_at_its_own_factor_of_the_learning_rate(words: str) -> Non
     factors = {id(p): group["lr_factor"] for group in algorithm.optimizer.inner.param_groups for p in group["params"]}
     assert {factors.pop(id(p)) for p in algorithm.model.parameters()} == {1.0}
     found = {name: {factors.pop(id(p)) for p in head.parameters()} for name, head in algorithm.network.heads.items()}
-    assert found == {name: {factor} for name, factor in FACTORS[words].items()} and not factors
+    assert found == {name: {factor} for name, factor in FACTORS[words].items()}
+    assert not factors
 
 
 class ReturnRegression(ValueBased):
@@ -588,7 +603,8 @@ def test_a_new_method_is_a_loss_and_a_policy() -> None:
     again.load_state_dict(copy.deepcopy(algorithm.state_dict()))
     again.model.load_state_dict(algorithm.model.state_dict())
     second = judged(algorithm.model, sources=5)
-    assert first["td_error"] > 0 and algorithm.update(second) == again.update(second)
+    assert first["td_error"] > 0
+    assert algorithm.update(second) == again.update(second)
     assert (algorithm.collect(batch_of(2)).actions == again.collect(batch_of(2)).actions).all()
 
 

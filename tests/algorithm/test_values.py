@@ -141,7 +141,8 @@ def test_whole_paths_of_fresh_samples_give_the_gradient_of_the_shaped_objective(
     ]
     shaped = (chance * (world.rewards - TAU * torch.stack(apart))).sum()  # type: ignore[arg-type]
     (exact,) = torch.autograd.grad(-TAU * shaped, algorithm.model.table)
-    assert exact.abs().max() > 0.01 and (found - exact).abs().max() < 1e-12
+    assert exact.abs().max() > 0.01
+    assert (found - exact).abs().max() < 1e-12
 
 
 class Constant:
@@ -321,7 +322,9 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
         algorithm.model.table.grad = None
         loss_of(algorithm, rollout).loss.backward()
         left.append(float(algorithm.model.table.grad.abs().max()))
-    assert found[0] < 1e-12 and found[1] > 0.09 and max(left) < 1e-6
+    assert found[0] < 1e-12
+    assert found[1] > 0.09
+    assert max(left) < 1e-6
 
 
 @pytest.mark.parametrize(("credit", "world"), [("terminal", RECORDED), ("delta", WORLDS["another"])], ids=CREDITS)
@@ -343,12 +346,13 @@ def implicit(expectile: float, world: World) -> Any:
     return algorithm
 
 
-def test_the_expectile_goes_from_what_was_done_to_the_best_of_it(world: World = RECORDED) -> None:
+def test_the_expectile_goes_from_what_was_done_to_the_best_of_it() -> None:
     """O24: exactly the behaviour's value at 1/2; higher with every expectile; never above the best.
 
     O25: near the best no advantage is above 0, all are nearly alike, and the same beta may make a worse policy of them.
     """
-    start, found, earned = world.states[()], [], []
+    world, found, earned = RECORDED, [], []
+    start = world.states[()]
     for expectile in (0.5, 0.7, 0.9, 0.99):
         algorithm = implicit(expectile, world)
         found.append(float(v_of(algorithm, world)[start]))
@@ -413,7 +417,8 @@ def test_the_level_of_tied_values_is_trained(prior: str) -> None:
     rollout = minibatch_of(every_text())
     loss_of(algorithm, rollout).loss.backward()
     level = algorithm.state_value.head.linear.weight.grad
-    assert level is not None and level.abs().max() > 1e-3
+    assert level is not None
+    assert level.abs().max() > 1e-3
 
 
 @small
@@ -421,7 +426,8 @@ def test_with_one_network_double_q_learning_is_q_learning(world: World) -> None:
     """O31, through the whole loss, at the first step."""
     rollout = minibatch_of(every_text("delta", world))
     found = [loss_of(around(name, world=world), rollout) for name in ("dqn", "double_dqn")]
-    assert torch.equal(found[0].loss, found[1].loss) and torch.equal(found[0].td_errors, found[1].td_errors)
+    assert torch.equal(found[0].loss, found[1].loss)
+    assert torch.equal(found[0].td_errors, found[1].td_errors)
 
 
 @small

@@ -33,9 +33,11 @@ def test_a_check_that_fails_is_kept_with_its_numbers_and_hides_no_other(tmp_path
         "reason": "too large",
         "largest": 0.5,
     }
-    assert made.checks["second"]["reason"].startswith("ZeroDivisionError: ") and made.checks["third"]["passed"]
+    assert made.checks["second"]["reason"].startswith("ZeroDivisionError: ")
+    assert made.checks["third"]["passed"]
     assert summary(made)["failed"] == ["first", "second"]
-    assert line("third", made.checks["third"]).startswith("ok") and "mean 0.0" in line("third", made.checks["third"])
+    assert line("third", made.checks["third"]).startswith("ok")
+    assert "mean 0.0" in line("third", made.checks["third"])
 
 
 def test_what_has_no_time_left_is_stopped_or_not_run_and_counts_as_failed(tmp_path: Path) -> None:
@@ -55,16 +57,24 @@ def test_gaps_are_taken_over_real_tokens_and_nan_is_one() -> None:
     largest, mean = gap(one, one + torch.tensor([[0.0, 0.3], [0.0, 5.0]]), mask)
     assert (largest, mean) == pytest.approx((0.3, 0.1))
     assert not within(*gap(one, one * torch.nan, mask), torch.float32)
-    assert within(9e-5, 1e-5, torch.float32) and not within(2e-4, 1e-5, torch.float32)
-    assert within(0.4, 0.04, torch.bfloat16) and not within(0.4, 0.06, torch.bfloat16)
+    assert within(9e-5, 1e-5, torch.float32)
+    assert not within(2e-4, 1e-5, torch.float32)
+    assert within(0.4, 0.04, torch.bfloat16)
+    assert not within(0.4, 0.06, torch.bfloat16)
 
 
 def test_bits_are_compared_and_not_values() -> None:
     zero = torch.tensor([0.0])
-    assert same_bits(torch.tensor([torch.nan]), torch.tensor([torch.nan])) and not same_bits(zero, -zero)
-    assert not same_bits(zero, zero.double()) and not same_bits(zero, torch.zeros(1, 1)) and not same_bits(zero, None)
-    assert same_bits(3, 3) and not same_bits(3, 4) and not same_bits(1, True)
-    assert same_bits(torch.tensor(2), torch.tensor(2)) and not same_bits(torch.tensor(2), torch.tensor(3))
+    assert same_bits(torch.tensor([torch.nan]), torch.tensor([torch.nan]))
+    assert not same_bits(zero, -zero)
+    assert not same_bits(zero, zero.double())
+    assert not same_bits(zero, torch.zeros(1, 1))
+    assert not same_bits(zero, None)
+    assert same_bits(3, 3)
+    assert not same_bits(3, 4)
+    assert not same_bits(1, True)
+    assert same_bits(torch.tensor(2), torch.tensor(2))
+    assert not same_bits(torch.tensor(2), torch.tensor(3))
 
 
 def saved(folder: Path, weight: float, moment: float, average: float) -> Path:
@@ -99,16 +109,22 @@ def test_bits_that_differ_fail_and_an_operation_without_an_order_is_named(
     made = proof(tmp_path)
     for name in ("rloo", "ppo", "dqn"):
         made.check(name, gpu.resume, "lstm", name)
-    assert said == ["strict", "strict", "lenient", "strict"] and made.failed == ["dqn"]
-    assert made.checks["rloo"]["deterministic"] == "all" and "some_cuda" in made.checks["ppo"]["deterministic"]
-    assert not torch.are_deterministic_algorithms_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert said == ["strict", "strict", "lenient", "strict"]
+    assert made.failed == ["dqn"]
+    assert made.checks["rloo"]["deterministic"] == "all"
+    assert "some_cuda" in made.checks["ppo"]["deterministic"]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 def test_the_models_are_as_large_as_is_said_and_the_time_as_short() -> None:
-    assert gpu.LIMIT <= 360 and 0 < gpu.SPARE < 60
+    assert gpu.LIMIT <= 360
+    assert 0 < gpu.SPARE < 60
     sizes = {name: sum(each.numel() for each in _parameters(name)) / 1e6 for name in gpu.ON_GPU.sizes}
-    assert sizes["lstm"] == pytest.approx(25, abs=1) and sizes["gpt"] == pytest.approx(124, abs=1)
-    assert gpu.ON_GPU.sources * gpu.ON_GPU.samples == 512 and gpu.ON_GPU.tokens == 128
+    assert sizes["lstm"] == pytest.approx(25, abs=1)
+    assert sizes["gpt"] == pytest.approx(124, abs=1)
+    assert gpu.ON_GPU.sources * gpu.ON_GPU.samples == 512
+    assert gpu.ON_GPU.tokens == 128
 
 
 def _parameters(name: str) -> list[torch.nn.Parameter]:

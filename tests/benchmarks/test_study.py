@@ -18,7 +18,7 @@ from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import study  # noqa: E402 - a script, which imports its neighbours
+import study
 
 SEEDS = [1, 2, 3]
 ARMS = ("warm_start", "mle", "rloo")
@@ -90,7 +90,8 @@ def test_a_study_goes_on_arm_by_arm_and_its_table_needs_no_decoding(
     assert {link for name, _, link in asked if "warm_start" not in name} == {"last"}
     first = (tmp_path / "results" / "study.json").read_bytes()
     results = json.loads(first)
-    assert results["other"] == 1 and set(results["e2e_nlg"]) == {*ARMS, "scst"}
+    assert results["other"] == 1
+    assert set(results["e2e_nlg"]) == {*ARMS, "scst"}
 
     study.main()  # everything is there
     assert len(asked) == 27
@@ -100,15 +101,18 @@ def test_a_study_goes_on_arm_by_arm_and_its_table_needs_no_decoding(
     assert asked[27:] == [("e2e_nlg-rloo-2", decode, "last") for decode in study.DECODINGS]
     monkeypatch.setattr(sys, "argv", [*words, "--table", "--out", str(tmp_path / "nowhere")])
     study.main()
-    assert len(asked) == 30 and (tmp_path / "results" / "study.json").read_bytes() == first
+    assert len(asked) == 30
+    assert (tmp_path / "results" / "study.json").read_bytes() == first
 
     row = results["e2e_nlg"]["rloo"]
-    assert row["wall_time_s"] == [11.0, 12.0, 13.0] and row["seeds"] == SEEDS
+    assert row["wall_time_s"] == [11.0, 12.0, 13.0]
+    assert row["seeds"] == SEEDS
     pairs = [tuple(said[policy(f"{name}-{seed}")].corpus["bleu"] for name in ("rloo", "mle")) for seed in SEEDS]
     wanted = hierarchical_bootstrap(pairs, study.RESAMPLES, study.SEED)  # type: ignore[arg-type]
     found = row["beam"]["bleu_difference"]
     assert found == {"mean": wanted.mean, "low": wanted.low, "high": wanted.high, "p": wanted.p}
-    assert found["p"] is not None and row["beam"]["bleu"] == np.mean([after.value for after, _ in pairs])
+    assert found["p"] is not None
+    assert row["beam"]["bleu"] == np.mean([after.value for after, _ in pairs])
     assert row["sample"]["reward_difference"]["p"] is not None
     nothing = results["e2e_nlg"]["mle"]["greedy"]["bleu_difference"]
     assert nothing == {"mean": 0.0, "low": None, "high": None, "p": None}, "the control does not differ from itself"
@@ -124,7 +128,8 @@ def test_what_is_kept_of_a_study_is_small(tmp_path: Path, asked: list[tuple[str,
     again = load(path)
     assert set(again) == {f"{d}/{name}" for d in study.DECODINGS for name in ("bleu", "chrf", "reward")}
     for score in again.values():
-        assert np.isnan(score.sentences[2]) and len(score.statistics) == SIZE
+        assert np.isnan(score.sentences[2])
+        assert len(score.statistics) == SIZE
         assert score.value == pytest.approx(score.aggregate(score.statistics.sum(0)), abs=1e-12)
 
 

@@ -78,7 +78,8 @@ def test_what_nobody_has_is_said_in_one_line(
     with pytest.raises(SystemExit) as stop:
         run(tmp_path, "script.py")
     said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1
+    assert stop.value.code == 2
+    assert said.count("\n") == 1
     assert "lacks nowhere-to-be-found>=3: run `make gpu-wheels`" in said
 
 

@@ -116,7 +116,8 @@ def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Ca
         told = mistake(capsys, "train", *TINY, "model.hidden=0", f"out='{place}'")
         assert f"{name}: is a link to " in told
     assert [path.name for path in (elsewhere / "precious").iterdir()] == ["config.yaml"]
-    assert (elsewhere / "precious" / "config.yaml").read_text() == "mine: 1\n" and not (elsewhere / "none").exists()
+    assert (elsewhere / "precious" / "config.yaml").read_text() == "mine: 1\n"
+    assert not (elsewhere / "none").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["out=outputs/x"], ["-m", "seed=1,2"]])
@@ -132,7 +133,8 @@ def test_what_is_in_the_way_of_a_directory_is_said(words: list[str], elsewhere: 
 
 def test_out_names_the_directory_of_a_run_and_a_run_in_it_is_not_overwritten(run: Path, capsys: Capture) -> None:
     told = mistake(capsys, "train", *TINY, f"out='{run}'")
-    assert f"out={run}: holds an unfinished run" in told and command_line("train", override("resume", str(run))) in told
+    assert f"out={run}: holds an unfinished run" in told
+    assert command_line("train", override("resume", str(run))) in told
     (run / "results.json").write_text("{}")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"out='{run}'")
     assert f"out={run}: holds a finished run" in mistake(capsys, "train", *TINY, f"hydra.run.dir='{run}'")
@@ -152,7 +154,9 @@ def test_without_out_a_run_gets_a_directory_of_its_own(elsewhere: Path, capsys: 
     assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "out=a/b")
     assert "at least 1" in mistake(capsys, "train", *TINY, "model.hidden=0", "hydra.run.dir=c")
     made = sorted(path.relative_to(elsewhere).as_posix() for path in elsewhere.rglob("*") if not any(path.iterdir()))
-    assert made[:2] == ["a/b", "c"] and made[2].startswith("outputs/") and len(made) == 3
+    assert made[:2] == ["a/b", "c"]
+    assert made[2].startswith("outputs/")
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,8 @@ def test_nothing_of_a_run_is_where_hydra_looks(run: Path, capsys: Capture) -> No
         (run / path).write_text("seed: ${oc.env:HOME}\n")
     assert composed(capsys, "train", f"resume={run}")["seed"] == 5
     assert "checkpoint format None" in mistake(capsys, "train", f"resume={run}")  # the manifest is empty
-    assert not Path("evil").exists() and "evil" not in (run / "train.log").read_text()
+    assert not Path("evil").exists()
+    assert "evil" not in (run / "train.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +282,9 @@ def test_what_is_no_run_is_not_resumed(run: Path, capsys: Capture) -> None:
 def test_a_runs_config_is_plain_values(text: str, told: str, run: Path, capsys: Capture) -> None:
     (run / "config.yaml").write_text(text)
     said = mistake(capsys, "train", f"resume={run}", "--cfg", "job", "--resolve")
-    assert "config.yaml" in said and told in said and not Path("evil").exists()
+    assert "config.yaml" in said
+    assert told in said
+    assert not Path("evil").exists()
     (run / "config.yaml").unlink()
     (run / "config.yaml").symlink_to("/etc/hostname")
     assert "is a link to /etc/hostname" in mistake(capsys, "train", f"resume={run}")
@@ -285,7 +292,8 @@ def test_a_runs_config_is_plain_values(text: str, told: str, run: Path, capsys: 
 
 def test_a_config_that_could_not_be_gone_on_with_is_refused_at_the_start(capsys: Capture) -> None:
     told = mistake(capsys, "train", "dataset=jsonl", "dataset.path=\\${x}/y", "out=run")
-    assert "dataset.path holds '${'" in told and not Path("run/config.yaml").exists()
+    assert "dataset.path holds '${'" in told
+    assert not Path("run/config.yaml").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ ckpt=

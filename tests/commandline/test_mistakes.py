@@ -52,7 +52,8 @@ def test_what_the_system_refuses_is_told_with_path_cause_and_the_way_on(elsewher
     assert said["its path"].startswith(f"{elsewhere / 'none' / 'f'}: {os.strerror(errno.ENOENT)}\n")
     assert said["file"] == f"file/x: {os.strerror(errno.ENOTDIR)}"
     assert said["rust"] == said["no path"]
-    assert said["torch"].startswith("memory: ") and said["numpy"].startswith("memory: ")
+    assert said["torch"].startswith("memory: ")
+    assert said["numpy"].startswith("memory: ")
 
 
 def test_a_link_that_leads_nowhere_is_named(elsewhere: Path) -> None:
@@ -97,7 +98,8 @@ def test_our_fault_shows_a_traceback_and_the_machines_one_line(
     monkeypatch.setattr(validate, "assembled", assembled)
     assert tokenrl("validate", *TINY, "out=outputs") == status
     printed = capsys.readouterr().err
-    assert told in printed and ("Traceback" in printed) == (status == 1)
+    assert told in printed
+    assert ("Traceback" in printed) == (status == 1)
     assert "hydra/_internal" not in printed
 
 
@@ -126,7 +128,8 @@ def test_what_a_users_module_does_is_named_with_its_line(
     monkeypatch.delitem(sys.modules, str(elsewhere / "of_the_user.py"), raising=False)
     assert tokenrl("validate", *TINY, *words) == 2
     printed = capsys.readouterr().err
-    assert printed.startswith(f"tokenrl: {elsewhere / 'of_the_user.py'}, line 3: ") and told in printed
+    assert printed.startswith(f"tokenrl: {elsewhere / 'of_the_user.py'}, line 3: ")
+    assert told in printed
     assert "Traceback" not in printed
 
 
@@ -137,7 +140,8 @@ def test_a_config_file_that_cannot_be_read_is_named(elsewhere: Path, capsys: Cap
     printed = capsys.readouterr().err
     assert tokenrl("list", "reward", "--config-dir", "mine") == 2
     assert "mine/reward/own.yaml: is not UTF-8: byte 0xe9" in capsys.readouterr().err
-    assert "mine/reward/own.yaml: cannot be read: UnicodeDecodeError" in printed and "Traceback" not in printed
+    assert "mine/reward/own.yaml: cannot be read: UnicodeDecodeError" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_line_that_no_parser_can_read_is_refused(elsewhere: Path, capsys: Capture) -> None:

@@ -40,7 +40,8 @@ def outside(config: dict[str, Any], root: str) -> dict[str, str]:
 def test_a_printed_value_reads_back_through_shell_and_grammar(value: str) -> None:
     for given in (value, [value, "b.py"]):
         words = shlex.split(command_line("train", override("key", given)))
-        assert words[:2] == ["tokenrl", "train"] and len(words) == 3
+        assert words[:2] == ["tokenrl", "train"]
+        assert len(words) == 3
         assert OverridesParser.create().parse_override(words[2]).value() == given or _plain(words[2]) == given
         if isinstance(given, str):
             assert parse(words[1:]).value("key") == given
@@ -133,7 +134,9 @@ def test_links_below_the_entries_of_splits_are_followed(here: Path) -> None:
     assert all(map(found, entries))
     (deep / "own.de").unlink()
     (here / "set" / "link").symlink_to(here.parent / "elsewhere")
-    assert found("link/words") and found("lin*/w*") and found("[l]ink/set")
+    assert found("link/words")
+    assert found("lin*/w*")
+    assert found("[l]ink/set")
 
 
 @pytest.mark.parametrize("place", ["dotted.name", "list"])

@@ -72,20 +72,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_rl_on_sources_known_by_heart_is_a_finding(home: Path) -> None:
     found = findings(home / "all")["memorised_sources"]
-    assert found.startswith("dataset.rl_share: greedy texts get a reward of ") and "rl_share=0.2 keeps" in found
+    assert found.startswith("dataset.rl_share: greedy texts get a reward of ")
+    assert "rl_share=0.2 keeps" in found
 
 
 def test_rl_draws_its_share_of_train_alone(home: Path) -> None:
     seen = set((home / "seen.txt").read_text().splitlines())
     own = {source for i, (source, _) in enumerate(pairs(0, 12)) if kept_for_rl(source, i, 0.5)}
-    assert seen and seen <= own and own != {source for source, _ in pairs(0, 12)}
+    assert seen
+    assert seen <= own
+    assert own != {source for source, _ in pairs(0, 12)}
     assert "memorised_sources" not in findings(home / "share")
 
 
 def test_a_named_split_is_evaluated_and_its_sources_are_decoded_in_order(home: Path) -> None:
     assert tokenrl("eval", f"ckpt={home / 'all'}", "split=test_other") == 0
     folder = home / "all" / "eval" / "test_other-greedy"
-    assert results(folder)["examples"] == 24 and results(folder)["split"] == "test_other"
+    assert results(folder)["examples"] == 24
+    assert results(folder)["split"] == "test_other"
     assert tokenrl("generate", f"ckpt={home / 'all'}", "split=test_other", f"output={home / 'said.txt'}") == 0
     assert (home / "said.txt").read_text() == (folder / "hypotheses.txt").read_text()
 
@@ -122,7 +126,8 @@ def test_what_needs_references_is_refused_before_the_first_step(
         said = capsys.readouterr().err
         keys = "warm_start=mle, reward=bleu, metrics.bleu, metrics.chrf, trainer.warm_start_monitor=nll"
         assert f"{keys}: need references: {prompts / 'train.jsonl'}, line 1 has none, nor have 11 others" in said
-        assert "~metrics.bleu; ~metrics.chrf" in said and "trainer.warm_start_steps=0" in said
+        assert "~metrics.bleu; ~metrics.chrf" in said
+        assert "trainer.warm_start_steps=0" in said
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -130,13 +135,14 @@ def test_rl_learns_from_prompts_alone_and_evaluation_reports_what_it_can(prompts
     words = ["dataset=jsonl", f"dataset.path={prompts}", *SMALL, "trainer.warm_start_steps=0", *NO_METRICS]
     assert train(tmp_path / "run", *words, "reward=repetition", tiny=False) == 0
     evaluated = [each["metrics"] for each in lines(tmp_path / "run") if each["split"] != "train"]
-    assert evaluated and all({"reward", "sampled_reward", "entropy", "completions/mean_length"} <= set(each)
-                             for each in evaluated)  # fmt: skip
+    assert evaluated
+    assert all({"reward", "sampled_reward", "entropy", "completions/mean_length"} <= set(each) for each in evaluated)
     assert not any({"nll", "perplexity", "policy/target_rank", "bleu"} & set(each) for each in evaluated)
     assert "not_tried" in findings(tmp_path / "run")
     assert tokenrl("eval", f"ckpt={tmp_path / 'run'}") == 0
     folder = tmp_path / "run" / "eval" / "test-greedy"
-    assert len((folder / "hypotheses.txt").read_text().splitlines()) == 12 and not list(folder.glob("references*"))
+    assert len((folder / "hypotheses.txt").read_text().splitlines()) == 12
+    assert not list(folder.glob("references*"))
     again = ["reward=repetition", f"init_from={tmp_path / 'run'}", "trainer.steps=2"]
     assert train(tmp_path / "again", *words, *again, tiny=False) == 0
 
@@ -145,13 +151,16 @@ def test_texts_of_empty_sources_are_sampled_and_the_same_each_time(home: Path, t
     words = ["dataset=jsonl", f"dataset.path={home}", "dataset.source_column=null", *SMALL, "reward=repetition"]
     assert train(tmp_path / "run", *words, "dataset.rl_share=0.4", tiny=False) == 0
     evaluated = [each for each in lines(tmp_path / "run") if each["split"] != "train"]
-    assert {each["decode"] for each in evaluated} == {"sample"} and "nll" in evaluated[0]["metrics"]
+    assert {each["decode"] for each in evaluated} == {"sample"}
+    assert "nll" in evaluated[0]["metrics"]
     assert findings(tmp_path / "run")["empty_sources"].startswith("decode: all sources of val and test are empty")
     said = []
     for _ in range(2):
         assert tokenrl("eval", f"ckpt={tmp_path / 'run'}") == 0
         folder = tmp_path / "run" / "eval" / "test-sample"
         said.append((folder / "hypotheses.txt").read_text())
-    assert said[0] == said[1] and len(set(said[0].splitlines())) > 6
+    assert said[0] == said[1]
+    assert len(set(said[0].splitlines())) > 6
     found = results(folder)
-    assert found["findings"][0]["rule"] == "empty_sources" and found["decode"]["temperature"] == 1
+    assert found["findings"][0]["rule"] == "empty_sources"
+    assert found["decode"]["temperature"] == 1

@@ -71,7 +71,8 @@ def test_the_sacrebleu_command_says_the_same_of_the_files(run: Path, name: str) 
     command = [sys.executable, "-m", "sacrebleu", *files, "-i", str(folder / "hypotheses.txt"), "-m", name, "-w", "10"]
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     ours = results(run)["metrics"][name]
-    assert ours["value"] == pytest.approx(said["score"], abs=1e-9) and ours["value"] > 1
+    assert ours["value"] == pytest.approx(said["score"], abs=1e-9)
+    assert ours["value"] > 1
 
 
 def test_jiwer_says_the_same_of_the_files(run: Path) -> None:
@@ -104,7 +105,8 @@ def test_an_error_rate_chooses_the_checkpoint_where_it_is_lowest(tmp_path: Path)
     ]
     lowest = min(value for value, _ in judged)
     chosen = int((tmp_path / "run" / "checkpoints" / "best").resolve().name)
-    assert (lowest, chosen) in judged and lowest < max(value for value, _ in judged)
+    assert (lowest, chosen) in judged
+    assert lowest < max(value for value, _ in judged)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["objective"] == lowest
 
 
@@ -147,7 +149,8 @@ def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: 
     run = tmp_path / "run"
     assert train(run, "dataset.test_size=40", "reward=wer") == 0
     done = json.loads((run / "results.json").read_text())
-    assert {"wer", "reward", "token_accuracy"} <= done["difference"].keys() and done["decode"] == "greedy"
+    assert {"wer", "reward", "token_accuracy"} <= done["difference"].keys()
+    assert done["decode"] == "greedy"
     for name in ("wer", "reward"):
         assert done["test"]["final"][name] is not None
         assert (done["difference"][name]["p"] is None) == (done["difference"][name]["low"] is None)
@@ -175,9 +178,11 @@ def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: 
     }  # fmt: skip
     assert folders["test-greedy"]["metrics"]["wer"]["value"] == done["test"]["best"]["wer"]
     (finding,) = folders["test-greedy-examples=1"]["findings"]
-    assert (finding["rule"], finding["key"]) == ("few_sentences", "examples") and "1 sentence has" in finding["text"]
+    assert (finding["rule"], finding["key"]) == ("few_sentences", "examples")
+    assert "1 sentence has" in finding["text"]
     for metric in folders["test-greedy-examples=1"]["metrics"].values():
-        assert metric["low"] is metric["high"] is None and "nan" not in json.dumps(metric).lower()
+        assert metric["low"] is metric["high"] is None
+        assert "nan" not in json.dumps(metric).lower()
     kept = load(run / "eval" / "test-greedy" / "statistics.npz")
     assert {name: score.value for name, score in kept.items()} == {
         name: metric["value"] for name, metric in folders["test-greedy"]["metrics"].items()
@@ -194,7 +199,8 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     for name in steps:
         assert tokenrl("eval", f"ckpt={kept / name}") == 0
     expected = {f"test-greedy-step={step}" for step in steps.values() if step != steps["best"]} | {"test-greedy"}
-    assert {folder.name for folder in (run / "eval").iterdir()} == expected and len(expected) > 1
+    assert {folder.name for folder in (run / "eval").iterdir()} == expected
+    assert len(expected) > 1
     copied = tmp_path / "exported" / "mine"
     shutil.copytree((kept / "last").resolve(), copied)
     assert tokenrl("eval", f"ckpt={copied}", f"out={tmp_path / 'out'}") == 0
@@ -232,13 +238,13 @@ def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pyt
     ended = [json.loads((tmp_path / str(job) / "results.json").read_text())["test"]["final"] for job in range(4)]
     assert all("sampled_reward" in each for each in ended)
     table = capsys.readouterr().out.strip().splitlines()[-6:]
-    assert table[0].startswith("test, greedy") and table[5] == f"runs: {tmp_path}"
+    assert table[0].startswith("test, greedy")
+    assert table[5] == f"runs: {tmp_path}"
     column = table[0].split().index("sampled_reward") - 1  # the first has two words
     for name, line, each in zip(("rloo", "soft_q", "pcl", "ilql"), table[1:5], ended, strict=True):
         cells = line.split()
-        assert cells[0] == f"algorithm={name}" and float(cells[column]) == pytest.approx(
-            each["sampled_reward"], abs=5e-4
-        )
+        assert cells[0] == f"algorithm={name}"
+        assert float(cells[column]) == pytest.approx(each["sampled_reward"], abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -258,4 +264,5 @@ def test_what_cannot_be_decoded_with_is_told_in_one_line(
     for command in ("eval", "generate"):
         assert tokenrl(command, f"ckpt={run / 'run'}", *words.split()) == 2
         error = capsys.readouterr().err
-        assert told in error and "Traceback" not in error
+        assert told in error
+        assert "Traceback" not in error

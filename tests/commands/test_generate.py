@@ -120,7 +120,9 @@ def test_wrong_bytes_on_standard_input_are_named_with_their_line_and_what_came_b
 ) -> None:
     assert piped(run, monkeypatch, b"six\nf\xfcnf\n", "batch_size=1") == 2
     out, err = capsys.readouterr()
-    assert out == "f\n" and "standard input: line 2 is not UTF-8: byte 0xfc" in err and "Traceback" not in err
+    assert out == "f\n"
+    assert "standard input: line 2 is not UTF-8: byte 0xfc" in err
+    assert "Traceback" not in err
 
 
 def test_what_the_model_could_not_read_is_counted_on_standard_error(
@@ -136,7 +138,8 @@ def test_samples_are_texts_without_a_source(run: Path, capsys: pytest.CaptureFix
     given = ["generate", f"ckpt={run}", f"decode={decode}", "samples=9"]
     assert tokenrl(*given, "batch_size=4") == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 9 and (len(set(out.split("\n")[:9])) == 1) == (decode == "greedy")
+    assert out.count("\n") == 9
+    assert (len(set(out.split("\n")[:9])) == 1) == (decode == "greedy")
     note = "greedy decoding gives the same text 9 times; decode=sample gives different ones\n"
     assert err == (note if decode == "greedy" else "")
 
@@ -162,7 +165,8 @@ def test_a_closed_standard_input_is_said_before_anything_is_made(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert tokenrl("generate", f"ckpt={run}", f"output={tmp_path / 'said.txt'}") == 2
-    assert "standard input: is closed" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "standard input: is closed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     assert tokenrl("generate", f"ckpt={run}", "samples=1") == 0
 
 

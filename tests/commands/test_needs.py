@@ -66,7 +66,8 @@ RUN = "ckpt='a b/run=1'"
 def test_the_commands_that_a_run_ends_with_can_be_pasted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = (home / "said").read_text("utf-8").splitlines()[-2:]
     evaluate, decode = (shlex.split(line) for line in said)
-    assert evaluate[:2] == ["tokenrl", "eval"] and decode[:2] == ["tokenrl", "generate"]
+    assert evaluate[:2] == ["tokenrl", "eval"]
+    assert decode[:2] == ["tokenrl", "generate"]
     assert tokenrl(*evaluate[1:]) == 0
     (home / "in.txt").write_text("a b\n")
     assert tokenrl(*decode[1:], "input=in.txt", "output=pasted.txt") == 0
@@ -105,11 +106,13 @@ def test_a_generate_that_fails_leaves_nothing_in_the_way(
     monkeypatch.chdir(home)
     assert tokenrl("generate", *words) == 0
     assert (home / "out.txt").read_text("utf-8").count("\n") == 3
-    assert tokenrl("generate", *words) == 2 and "exists already" in capsys.readouterr().err
+    assert tokenrl("generate", *words) == 2
+    assert "exists already" in capsys.readouterr().err
     (home / "link.txt").symlink_to("elsewhere.txt")
     assert tokenrl("generate", *words, "output=none/out.txt") == 2
     assert "there is no folder none" in capsys.readouterr().err
-    assert tokenrl("generate", *words, "output=link.txt") == 2 and not (home / "elsewhere.txt").exists()
+    assert tokenrl("generate", *words, "output=link.txt") == 2
+    assert not (home / "elsewhere.txt").exists()
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
@@ -131,7 +134,8 @@ def test_a_command_that_is_stopped_leaves_nothing_half_written(
     assert tokenrl("eval", RUN, "imports=[needed]", f"out={home / 'results'}") == status
     assert not (home / "results").exists()
     printed = capsys.readouterr().err
-    assert printed.count("tokenrl: interrupted\n") == 2 and "Traceback" not in printed, printed
+    assert printed.count("tokenrl: interrupted\n") == 2, printed
+    assert "Traceback" not in printed, printed
     assert before == {each: signal.getsignal(each) for each in before}
 
 
@@ -170,7 +174,8 @@ def test_an_evaluation_follows_no_link_of_a_run(home: Path, tmp_path: Path, caps
     (tmp_path / "mine").mkdir()
     words = [f"ckpt={tmp_path / 'run'}", "reward=token_accuracy", "examples=4"]
     assert tokenrl("eval", *words) == 2
-    assert "is a link to" in capsys.readouterr().err and not os.listdir(tmp_path / "mine")
+    assert "is a link to" in capsys.readouterr().err
+    assert not os.listdir(tmp_path / "mine")
 
 
 # ------------------------------------------------------------------------------------- before the first step

@@ -76,7 +76,7 @@ def message(config: dict[str, Any], trust: list[str] = TRUST, schema: Any = None
 )
 def test_a_target_outside_the_package_is_refused_before_anything_is_imported(target: str) -> None:
     before = set(sys.modules)
-    with pytest.raises(UserError, match="neither tokenrl_cli nor in imports|cannot be chosen here"):
+    with pytest.raises(UserError, match=r"neither tokenrl_cli nor in imports|cannot be chosen here"):
         locate(target, [])
     assert set(sys.modules) == before
 
@@ -501,7 +501,8 @@ def test_the_error_of_a_constructor_names_the_key_at_which_its_block_stands() ->
     assert said.remedy == "reward/kind=other or reward.where=''"
     assert refusal(GRUMBLER | {"where": "where=x"}, "metrics.mine").where == "metrics.mine.where=x"
     inner = refusal(GRUMBLER | {"inner": GRUMBLER | {"where": "where"}}, "metrics.mine")
-    assert inner.where == "metrics.mine.inner.where" and inner.problem == "is odd beside metrics.mine.inner.inner"
+    assert inner.where == "metrics.mine.inner.where"
+    assert inner.problem == "is odd beside metrics.mine.inner.inner"
     listed = refusal(GRUMBLER | {"several": [GRUMBLER, {"a": GRUMBLER | {"where": "where"}}]})
     assert listed.where == "reward.several.1.a.where"
 

@@ -48,7 +48,8 @@ def test_a_reward_never_depends_on_a_later_token(pieces: list[str], reference: s
     whole = reward(texts([(tokenizer.decode(ids), [reference]) for ids in sequences]))
     empty = reward(texts([("", [reference])]))[0]
     assert np.abs(rewards.sum(-1).numpy() - (whole - empty)).max() < 1e-12
-    assert np.ptp(whole) > 0.4 and sum(abs(each) > 1e-9 for each in earned.values()) >= 5
+    assert np.ptp(whole) > 0.4
+    assert sum(abs(each) > 1e-9 for each in earned.values()) >= 5
 
 
 def test_half_a_word_is_scored_as_it_stands() -> None:
@@ -57,7 +58,8 @@ def test_half_a_word_is_scored_as_it_stands() -> None:
     rollout = rollout_from([[1, 2, EOS], [3, EOS]], batch)
     rewards = judge(rollout, batch, Merges(WORLDS[0][0]), Chrf(2, 0, 2, False, False), Delta())[0].rewards
     assert rewards is not None
-    assert rewards[0, 0] > 0 and rewards[0, 2] == 0  # EOS adds no text
+    assert rewards[0, 0] > 0
+    assert rewards[0, 2] == 0
     assert rewards[0, :2].sum() == rewards[1, 0] == 1
 
 
@@ -65,7 +67,8 @@ def test_it_is_the_difference_of_neighbours_and_nothing_past_the_end() -> None:
     scores = torch.tensor([[0.0, 0.5, 0.25, 0.25], [0.125, 0.5, 0.5, 9.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     rewards = Delta()(scores, mask, torch.tensor([True, False]))
-    assert rewards.tolist() == [[0.5, -0.25, 0], [0.375, 0, 0]] and rewards.dtype == torch.float64
+    assert rewards.tolist() == [[0.5, -0.25, 0], [0.375, 0, 0]]
+    assert rewards.dtype == torch.float64
 
 
 def test_its_gradient_needs_all_that_is_still_to_come() -> None:

@@ -14,7 +14,8 @@ ENDED = torch.tensor([False, True, True])  # the first was cut at the limit
 
 def test_the_last_real_token_gets_it_whether_ended_or_cut() -> None:
     rewards = Terminal()(torch.tensor([0.5, 2, -1], dtype=torch.float64), MASK, ENDED)
-    assert rewards.tolist() == [[0, 0, 0.5], [0, 2, 0], [-1, 0, 0]] and rewards.dtype == torch.float64
+    assert rewards.tolist() == [[0, 0, 0.5], [0, 2, 0], [-1, 0, 0]]
+    assert rewards.dtype == torch.float64
 
 
 def test_every_real_token_is_still_to_be_rewarded_and_no_padding() -> None:

@@ -29,7 +29,7 @@ def test_every_token_gets_its_number_and_padding_none() -> None:
 
 
 def test_one_number_a_text_is_refused_with_what_to_do() -> None:
-    with pytest.raises(UserError, match="needs a reward of one number a token.*\n.*credit=terminal"):
+    with pytest.raises(UserError, match=r"needs a reward of one number a token.*\n.*credit=terminal"):
         judge(rollout_from([[1, 0]]), batch_of(1), TOKENIZER, ExactMatch(False, False), Token())
     assert Token()(torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool), torch.ones(1, dtype=torch.bool)).shape == (
         1,

@@ -77,7 +77,10 @@ def test_every_example_comes_once_an_epoch_and_the_last_batch_is_filled_from_the
     for epoch in range(3):
         numbers = [n for step in range(8) for n in data.batch(8 * epoch + step).columns["number"]]
         counts = np.bincount(numbers, minlength=30)
-        assert len(numbers) == 32 and counts.min() == 1 and counts.sum() == 32 and counts.max() == 2
+        assert len(numbers) == 32
+        assert counts.min() == 1
+        assert counts.sum() == 32
+        assert counts.max() == 2
         orders.append(numbers)
     assert orders[0] != orders[1] != orders[2]
 
@@ -100,8 +103,10 @@ def test_every_epoch_is_a_permutation_of_its_own() -> None:
     data = Batching(dataset, "train", 8, tokenizer, tokenizer, 99, 1, False)
     epochs = [[n for step in range(4) for n in data.batch(4 * epoch + step).columns["number"]] for epoch in range(4)]
     for numbers in epochs:
-        assert numbers[30:] == numbers[:2] and sorted(numbers[:30]) == list(range(30)) != numbers[:30]
-    assert len({tuple(numbers) for numbers in epochs}) == 4 and len({tuple(numbers[30:]) for numbers in epochs}) > 1
+        assert numbers[30:] == numbers[:2]
+        assert sorted(numbers[:30]) == list(range(30)) != numbers[:30]
+    assert len({tuple(numbers) for numbers in epochs}) == 4
+    assert len({tuple(numbers[30:]) for numbers in epochs}) > 1
 
 
 def test_a_split_smaller_than_a_batch_is_repeated() -> None:
@@ -124,7 +129,8 @@ def test_text_ids_columns_and_the_pair_of_demonstration_and_reference_belong_to_
         demonstrations = texts(data.tokenizer, batch.targets, batch.target_mask)
         for i, number in enumerate(batch.columns["number"]):
             example = dataset.example("train", number)
-            assert batch.sources[i] == example.source and batch.references[i] == example.references
+            assert batch.sources[i] == example.source
+            assert batch.references[i] == example.references
             assert sources[i] == " ".join(example.source.split()[:9])
             k = example.references.index(references[i])
             assert demonstrations[i] == example.demonstrations[k]
@@ -145,7 +151,9 @@ def test_masks_cover_the_end_and_nothing_behind_it() -> None:
         batch = data.batch(step)
         for ids, mask in ((batch.targets, batch.target_mask), (batch.reference_ids, batch.reference_mask)):
             lengths = mask.sum(-1)
-            assert mask.dtype == torch.bool and ids.dtype == torch.int64 and ids.shape[1] == lengths.max()
+            assert mask.dtype == torch.bool
+            assert ids.dtype == torch.int64
+            assert ids.shape[1] == lengths.max()
             assert torch.equal(mask, torch.arange(ids.shape[1]) < lengths[:, None])
             assert torch.equal(ids[torch.arange(10), lengths - 1], torch.full((10,), eos))
             assert (ids * mask == eos).sum() == (~mask).sum() + 10  # one end a row, and 0 behind it
@@ -157,7 +165,8 @@ def test_masks_cover_the_end_and_nothing_behind_it() -> None:
 def test_batches_hold_examples_of_about_the_same_length() -> None:
     data = batching(Listed(1000), batch_size=20)
     padding = [1 - float(data.batch(step).target_mask.float().mean()) for step in range(50)]
-    assert np.mean(padding) < 0.25 and max(padding) < 0.5
+    assert np.mean(padding) < 0.25
+    assert max(padding) < 0.5
     lengths = [float(data.batch(step).target_mask.sum()) for step in range(50)]
     assert abs(np.corrcoef(lengths, range(50))[0, 1]) < 0.5  # short and long batches in turn
 
@@ -167,7 +176,8 @@ def test_what_is_over_a_limit_is_truncated_without_an_end_and_counted() -> None:
     cut = 0
     for step in range(10):
         batch = data.batch(step)
-        assert batch.source.shape[1] <= 5 and batch.targets.shape[1] <= 6
+        assert batch.source.shape[1] <= 5
+        assert batch.targets.shape[1] <= 6
         for ids, mask in zip(batch.targets, batch.target_mask, strict=True):
             cut += data.tokenizer.eos_id not in ids[mask].tolist()
     assert cut > 0
@@ -198,10 +208,12 @@ def test_unknown_tokens_are_counted() -> None:
     dataset, known = Listed(10), Word(1000, 1)
     known.train(["x y"])
     data = Batching(dataset, "train", 2, known, known, 99, 1)
-    assert data.counts()["unknown_source_tokens"] == 10 and data.counts()["unknown_target_tokens"] == 30
+    assert data.counts()["unknown_source_tokens"] == 10
+    assert data.counts()["unknown_target_tokens"] == 30
     found = data.findings()[0]
     said = "train: 10 of 55 source tokens (18.2 %) are unknown to the tokenizer"
-    assert found.text.startswith(said) and found.severity == "warning"
+    assert found.text.startswith(said)
+    assert found.severity == "warning"
 
 
 def test_an_unlimited_split_speaks_of_its_first_examples_and_never_repeats_a_pool() -> None:
@@ -247,9 +259,12 @@ def test_evaluation_reads_the_first_examples_once_sorted_by_length_with_their_in
     lengths = []
     for indices, batch in batches:
         wanted = [dataset.example("test", i) for i in indices]
-        assert batch.sources == [e.source for e in wanted] and batch.references == [e.references for e in wanted]
-        assert batch.columns["number"] == indices and batch.step == 0
-        assert batch.source.shape[1] <= 4 and batch.targets.shape[1] <= 3
+        assert batch.sources == [e.source for e in wanted]
+        assert batch.references == [e.references for e in wanted]
+        assert batch.columns["number"] == indices
+        assert batch.step == 0
+        assert batch.source.shape[1] <= 4
+        assert batch.targets.shape[1] <= 3
         lengths += batch.source_mask.sum(-1).tolist()
     assert lengths == sorted(lengths)
 
@@ -266,8 +281,11 @@ def test_plain_lines_become_a_batch_without_targets_and_an_empty_line_is_one_end
     batch = source_batch(["s1 x x x x", "", "s2"], tokenizer, 3)
     assert batch.source_mask.sum(-1).tolist() == [3, 1, 1]
     assert batch.source[1, 0] == tokenizer.eos_id
-    assert batch.sources == ["s1 x x x x", "", "s2"] and batch.references == [[], [], []]
-    assert batch.targets.shape == (3, 1) and not batch.target_mask.any() and not batch.reference_mask.any()
+    assert batch.sources == ["s1 x x x x", "", "s2"]
+    assert batch.references == [[], [], []]
+    assert batch.targets.shape == (3, 1)
+    assert not batch.target_mask.any()
+    assert not batch.reference_mask.any()
 
 
 def test_a_tokenizer_reads_the_training_split_sources_and_targets_as_asked() -> None:
@@ -290,7 +308,8 @@ def test_ragged_sequences_are_padded_in_any_order() -> None:
     ragged = Ragged([[1, 2, 3], [], [4], [5, 6, 7, 8]], limit=3)
     ids, mask = ragged.padded(np.array([3, 1, 2, 3]))
     assert ids.tolist() == [[5, 6, 7], [0, 0, 0], [4, 0, 0], [5, 6, 7]]
-    assert mask.sum(-1).tolist() == [3, 0, 1, 3] and ragged.overlong.tolist() == [False, False, False, True]
+    assert mask.sum(-1).tolist() == [3, 0, 1, 3]
+    assert ragged.overlong.tolist() == [False, False, False, True]
 
 
 def test_the_real_data_goes_through() -> None:

@@ -86,7 +86,8 @@ def test_a_column_with_a_name_that_a_reward_function_is_given_is_said_once() -> 
             return Example("0", "a", ["x"], ["x"], {"step": 1, "topic": "t"})
 
     (found,) = said(Columns({"train": None, "val": [("a", "x")], "test": [("a", "x")]}), "a", "x")
-    assert found[:2] == ("hidden_column", "note") and found[2].startswith("the column 'step' of the data may not")
+    assert found[:2] == ("hidden_column", "note")
+    assert found[2].startswith("the column 'step' of the data may not")
 
 
 def test_sources_that_are_cut_are_counted() -> None:

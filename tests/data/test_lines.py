@@ -133,7 +133,8 @@ def test_what_is_called_packed_and_is_not_is_named(tmp_path: Path, content: byte
 def test_a_line_of_json_that_is_no_object_or_would_lose_something_is_refused(line: str, problem: str) -> None:
     with pytest.raises(UserError) as caught:
         json_object(line, "file, line 7")
-    assert caught.value.where == "file, line 7" and caught.value.problem.startswith(problem)
+    assert caught.value.where == "file, line 7"
+    assert caught.value.problem.startswith(problem)
 
 
 def test_a_line_of_json_keeps_what_it_holds() -> None:

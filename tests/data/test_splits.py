@@ -68,7 +68,8 @@ def test_a_share_of_train_is_drawn_by_rl_alone() -> None:
     data = New(examples(60), rl_share=0.3)
     assert isinstance(data, Divided)
     first, second = (set(drawn(data, stage)[0]) for stage in ("warm_start", "train"))
-    assert not first & second and first | second == {f"x{i}" for i in range(60)}
+    assert not first & second
+    assert first | second == {f"x{i}" for i in range(60)}
     assert 8 <= len(second) <= 28
     larger = {each.source for i, each in enumerate(data.examples) if kept_for_rl(each.source, i, 0.6)}
     assert second < larger, "what RL has of a smaller share it has of a larger one, too"
@@ -82,7 +83,8 @@ def test_equal_sources_stand_on_one_side_and_empty_ones_are_divided() -> None:
 def test_without_a_share_both_draw_what_they_always_did() -> None:
     before, plain = drawn(Old(examples(60)), "train")
     after, _ = drawn(New(examples(60)), "warm_start")
-    assert before == after and drawn_by(New(examples(60)), "train") == ("train", None)
+    assert before == after
+    assert drawn_by(New(examples(60)), "train") == ("train", None)
     assert drawn_by(New([], rl_split="rl"), "train") == ("rl", None)
     assert drawn_by(New([], rl_split="rl"), "warm_start") == ("train", None)
     assert torch.equal(plain.batch(3).targets, drawn(New(examples(60)), "train")[1].batch(3).targets)
@@ -144,7 +146,8 @@ def test_every_reward_says_whether_it_needs_references_and_scores_nothing_withou
     assert hasattr(kind, "needs_references")
     if name in REFERENCED:
         reward = build(block, Reward, [])
-        assert isinstance(reward, ReadsReferences) and reward.needs_references
+        assert isinstance(reward, ReadsReferences)
+        assert reward.needs_references
         assert np.isnan(reward(texts([("a b", []), ("c", [])]))).all()
     elif isinstance(kind.needs_references, bool):
         assert not kind.needs_references
@@ -198,5 +201,7 @@ def test_far_above_is_more_than_noise_and_more_than_half_a_deviation() -> None:
     assert not far_above(few + 0.15, few), "noise"
     assert not far_above(few - 0.65, np.zeros(8)), "noise of the first alone"
     assert not far_above(np.full(8, 0.1 + 1e-12), np.full(8, 0.1)), "rounding"
-    assert far_above(np.array([1.0] * 8 + [np.nan]), np.zeros(8)) and not far_above(np.zeros(8), np.zeros(8))
-    assert not far_above(np.array([1.0]), val) and not far_above(np.array([np.nan]), val)
+    assert far_above(np.array([1.0] * 8 + [np.nan]), np.zeros(8))
+    assert not far_above(np.zeros(8), np.zeros(8))
+    assert not far_above(np.array([1.0]), val)
+    assert not far_above(np.array([np.nan]), val)

@@ -39,7 +39,8 @@ def test_an_example_carries_its_meaning_and_one_of_its_translations() -> None:
         meaning = Meaning.parse(example.columns["meaning"])
         assert english(meaning) == example.source
         assert example.references == example.demonstrations
-        assert len(example.references) == 1 and example.references[0] in translations(meaning)
+        assert len(example.references) == 1
+        assert example.references[0] in translations(meaning)
 
 
 def test_train_is_unlimited_and_the_other_splits_have_their_sizes() -> None:

@@ -31,7 +31,8 @@ def test_a_line_is_an_example_with_its_further_columns(tmp_path: Path) -> None:
     first = {"id": 7, "src": "x\u2028y ", "refs": [" é", "f\t"], "topic": "news"}
     written(tmp_path, first, {"src": "z", "refs": ["g"], "n": 1})
     data = dataset(tmp_path)
-    assert isinstance(data, Dataset) and data.size("train") == 2
+    assert isinstance(data, Dataset)
+    assert data.size("train") == 2
     columns = {"id": 7, "topic": "news", "n": None}
     assert data.example("train", 0) == Example("7", "x\u2028y ", [" é", "f\t"], [" é", "f\t"], columns)
     assert data.example("train", 1) == Example("2", "z", ["g"], ["g"], {"n": 1, "id": None, "topic": None})
@@ -47,7 +48,7 @@ def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
     written(tmp_path, {"id": "1", "en": "x", "de": ["y"]})
     example = dataset(tmp_path, source_column="en", reference_column="de").example("train", 0)
     assert (example.source, example.references, example.columns) == ("x", ["y"], {"id": "1"})
-    with pytest.raises(UserError, match="^reference_column: must differ from source_column=en"):
+    with pytest.raises(UserError, match=r"^reference_column: must differ from source_column=en"):
         dataset(tmp_path, source_column="en", reference_column="en")
 
 
@@ -72,7 +73,7 @@ def test_reversed_a_line_without_one_side_is_refused(tmp_path: Path, record: dic
     written(tmp_path, {"src": "x", "refs": ["y"]}, record)
     with pytest.raises(UserError, match=rf"train\.jsonl, line 2: has no {lacking}"):
         dataset(tmp_path, reverse=True).size("train")
-    with pytest.raises(UserError, match="^reverse"):
+    with pytest.raises(UserError, match=r"^reverse"):
         dataset(tmp_path, reverse=True, source_column=None)
 
 
@@ -116,7 +117,8 @@ def test_a_bad_line_is_named_with_what_was_expected(tmp_path: Path, content: byt
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         dataset(tmp_path).size("train")
-    assert caught.value.where == f"{path}, line {line}" and said in caught.value.problem
+    assert caught.value.where == f"{path}, line {line}"
+    assert said in caught.value.problem
 
 
 def test_wrong_bytes_are_named_with_their_line(tmp_path: Path) -> None:
@@ -155,7 +157,8 @@ def test_a_file_that_may_be_meant_is_named(tmp_path: Path, name: str) -> None:
         (tmp_path / each).write_bytes(GOOD)
     with pytest.raises(UserError) as caught:
         dataset(tmp_path).size("val")
-    assert caught.value.where == str(tmp_path / "val.jsonl") and caught.value.problem.endswith(f"but {name} lies there")
+    assert caught.value.where == str(tmp_path / "val.jsonl")
+    assert caught.value.problem.endswith(f"but {name} lies there")
     packed = name.endswith(".zst")
     wanted = "unpack it" if packed else f"rename it to val.jsonl, or say +dataset.splits.val={name}"
     assert caught.value.remedy.startswith(wanted)
@@ -185,4 +188,6 @@ def test_the_real_files_are_read(name: str, reverse: bool, sizes: tuple[int, int
     assert (data.size("val"), data.size("test")) == sizes
     for i in range(sizes[1]):
         example = data.example("test", i)
-        assert example.source and all(example.references) and example.references == example.demonstrations
+        assert example.source
+        assert all(example.references)
+        assert example.references == example.demonstrations

@@ -20,7 +20,8 @@ def test_line_n_belongs_to_line_n(tmp_path: Path) -> None:
     (tmp_path / "train.en").write_bytes("one\r\ntwo \u2028 2\n".encode())
     (tmp_path / "train.de.gz").write_bytes(gzip.compress(b"eins\nzwei\n"))
     data = dataset(tmp_path)
-    assert isinstance(data, Dataset) and data.size("train") == 2
+    assert isinstance(data, Dataset)
+    assert data.size("train") == 2
     assert data.example("train", 0) == Example("1", "one", ["eins"], ["eins"], {})
     assert data.example("train", 1) == Example("2", "two \u2028 2", ["zwei"], ["zwei"], {})
 
@@ -40,7 +41,8 @@ def test_a_bad_line_is_named(tmp_path: Path, source: str, target: str, where: st
     (tmp_path / "train.de").write_bytes(target.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError) as caught:
         dataset(tmp_path).size("train")
-    assert caught.value.where == str(tmp_path / where) and said in caught.value.problem
+    assert caught.value.where == str(tmp_path / where)
+    assert said in caught.value.problem
 
 
 def test_a_missing_side_is_named(tmp_path: Path) -> None:

@@ -64,14 +64,16 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_split_is_a_file_a_folder_a_pattern_or_a_list(folder: Path, entry: Any, read: list[str]) -> None:
     data = jsonl(folder, val=entry, train=str(folder / "b.jsonl"))
-    assert isinstance(data, NamedSplits) and isinstance(data, Divided)
+    assert isinstance(data, NamedSplits)
+    assert isinstance(data, Divided)
     assert sources(data, "val") == read
     assert sources(data, "train") == ["b"], "a path from the root stays what it is"
 
 
 def test_what_is_not_named_is_read_where_it_always_was_and_names_add_splits(folder: Path) -> None:
     data = jsonl(folder, test_seen="a")
-    assert sources(data, "train") == ["train"] and sources(data, "test_seen") == ["a"]
+    assert sources(data, "train") == ["train"]
+    assert sources(data, "test_seen") == ["a"]
     assert data.splits() == ["train", "val", "test", "test_seen"]
     with pytest.raises(UserError, match=r"val\.jsonl: there is neither this file nor val\.jsonl\.gz"):
         data.size("val")

@@ -34,7 +34,9 @@ def written(folder: Path, text: str, name: str = "train.txt") -> Path:
 
 def test_a_piece_is_a_prompt_and_what_follows_it(tmp_path: Path) -> None:
     data = dataset(written(tmp_path, "To be, or\nnot to  be: that\r\nis it.\n"))
-    assert isinstance(data, Dataset) and isinstance(data, NamedSplits) and isinstance(data, Divided)
+    assert isinstance(data, Dataset)
+    assert isinstance(data, NamedSplits)
+    assert isinstance(data, Divided)
     assert pieces(data) == [("To", " be, or\n"), ("not", " to  be: "), ("that", "\nis it.")]
     first = data.example("train", 2)
     assert first == Example("3", "that", ["\nis it."], ["\nis it."], {})

@@ -57,25 +57,29 @@ def test_scores_and_what_is_still_to_be_had_are_those_of_all_texts(start: int) -
 
 
 def test_what_is_no_number_is_no_walk() -> None:
-    assert SMALL.score(1, "0") == 1 and SMALL.score(1, "zero") == SMALL.score(1, "-0") == SMALL.score(1, "") == 0
+    assert SMALL.score(1, "0") == 1
+    assert SMALL.score(1, "zero") == SMALL.score(1, "-0") == SMALL.score(1, "") == 0
 
 
 def test_a_graph_goes_through_its_key() -> None:
     for graph in (SMALL, draw(21, 3, 12, Random(5))):
         again = Graph.parse(graph.key())
-        assert again == graph and again.distances == graph.distances
+        assert again == graph
+        assert again.distances == graph.distances
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_node_leads_to_the_goal_and_some_from_afar(seed: int) -> None:
     graph = draw(21, 3, 12, Random(seed))
-    assert max(graph.distances) < 12 and sum(away > 4 for away in graph.distances) >= 5
+    assert max(graph.distances) < 12
+    assert sum(away > 4 for away in graph.distances) >= 5
     assert all(len(set(nodes)) == 3 and node not in nodes for node, nodes in enumerate(graph.edges))
 
 
 def test_demonstrations_wander_and_references_are_the_shortest() -> None:
     data = dataset()
-    assert isinstance(data, Dataset) and [data.size(split) for split in ("train", "val", "test")] == [300, 20, 30]
+    assert isinstance(data, Dataset)
+    assert [data.size(split) for split in ("train", "val", "test")] == [300, 20, 30]
     graph, earned, best = data.graph, [], []
     steps = np.zeros((21, 21))
     for index in range(300):
@@ -83,17 +87,21 @@ def test_demonstrations_wander_and_references_are_the_shortest() -> None:
         assert example == dataset().example("train", index)
         start, walk = int(example.source), example.demonstrations[0]
         ended = graph.end(start, walk)
-        assert ended is not None and (ended[0] == 0 or ended[1] == 12) and start != 0
+        assert ended is not None
+        assert ended[0] == 0 or ended[1] == 12
+        assert start != 0
         earned.append(graph.score(start, walk))
         best.append(graph.score(start, example.references[0]))
         assert best[-1] == graph.best(start, "")
         path = [start, *map(int, walk.split())]
         for here, there in itertools.pairwise(path):
             steps[here, there] += 1
-    assert np.mean(earned) < 0.2 and np.mean(best) > 0.6
+    assert np.mean(earned) < 0.2
+    assert np.mean(best) > 0.6
     often = steps.sum(1) > 150
     share = (steps / np.maximum(steps.sum(1, keepdims=True), 1))[often]
-    assert often.sum() > 3 and np.abs(share[share > 0] - 1 / 3).max() < 0.15
+    assert often.sum() > 3
+    assert np.abs(share[share > 0] - 1 / 3).max() < 0.15
 
 
 def test_the_reward_and_its_prefixes() -> None:
@@ -103,7 +111,8 @@ def test_the_reward_and_its_prefixes() -> None:
     columns: dict[str, list[Any]] = {"graph": [SMALL.key()] * 5}
     texts = Texts(hypotheses, [[]] * 5, ["3"] * 5, columns, none, none.astype(bool), np.ones(5, bool), 0)
     reward = Walk()
-    assert reward(texts).tolist() == [0.5, 0, 0, 0, 0] and reward.corpus(texts).value == 0.1
+    assert reward(texts).tolist() == [0.5, 0, 0, 0, 0]
+    assert reward.corpus(texts).value == 0.1
     assert reward.prefix_scores(texts, prefixes).tolist() == [
         [0, 0, 0, 0.5, 0], [0] * 5, [0] * 5, [0, 0, 0, 0.5, 0], [0] * 5,
     ]  # fmt: skip

@@ -37,7 +37,8 @@ def test_enough_beams_find_the_best_text(table: list[list[float]], alpha: float)
     ranked = [score / divisor(len(s), alpha) for score, s in zip(scores, SEQUENCES, strict=True)]
     best = SEQUENCES[max(range(len(ranked)), key=ranked.__getitem__)]
     for row, mask, ended in zip(found.actions.tolist(), found.mask.tolist(), found.ended.tolist(), strict=True):
-        assert row[: sum(mask)] == best and ended == (EOS in best)
+        assert row[: sum(mask)] == best
+        assert ended == (EOS in best)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -46,7 +47,8 @@ def test_one_beam_is_greedy_decoding(table: list[list[float]]) -> None:
     one = replace(BEAM, beam_size=1, length_penalty=1.0)
     found = beam_search(policy, batch.source, batch.source_mask, one, EOS)
     greedy = generate(policy, batch.source, batch.source_mask, one, 1, EOS, torch.Generator())
-    assert torch.equal(found.mask, greedy.mask) and torch.equal(found.ended, greedy.ended)
+    assert torch.equal(found.mask, greedy.mask)
+    assert torch.equal(found.ended, greedy.ended)
     assert torch.equal(found.actions, greedy.actions)
 
 
@@ -88,10 +90,13 @@ def test_any_number_of_beams_finds_what_another_search_finds(beams: int, alpha: 
         for i, row in enumerate(found.actions.tolist()):
             text = tuple(row[: int(found.mask[i].sum())])
             assert text == searched(logits, 5, i, beams, limit, alpha, banned)
-            assert bool(found.ended[i]) == (text[-1] == EOS) and not any(row[len(text) :])
+            assert bool(found.ended[i]) == (text[-1] == EOS)
+            assert not any(row[len(text) :])
             told.add((len(text), text[-1] == EOS))
-        assert not found.logprobs.any() and found.support is None
-    assert {length for length, _ in told} >= {1, 2, 3, 4} and {ended for _, ended in told} == {True, False}
+        assert not found.logprobs.any()
+        assert found.support is None
+    assert {length for length, _ in told} >= {1, 2, 3, 4}
+    assert {ended for _, ended in told} == {True, False}
 
 
 @pytest.mark.parametrize(("beams", "alpha"), [(2, 2.0), (3, 3.0), (4, -1.0)])
@@ -116,4 +121,5 @@ def test_settings_of_sampling_do_not_reach_a_beam() -> None:
     found = beam_search(policy, source, source >= 0, plain, EOS)
     warped = replace(plain, temperature=3.0, top_k=2, top_p=0.5, epsilon=0.9)
     other = beam_search(policy, source, source >= 0, warped, EOS)
-    assert torch.equal(found.actions, other.actions) and torch.equal(found.mask, other.mask)
+    assert torch.equal(found.actions, other.actions)
+    assert torch.equal(found.mask, other.mask)

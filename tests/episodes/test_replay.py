@@ -38,8 +38,10 @@ def test_rows_return_whole_trimmed_and_with_rewards_that_are_no_integers() -> No
     replay.add(episodes([[1, 0], [2, 0]], 0))
     replay.add(episodes([[1, 2, 0]], 1))
     kept = everything(replay)
-    assert texts(kept) == [(1, 0), (2, 0), (1, 2, 0)] and kept.step == 9
-    assert kept.rewards is not None and set(kept.rewards[kept.mask].tolist()) == {0.5}
+    assert texts(kept) == [(1, 0), (2, 0), (1, 2, 0)]
+    assert kept.step == 9
+    assert kept.rewards is not None
+    assert set(kept.rewards[kept.mask].tolist()) == {0.5}
     assert kept.logprobs[kept.mask].tolist() == pytest.approx(
         torch.cat([e.logprobs[e.mask] for e in (episodes([[1, 0], [2, 0]], 0), episodes([[1, 2, 0]], 1))]).tolist()
     )
@@ -51,11 +53,14 @@ def test_the_oldest_make_room_for_as_many_tokens_as_come_and_invalid_ones_are_no
     replay = Replay(7)
     rollout = episodes([[1, 0]], 0)
     replay.add(replace(rollout, valid=torch.zeros_like(rollout.valid)))
-    assert len(replay) == 0 and replay.tokens == 0 and replay.age(5) == 0
+    assert len(replay) == 0
+    assert replay.tokens == 0
+    assert replay.age(5) == 0
     for number, sequence in enumerate([[1, 0], [2, 0], [1, 1, 0], [1, 2, 0]]):
         replay.add(episodes([sequence], number))
         assert replay.tokens <= 7
-    assert texts(everything(replay)) == [(1, 1, 0), (1, 2, 0)] and replay.tokens == 6
+    assert texts(everything(replay)) == [(1, 1, 0), (1, 2, 0)]
+    assert replay.tokens == 6
     assert replay.age(5) == 2.5
 
 
@@ -64,7 +69,8 @@ def test_sources_and_references_need_room_too() -> None:
     replay = Replay(9)
     for number in range(5):
         replay.add(episodes([[0]], number))
-    assert len(replay) == 3 and replay.tokens == 3
+    assert len(replay) == 3
+    assert replay.tokens == 3
     kept = everything(replay)
     assert torch.equal(kept.targets[kept.target_mask], torch.tensor([1, 2, 0] * 3))
 
@@ -72,11 +78,12 @@ def test_sources_and_references_need_room_too() -> None:
 def test_more_episodes_than_it_holds_leave_the_last_ones() -> None:
     replay = Replay(12)
     replay.add(episodes(SEQUENCES, 0, len(SEQUENCES)))
-    assert texts(everything(replay)) == [tuple(s) for s in SEQUENCES[-len(replay) :]] and len(replay) == 4
+    assert texts(everything(replay)) == [tuple(s) for s in SEQUENCES[-len(replay) :]]
+    assert len(replay) == 4
 
 
 def test_an_episode_that_cannot_be_kept_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match="algorithm.data.capacity: must hold the longest episode"):
+    with pytest.raises(UserError, match=r"algorithm.data.capacity: must hold the longest episode"):
         Replay(2).add(episodes([[1, 2, 0]], 0))
 
 
@@ -99,13 +106,15 @@ def test_priorities_are_drawn_by_and_what_is_gone_is_not_set() -> None:
     numbers, share = replay.draw(4000, draws(), 2.0)
     assert (numbers == 0).double().mean().item() == pytest.approx(0.1, abs=0.02)
     numbers, share = replay.draw(4000, draws())
-    assert (numbers == 2).double().mean().item() == pytest.approx(1 / 3, abs=0.03) and set(share.tolist()) == {1 / 3}
+    assert (numbers == 2).double().mean().item() == pytest.approx(1 / 3, abs=0.03)
+    assert set(share.tolist()) == {1 / 3}
     small = Replay(4)
     for number in range(3):
         small.add(episodes([[1, 1, 0]], number))
     before = small.table["priority"].clone()
     small.prioritise(torch.tensor([0]), torch.tensor([50.0]))
-    assert torch.equal(small.table["priority"], before) and len(small) == 1
+    assert torch.equal(small.table["priority"], before)
+    assert len(small) == 1
 
 
 def test_what_is_new_is_drawn_like_the_most_surprising() -> None:
@@ -131,14 +140,16 @@ def test_an_episode_that_is_gone_does_not_say_how_surprising_new_ones_are() -> N
     replay.prioritise(torch.tensor([3]), torch.tensor([8.0]))
     assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == pytest.approx([0.2, 0.8])
     replay.add(episodes([[1, 1, 0], [2, 2, 0]], 4))  # over all there was
-    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5] and len(replay) == 2
+    assert sorted(set(replay.draw(500, draws(), 1.0)[1].tolist())) == [0.5]
+    assert len(replay) == 2
 
 
 def test_an_episode_that_lost_a_single_token_is_gone() -> None:
     replay = Replay(8)
     for number in range(3):
         replay.add(episodes([[1, 2, 0]], number))
-    assert len(replay) == 2 and texts(everything(replay)) == [(1, 2, 0)] * 2
+    assert len(replay) == 2
+    assert texts(everything(replay)) == [(1, 2, 0)] * 2
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0])
@@ -158,12 +169,18 @@ def test_what_is_kept_is_the_episode_with_all_that_belongs_to_it() -> None:
         replay.add(replace(rollout, rewards=told, logprobs=-told, chosen=rollout.mask & (told % 2 == 0)))
     newest = torch.tensor([replay.added - 1, replay.added - 4, replay.added - 3])
     kept = replay.episodes(newest, episodes([[0]], 9))
-    assert texts(kept) == [(0,), (1, 2, 0), (2, 2, 1)] and kept.ended.tolist() == [True, True, False]
+    assert texts(kept) == [(0,), (1, 2, 0), (2, 2, 1)]
+    assert kept.ended.tolist() == [True, True, False]
     assert kept.group.tolist() == [(5 << 32) + row for row in (3, 0, 1)]
-    assert kept.rewards is not None and kept.rewards.tolist() == [[509, 0, 0], [500, 501, 502], [503, 504, 505]]
+    assert kept.rewards is not None
+    assert kept.rewards.tolist() == [[509, 0, 0], [500, 501, 502], [503, 504, 505]]
     assert kept.chosen.tolist() == [[False] * 3, [True, False, True], [False, True, False]]
-    assert torch.equal(kept.logprobs, -kept.rewards) and kept.valid.all() and kept.parent.tolist() == [0, 1, 2]
-    assert kept.targets.tolist() == [[1, 2, 0]] * 3 and kept.source_mask.all() and kept.role.tolist() == [SAMPLED] * 3
+    assert torch.equal(kept.logprobs, -kept.rewards)
+    assert kept.valid.all()
+    assert kept.parent.tolist() == [0, 1, 2]
+    assert kept.targets.tolist() == [[1, 2, 0]] * 3
+    assert kept.source_mask.all()
+    assert kept.role.tolist() == [SAMPLED] * 3
 
 
 def test_the_samples_of_a_source_come_together() -> None:
@@ -180,4 +197,5 @@ def test_a_replay_goes_through_its_state_unchanged() -> None:
     for each in (replay, again):
         each.add(episodes(SEQUENCES[6:7], 1))
     assert torch.equal(replay.draw(8, draws(5))[0], again.draw(8, draws(5))[0])
-    assert texts(everything(replay)) == texts(everything(again)) and replay.tokens == again.tokens > 0
+    assert texts(everything(replay)) == texts(everything(again))
+    assert replay.tokens == again.tokens > 0

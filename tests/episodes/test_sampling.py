@@ -61,7 +61,8 @@ def test_sampled_frequencies_are_the_probabilities() -> None:
     counts = torch.tensor([said_texts.count(tuple(sequence)) for sequence in SEQUENCES], dtype=torch.float64)
     expected = probabilities(policy).detach() * rows
     chi_squared = float(((counts - expected) ** 2 / expected).sum())
-    assert counts.sum() == rows and chi_squared < 36.1  # 14 degrees of freedom, p = 0.001
+    assert counts.sum() == rows
+    assert chi_squared < 36.1
 
 
 def test_a_cut_keeps_the_best_tokens_and_only_those_are_drawn() -> None:
@@ -86,13 +87,14 @@ def test_the_mask_ends_with_eos_and_a_cut_row_has_none() -> None:
         length = row.index(EOS) + 1 if EOS in row else 3
         written = row[: sum(mask)]
         assert mask == [t < sum(mask) for t in range(len(mask))]
-        assert ended == (EOS in written) and (not ended or written.index(EOS) == len(written) - 1)
+        assert ended == (EOS in written)
+        assert not ended or written.index(EOS) == len(written) - 1
         assert ended or sum(mask) == 3
         assert sum(mask) == (length if ended else 3)
 
 
 def test_greedy_takes_the_best_token_of_every_state() -> None:
-    policy, said = drawn(replace(PLAIN, temperature=0.0), 2)
+    _policy, said = drawn(replace(PLAIN, temperature=0.0), 2)
     assert said.actions.tolist() == [[1, 1, 0]] * 2
     assert torch.equal(said.logprobs, torch.zeros_like(said.logprobs))
 
@@ -105,7 +107,9 @@ def test_companions_join_a_rollout_padded_and_without_a_support() -> None:
         rollout_of(batch, generate(policy, batch.source, batch.source_mask, greedy, 1, EOS, torch.Generator()), GREEDY),
     ]
     whole = concatenate(parts)
-    assert whole.actions.shape == (8, 3) and whole.support is not None and whole.support.shape == (8, 3, 2)
+    assert whole.actions.shape == (8, 3)
+    assert whole.support is not None
+    assert whole.support.shape == (8, 3, 2)
     assert whole.group.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
     assert not whole.mask[6:, 2].any()
     assert whole.rows(torch.tensor([7, 0])).group.tolist() == [1, 0]
@@ -125,19 +129,26 @@ def test_every_episode_carries_its_own_source_demonstration_and_reference() -> N
     rollout = rollout_of(
         batch, samples_of([[1, 0], [2, 0], [1, 1, 0]] * 2, TabularPolicy(WORLD["policy_logits"])), SAMPLED
     )
-    assert rollout.group.tolist() == [5 * 2**32] * 3 + [5 * 2**32 + 1] * 3 and rollout.step == 5
-    assert rollout.source_row.tolist() == [0, 0, 0, 1, 1, 1] and rollout.parent.tolist() == list(range(6))
+    assert rollout.group.tolist() == [5 * 2**32] * 3 + [5 * 2**32 + 1] * 3
+    assert rollout.step == 5
+    assert rollout.source_row.tolist() == [0, 0, 0, 1, 1, 1]
+    assert rollout.parent.tolist() == list(range(6))
     for name in PER_SOURCE:
         assert torch.equal(getattr(rollout, name), getattr(batch, name))  # each once
-    assert torch.equal(rollout.chosen, rollout.mask) and rollout.valid.all() and rollout.rewards is None
+    assert torch.equal(rollout.chosen, rollout.mask)
+    assert rollout.valid.all()
+    assert rollout.rewards is None
 
 
 def test_a_demonstration_that_was_cut_has_not_ended_whatever_padding_looks_like() -> None:
     """Padding is the id of EOS here."""
     rollout = recite(told_apart(), EOS)
-    assert rollout.ended.tolist() == [True, False] and (rollout.role == DEMONSTRATION).all()
-    assert torch.equal(rollout.actions, told_apart().targets) and torch.equal(rollout.mask, told_apart().target_mask)
-    assert not rollout.logprobs.any() and not rollout.chosen.any()
+    assert rollout.ended.tolist() == [True, False]
+    assert (rollout.role == DEMONSTRATION).all()
+    assert torch.equal(rollout.actions, told_apart().targets)
+    assert torch.equal(rollout.mask, told_apart().target_mask)
+    assert not rollout.logprobs.any()
+    assert not rollout.chosen.any()
 
 
 def test_joined_rollouts_number_their_rows_anew_and_continuations_go_on_from_the_first() -> None:
@@ -147,7 +158,9 @@ def test_joined_rollouts_number_their_rows_anew_and_continuations_go_on_from_the
     going_on = replace(going_on, role=torch.full_like(going_on.role, CONTINUATION))
     whole = concatenate([first, second, going_on, first])
     assert whole.parent.tolist() == [0, 1, 2, 3, 1, 0, 6, 7]
-    assert whole.actions.tolist() == first.actions.tolist() * 4 and whole.support is None and whole.rewards is None
+    assert whole.actions.tolist() == first.actions.tolist() * 4
+    assert whole.support is None
+    assert whole.rewards is None
 
 
 def test_a_stored_cut_is_the_one_that_counts() -> None:
@@ -155,8 +168,10 @@ def test_a_stored_cut_is_the_one_that_counts() -> None:
     logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]], dtype=torch.float64)
     for decoding in (replace(PLAIN, top_k=2), replace(PLAIN, top_p=0.5), replace(PLAIN, top_k=1, epsilon=0.5)):
         logprobs, support = distribution(logits, decoding, torch.tensor([[1, 3]]))
-        assert logprobs[0].isneginf().tolist() == [True, False, True, False] and support is not None
-        assert support.tolist() == [[1, 3]] and float(logprobs.exp().sum()) == pytest.approx(1)
+        assert logprobs[0].isneginf().tolist() == [True, False, True, False]
+        assert support is not None
+        assert support.tolist() == [[1, 3]]
+        assert float(logprobs.exp().sum()) == pytest.approx(1)
 
 
 def test_a_nucleus_that_is_full_takes_no_more() -> None:
@@ -169,4 +184,6 @@ def test_a_nucleus_that_is_full_takes_no_more() -> None:
 def test_reciting_is_saying_the_demonstration_without_choosing_it() -> None:
     rollout = recite(batch_of(2), EOS)
     assert rollout.actions.tolist() == [[1, 2, 0]] * 2
-    assert rollout.ended.all() and not rollout.chosen.any() and rollout.mask.all()
+    assert rollout.ended.all()
+    assert not rollout.chosen.any()
+    assert rollout.mask.all()

@@ -81,7 +81,8 @@ class Engine(Told):
     def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         scores = np.full((len(prefixes), texts.mask.shape[1] + 1), self.filling)
         for row, strings in enumerate(prefixes):
-            assert strings[0] == "" and strings[-1] == texts.hypotheses[row]
+            assert strings[0] == ""
+            assert strings[-1] == texts.hypotheses[row]
             scores[row, : len(strings)] = [len(string) / 8 for string in strings]
         return scores
 
@@ -120,7 +121,8 @@ def test_every_row_is_judged_by_its_own_source_in_any_order(sources: int, times:
     index = data.draw(st.lists(st.integers(0, len(rollout) - 1), min_size=1, max_size=20))
     for rows in (rollout, rollout.rows(torch.tensor(index))):
         done, _ = judge(rows, batch, NUMBERS, Told(echo), Terminal())
-        assert done.rewards is not None and done.rewards.tolist() == [[0, 1]] * len(rows)
+        assert done.rewards is not None
+        assert done.rewards.tolist() == [[0, 1]] * len(rows)
         texts = texts_of(rows, batch, NUMBERS)
         assert texts.sources == texts.hypotheses == [references[0] for references in texts.references]
 
@@ -129,7 +131,9 @@ def test_an_answer_to_another_source_is_wrong() -> None:
     batch = numbered(3)
     rollout = rollout_from([[2, EOS], [3, EOS], [1, EOS]], batch)
     done, _ = judge(rollout, batch, NUMBERS, Told(echo), Terminal())
-    assert done.rewards is not None and not done.rewards.any() and bool(done.valid.all())
+    assert done.rewards is not None
+    assert not done.rewards.any()
+    assert bool(done.valid.all())
 
 
 def test_prefixes_keep_their_source_too() -> None:
@@ -137,7 +141,8 @@ def test_prefixes_keep_their_source_too() -> None:
     rollout = rollout_from([[i + 1, 1, EOS] for i in range(5)], batch)
     rollout = rollout.rows(torch.tensor([3, 0, 4, 4]))
     rewards = judge(rollout, batch, NUMBERS, Told(echo), Delta())[0].rewards
-    assert rewards is not None and rewards.tolist() == [[1, -1, 0]] * 4
+    assert rewards is not None
+    assert rewards.tolist() == [[1, -1, 0]] * 4
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])
@@ -148,7 +153,9 @@ def test_what_was_sampled_is_kept_although_its_text_would_be_spelt_otherwise(cre
     assert any(respelt)
     reward = Told(lengths)
     done, _ = judge(rollout, batch_of(1), TOKENIZER, reward, credit)
-    assert done.actions is rollout.actions and done.mask is rollout.mask and done.logprobs is rollout.logprobs
+    assert done.actions is rollout.actions
+    assert done.mask is rollout.mask
+    assert done.logprobs is rollout.logprobs
     for texts in reward.seen:
         rows = zip(texts.hypotheses, texts.actions.tolist(), texts.mask.sum(-1).tolist(), strict=True)
         assert all(text == TOKENIZER.decode(ids[:length]) for text, ids, length in rows)
@@ -163,7 +170,8 @@ def test_the_score_stands_at_the_last_real_token_of_ended_and_cut_rows() -> None
     rewards, _, metrics = judged([[1, EOS], [2, 2, 2], [EOS]], Told(lambda texts: [1, 1, 1]))
     assert rewards.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
     assert to_go(rewards).tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
-    assert metrics["completions/clipped_ratio"] == pytest.approx(1 / 3) and metrics["completions/mean_length"] == 2
+    assert metrics["completions/clipped_ratio"] == pytest.approx(1 / 3)
+    assert metrics["completions/mean_length"] == 2
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])
@@ -172,20 +180,26 @@ def test_integers_and_fractions_stay_what_they_are(credit: Any) -> None:
     whole = Told(lambda texts: np.array([3 * (text != "") for text in texts.hypotheses], dtype=np.int64))
     for reward, score in ((half, 0.5), (whole, 3.0)):
         rewards, _, metrics = judged([[1, EOS]], reward, credit)
-        assert rewards.is_floating_point() and rewards.sum() == score == metrics["reward"]
+        assert rewards.is_floating_point()
+        assert rewards.sum() == score == metrics["reward"]
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])
 def test_a_row_without_a_score_weighs_nothing_and_is_counted(credit: Any) -> None:
     rewards, valid, metrics = judged([[1, EOS], [2, EOS], [1, 1]], Told(is_not("b", math.nan)), credit)
-    assert valid.tolist() == [True, False, True] and rewards.isfinite().all() and rewards[1].tolist() == [0, 0]
-    assert metrics["rewards/invalid"] == 1 and metrics["reward"] == 1 and metrics["reward_std"] == 0
+    assert valid.tolist() == [True, False, True]
+    assert rewards.isfinite().all()
+    assert rewards[1].tolist() == [0, 0]
+    assert metrics["rewards/invalid"] == 1
+    assert metrics["reward"] == 1
+    assert metrics["reward_std"] == 0
 
 
 def test_a_prefix_without_a_score_makes_its_row_invalid() -> None:
     reward = Told(is_not("a", math.nan))
     rewards, valid, metrics = judged([[1, 2, EOS], [2, 2, EOS]], reward, Delta())  # "a" is on the way to "ab"
-    assert valid.tolist() == [False, True] and rewards.isfinite().all()
+    assert valid.tolist() == [False, True]
+    assert rewards.isfinite().all()
     assert metrics["rewards/invalid"] == 1
 
 
@@ -199,7 +213,8 @@ def test_an_invalid_row_does_not_move_the_policy() -> None:
         rollout = rollout_of(batch, samples_of(sequences, policy), SAMPLED)
         algorithm.update(judge(rollout, batch, Letters(), Told(is_not("b", math.nan)), Terminal())[0])
         gradients.append(algorithm.optimizer.gradient)
-    assert torch.equal(*gradients) and gradients[0].abs().max() > 0.01
+    assert torch.equal(*gradients)
+    assert gradients[0].abs().max() > 0.01
 
 
 def test_rows_already_invalid_stay_so() -> None:
@@ -215,19 +230,21 @@ def test_parts_are_credited_apart_and_then_weighed(credit: Any) -> None:
     together, _, metrics = judged(sequences, Mixture(("one", 2.0, first), ("two", -0.5, second)), credit)
     apart = [judged(sequences, part, credit)[0] for part in (first, second)]
     assert torch.equal(together, 2.0 * apart[0] - 0.5 * apart[1])
-    assert metrics["rewards/one/mean"] == 0.25 and metrics["rewards/two/mean"] == 0.25
+    assert metrics["rewards/one/mean"] == 0.25
+    assert metrics["rewards/two/mean"] == 0.25
     assert metrics["reward"] == 2.0 * 0.25 - 0.5 * 0.25
 
 
 def test_a_row_that_one_part_cannot_judge_is_invalid() -> None:
     mixture = Mixture(("one", 1.0, Told(lengths)), ("two", 0.0, Told(is_not("b", math.nan))))
     _, valid, metrics = judged([[1, EOS], [2, EOS]], mixture)
-    assert valid.tolist() == [True, False] and metrics["rewards/two/mean"] == 1
+    assert valid.tolist() == [True, False]
+    assert metrics["rewards/two/mean"] == 1
 
 
 @pytest.mark.parametrize("needs_prefixes", [False, True])
 def test_a_credit_that_loses_reward_is_caught(needs_prefixes: bool) -> None:
-    with pytest.raises(UserError, match="Lossy does not conserve the score: .* by test_scoring is"):
+    with pytest.raises(UserError, match=r"Lossy does not conserve the score: .* by test_scoring is"):
         judged([[1, EOS]], Told(lengths), Lossy(needs_prefixes))
 
 
@@ -260,7 +277,8 @@ def test_only_sampled_rows_are_reported() -> None:
     rollout = rollout_from(sequences)
     rollout = replace(rollout, role=torch.tensor([SAMPLED, SAMPLED, DEMONSTRATION], dtype=torch.int8))
     metrics = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())[1].metrics
-    assert metrics["reward"] == (1 + 3) / 16 and metrics["completions/mean_length"] == 2.5
+    assert metrics["reward"] == (1 + 3) / 16
+    assert metrics["completions/mean_length"] == 2.5
     assert metrics["rewards/test_scoring/mean"] == metrics["reward"]
 
 
@@ -283,7 +301,9 @@ def test_a_tokenizer_that_knows_its_prefixes_is_asked_for_them() -> None:
         judge(rollout_from(sequences), batch_of(1), tokenizer, Told(lengths), Delta())[0].rewards
         for tokenizer in (TOKENIZER, quick)
     ]
-    assert done[0] is not None and done[1] is not None and torch.equal(done[0], done[1])
+    assert done[0] is not None
+    assert done[1] is not None
+    assert torch.equal(done[0], done[1])
     assert quick.decoded == len(sequences)  # the whole texts
 
 
@@ -292,7 +312,8 @@ def test_what_an_engine_says_past_the_end_of_a_row_does_not_matter(filling: floa
     sequences = [[1, 2, 3, EOS], [3, EOS], [EOS]]
     slow, _, plain = judged(sequences, Told(lengths), Delta())
     fast, valid, metrics = judged(sequences, Engine(lengths, filling), Delta())
-    assert torch.equal(slow, fast) and valid.all()
+    assert torch.equal(slow, fast)
+    assert valid.all()
     assert metrics["reward"] == plain["reward"] == (4 + 2 + 0) / 8 / 3
 
 
@@ -347,10 +368,13 @@ def test_what_normalises_a_part_is_the_sampled_texts_alone(credit: Any) -> None:
     for i in known:
         wanted = -2 * (own[i] / 8 - mean) / deviation - (2 * start / deviation if start else 0.0)
         assert float(rewards[i].sum()) == pytest.approx(wanted, abs=1e-12)
-    assert metrics["rewards/it/mean"] == pytest.approx(mean) and metrics["rewards/it/std"] == pytest.approx(deviation)
-    assert metrics["reward"] == pytest.approx(0, abs=1e-12) and metrics["reward_std"] == pytest.approx(2)
+    assert metrics["rewards/it/mean"] == pytest.approx(mean)
+    assert metrics["rewards/it/std"] == pytest.approx(deviation)
+    assert metrics["reward"] == pytest.approx(0, abs=1e-12)
+    assert metrics["reward_std"] == pytest.approx(2)
     assert metrics["rewards/invalid"] == 7 - len(known)
-    assert metrics["completions/mean_length"] == pytest.approx(10 / 4) and metrics["completions/clipped_ratio"] == 0
+    assert metrics["completions/mean_length"] == pytest.approx(10 / 4)
+    assert metrics["completions/clipped_ratio"] == 0
     if isinstance(credit, Terminal):
         assert metrics["demonstrations/reward"] == pytest.approx(-2 * (4 / 8 - mean) / deviation)
 
@@ -358,7 +382,8 @@ def test_what_normalises_a_part_is_the_sampled_texts_alone(credit: Any) -> None:
 def test_a_part_is_scaled_shifted_and_weighed_by_hand() -> None:
     rewards, valid, metrics = of_all_kinds(Terminal(), Part("it", Told(lengths), 3.0, -2.0, 0.5, False))
     own = [1, 5, 2, 4, 4, 3, 1]
-    assert rewards.sum(-1).tolist() == pytest.approx([3 * (-2 * n / 8 + 0.5) for n in own]) and valid.all()
+    assert rewards.sum(-1).tolist() == pytest.approx([3 * (-2 * n / 8 + 0.5) for n in own])
+    assert valid.all()
     assert metrics["rewards/it/mean"] == pytest.approx((1 + 2 + 4 + 1) / 32)  # before it is scaled
     assert metrics["reward"] == pytest.approx(3 * (-2 * 8 / 32 + 0.5))
     assert metrics["demonstrations/reward"] == pytest.approx(3 * (-2 * 4 / 8 + 0.5))
@@ -391,7 +416,8 @@ def test_a_source_with_one_sample_is_not_among_those_that_could_differ() -> None
 def test_a_batch_may_have_more_sources_than_a_byte_can_count() -> None:
     batch = numbered(300)
     texts = texts_of(rollout_from([[1, EOS]] * 300, batch), batch, TOKENIZER)
-    assert texts.sources == batch.sources and texts.columns == batch.columns
+    assert texts.sources == batch.sources
+    assert texts.columns == batch.columns
 
 
 def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:

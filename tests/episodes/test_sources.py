@@ -82,7 +82,8 @@ def test_a_joined_rollout_holds_the_sources_of_all_its_parts_each_once() -> None
     whole = concatenate(parts)
     wide = [(row + [0] * (5 - len(row)), *rest) for part in parts for row, *rest in belongings(part)]
     assert belongings(whole) == wide
-    assert len(whole.source) == 5 and whole.source.shape[1] == 9
+    assert len(whole.source) == 5
+    assert whole.source.shape[1] == 9
 
 
 def test_a_replay_gives_each_episode_its_own_source_and_each_source_once() -> None:
@@ -120,7 +121,8 @@ def test_episodes_are_sampled_for_each_row_that_names_a_source() -> None:
     draws = [torch.Generator().manual_seed(3) for _ in range(2)]
     once = generate(model, batch.source, batch.source_mask, sampling, 2, EOS, draws[0], None, row)
     copies = generate(model, batch.source[row], batch.source_mask[row], sampling, 2, EOS, draws[1])
-    assert torch.equal(once.actions, copies.actions) and len(once.actions) == 6
+    assert torch.equal(once.actions, copies.actions)
+    assert len(once.actions) == 6
     assert (once.logprobs - copies.logprobs).abs().max() < 1e-12
 
 
@@ -160,7 +162,8 @@ def test_an_algorithm_learns_the_same_however_the_sources_are_held(name: str) ->
         weights.append([parameter.detach().clone() for parameter in model.parameters()])
     assert any((one - other).abs().max() > 1e-6 for one, other in zip(weights[0], lstm().parameters(), strict=True))
     for one, copies, back in zip(*weights, strict=True):
-        assert (one - copies).abs().max() < 1e-12 and (one - back).abs().max() < 1e-12
+        assert (one - copies).abs().max() < 1e-12
+        assert (one - back).abs().max() < 1e-12
 
 
 def test_whoever_hands_the_sources_of_a_rollout_to_a_model_says_which_row_reads_which() -> None:

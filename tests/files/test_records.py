@@ -24,7 +24,8 @@ def test_every_reader_reads_what_was_written(tmp_path: Path) -> None:
     content = {"all": VALUES, "one": shared, "other": shared}
     (tmp_path / "x.yaml").write_text(yaml_text(content), "utf-8")
     found = read_yaml(tmp_path / "x.yaml")
-    assert found == content and [type(each) for each in found["all"]] == [type(each) for each in VALUES]
+    assert found == content
+    assert [type(each) for each in found["all"]] == [type(each) for each in VALUES]
     assert yaml.safe_load(yaml_text(content)) == content
     assert OmegaConf.to_container(OmegaConf.create(yaml_text(content))) == content
 
@@ -33,7 +34,8 @@ def test_every_reader_reads_what_was_written(tmp_path: Path) -> None:
 def test_what_is_typed_by_hand_is_read_as_a_config_is(text: str, value: Any, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(f"a: {text}")
     found = read_yaml(tmp_path / "x.yaml")["a"]
-    assert found == value and type(found) is type(value)
+    assert found == value
+    assert type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -62,5 +64,5 @@ def test_what_no_run_writes_is_refused(text: str, told: str, tmp_path: Path) -> 
 def test_json_that_no_run_writes_is_refused(tmp_path: Path) -> None:
     for text in ("[" * 100_000, '{"a": ' * 70 + "1" + "}" * 70, '{"a": ' + "1" * 5000 + "}", "[1]", "{", "\xff"):
         (tmp_path / "x.json").write_bytes(text.encode("latin-1"))
-        with pytest.raises(UserError, match="x.json"):
+        with pytest.raises(UserError, match=r"x.json"):
             read_json(tmp_path / "x.json", "checkpoint")

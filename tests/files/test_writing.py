@@ -20,7 +20,8 @@ def test_it_has_its_name_only_when_all_of_it_is_written(tmp_path: Path) -> None:
         to.write("ü\r\n")
         to.flush()
         assert path.read_text() == "before"
-    assert path.read_bytes() == "ü\r\n".encode() and os.listdir(tmp_path) == ["out.txt"]
+    assert path.read_bytes() == "ü\r\n".encode()
+    assert os.listdir(tmp_path) == ["out.txt"]
 
 
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -32,10 +33,13 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_name_that_was_taken_meanwhile_is_not_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
-    with pytest.raises(UserError, match="exists by now"), whole(path, replaces=False) as to:
-        to.write("mine")
-        path.write_text("another's")
-    assert path.read_text() == "another's" and os.listdir(tmp_path) == ["out.txt"]
+    writing = whole(path, replaces=False)
+    writing.__enter__().write("mine")
+    path.write_text("another's")
+    with pytest.raises(UserError, match="exists by now"):
+        writing.__exit__(None, None, None)
+    assert path.read_text() == "another's"
+    assert os.listdir(tmp_path) == ["out.txt"]
 
 
 def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
@@ -45,7 +49,8 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to("precious")
     write(path, "new")
     assert (tmp_path / "precious").read_text() == "kept"
-    assert path.read_text() == "new" and not path.is_symlink()
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
 
 
 def test_an_error_of_the_disk_has_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +58,7 @@ def test_an_error_of_the_disk_has_the_name_of_the_file(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="full") as caught:
         write(tmp_path / "out.txt", "x")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "out.txt"))
     monkeypatch.undo()

@@ -29,7 +29,8 @@ def test_pieces_give_the_same_values_and_gradients(largest: int, monkeypatch: py
     monkeypatch.setattr(chunks, "LARGEST", largest)
     found = in_pieces(reduced, 7, hidden, actions)
     for one, other in zip(found, expected, strict=True):
-        assert one.shape == (3, 5) and torch.allclose(one, other, rtol=1e-14)
+        assert one.shape == (3, 5)
+        assert torch.allclose(one, other, rtol=1e-14)
     for one, other in zip(torch.autograd.grad((found[0] * found[1].sin()).sum(), (hidden, weight)), exact, strict=True):
         assert torch.allclose(one, other, rtol=1e-13)
     assert widest <= max(7, largest)

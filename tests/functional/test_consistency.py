@@ -33,7 +33,8 @@ def test_residuals_and_gradients_of_every_span_by_hand(span: int | None) -> None
     values, rewards, apart = leaves()
     error, residual = path(values, rewards, apart, MASK, TAU, span)
     expected = torch.tensor(RESIDUALS[str(span)], dtype=torch.float64)
-    assert torch.allclose(residual, expected) and torch.allclose(error, expected.square() / 2)
+    assert torch.allclose(residual, expected)
+    assert torch.allclose(error, expected.square() / 2)
     found = torch.autograd.grad(error.sum(), (values, apart))
     by_value, by_ratio = torch.zeros(2, 4).double(), torch.zeros(2, 3).double()
     for row, length in ((0, 3), (1, 1)):
@@ -42,7 +43,8 @@ def test_residuals_and_gradients_of_every_span_by_hand(span: int | None) -> None
             by_value[row, stop] += off
             by_value[row, start] -= off
             by_ratio[row, start:stop] -= TAU * off
-    assert torch.allclose(found[0], by_value) and torch.allclose(found[1], by_ratio)
+    assert torch.allclose(found[0], by_value)
+    assert torch.allclose(found[1], by_ratio)
 
 
 def test_a_token_by_itself_learns_from_its_own_ratio_alone() -> None:
@@ -69,7 +71,8 @@ def test_log_partition_is_the_mean_of_each_source_without_a_gradient() -> None:
     scores = torch.tensor([1.0, 3.0, 10.0], requires_grad=True)
     apart = torch.tensor([0.0, 2.0, 4.0], requires_grad=True)
     found = log_partition(scores, apart, torch.tensor([7, 7, 2]), TAU)
-    assert found.tolist() == [1.5, 1.5, 8.0] and not found.requires_grad
+    assert found.tolist() == [1.5, 1.5, 8.0]
+    assert not found.requires_grad
 
 
 def test_log_partition_is_exact_where_the_policy_is_right() -> None:

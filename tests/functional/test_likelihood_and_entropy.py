@@ -35,7 +35,8 @@ def test_half_precision_is_summed_in_float32() -> None:
     logits = torch.zeros(1, 1, 5000, dtype=torch.bfloat16)
     assert math.isclose(entropy(logits).item(), math.log(5000), rel_tol=1e-5)
     nll = negative_log_likelihood(logits, torch.zeros(1, 1, dtype=torch.int64), 0.0)
-    assert nll.dtype == torch.float32 and math.isclose(nll.item(), math.log(5000), rel_tol=1e-5)
+    assert nll.dtype == torch.float32
+    assert math.isclose(nll.item(), math.log(5000), rel_tol=1e-5)
 
 
 def test_k1_is_the_difference_of_log_probabilities() -> None:
@@ -49,4 +50,5 @@ def test_label_smoothing_spreads_over_what_is_possible() -> None:
     mean = (math.log(2 / 3) + math.log(1 / 3)) / 2
     assert math.isclose(loss.item(), -0.9 * math.log(2 / 3) - 0.1 * mean)
     loss.sum().backward()
-    assert logits.grad is not None and bool(logits.grad.isfinite().all())
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())

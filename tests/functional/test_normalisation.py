@@ -29,8 +29,10 @@ def test_whitened_tokens_have_mean_0_and_variance_1_and_padding_does_not_count()
     mask = torch.tensor([[[True, True], [True, False], [False, False]], [[True, True], [True, True], [False, False]]])
     junk = ADVANTAGES.masked_fill(~mask, 1e6)
     white = normalisation.whiten(junk, mask)
-    assert torch.equal(white, normalisation.whiten(ADVANTAGES, mask)) and not white[~mask].any()
-    assert abs(float(white[mask].mean())) < 1e-15 and float(white[mask].var(correction=0)) == pytest.approx(1)
+    assert torch.equal(white, normalisation.whiten(ADVANTAGES, mask))
+    assert not white[~mask].any()
+    assert abs(float(white[mask].mean())) < 1e-15
+    assert float(white[mask].var(correction=0)) == pytest.approx(1)
     wide = torch.nn.functional.pad(ADVANTAGES, (0, 3), value=7.0)
     assert torch.allclose(normalisation.whiten(wide, torch.nn.functional.pad(mask, (0, 3)))[..., :2], white)
 

@@ -29,7 +29,8 @@ def test_what_is_masked_may_be_anything_and_gets_no_gradient() -> None:
     values = torch.tensor([[1.0, 2.0, 3.0, math.inf], [4.0, math.nan, -1e4, 1e4]], requires_grad=True)
     total = masked_sum(values, MASK)
     total.backward()
-    assert total.item() == 10.0 and values.grad is not None
+    assert total.item() == 10.0
+    assert values.grad is not None
     assert values.grad.tolist() == MASK.float().tolist()
     assert masked_mean(values.detach(), MASK).item() == 2.5
     assert masked_mean(values.detach(), torch.zeros_like(MASK)).item() == 0.0

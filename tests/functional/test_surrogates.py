@@ -37,7 +37,8 @@ def test_clipping_stops_the_gradient_in_two_of_four_quadrants_alone(ratio: float
 def test_a_detached_weight_is_bounded_and_leaves_every_token_its_gradient(ratio: float) -> None:
     value, gradient, stopped = gradient_at(surrogates.detached_clip, ratio, -1.5, clip_low=0.5, clip_high=4.0)
     weight = min(max(ratio, 0.5), 5.0)
-    assert gradient == pytest.approx(-1.5 * weight) and not stopped
+    assert gradient == pytest.approx(-1.5 * weight)
+    assert not stopped
     assert value == pytest.approx(-1.5 * weight * (math.log(ratio) - 1))
 
 
@@ -45,7 +46,9 @@ def test_the_score_function_knows_no_ratio() -> None:
     logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     objective, stopped = surrogates.score_function(logprobs, torch.tensor([[3.0, -1.0]]))
     objective.sum().backward()
-    assert objective.tolist() == [[-3, 2]] and logprobs.grad is not None and logprobs.grad.tolist() == [[3, -1]]
+    assert objective.tolist() == [[-3, 2]]
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [[3, -1]]
     assert not stopped.any()
 
 
@@ -59,7 +62,8 @@ def test_the_ratio_of_a_sequence_is_the_geometric_mean_over_its_real_tokens() ->
     ratio = math.exp(0.05)
     assert objective[0, :2].tolist() == pytest.approx([ratio, ratio])
     objective[mask].sum().backward()
-    assert logprobs.grad is not None and logprobs.grad[0].tolist() == pytest.approx([ratio, ratio, 0])
+    assert logprobs.grad is not None
+    assert logprobs.grad[0].tolist() == pytest.approx([ratio, ratio, 0])
     _, stopped = surrogates.sequence_ratio(
         logprobs, torch.zeros_like(difference), torch.ones_like(difference), mask, clip_low=0.01, clip_high=0.01
     )
@@ -74,4 +78,6 @@ def test_far_from_the_sampler_nothing_overflows_into_the_gradient(name: str) -> 
         logprobs, torch.tensor([[-1.0, -60.0]]).double(), torch.ones(1, 2).double(), **more, clip_low=0.2, clip_high=0.2
     )
     objective.sum().backward()
-    assert objective.isfinite().all() and logprobs.grad is not None and logprobs.grad.isfinite().all()
+    assert objective.isfinite().all()
+    assert logprobs.grad is not None
+    assert logprobs.grad.isfinite().all()

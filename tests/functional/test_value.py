@@ -35,7 +35,8 @@ def gradient(loss: Tensor, of: Tensor) -> Tensor:
 
 def test_the_maximum_is_that_of_the_lower_head() -> None:
     q = torch.tensor([[[1.0, 5.0, 3.0]], [[4.0, 2.0, 2.5]]], requires_grad=True)  # lower: 1, 2, 2.5
-    assert maximum(q).tolist() == [2.5] and maximum(q[:1]).tolist() == [5.0]
+    assert maximum(q).tolist() == [2.5]
+    assert maximum(q[:1]).tolist() == [5.0]
     assert gradient(maximum(q), q).tolist() == [[[0, 0, 0]], [[0, 0, 1]]]
 
 
@@ -93,14 +94,16 @@ def test_targets_of_every_horizon_by_hand(horizon: float, expected: list[list[fl
     """Trap 7: the first episode has ended; the second was cut, so V of its last state counts."""
     rewards, values = REWARDS.clone().requires_grad_(), VALUES.clone().requires_grad_()
     found = n_step_targets(rewards, values, torch.tensor([True, False]), MASK, horizon)
-    assert found.tolist() == expected and not found.requires_grad
+    assert found.tolist() == expected
+    assert not found.requires_grad
 
 
 def test_one_step_targets_are_rewards_and_the_next_value() -> None:
     """`td_targets` and `n_step_targets` with n = 1 agree."""
     over = torch.tensor([True, True])
     td = td_targets(REWARDS, VALUES[:, 1:].clone().requires_grad_(), last_steps(MASK))
-    assert torch.equal(td[MASK], n_step_targets(REWARDS, VALUES, over, MASK, 1)[MASK]) and not td.requires_grad
+    assert torch.equal(td[MASK], n_step_targets(REWARDS, VALUES, over, MASK, 1)[MASK])
+    assert not td.requires_grad
 
 
 def test_conservative_by_hand() -> None:
@@ -129,7 +132,8 @@ def test_advantage_weights_stay_finite_and_say_where_they_were_held() -> None:
     """Trap 32: exp(beta A) would overflow at A = 1000."""
     advantages = torch.tensor([-1e3, 0.0, 0.5, 1e3], requires_grad=True)
     weights, held = advantage_weights(advantages, 2.0, 20.0)
-    assert torch.allclose(weights, torch.tensor([0.0, 1.0, math.e, 20.0])) and held.tolist() == [False] * 3 + [True]
+    assert torch.allclose(weights, torch.tensor([0.0, 1.0, math.e, 20.0]))
+    assert held.tolist() == [False] * 3 + [True]
     assert gradient(weights, advantages).isfinite().all()
 
 

@@ -48,7 +48,8 @@ def test_the_first_use_says_that_it_compiles_once_and_a_later_one_loads(tmp_path
     assert first.stderr.count("compiling the loops of the metrics") == 1
     kept = sorted(path.name for path in tmp_path.rglob("*.nbc"))
     loaded = start(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
-    assert kept and (loaded.stdout, loaded.stderr) == ("0.5\n8\n", "")
+    assert kept
+    assert (loaded.stdout, loaded.stderr) == ("0.5\n8\n", "")
     assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == kept
 
 
@@ -56,7 +57,9 @@ def test_where_nothing_can_be_written_it_compiles_every_time_and_says_so(tmp_pat
     nowhere = "import numba.core.caching as caching\ncaching.CompileResultCacheImpl._locator_classes = []\n"
     done = start(nowhere + AT_ONCE)
     assert (done.returncode, done.stdout) == (0, "0.5\n8\n"), done.stderr
-    assert done.stderr.count("compiling") == 1 and "at each start" in done.stderr and "once" not in done.stderr
+    assert done.stderr.count("compiling") == 1
+    assert "at each start" in done.stderr
+    assert "once" not in done.stderr
 
 
 def doubled(x: int) -> int:
@@ -74,9 +77,11 @@ def test_a_damaged_cache_is_made_anew_and_a_full_disk_is_done_without(
             file.write_bytes(content)
             caplog.clear()
             assert compiled.loop(doubled)(2) == 4
-            assert str(file.parent) in caplog.text and "made anew" in caplog.text
+            assert str(file.parent) in caplog.text
+            assert "made anew" in caplog.text
             caplog.clear()
-            assert compiled.loop(doubled)(2) == 4 and not caplog.text
+            assert compiled.loop(doubled)(2) == 4
+            assert not caplog.text
 
     def full(*given: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

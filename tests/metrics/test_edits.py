@@ -68,7 +68,8 @@ def test_values_of_a_ragged_batch_are_those_of_each_row_alone_and_stop_at_its_en
     references, sizes = np.array([[1, 2, 3, 3], [2, 2, 1, 1]]), np.array([4, 2])
     values = completion_values(texts, lengths, references, sizes, 5, 0)
     alone = completion_values(texts[1:, :1], lengths[1:], references[1:, :2], sizes[1:], 5, 0)
-    assert (values[1, :2] == alone[0]).all() and not values[1, 2:].any()
+    assert (values[1, :2] == alone[0]).all()
+    assert not values[1, 2:].any()
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 130])

@@ -220,7 +220,8 @@ def test_a_row_without_a_reference_has_no_score_and_changes_no_other(name: str) 
     rows = [("the cat", ["the cat sat"]), ("the", []), ("", ["a"])]
     prefixes = [["", "the", "the cat"], ["", "the"], [""]]
     found = reward.prefix_scores(texts(rows), prefixes)
-    assert np.isnan(found[1]).all() and not np.isnan(found[[0, 2]]).any()
+    assert np.isnan(found[1]).all()
+    assert not np.isnan(found[[0, 2]]).any()
     alone = reward.prefix_scores(texts(rows[:1]), prefixes[:1])
     assert (found[0] == alone[0]).all()
     assert np.isnan(reward(texts(rows[1:2]))).all()

@@ -59,10 +59,13 @@ def test_scores_come_back_as_they_were_and_give_the_same_interval(tmp_path: Path
         assert (again.value, again.signature, again.lower_is_better) == (
             score.value, score.signature, score.lower_is_better,
         )  # fmt: skip
-        assert again.statistics.dtype == np.float64 and np.array_equal(again.statistics, score.statistics)
-        assert np.array_equal(again.sentences, score.sentences, equal_nan=True) and np.isnan(again.sentences[2])
+        assert again.statistics.dtype == np.float64
+        assert np.array_equal(again.statistics, score.statistics)
+        assert np.array_equal(again.sentences, score.sentences, equal_nan=True)
+        assert np.isnan(again.sentences[2])
         some = score.statistics[[0, 5, 5, 9]].sum(0)
-        assert again.aggregate(some) == score.aggregate(some) and again.aggregate == score.aggregate
+        assert again.aggregate(some) == score.aggregate(some)
+        assert again.aggregate == score.aggregate
         found = paired_bootstrap(after[name], before[name], 100, 1)
         assert found == paired_bootstrap(pair[1][name], pair[0][name], 100, 1)
         assert name == "exact_match" or found.p is not None
@@ -87,7 +90,8 @@ def test_any_numbers_come_back(tmp_path: Path, values: list[list[float]]) -> Non
     score = CorpusScore(float("nan"), "", np.zeros(len(statistics)), statistics, Mean())
     save(tmp_path / "a.npz", {"a": score})
     again = load(tmp_path / "a.npz")["a"]
-    assert np.array_equal(again.statistics, statistics, equal_nan=True) and np.isnan(again.value)
+    assert np.array_equal(again.statistics, statistics, equal_nan=True)
+    assert np.isnan(again.value)
 
 
 def test_no_sentences_and_no_metrics(tmp_path: Path) -> None:
@@ -100,7 +104,8 @@ def test_a_metric_with_a_way_of_its_own_is_kept_but_for_that(tmp_path: Path) -> 
     own = CorpusScore(2.0, "mine", np.ones(40), np.ones((40, 1)), lambda total: 2 * float(total[0]) / 40)
     save(tmp_path / "a.npz", {"own": own} | scores(3, 40, ("wer",)))
     again = load(tmp_path / "a.npz")
-    assert again["own"].value == 2.0 and np.array_equal(again["own"].statistics, own.statistics)
+    assert again["own"].value == 2.0
+    assert np.array_equal(again["own"].statistics, own.statistics)
     assert again["wer"].aggregate(np.array([1.0, 4.0])) == 0.25
     with pytest.raises(UserError, match="own computes its corpus score in a way of its own"):
         again["own"].aggregate(np.ones(1))

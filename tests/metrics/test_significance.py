@@ -66,9 +66,12 @@ def test_score_interval_and_sacrebleu_p_equal_sacrebleus_paired_bootstrap(
     assert after.value == pytest.approx(library_says[name][1].score, abs=1e-9)
     assert found.sacrebleu_p == sacrebleu_p(after, before, 500, 12345) == library_says[name][1].p_value
     low, high = bootstrap_interval(after, 500, 12345)
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     assert (high - low) / 2 == pytest.approx(library_says[name][1].ci, rel=1e-5)  # the library sums in float32
-    assert found.low is not None and found.high is not None and found.low < found.mean < found.high
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.mean < found.high
     index = np.random.default_rng(12345).choice(SIZE, size=(500, SIZE), replace=True)
     exact = [
         library.corpus_score([hypotheses[i] for i in row], [[c[i] for i in row] for c in columns]) for row in index
@@ -86,7 +89,8 @@ def pair(differences: np.ndarray) -> tuple[CorpusScore, CorpusScore]:
 
 
 def outside(found: Difference) -> bool:
-    assert found.low is not None and found.high is not None
+    assert found.low is not None
+    assert found.high is not None
     return found.low > 0 or found.high < 0
 
 
@@ -103,12 +107,14 @@ def test_p_is_below_05_exactly_where_the_interval_leaves_out_0(samples: int) -> 
     decisions = set()
     for shift in np.linspace(-0.5, 0.5, 101):
         found = paired_bootstrap(*pair(smooth + shift), samples, 1)
-        assert found.p is not None and outside(found) == (found.p < 0.05), (shift, found)
+        assert found.p is not None
+        assert outside(found) == (found.p < 0.05), (shift, found)
         decisions.add(outside(found))
     assert decisions == {True, False}
     for seed in range(60):
         found = paired_bootstrap(*pair(lumpy), samples, seed)
-        assert found.p is not None and outside(found) == (found.p < 0.05), (seed, found)
+        assert found.p is not None
+        assert outside(found) == (found.p < 0.05), (seed, found)
 
 
 def test_p_and_interval_by_hand() -> None:
@@ -138,7 +144,8 @@ def test_false_alarms_are_about_5_percent_and_sacrebleus_are_not() -> None:
     alarms, theirs = [], []
     for trial in range(500):
         found = paired_bootstrap(*pair(rng.normal(size=100)), 199, trial)
-        assert found.p is not None and found.sacrebleu_p is not None
+        assert found.p is not None
+        assert found.sacrebleu_p is not None
         alarms.append(found.p < 0.05)
         theirs.append(found.sacrebleu_p < 0.05)
     assert 0.03 < np.mean(alarms) < 0.075  # .05, standard error .01
@@ -161,7 +168,8 @@ def test_p_of_a_normal_difference_is_that_of_the_normal_distribution() -> None:
 def test_p_does_not_depend_on_the_order_of_the_two_systems() -> None:
     a, b = pair(np.random.default_rng(2).normal(0.1, 1, size=60))
     there, back = paired_bootstrap(a, b, 500, 1), paired_bootstrap(b, a, 500, 1)
-    assert there.p == back.p and (there.low, there.high) == (-back.high, -back.low)  # type: ignore[operator]
+    assert there.p == back.p
+    assert (there.low, there.high) == (-back.high, -back.low)
 
 
 # --------------------------------------------------------------------------------------------------- several seeds
@@ -183,7 +191,8 @@ def brute_force(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed
 
 def width(found: Difference) -> float:
     """Width of a 95 % interval in standard deviations of a normal distribution."""
-    assert found.low is not None and found.high is not None
+    assert found.low is not None
+    assert found.high is not None
     return (found.high - found.low) / (2 * 1.959964)
 
 
@@ -204,7 +213,8 @@ def test_a_seed_drawn_twice_draws_its_sentences_anew(seeds: int, apart: float) -
     if not apart or seeds > 2:  # two seeds that differ have no normal distribution
         assert width(found) == pytest.approx(exact, rel=0.06)
     low, high = np.quantile(slow, [0.025, 0.975])
-    assert found.low == pytest.approx(low, abs=0.2 * exact) and found.high == pytest.approx(high, abs=0.2 * exact)
+    assert found.low == pytest.approx(low, abs=0.2 * exact)
+    assert found.high == pytest.approx(high, abs=0.2 * exact)
 
 
 def test_seeds_with_the_same_sentences_are_drawn_independently() -> None:
@@ -222,7 +232,9 @@ def test_test_sets_of_seeds_may_differ_in_size_and_p_belongs_to_their_interval()
     for trial in range(40):
         pairs = [pair(rng.normal(0.1, 1, size=size)) for size in (40, 60, 50)]
         found = hierarchical_bootstrap(pairs, 400, trial)
-        assert found.p is not None and found.sacrebleu_p is None and outside(found) == (found.p < 0.05)
+        assert found.p is not None
+        assert found.sacrebleu_p is None
+        assert outside(found) == (found.p < 0.05)
         decisions.add(outside(found))
     assert decisions == {True, False}
 
@@ -263,7 +275,8 @@ def test_only_sentences_with_a_score_in_both_systems_count() -> None:
     assert nothing(score(first), score(second)) == "few_sentences"
     assert nothing(score(first), score(values)) == ""
     lost = np.full(100, np.nan)
-    assert nothing(score(lost), score(lost)) == "few_sentences" and bootstrap_interval(score(lost), 99, 1)[0] is None
+    assert nothing(score(lost), score(lost)) == "few_sentences"
+    assert bootstrap_interval(score(lost), 99, 1)[0] is None
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.3), (1.0, 1.0), (0.0, 0.0), (1 / 3, 0.1), (1e9 / 3, 1e9 / 7)])
@@ -281,7 +294,9 @@ def test_what_is_equal_but_for_rounding_counts_as_0() -> None:
     a = np.repeat([0.1, 0.7, 0.3], [30, 30, 40])
     b = np.repeat([0.1, 0.7, 0.3], [30, 30, 40]) + np.where(np.arange(100) == 0, 0.2, 0.0)
     found = paired_bootstrap(score(b), score(a), 400, 1)
-    assert found.low == 0.0 and found.p is not None and found.p > 0.2
+    assert found.low == 0.0
+    assert found.p is not None
+    assert found.p > 0.2
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])

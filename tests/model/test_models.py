@@ -76,7 +76,8 @@ def test_one_step_at_a_time_is_the_teacher_forced_pass(name: str, dtype: torch.d
     model = built(name).to(dtype)
     source, mask, actions, _ = ragged()
     whole = model(source, mask, actions)
-    assert whole.logits.shape == (4, 6, 7) and whole.hidden.shape == (4, 6, model.width)
+    assert whole.logits.shape == (4, 6, 7)
+    assert whole.hidden.shape == (4, 6, model.width)
     difference = whole.logits.log_softmax(-1) - stepwise(model, source, mask, actions).log_softmax(-1)
     assert difference.abs().max() < tolerance
 
@@ -140,7 +141,8 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each_and
             part.register_forward_hook(lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == 4 else None)
     logits, hidden, gradients = learned(source, mask, actions, row)
     assert read == {4}
-    assert (logits - wanted[0]).abs().max() < 1e-12 and (hidden - wanted[1]).abs().max() < 1e-12
+    assert (logits - wanted[0]).abs().max() < 1e-12
+    assert (hidden - wanted[1]).abs().max() < 1e-12
     for one, other in zip(gradients, wanted[2], strict=True):
         assert (one - other).abs().max() < 1e-12
 
@@ -183,7 +185,8 @@ def test_a_tied_output_is_the_target_embedding_without_the_row_of_begin(name: st
     source, mask, actions, _ = ragged()
     hidden = model(source, mask, actions).hidden
     rows = model.embedding.weight
-    assert rows.shape[0] == 8 and not any(key.startswith("output") for key in model.state_dict())
+    assert rows.shape[0] == 8
+    assert not any(key.startswith("output") for key in model.state_dict())
     linear = model._project(hidden) - model._project(torch.zeros_like(hidden))
     assert torch.allclose(linear, hidden @ rows[:7].T, atol=1e-5)
     rows[:7] *= 2  # one tensor: what changes the input changes the output
@@ -229,8 +232,10 @@ def test_recurrent_layers_stay_differentiable_in_evaluation_mode(cell: str) -> N
     """RL takes gradients in evaluation mode, and cuDNN refuses the backward pass of a layer that is in it."""
     model = recurrent(cell, dropout=0.5, layers=2).eval()
     layers = [part for part in model.modules() if isinstance(part, nn.RNNBase)]
-    assert len(layers) == 6 and all(layer.training and layer.dropout == 0 for layer in layers)
-    assert not model.training and not any(part.training for part in model.modules() if isinstance(part, nn.Dropout))
+    assert len(layers) == 6
+    assert all(layer.training and layer.dropout == 0 for layer in layers)
+    assert not model.training
+    assert not any(part.training for part in model.modules() if isinstance(part, nn.Dropout))
 
 
 @every
@@ -241,7 +246,8 @@ def test_gradients_flow_in_evaluation_mode_on_a_gpu(name: str) -> None:
     logprobs = model(source, mask, actions).logits.log_softmax(-1)
     logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)[response].sum().backward()
     for key, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
 
 
 @every
@@ -251,7 +257,8 @@ def test_one_beam_is_greedy_and_more_beams_are_no_worse(name: str) -> None:
     one = Decoding(LIMIT, 0.0, 0, 1.0, 0.0, [], 1, 0.0)
     greedy = generate(model, source, mask, one, 1, 0, torch.Generator())
     beam = beam_search(model, source, mask, one, 0)
-    assert torch.equal(beam.mask, greedy.mask) and torch.equal(beam.actions, greedy.actions)
+    assert torch.equal(beam.mask, greedy.mask)
+    assert torch.equal(beam.actions, greedy.actions)
 
 
 @every

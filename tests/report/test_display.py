@@ -68,7 +68,8 @@ def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
 
 def test_plain_lines_have_no_escapes_and_are_not_wrapped() -> None:
     text = shown(None)
-    assert "\x1b" not in text and "a [message] of one line\n" in text
+    assert "\x1b" not in text
+    assert "a [message] of one line\n" in text
     assert any(len(line) > 110 for line in text.splitlines())
 
 
@@ -88,9 +89,12 @@ def test_the_table_says_what_was_gained_and_brackets_stay_text(width: int | None
     ):
         assert piece in text
     assert "warning: the warm start is [weak]" in " ".join(text.split())
-    assert "rollout 21,000 tokens/s" in text and "840 MB" in text
+    assert "rollout 21,000 tokens/s" in text
+    assert "840 MB" in text
     if width is not None:
-        assert "[bold]sehr[/bold]" in text and "[x] y" in text and "[src]" in text
+        assert "[bold]sehr[/bold]" in text
+        assert "[x] y" in text
+        assert "[src]" in text
         assert all(len(line) <= width for line in text.splitlines())
 
 
@@ -135,9 +139,12 @@ def test_an_evaluation_shows_what_changed_since_the_last_of_its_stage_split_and_
         assert "(" not in stream.getvalue()
         screen.evaluation(moved(EVALUATION, 200, bleu=41.2), 0)
         text = stream.getvalue()
-        assert re.search(r"bleu +41.20 +\(\+1.30\)", text) and re.search(r"reward +0.410 +\(\+0.000\)", text)
-        assert re.search(r"validity +nan", text) and len(re.findall(r"validity +0.500", text)) == 3
-        assert "warm start step 200, val, greedy" in text and "RL step 200" in text
+        assert re.search(r"bleu +41.20 +\(\+1.30\)", text)
+        assert re.search(r"reward +0.410 +\(\+0.000\)", text)
+        assert re.search(r"validity +nan", text)
+        assert len(re.findall(r"validity +0.500", text)) == 3
+        assert "warm start step 200, val, greedy" in text
+        assert "RL step 200" in text
 
 
 def test_the_same_evaluation_is_named_and_not_shown_twice() -> None:
@@ -146,7 +153,8 @@ def test_the_same_evaluation_is_named_and_not_shown_twice() -> None:
         screen.evaluation(moved(EVALUATION, 200, bleu=41.22), 2)
         screen.evaluation(replace(moved(EVALUATION, 200, bleu=39.91, validity=math.nan), stage="train"), 2)
         text = stream.getvalue()
-        assert text.count("39.91") == text.count("41.22") == 1 and text.count("[x] y") == 2
+        assert text.count("39.91") == text.count("41.22") == 1
+        assert text.count("[x] y") == 2
         assert "RL step 200, val, greedy: the same as warm start step 100, val, greedy" in text
 
 
@@ -157,7 +165,8 @@ def test_the_last_evaluations_are_left_to_the_table_but_for_samples_of_the_last_
         screen.final(RESULTS, "outputs/run", NEXT)
         screen.close()
         text = stream.getvalue()
-        assert text.count("12.25") == 3 and text.count("[x] y") == 1  # a line of three policies
+        assert text.count("12.25") == 3
+        assert text.count("[x] y") == 1
         screen.evaluation(replace(EVALUATION, split="test", stage="eval"), 2)
         assert "12.25" in stream.getvalue()[len(text) :]
 
@@ -174,7 +183,8 @@ def test_two_samples_stand_on_one_line_each_whatever_they_hold(width: int) -> No
         )
         live.evaluation(each, 2)
         lines = stream.getvalue().splitlines()
-        assert all(cell_len(line) <= width for line in lines) and "\x1b" not in stream.getvalue()
+        assert all(cell_len(line) <= width for line in lines)
+        assert "\x1b" not in stream.getvalue()
         at = next(i for i, line in enumerate(lines) if line.split() == ["source", "hypothesis", "reference", "score"])
         assert [line.split()[-1] for line in lines[at + 1 :]] == ["0.500", "0.250"]
         assert all(line.count("…") == 3 for line in lines[at + 1 :])
@@ -229,7 +239,8 @@ def test_what_the_environment_says_of_the_width_is_not_believed_blindly(
     stream = Terminal()
     screen = choose_display(stream)
     screen.final(RESULTS, "outputs/run", NEXT)
-    assert "61.98" in stream.getvalue() and max(map(len, stream.getvalue().splitlines())) in range(40, 241)
+    assert "61.98" in stream.getvalue()
+    assert max(map(len, stream.getvalue().splitlines())) in range(40, 241)
 
 
 # ----------------------------------------------------------------------------------------------------- the final table
@@ -254,7 +265,8 @@ def test_one_policy_has_one_column_however_many_names_it_has() -> None:
     other = final_table(RESULTS | {"test": RESULTS["test"] | {"best": RESULTS["test"]["final"]}})
     assert other[0] == ["test, greedy", "warm start", "final = best", "final - warm start", "p"]
     apart = final_table(same | {"steps": steps | {"best": 300}})
-    assert apart[0][1:3] == ["warm start = final (400)", "best (300)"] and len(apart[0]) == 3
+    assert apart[0][1:3] == ["warm start = final (400)", "best (300)"]
+    assert len(apart[0]) == 3
 
 
 def test_a_change_of_nothing_has_no_sign() -> None:
@@ -290,9 +302,12 @@ def test_an_evaluation_under_way_says_what_is_evaluated_and_how_far_it_is() -> N
     live.step("warm_start", 10, {"reward": 0.5})
     before = live.line()
     live.evaluating("best", "test", 7, 256, 1000)
-    assert live.line().startswith("evaluating test, best step 7 ") and " 256/1,000" in live.line()
+    assert live.line().startswith("evaluating test, best step 7 ")
+    assert " 256/1,000" in live.line()
     live.evaluation(replace(EVALUATION, split="test", stage="best"), 0)
-    assert live.line() == before and before.startswith("warm start ") and "10/15" in before
+    assert live.line() == before
+    assert before.startswith("warm start ")
+    assert "10/15" in before
     live.close()
 
 
@@ -323,13 +338,15 @@ def test_the_line_of_the_bar_fits_and_leaves_out_whole_pieces(width: int) -> Non
         metrics = {"reward": 0.2512, "loss/nll": math.nan, "loss/td": -0.0001, "tokens_per_second": 21_345.6}
         live.step("warm_start", step, metrics)
         line = live.line()
-        assert len(line) < width and f"{step:>5}/1,150" in line
+        assert len(line) < width
+        assert f"{step:>5}/1,150" in line
         pieces = re.split(r"  +", line)
         assert {"reward  0.251", "nll    nan", "td  0.000", "tokens/s 21,346"} >= set(
             re.findall(r"(?:reward|nll|td|tokens/s) +\S+", line)
         )
         assert len(pieces) >= 2
-    assert ("21,346" in line) == (width >= 120) and ("left" in line) == (width >= 60)
+    assert ("21,346" in line) == (width >= 120)
+    assert ("left" in line) == (width >= 60)
     live.close()
 
 

@@ -28,7 +28,8 @@ def test_samples_are_kept_with_their_texts(tmp_path: Path) -> None:
     said = Evaluation(5, "train", "val", "greedy", {}, {}, ["ä", "b"], [["x"], ["y"]], ["s", "t"], [0.5, 1.0])
     Journal(tmp_path).samples(said, 1)
     (line,) = (tmp_path / "samples.jsonl").read_text("utf-8").splitlines()
-    assert json.loads(line)["hypothesis"] == "ä" and json.loads(line)["score"] == 0.5
+    assert json.loads(line)["hypothesis"] == "ä"
+    assert json.loads(line)["score"] == 0.5
 
 
 def test_a_column_of_the_reward_overwrites_none_of_ours(tmp_path: Path) -> None:

@@ -26,11 +26,13 @@ METRICS = [("bleu", "41.20", "(+1.30)"), ("policy/target_rank", "187.2", ""), ("
 @pytest.mark.parametrize("text", STRANGE)
 def test_a_cut_text_is_never_wider_than_asked_and_keeps_the_layout(text: str) -> None:
     shown = layout.escaped(text)
-    assert not set(shown) & set("\t\n\r\x1b\u202e") and layout.cells(shown) >= cell_len(shown)
+    assert not set(shown) & set("\t\n\r\x1b\u202e")
+    assert layout.cells(shown) >= cell_len(shown)
     for width in range(2, 30):
         cut = layout.truncated(shown, width)
         assert cell_len(cut) <= width
-        assert (cut == shown) == (layout.cells(shown) <= width) and (cut == shown or cut.endswith("…"))
+        assert (cut == shown) == (layout.cells(shown) <= width)
+        assert cut == shown or cut.endswith("…")
         assert cell_len(layout.padded(cut, width)) <= width
 
 
@@ -66,15 +68,18 @@ def test_a_table_fits_and_breaks_no_word_and_no_number(width: int) -> None:
     text = "\n".join(lines)
     assert all(len(line) <= width for line in lines)
     words = {word for row in ROWS for cell in row for word in cell.split()}
-    assert set(text.split()) <= words and {"61.98", "187.2", "+18.78", "policy/target_rank"} <= set(text.split())
+    assert set(text.split()) <= words
+    assert {"61.98", "187.2", "+18.78", "policy/target_rank"} <= set(text.split())
 
 
 def test_columns_of_text_share_what_numbers_leave() -> None:
     rows = [["source", "hypothesis", "score"], ["a b", "long " * 30, "0.512"], ["中文" * 40, "x", "12.00"]]
     for width in (40, 80, 120, 160):
         lines = layout.table(rows, width, (0, 1))
-        assert len(lines) == 3 and max(map(cell_len, lines)) == width
-        assert lines[1].endswith("0.512") and lines[2].endswith("12.00")
+        assert len(lines) == 3
+        assert max(map(cell_len, lines)) == width
+        assert lines[1].endswith("0.512")
+        assert lines[2].endswith("12.00")
 
 
 def test_wrapping_hangs_and_leaves_long_words_whole() -> None:
@@ -95,8 +100,10 @@ def test_numbers_are_of_one_width_and_zero_has_no_sign(value: float | None, show
 
 
 def test_a_change_has_the_digits_of_its_value() -> None:
-    assert layout.change(41.2, 39.9) == "(+1.30)" and layout.change(0.41, 0.512) == "(-0.102)"
-    assert layout.change(0.41, 0.41001) == "(+0.000)" and layout.change(3e7, 1e7) == "(+2.00e+07)"
+    assert layout.change(41.2, 39.9) == "(+1.30)"
+    assert layout.change(0.41, 0.512) == "(-0.102)"
+    assert layout.change(0.41, 0.41001) == "(+0.000)"
+    assert layout.change(3e7, 1e7) == "(+2.00e+07)"
     assert layout.change(math.nan, 1.0) == layout.change(1.0, math.nan) == layout.change(1.0, None) == ""
 
 

@@ -25,7 +25,9 @@ def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(
     command = "from tokenrl_cli.report.results import peak_memory_mb; print(peak_memory_mb())"
     said = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
     mine = peak_memory_mb()
-    assert mine >= 300 and 10 < int(said) < mine - 150 and len(large)
+    assert mine >= 300
+    assert 10 < int(said) < mine - 150
+    assert len(large)
 
 
 def rows(sentences: dict[str, tuple[np.ndarray, np.ndarray]], decode: str = "greedy") -> dict[str, Evaluation]:
@@ -53,7 +55,8 @@ def test_a_difference_has_its_interval_its_p_and_sacrebleus() -> None:
     found = summary({"bleu": sentences})
     before, after = (mean_score(each, "") for each in sentences)
     wanted = paired_bootstrap(after, before, RESAMPLES, SEED)
-    assert Difference(**found["difference"]["bleu"]) == wanted and wanted.p is not None
+    assert Difference(**found["difference"]["bleu"]) == wanted
+    assert wanted.p is not None
     assert found["difference"]["bleu"]["sacrebleu_p"] == sacrebleu_p(after, before, RESAMPLES, SEED)
     assert found["findings"] == []
 
@@ -62,13 +65,17 @@ def test_a_difference_has_its_interval_its_p_and_sacrebleus() -> None:
 def test_few_sentences_are_told_and_have_neither_interval_nor_p(size: int) -> None:
     found = summary({"bleu": noise(size), "reward": noise(size)})
     for each in found["difference"].values():
-        assert each["low"] is each["high"] is each["p"] is each["sacrebleu_p"] is None and math.isfinite(each["mean"])
+        assert each["low"] is each["high"] is each["p"] is each["sacrebleu_p"] is None
+        assert math.isfinite(each["mean"])
     (finding,) = found["findings"]
     assert (finding["rule"], finding["severity"], finding["step"]) == ("few_sentences", "note", 7)
     words = f"no interval and no p of bleu, reward: only {size} sentence"
-    assert finding["text"].startswith(words) and "fewer than 30" in finding["text"]
+    assert finding["text"].startswith(words)
+    assert "fewer than 30" in finding["text"]
     table = final_table(found)
-    assert table[1][0] == "bleu" and "[" not in table[1][-2] and table[1][-1] == "-"
+    assert table[1][0] == "bleu"
+    assert "[" not in table[1][-2]
+    assert table[1][-1] == "-"
 
 
 def test_every_reason_is_told_of_the_numbers_it_is_true_of() -> None:
@@ -78,7 +85,8 @@ def test_every_reason_is_told_of_the_numbers_it_is_true_of() -> None:
     told = {each["rule"]: each["text"] for each in found["findings"]}
     assert told.keys() == {"few_sentences", "not_a_number", "no_variation"}
     assert "of d: only 20 sentences" in told["few_sentences"]
-    assert "of c: " in told["not_a_number"] and "of b, e: " in told["no_variation"]
+    assert "of c: " in told["not_a_number"]
+    assert "of b, e: " in told["no_variation"]
     assert found["difference"]["a"]["p"] is not None
     assert [row[-1] for row in final_table(found)[1:]][1:] == ["-"] * 4
 
@@ -86,12 +94,14 @@ def test_every_reason_is_told_of_the_numbers_it_is_true_of() -> None:
 @pytest.mark.parametrize("decode", ["greedy", "beam", "sample"])
 def test_the_table_is_headed_by_what_decoding_was(decode: str) -> None:
     found = summary({"bleu": noise(50)}, decode)
-    assert found["decode"] == decode and final_table(found)[0][0] == f"test, {decode}"
+    assert found["decode"] == decode
+    assert final_table(found)[0][0] == f"test, {decode}"
 
 
 def test_no_number_is_printed_as_minus_zero() -> None:
     for value in (-0.0, 0.0, -1e-9, -0.0004):
-        assert number(value) == "0.000" and signed(value) == "+0.000"
+        assert number(value) == "0.000"
+        assert signed(value) == "+0.000"
         assert with_interval({"mean": value, "low": value, "high": -value}) == "+0.000 [+0.000, +0.000]"
     assert (number(-0.5), number(-12.345), number(None)) == ("-0.500", "-12.35", "-")
     assert (signed(1.25), signed(-1.25), signed(None)) == ("+1.250", "-1.250", "-")

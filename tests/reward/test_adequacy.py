@@ -30,6 +30,6 @@ def test_the_corpus_score_is_the_share() -> None:
 def test_a_dataset_without_meanings_is_refused_with_the_remedy() -> None:
     blank = texts([("Leider", WOMAN)])
     blank.columns.clear()
-    with pytest.raises(UserError, match="adequacy.*'meaning'") as refused:
+    with pytest.raises(UserError, match=r"adequacy.*'meaning'") as refused:
         Adequacy(1)(blank)
     assert "dataset=grammar" in refused.value.remedy

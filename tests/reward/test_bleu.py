@@ -97,14 +97,16 @@ def test_a_text_without_a_reference_has_no_score_and_does_not_move_the_others() 
     rows = [("a b c d", ["a b c e"]), ("a", [])]
     assert np.isnan(REWARD(texts(rows))).tolist() == [False, True]
     corpus = REWARD.corpus(texts(rows))
-    assert corpus.value == REWARD.corpus(texts(rows[:1])).value and np.isnan(corpus.sentences[1])
-    assert corpus.statistics.shape == (2, 10) and not corpus.statistics[1].any()
+    assert corpus.value == REWARD.corpus(texts(rows[:1])).value
+    assert np.isnan(corpus.sentences[1])
+    assert corpus.statistics.shape == (2, 10)
+    assert not corpus.statistics[1].any()
     with pytest.raises(UserError, match="no text has a reference"):
         REWARD.corpus(texts(rows[1:]))
 
 
 def test_a_smoothing_without_a_value_refuses_one() -> None:
-    with pytest.raises(UserError, match="^smoothing_value: exp takes none, got 0.1"):
+    with pytest.raises(UserError, match=r"^smoothing_value: exp takes none, got 0.1"):
         Bleu(4, "exp", 0.1, True, "13a", False)
 
 

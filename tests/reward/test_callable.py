@@ -141,10 +141,17 @@ GIVEN = Given()
 
 def test_it_gets_what_its_parameters_name() -> None:
     assert reward(looks)(texts(ROWS, [1, 2, 1])).scores.tolist() == [0.5] * 3
-    assert SEEN[0] == dict(
-        hypothesis="a", reference="A", references=["A", "B"], source="source 0", step=7, tokens=[1], ended=True
-    )
-    assert SEEN[1]["tokens"] == [1, 2] and SEEN[2]["source"] == "source 2"
+    assert SEEN[0] == {
+        "hypothesis": "a",
+        "reference": "A",
+        "references": ["A", "B"],
+        "source": "source 0",
+        "step": 7,
+        "tokens": [1],
+        "ended": True,
+    }
+    assert SEEN[1]["tokens"] == [1, 2]
+    assert SEEN[2]["source"] == "source 2"
 
 
 def test_it_gets_columns_and_keeps_its_own_defaults() -> None:
@@ -159,24 +166,31 @@ def test_keywords_take_all_there_is() -> None:
 
 def test_a_batched_function_gets_everything_at_once() -> None:
     assert reward(lengths, batched=True)(texts(ROWS, level=[1, 2, 3])).scores.tolist() == [1, 2, 3]
-    assert len(SEEN) == 1 and SEEN[0]["level"] == [1, 2, 3] and SEEN[0]["references"] == [["A", "B"], ["C"], ["D"]]
+    assert len(SEEN) == 1
+    assert SEEN[0]["level"] == [1, 2, 3]
+    assert SEEN[0]["references"] == [["A", "B"], ["C"], ["D"]]
 
 
 def test_integers_become_real_numbers() -> None:
     scores = reward(length)(texts(ROWS)).scores
-    assert scores.dtype == np.float64 and scores.tolist() == [1, 2, 3]
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [1, 2, 3]
 
 
 def test_an_async_batched_function_may_leave_out_samples() -> None:
     scores = reward(alengths, batched=True)(texts(ROWS)).scores
-    assert scores[[0, 2]].tolist() == [1, 3] and math.isnan(scores[1])
+    assert scores[[0, 2]].tolist() == [1, 3]
+    assert math.isnan(scores[1])
 
 
 def test_a_list_is_one_number_a_token_and_padding_is_zero() -> None:
     scores = reward(per_token)(texts(ROWS, [3, 2, 1])).scores
-    assert scores.dtype == np.float64 and scores.shape == (3, 3)
-    assert scores[0].tolist() == [10, 20, 30] and scores[2].tolist() == [10, 0, 0]
-    assert np.isnan(scores[1, :2]).all() and scores[1, 2] == 0
+    assert scores.dtype == np.float64
+    assert scores.shape == (3, 3)
+    assert scores[0].tolist() == [10, 20, 30]
+    assert scores[2].tolist() == [10, 0, 0]
+    assert np.isnan(scores[1, :2]).all()
+    assert scores[1, 2] == 0
 
 
 @pytest.mark.parametrize(
@@ -195,14 +209,18 @@ def test_numbers_of_any_library_are_taken(value: Any, score: float, monkeypatch:
 
 def test_none_does_not_apply_and_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     scored = reward(gives)(texts(ROWS))
-    assert np.isnan(scored.scores).all() and scored.metrics == {"failed": 0} and not caplog.records
+    assert np.isnan(scored.scores).all()
+    assert scored.metrics == {"failed": 0}
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("value", [math.nan, np.float32("nan"), [0.5, math.nan], {"reward": math.nan, "level": 3}])
 def test_nan_is_a_failure(value: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(GIVEN, "value", value)
     scored = reward(gives)(texts(ROWS, [2, 2, 2]))
-    assert np.isnan(scored.scores).all() and scored.metrics == {"failed": 3} and scored.columns == {}
+    assert np.isnan(scored.scores).all()
+    assert scored.metrics == {"failed": 3}
+    assert scored.columns == {}
     assert "failed on 'a': gave NaN; 3 of 3" in caplog.text
 
 
@@ -221,7 +239,8 @@ def test_a_dictionary_holds_whatever_a_reward_may_be(score: Any, monkeypatch: py
     monkeypatch.setattr(GIVEN, "value", {"reward": score, "level": torch.tensor(3)})
     scored = reward(gives)(texts(ROWS, [2, 2, 2]))
     np.testing.assert_array_equal(scored.scores, plain.scores)
-    assert scored.columns == {"level": [3, 3, 3]} and scored.metrics == {"failed": 0, "level": 3}
+    assert scored.columns == {"level": [3, 3, 3]}
+    assert scored.metrics == {"failed": 0, "level": 3}
     monkeypatch.setattr(GIVEN, "value", [{"reward": score, "level": 1}, None, {"reward": score}])
     assert reward(gives_all, batched=True)(texts(ROWS, [2, 2, 2])).columns == {"level": [1, None, None]}
 
@@ -265,7 +284,8 @@ def test_a_wrong_value_is_named(value: Any, expected: str, monkeypatch: pytest.M
     monkeypatch.setattr(GIVEN, "value", value)
     with pytest.raises(UserError) as error:
         reward(gives)(texts(ROWS))
-    assert f"reward.function={HERE}.gives" in str(error.value) and expected in str(error.value)
+    assert f"reward.function={HERE}.gives" in str(error.value)
+    assert expected in str(error.value)
     assert len(str(error.value)) < 300
 
 
@@ -298,13 +318,15 @@ def test_an_async_function_keeps_its_loop_even_past_a_timeout() -> None:
     judge = reward(in_loop, timeout=0.5)
     for _ in range(2):
         judge(texts(ROWS))
-    assert len({id(seen["loop"]) for seen in SEEN}) == 1 and len(SEEN) == 6
+    assert len({id(seen["loop"]) for seen in SEEN}) == 1
+    assert len(SEEN) == 6
 
 
 def test_an_async_function_that_blocks_its_loop_is_left_behind(asleep: None) -> None:
     judge = reward(blocking, timeout=0.5)
     scores = judge(texts(ROWS)).scores
-    assert scores[:2].tolist() == [1, 1] and math.isnan(scores[2])
+    assert scores[:2].tolist() == [1, 1]
+    assert math.isnan(scores[2])
     assert judge(texts(ROWS[:2])).scores.tolist() == [1, 1]  # in a loop of its own
     assert not AWAKE.is_set()  # the first one still hangs
 
@@ -334,7 +356,7 @@ def test_mistakes_are_told_before_anything_is_called() -> None:
 )  # fmt: skip
 def test_ranges_are_checked(key: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"reward.{key}.*: must be "):
-        check(dict(reward=BLOCK | {key: value}), [HERE])
+        check({"reward": BLOCK | {key: value}}, [HERE])
 
 
 # ------------------------------------------------------------------------------------------------------- from a file
@@ -374,7 +396,8 @@ def test_a_file_that_imports_names_is_taken(folder: Path, trust: str) -> None:
 def test_a_file_is_run_once(folder: Path) -> None:
     once = "import os\nos.mkdir('ran')\ndef length(hypothesis): return 1\n"
     (folder / "deep" / "counts.py").write_text(once)
-    assert of("deep/counts.py:length", "deep/counts.py") and of("./deep/counts.py:length", "deep/counts.py")
+    assert of("deep/counts.py:length", "deep/counts.py")
+    assert of("./deep/counts.py:length", "deep/counts.py")
 
 
 @pytest.mark.parametrize("trust", [[], ["deep"], ["deep.random"], ["random.py"], ["deep/other.py"], ["deep/random"]])
@@ -387,7 +410,7 @@ def test_a_file_that_imports_does_not_name_is_not_run(folder: Path, trust: list[
 
 def test_a_checkpoints_config_runs_no_file(folder: Path) -> None:
     with pytest.raises(UserError, match="not in imports"):
-        build(BLOCK | dict(function=f"{folder}/deep/random.py:length"), Reward, [])
+        build(BLOCK | {"function": f"{folder}/deep/random.py:length"}, Reward, [])
 
 
 @pytest.mark.parametrize(
@@ -538,7 +561,8 @@ def test_anything_that_can_be_called_is_a_reward(ways: str) -> None:
 
 def test_a_reward_written_for_trl_works_as_it_is(ways: str, caplog: pytest.LogCaptureFixture) -> None:
     scores = of("ways.py:trl", ways)(texts(ROWS, level=[1, 2, 3])).scores
-    assert scores[[0, 2]].tolist() == [8, 10] and math.isnan(scores[1])
+    assert scores[[0, 2]].tolist() == [8, 10]
+    assert math.isnan(scores[1])
     assert of("ways.py:ids_alone", ways)(texts(ROWS, [3, 2, 1])).scores.tolist() == [3, 2, 1]
     of("ways.py:messages", ways)(texts(ROWS))
     assert "are texts here, never lists of messages" in caplog.text
@@ -629,29 +653,32 @@ def test_what_a_function_does_to_this_process_is_put_back(
 
 
 def test_the_end_of_the_program_is_a_failure_of_its_sample_alone(caplog: pytest.LogCaptureFixture) -> None:
-    assert reward(ends)(texts(ROWS)).metrics == {"failed": 3} and "SystemExit: 3" in caplog.text
-    assert reward(ends_at_once)(texts(ROWS)).metrics == {"failed": 3} and "os._exit(3)" in caplog.text
+    assert reward(ends)(texts(ROWS)).metrics == {"failed": 3}
+    assert "SystemExit: 3" in caplog.text
+    assert reward(ends_at_once)(texts(ROWS)).metrics == {"failed": 3}
+    assert "os._exit(3)" in caplog.text
 
 
 def test_lone_surrogates_can_be_written(caplog: pytest.LogCaptureFixture) -> None:
     scored = reward(surrogates)(texts(ROWS))
-    assert scored.columns["text"][0] == "\\ud800" and caplog.text.encode()
+    assert scored.columns["text"][0] == "\\ud800"
+    assert caplog.text.encode()
     assert reward(length)(texts([("\ud800", ["\ud800"])])).scores.tolist() == [1]
 
 
 # ---------------------------------------------------------------------------------------------------------- the block
 
-BLOCK = dict(
-    _target_="tokenrl_cli.reward.callable.UserFunction", function=f"{HERE}.length", timeout=1, batched=False,
-    workers=0, on_error="mask", max_failed_fraction=0.5,
-)  # fmt: skip
+BLOCK = {
+    "_target_": "tokenrl_cli.reward.callable.UserFunction", "function": f"{HERE}.length", "timeout": 1,
+    "batched": False, "workers": 0, "on_error": "mask", "max_failed_fraction": 0.5,
+}  # fmt: skip
 
 
 def test_it_is_built_from_its_block() -> None:
-    check(dict(reward=BLOCK), [HERE])
+    check({"reward": BLOCK}, [HERE])
     assert build(BLOCK, Reward, [HERE])(texts(ROWS)).scores.tolist() == [1, 2, 3]
-    with pytest.raises(UserError, match="reward.function: is missing"):
-        check(dict(reward=BLOCK | dict(function="???")), [])
+    with pytest.raises(UserError, match=r"reward.function: is missing"):
+        check({"reward": BLOCK | {"function": "???"}}, [])
 
 
 def test_its_numbers_are_logged_as_callable() -> None:

@@ -14,10 +14,12 @@ from tokenrl_cli.reward.constant import Constant
 
 def test_it_is_the_same_for_every_text() -> None:
     scores = Constant(0.5)(texts([("", []), ("a b", ["a"])]))
-    assert scores.dtype == np.float64 and scores.tolist() == [0.5, 0.5]
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [0.5, 0.5]
 
 
 def test_credit_over_prefixes_pays_nothing_as_the_documentation_admits() -> None:
     rollout, _ = judge(rollout_from([[1, 2, EOS], [EOS]]), batch_of(1), Merges(["a", "b"]), Constant(0.5), Delta())
-    assert rollout.rewards is not None and not rollout.rewards.any()
+    assert rollout.rewards is not None
+    assert not rollout.rewards.any()
     assert "Credit over prefixes pays nothing" in str(Constant.__doc__)

@@ -49,7 +49,8 @@ def test_a_line_without_the_column_has_no_score_and_does_not_move_the_others(tmp
     (tmp_path / "val.jsonl").write_text("\n".join(lines), "utf-8")
     dataset = Jsonl(str(tmp_path), {}, "src", "refs", False, 0.0, None, 9, "drop")
     found = scores([dataset.example("val", i).columns["slots"] for i in range(2)], "a", "b")
-    assert found[0] == 0.5 and np.isnan(found[1])
+    assert found[0] == 0.5
+    assert np.isnan(found[1])
 
 
 def test_nothing_covers_nothing_and_a_list_of_all_items_covers_all_as_the_documentation_admits() -> None:
@@ -59,10 +60,10 @@ def test_nothing_covers_nothing_and_a_list_of_all_items_covers_all_as_the_docume
 
 
 def test_a_column_that_is_not_there_or_holds_something_else_is_named() -> None:
-    with pytest.raises(UserError, match="reward.column=slots: the dataset has no such column, but keywords, names"):
+    with pytest.raises(UserError, match=r"reward.column=slots: the dataset has no such column, but keywords, names"):
         Coverage("slots", [], True, "reward")(texts([("a", [])], names=[[]], keywords=[[]]))
     with pytest.raises(
-        UserError, match="reward.column=slots: must hold strings, or lists or records of strings, holds 5"
+        UserError, match=r"reward.column=slots: must hold strings, or lists or records of strings, holds 5"
     ):
         scores([5], "a")
 

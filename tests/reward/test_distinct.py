@@ -25,7 +25,8 @@ def test_it_is_the_share_of_any_text(text: str, order: int) -> None:
     said = text.split()
     counts = Counter(zip(*(said[k:] for k in range(order)), strict=False))
     scores = Distinct(order)(texts([(text, [])]))
-    assert scores.dtype == np.float64 and 0 <= scores[0] <= 1
+    assert scores.dtype == np.float64
+    assert 0 <= scores[0] <= 1
     assert scores[0] == pytest.approx(len(counts) / counts.total() if counts else 0, abs=1e-12)
 
 

@@ -14,7 +14,8 @@ from tokenrl_cli.reward.ended import Ended
 
 def test_it_says_whether_eos_was_chosen() -> None:
     scores = Ended()(texts([("a", []), ("a", [])], ended=[True, False]))
-    assert scores.dtype == np.float64 and scores.tolist() == [1, 0]
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [1, 0]
 
 
 def test_a_prefix_without_eos_does_not_score_as_the_finished_text() -> None:

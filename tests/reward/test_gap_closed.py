@@ -32,6 +32,6 @@ def test_over_a_corpus_sources_count_by_their_gap() -> None:
 def test_a_dataset_without_meanings_is_refused_with_the_remedy() -> None:
     blank = texts([("Leider", WOMAN)])
     blank.columns.clear()
-    with pytest.raises(UserError, match="gap_closed.*'meaning'") as refused:
+    with pytest.raises(UserError, match=r"gap_closed.*'meaning'") as refused:
         GapClosed(1)(blank)
     assert "dataset=grammar" in refused.value.remedy

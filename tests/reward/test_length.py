@@ -23,7 +23,8 @@ def test_it_is_the_best_ratio_of_any_text(pair: tuple[str, list[str]]) -> None:
         1.0 if said == length else min(said / length, length / said) if said and length else 0 for length in wanted
     ]
     scores = Length()(texts([pair]))
-    assert scores.dtype == np.float64 and scores[0] == pytest.approx(max(ratios), abs=1e-12)
+    assert scores.dtype == np.float64
+    assert scores[0] == pytest.approx(max(ratios), abs=1e-12)
 
 
 def test_a_source_without_a_reference_has_no_score() -> None:

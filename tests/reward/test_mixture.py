@@ -56,7 +56,8 @@ def test_each_part_is_credited_alone_then_weighed(credit: Any) -> None:
     wer, alone = judged(WER, credit)
     exact, _ = judged(EXACT, credit)
     assert torch.allclose(together, 0.25 * wer + exact, atol=1e-7)
-    assert metrics["rewards/wer/mean"] == alone["rewards/wer/mean"] and metrics["rewards/exact/mean"] == 0.25
+    assert metrics["rewards/wer/mean"] == alone["rewards/wer/mean"]
+    assert metrics["rewards/exact/mean"] == 0.25
 
 
 def test_a_shift_moves_the_score_and_by_delta_no_reward() -> None:
@@ -70,7 +71,8 @@ def test_a_shift_moves_the_score_and_by_delta_no_reward() -> None:
 def test_normalised_parts_have_mean_0_and_deviation_1_over_the_batch(credit: Any) -> None:
     _, raw = judged(mixture(), credit)
     rewards, metrics = judged(mixture(weights={"wer": 1.0, "exact": 0.0}, normalize=True), credit)
-    assert abs(metrics["reward"]) < 1e-12 and abs(metrics["reward_std"] - 1) < 1e-12
+    assert abs(metrics["reward"]) < 1e-12
+    assert abs(metrics["reward_std"] - 1) < 1e-12
     assert metrics["rewards/wer/mean"] == raw["rewards/wer/mean"]  # logged as it is
     plain = judged(WER, credit)[0].sum(-1)
     assert torch.allclose(rewards.sum(-1) - rewards.sum(-1).mean(), (plain - plain.mean()) / raw["rewards/wer/std"])
@@ -78,7 +80,8 @@ def test_normalised_parts_have_mean_0_and_deviation_1_over_the_batch(credit: Any
 
 def test_parts_that_all_say_the_same_normalise_to_nothing() -> None:
     rewards, metrics = judged(Mixture({"same": Nothing()}, {}, {}, {}, True), Terminal())
-    assert metrics["reward"] == 0 and not rewards.any()
+    assert metrics["reward"] == 0
+    assert not rewards.any()
 
 
 def test_a_text_that_one_part_cannot_score_is_invalid() -> None:
@@ -97,7 +100,7 @@ def test_numbers_a_token_can_be_scaled_but_not_shifted() -> None:
     together, _ = judged(Mixture({"places": Places()}, {"places": 2.0}, {}, {}, False), Token())
     assert torch.allclose(together, 2 * judged(Places(), Token())[0])
     for wrong in (mixture(parts={"p": Places()}, shifts={"p": 1.0}), mixture(parts={"p": Places()}, normalize=True)):
-        with pytest.raises(UserError, match="reward.parts.p: gives one number a token, which cannot be shifted"):
+        with pytest.raises(UserError, match=r"reward.parts.p: gives one number a token, which cannot be shifted"):
             judged(wrong, Token())
 
 

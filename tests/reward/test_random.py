@@ -14,7 +14,8 @@ SEEN = texts([(f"text {i}", []) for i in range(4000)])
 
 def test_it_is_uniform() -> None:
     scores = Random(1)(SEEN)
-    assert scores.min() >= 0 and scores.max() < 1
+    assert scores.min() >= 0
+    assert scores.max() < 1
     assert abs(scores.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(scores))
     assert np.histogram(scores, 10, (0, 1))[0].min() > 300
 
@@ -30,4 +31,5 @@ def test_it_depends_on_seed_step_source_and_text_alone() -> None:
 
 def test_any_text_has_a_number() -> None:
     scores = Random(1)(texts([("", []), ("caf\u00e9", []), ("\ud800", [])]))
-    assert scores.dtype == np.float64 and len(set(scores.tolist())) == 3
+    assert scores.dtype == np.float64
+    assert len(set(scores.tolist())) == 3

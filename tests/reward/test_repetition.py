@@ -24,7 +24,8 @@ def test_it_is_1_exactly_where_no_ngram_occurs_twice(text: str, order: int) -> N
     ngrams = [said[i : i + order] for i in range(len(said) - order + 1)]
     again = {i + k for i, ngram in enumerate(ngrams) if ngram in ngrams[:i] for k in range(order)}
     scores = Repetition(order)(texts([(text, [])]))
-    assert scores.dtype == np.float64 and 0 <= scores[0] <= 1
+    assert scores.dtype == np.float64
+    assert 0 <= scores[0] <= 1
     assert scores[0] == pytest.approx(1 - len(again) / len(said) if said else 1, abs=1e-12)
     assert (scores[0] == 1) == all(ngrams.count(ngram) == 1 for ngram in ngrams)
 

@@ -56,7 +56,8 @@ def test_the_stemmer_is_used_when_asked_for() -> None:
 
 def test_the_corpus_score_is_the_mean_and_says_how() -> None:
     corpus = Rouge("rougeL", "recall", True).corpus(texts([("a", ["a"]), ("b", ["a"]), ("b", [])]))
-    assert corpus.value == 0.5 and np.isnan(corpus.sentences[2])
+    assert corpus.value == 0.5
+    assert np.isnan(corpus.sentences[2])
     assert corpus.signature == "rougeL|recall|stemmer:yes|version:rouge-score 0.1.2"
 
 

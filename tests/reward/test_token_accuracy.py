@@ -38,7 +38,8 @@ def test_going_on_costs_nothing_as_its_documentation_admits() -> None:
 
 def test_the_corpus_score_is_the_mean() -> None:
     corpus = TokenAccuracy().corpus(texts([("a", ["a"]), ("a", ["a b"]), ("a", [])]))
-    assert corpus.value == 0.75 and corpus.signature.endswith(f"|version:tokenrl {__version__}")
+    assert corpus.value == 0.75
+    assert corpus.signature.endswith(f"|version:tokenrl {__version__}")
 
 
 def test_a_text_without_a_reference_has_no_score() -> None:

@@ -61,6 +61,6 @@ def test_forgetting_sources_changes_no_score() -> None:
 def test_a_dataset_without_meanings_is_refused_with_the_remedy() -> None:
     blank = texts([("Leider", WOMAN)])
     blank.columns.clear()
-    with pytest.raises(UserError, match="validity.*'meaning'") as refused:
+    with pytest.raises(UserError, match=r"validity.*'meaning'") as refused:
         Validity(1)(blank)
     assert "dataset=grammar" in refused.value.remedy

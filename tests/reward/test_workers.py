@@ -156,10 +156,13 @@ def test_a_sample_that_fails_does_not_count_and_the_others_do(
     judge = reward(name, 0, timeout=SHORT if bad == "sleep" else 60.0)
     for _ in range(2):
         scored = judge(said("a", bad, "ccc", "dddd"))
-        assert scores(scored) == [1, None, 3, 4] and scored.metrics == {"failed": 1}
+        assert scores(scored) == [1, None, 3, 4]
+        assert scored.metrics == {"failed": 1}
     (record,) = caplog.records  # the same failure is shown once
-    assert record.levelno == logging.WARNING and repr(bad) in record.getMessage() and "1 of 4" in record.getMessage()
-    expected = dict(sleep=f"no answer within {SHORT:g} s", quit="SystemExit: 3", nan="gave NaN")
+    assert record.levelno == logging.WARNING
+    assert repr(bad) in record.getMessage()
+    assert "1 of 4" in record.getMessage()
+    expected = {"sleep": f"no answer within {SHORT:g} s", "quit": "SystemExit: 3", "nan": "gave NaN"}
     expected["raise"] = "Odd: no such word"
     assert expected[bad] in record.getMessage()
 
@@ -169,14 +172,16 @@ def test_a_sample_that_fails_does_not_count_and_the_others_do(
 def test_a_batch_that_fails_loses_what_was_in_it(name: str, bad: str) -> None:
     judge = reward(name, 0, timeout=SHORT if bad == "sleep" else 60.0)
     scored = judge(said("a", "bb", "ccc", bad))
-    assert scores(scored) == [None] * 4 and scored.metrics == {"failed": 4}
+    assert scores(scored) == [None] * 4
+    assert scored.metrics == {"failed": 4}
     assert scores(judge(said("a", "bb", "ccc"))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["each", "aeach", "every", "aevery"])
 def test_every_way_of_calling_gives_the_same(name: str) -> None:
     scored = reward(name, 0)(said("a", "bb", "none", "dddd", "eeeee"))
-    assert scores(scored) == [1, 2, None, 4, 5] and scored.metrics == {"failed": 0}
+    assert scores(scored) == [1, 2, None, 4, 5]
+    assert scored.metrics == {"failed": 0}
     assert scored.scores.dtype == np.float64
 
 
@@ -202,7 +207,7 @@ def test_a_failure_can_stop_the_run(bad: str) -> None:
 def test_too_many_failures_stop_the_run_and_show_the_first() -> None:
     judge = reward("each", 0, most=0.5)
     assert judge(said("a", "raise", "raise", "bb")).metrics == {"failed": 2}
-    with pytest.raises(UserError, match="of 4 samples 3 failed, .*max_failed_fraction=0.5; the first failed on 'nan'"):
+    with pytest.raises(UserError, match=r"of 4 samples 3 failed, .*max_failed_fraction=0.5; the first failed on 'nan'"):
         judge(said("a", "nan", "raise", "raise"))
 
 
@@ -224,7 +229,8 @@ def test_processes_lose_what_raises_stops_or_dies_and_nothing_else(
 ) -> None:
     """A process that is stopped says as little as one that hangs."""
     scored = others["each"](said("a", "raise", "quit", "nan", "die 7", "stop", "die 0", "none", "bb"))
-    assert scores(scored) == [1, *[None] * 7, 2] and scored.metrics == {"failed": 6}
+    assert scores(scored) == [1, *[None] * 7, 2]
+    assert scored.metrics == {"failed": 6}
     assert "6 of 9" in caplog.text
 
 
@@ -260,7 +266,8 @@ def test_a_process_that_dies_with_a_call_it_has_not_taken_up_costs_nothing(other
 
 def test_a_batch_of_shares_loses_the_share_that_fails(others: dict[str, UserFunction]) -> None:
     scored = others["aevery"](said("a", "bb", "ccc", "raise"))
-    assert scores(scored) == [1, 2, None, None] and scored.metrics == {"failed": 2}
+    assert scores(scored) == [1, 2, None, None]
+    assert scored.metrics == {"failed": 2}
     scored = others["aevery"](said("die 3", "bb", "ccc", "dddd"))
     assert scores(scored) == [None, None, 3, 4]
     with pytest.raises(UserError, match=r"gave '0.5' \(str\), must give a finite number"):
@@ -273,7 +280,8 @@ def test_the_work_is_done_side_by_side_elsewhere_in_the_same_folder_and_ends_wit
     there = reward("meets", 2, timeout=EVER)
     columns = there(said("w1", "w2")).columns
     assert set(columns["folder"]) == {str(folder.resolve())}
-    assert len({*columns["process"], os.getpid()}) == 3 and len(multiprocessing.active_children()) == before + 2
+    assert len({*columns["process"], os.getpid()}) == 3
+    assert len(multiprocessing.active_children()) == before + 2
     del there
     gc.collect()
     assert len(multiprocessing.active_children()) == before
@@ -299,7 +307,8 @@ def test_an_import_that_fails_there_is_no_endless_wait(
         if "sleep" in line:
             patch.setattr(workers_module, "START", 0.2)
         scored = judge(said(*["a" * 999] * 200))  # more than fits in a pipe
-    assert scored.metrics == {"failed": 200} and told in caplog.text
+    assert scored.metrics == {"failed": 200}
+    assert told in caplog.text
 
 
 def test_time_to_import_is_not_time_to_answer(folder: Path) -> None:
@@ -331,7 +340,8 @@ def test_time_in_which_the_program_stood_still_is_no_time_of_a_call(
 ) -> None:
     monkeypatch.setattr(workers_module, "time", Stalled(folder))
     scored = reward(name, workers, timeout=30.0)(said("a"))
-    assert scored.metrics == {"failed": 0} and scored.scores.tolist() == [1]
+    assert scored.metrics == {"failed": 0}
+    assert scored.scores.tolist() == [1]
 
 
 # ---------------------------------------------------------------------------------------------- the end of a program
@@ -386,11 +396,13 @@ async def adouble(arguments: dict[str, int]) -> int:
 
 @pytest.mark.parametrize("runner", [InTurn(double, 60.0), Together(adouble, 60.0)])
 def test_answers_come_in_the_order_of_the_calls(runner: Callable[..., list[int]]) -> None:
-    assert runner([dict(number=number) for number in range(50)]) == list(range(0, 100, 2))
+    assert runner([{"number": number} for number in range(50)]) == list(range(0, 100, 2))
     assert runner([]) == []
 
 
 def test_what_cannot_be_sent_to_a_process_costs_its_call_alone() -> None:
     runner = Processes(len, print, (), 60.0, 1)
-    first, second = runner([dict(a=lambda: 0), dict(a=1, b=2)])
-    assert isinstance(first, Failure) and "pickle" in first.error and second == 2
+    first, second = runner([{"a": lambda: 0}, {"a": 1, "b": 2}])
+    assert isinstance(first, Failure)
+    assert "pickle" in first.error
+    assert second == 2

@@ -104,7 +104,8 @@ def test_a_policy_that_could_not_be_loaded_again_is_refused_by_name(
     for command in ("validate", "train"):
         assert tokenrl(command, *TINY, f"algorithm={name}", *MINE) == 2
         error = capsys.readouterr().err
-        assert told in error and name.title() in error, error
+        assert told in error, error
+        assert name.title() in error, error
 
 
 def test_eval_and_the_table_show_a_policy_of_the_users_own(home: Path) -> None:
@@ -150,7 +151,9 @@ def test_a_model_that_cannot_be_given_which_row_reads_which_source_is_refused_be
     words = ["model._target_=my_reader.Reader", "imports=[my_reader]"]
     assert train(home / "run", *words) == 2
     said = capsys.readouterr().err
-    assert "model: Reader.forward" in said and "source_row=None" in said and "Traceback" not in said
+    assert "model: Reader.forward" in said
+    assert "source_row=None" in said
+    assert "Traceback" not in said
 
 
 CRITIC = '''
@@ -238,5 +241,7 @@ def test_a_critic_that_does_not_keep_its_contract_is_refused_by_name(
     home: Path, critics: list[str], capsys: pytest.CaptureFixture[str], name: str, told: str
 ) -> None:
     assert train(home / "run", *critics, f"algorithm/critic={name}") == 2
-    assert told in (error := capsys.readouterr().err) and name.title() in error, error
+    error = capsys.readouterr().err
+    assert told in error, error
+    assert name.title() in error, error
     sys.modules.pop("my_critic", None)

@@ -61,12 +61,14 @@ def saved(run: Path, step: int = 1, score: float | None = None) -> Path:
 
 def test_everything_comes_back_exactly(tmp_path: Path) -> None:
     loaded = checkpoint.load(saved(tmp_path))
-    assert loaded.step == 1 and loaded.config == {"seed": 1} and loaded.state["window"] == STATE["window"]
-    assert loaded.algorithm["baseline.average"] == 0.1 and math.isnan(loaded.algorithm["none"])
+    assert loaded.step == 1
+    assert loaded.config == {"seed": 1}
+    assert loaded.state["window"] == STATE["window"]
+    assert loaded.algorithm["baseline.average"] == 0.1
+    assert math.isnan(loaded.algorithm["none"])
     assert loaded.algorithm["replay.kept"].dtype == torch.int64
-    assert (
-        torch.equal(loaded.algorithm["optimizer.0.exp_avg"], torch.ones(3)) and loaded.algorithm["optimizer.steps"] == 1
-    )
+    assert torch.equal(loaded.algorithm["optimizer.0.exp_avg"], torch.ones(3))
+    assert loaded.algorithm["optimizer.steps"] == 1
     names = {path.name for path in loaded.path.iterdir()}
     assert names == {
         "model.safetensors", "optimizer.safetensors", "algorithm.safetensors", "state.json", "config.yaml",
@@ -166,7 +168,7 @@ def test_a_kill_before_any_change_on_disk_loses_nothing(tmp_path: Path, monkeypa
         found = tidied(run)
         assert (found.step if found else 0) == max(before.values(), default=0)
         assert whole(run) == before, "putting things in order takes nothing that is whole"
-        assert not [each for each in (run / "checkpoints").rglob(".*")]
+        assert not list((run / "checkpoints").rglob(".*"))
         if found is not None:
             folder, state = run / "checkpoints", found.state
             assert os.readlink(folder / "best") == f"{state['best']['step']:06d}"
@@ -187,9 +189,12 @@ def test_what_the_run_goes_on_from_is_named_where_it_is_damaged(tmp_path: Path) 
     with pytest.raises(UserError, match=r"000004/manifest.json: is missing(.|\n)*fallback=true"):
         checkpoint.newest(tmp_path, fallback=False)
     older = checkpoint.newest(tmp_path, fallback=True)
-    assert older is not None and older.step == 3 and set(older.algorithm) == set(ALGORITHM)
+    assert older is not None
+    assert older.step == 3
+    assert set(older.algorithm) == set(ALGORITHM)
     checkpoint.restore_links(tmp_path, older)
-    assert not (folder / "000004").exists() and os.readlink(folder / "best") == "000002"
+    assert not (folder / "000004").exists()
+    assert os.readlink(folder / "best") == "000002"
     for each in (folder / "000003").glob("optimizer*"):
         each.write_bytes(b"")
     with pytest.raises(UserError, match="no other is whole"):  # the others are kept for evaluation only
@@ -201,7 +206,7 @@ def test_a_last_that_is_gone_is_no_reason_to_take_another_one_silently(tmp_path:
     assert os.readlink(tmp_path / "checkpoints" / "last") == "000002"
     disk.discard(second)
     for look in (lambda: checkpoint.newest(tmp_path, fallback=False), lambda: checkpoint.find(tmp_path)):
-        with pytest.raises(UserError, match="000002/manifest.json"):
+        with pytest.raises(UserError, match=r"000002/manifest.json"):
             look()
     (tmp_path / "checkpoints" / "last").unlink()
     assert checkpoint.find(tmp_path) == first.resolve()
@@ -211,9 +216,11 @@ def test_a_last_that_is_gone_is_no_reason_to_take_another_one_silently(tmp_path:
 
 def test_the_same_step_again_gets_a_name_of_its_own(tmp_path: Path) -> None:
     first, again = saved(tmp_path, 1, score=0.5), saved(tmp_path, 1, score=0.7)
-    assert (first.name, again.name) == ("000001", "000001-2") and checkpoint.load(first).step == 1
+    assert (first.name, again.name) == ("000001", "000001-2")
+    assert checkpoint.load(first).step == 1
     found = checkpoint.newest(tmp_path, fallback=False)
-    assert found is not None and found.path == again.resolve()
+    assert found is not None
+    assert found.path == again.resolve()
 
 
 # ------------------------------------------------------------------------------------------------ a run of a stranger's
@@ -283,7 +290,9 @@ def test_absurd_files_are_refused_in_one_line(name: str, text: str, tmp_path: Pa
         seal(path)
     with pytest.raises(UserError) as caught:
         checkpoint.load(path)
-    assert name in caught.value.where and len(str(caught.value)) < 500 and "Traceback" not in str(caught.value)
+    assert name in caught.value.where
+    assert len(str(caught.value)) < 500
+    assert "Traceback" not in str(caught.value)
 
 
 def test_old_ones_go_and_the_best_stay_without_what_only_resuming_needs(tmp_path: Path) -> None:
@@ -295,7 +304,8 @@ def test_old_ones_go_and_the_best_stay_without_what_only_resuming_needs(tmp_path
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000001", "000004", "best", "last"]
     slim, last = checkpoint.load(best), checkpoint.load(checkpoint.find(tmp_path, ("last",)))
     tensors = {name for name, value in slim.algorithm.items() if isinstance(value, Tensor)}
-    assert tensors == {"policy.weight"} and "replay.kept" in last.algorithm
+    assert tensors == {"policy.weight"}
+    assert "replay.kept" in last.algorithm
 
 
 def test_what_could_run_code_or_is_of_another_time_is_refused(tmp_path: Path) -> None:
@@ -311,7 +321,9 @@ def test_what_could_run_code_or_is_of_another_time_is_refused(tmp_path: Path) ->
     package = Path(checkpoint.__file__).parents[1]
     own = package / "reward" / "workers.py"  # what goes to and from the processes that a run has started itself
     sources = "".join(file.read_text("utf-8") for file in package.rglob("*.py") if file != own)
-    assert "torch.load" not in sources and "import pickle" not in sources and "torch.save" not in sources
+    assert "torch.load" not in sources
+    assert "import pickle" not in sources
+    assert "torch.save" not in sources
 
 
 def test_a_reference_of_a_model_with_tied_weights_is_saved_whole(tmp_path: Path) -> None:
@@ -331,7 +343,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         checkpoint.restore(nn.Linear(2, 2), loaded)
     for value in (torch.full((5, 3), float("nan")), torch.zeros(5, 3, dtype=torch.int64)):
         bad = replace(loaded, model=loaded.model | {"embedding.weight": value})
-        with pytest.raises(UserError, match="embedding.weight (holds|is torch.int64)"):
+        with pytest.raises(UserError, match=r"embedding.weight (holds|is torch.int64)"):
             checkpoint.restore(Tied(), bad)
     wide = Tied()
     wide.embedding = nn.Embedding(6, 3)
@@ -360,5 +372,6 @@ def test_a_checkpoint_can_be_read_by_those_who_can_read_the_files_beside_it(mask
     finally:
         os.umask(before)
     expected = oct((tmp_path / "beside").stat().st_mode & 0o777)
-    assert modes == dict.fromkeys(modes, expected) and slim == dict.fromkeys(slim, expected)
+    assert modes == dict.fromkeys(modes, expected)
+    assert slim == dict.fromkeys(slim, expected)
     assert set(modes) - set(slim) == {"algorithm.safetensors", "optimizer.safetensors"}

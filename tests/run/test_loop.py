@@ -80,7 +80,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path: P
     runs = [tmp_path / name for name in "abc"]
     for run, seed in zip(runs, (1, 1, 2), strict=True):
         assert train(run, f"seed={seed}") == 0
-    assert weights(runs[0]) == weights(runs[1]) and lines(runs[0]) == lines(runs[1])
+    assert weights(runs[0]) == weights(runs[1])
+    assert lines(runs[0]) == lines(runs[1])
     assert weights(runs[0]) != weights(runs[2])
     said = [(run / "samples.jsonl").read_text("utf-8") for run in runs]
     assert said[0] == said[1] != said[2]
@@ -92,12 +93,14 @@ def test_looking_more_often_changes_no_training_number(tmp_path: Path) -> None:
     assert train(seldom, "trainer.eval_every=6", "trainer.warm_start_patience=0") == 0
     # the RL stage starts from the best evaluation of the warm start, so compare up to the switch ...
     numbers = [[r for r in lines(run) if r["split"] == "train" and r["step"] <= 6] for run in (often, seldom)]
-    assert numbers[0] == numbers[1] and numbers[0]
+    assert numbers[0] == numbers[1]
+    assert numbers[0]
     # ... and after it where there is only one to start from
     for run, every in ((tmp_path / "often2", 1), (tmp_path / "seldom2", 6)):
         assert train(run, f"trainer.eval_every={every}", "trainer.warm_start_steps=0") == 0
     numbers = [[r for r in lines(tmp_path / name) if r["split"] == "train"] for name in ("often2", "seldom2")]
-    assert numbers[0] == numbers[1] and numbers[0]
+    assert numbers[0] == numbers[1]
+    assert numbers[0]
 
 
 def test_micro_batches_change_no_result_beyond_rounding(tmp_path: Path) -> None:
@@ -134,7 +137,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_last_checkpoint(
     wild = ["algorithm=mle", "algorithm.optimizer.lr=1e30", "algorithm.optimizer.clip_norm=0"]
     assert train(tmp_path / "run", *wild) == 2
     said = capsys.readouterr().err
-    assert "step 7 of seed 1" in said and "checkpoints/000006" in said and "Traceback" not in said
+    assert "step 7 of seed 1" in said
+    assert "checkpoints/000006" in said
+    assert "Traceback" not in said
     assert not (tmp_path / "run" / "results.json").exists()
 
 
@@ -179,7 +184,8 @@ def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_pa
         assert train(tmp_path / name, "trainer.warm_start_from=last", f"trainer.eval_every={every}") == 0
         assert step_of(tmp_path / name, "warm_start") == 6
         numbers.append([r for r in lines(tmp_path / name) if r["split"] == "train"])
-    assert numbers[0] == numbers[1] and numbers[0]
+    assert numbers[0] == numbers[1]
+    assert numbers[0]
 
 
 @pytest.mark.parametrize(("name", "pick"), [("policy/target_rank", min), ("token_accuracy", max), ("nll", min)])
@@ -197,7 +203,8 @@ def test_a_number_that_knows_no_better_cannot_choose_and_is_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, key: str
 ) -> None:
     assert tokenrl("validate", *TINY, f"trainer.{key}={name}") == 2
-    assert f"trainer.{key}" in (said := capsys.readouterr().err) and "Traceback" not in said
+    assert f"trainer.{key}" in (said := capsys.readouterr().err)
+    assert "Traceback" not in said
 
 
 def test_patience_counts_evaluations_by_the_warm_starts_monitor(tmp_path: Path) -> None:
@@ -258,8 +265,10 @@ def test_what_can_act_no_more_is_refused_on_resume(
     before = (run / "config.yaml").read_bytes()
     assert tokenrl("train", f"resume={run}", override) == 2
     said = capsys.readouterr().err
-    assert override.partition("=")[0].lstrip("+~") in said and "cannot be changed on resume" in said, said
-    assert (run / "config.yaml").read_bytes() == before and not (run / "results.json").exists()
+    assert override.partition("=")[0].lstrip("+~") in said, said
+    assert "cannot be changed on resume" in said, said
+    assert (run / "config.yaml").read_bytes() == before
+    assert not (run / "results.json").exists()
 
 
 @pytest.mark.parametrize("override", ACTS_NO_MORE)
@@ -297,4 +306,5 @@ def test_a_horizon_that_is_not_its_stages_length_is_said(tmp_path: Path, horizon
 def test_kl_cannot_be_switched_on_by_a_resume(stopped: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
     """The reference is a copy of the policy at the switch, which a run without KL has not kept."""
     assert tokenrl("train", f"resume={stopped / 'train'}", f"algorithm.{key}=0.05", "trainer.steps=8") == 2
-    assert "has kept no reference" in (said := capsys.readouterr().err) and "Traceback" not in said
+    assert "has kept no reference" in (said := capsys.readouterr().err)
+    assert "Traceback" not in said

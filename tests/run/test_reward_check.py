@@ -112,9 +112,12 @@ def test_the_kinds_are_what_they_are_called() -> None:
     assert said["demonstrations"] == [references[0] for references in there.kinds[0].references]
     for text, other, half, mixed, again, nothing in zip(*said.values(), strict=True):
         words = text.split()
-        assert other in said["demonstrations"] and other != text
-        assert half.split() == words[: len(words) // 2] and nothing == ""
-        assert sorted(mixed.split()) == sorted(words) and again.split() == words[:1] * len(words)
+        assert other in said["demonstrations"]
+        assert other != text
+        assert half.split() == words[: len(words) // 2]
+        assert nothing == ""
+        assert sorted(mixed.split()) == sorted(words)
+        assert again.split() == words[:1] * len(words)
     assert sum(a != b for a, b in zip(said["shuffled"], said["demonstrations"], strict=True)) > 28
     assert [texts.ended.all() for texts in there.kinds] == [True, True, False, True, True, True]
     assert all(texts.mask.shape == texts.actions.shape for texts in there.kinds)
@@ -122,8 +125,10 @@ def test_the_kinds_are_what_they_are_called() -> None:
 
 def test_a_text_without_spaces_is_spoiled_by_characters() -> None:
     said = [texts.hypotheses[0] for texts in tried("chinese").kinds]
-    assert len(said[2]) == len(said[0]) // 2 and sorted(said[3]) == sorted(said[0])
-    assert set(said[4]) == {said[0][0]} and len(said[4]) == len(said[0])
+    assert len(said[2]) == len(said[0]) // 2
+    assert sorted(said[3]) == sorted(said[0])
+    assert set(said[4]) == {said[0][0]}
+    assert len(said[4]) == len(said[0])
 
 
 def test_the_draws_belong_to_the_seed_alone() -> None:
@@ -195,7 +200,8 @@ def test_a_reward_of_the_wrong_sign_is_told() -> None:
     """For example an error rate that was not subtracted from 1."""
     wer = reward("wer")
     errors = Says(lambda text, refs: float(text != refs[0]))
-    assert found(errors) == [("inverted_reward", "warning", "reward")] and found(wer) == []
+    assert found(errors) == [("inverted_reward", "warning", "reward")]
+    assert found(wer) == []
     assert found(Says(lambda text, _: -len(text))) == []  # shuffled it is as long
 
 
@@ -219,7 +225,8 @@ def test_each_part_of_a_mixture_is_looked_at() -> None:
 
 def test_a_reward_that_fails_on_spoiled_texts_is_told_and_stops_nothing() -> None:
     (finding,) = reward_findings(Says(lambda text, _: 1 / len(text)), tried(), True)
-    assert (finding.rule, finding.severity) == ("fragile_reward", "warning") and "ZeroDivisionError" in finding.text
+    assert (finding.rule, finding.severity) == ("fragile_reward", "warning")
+    assert "ZeroDivisionError" in finding.text
 
 
 def test_it_costs_one_call() -> None:
@@ -256,9 +263,7 @@ def test_a_metric_that_fails_on_spoiled_texts_is_told() -> None:
 
 def differing(name: str, settings: dict[str, Any], **metrics: dict[str, Any]) -> list[tuple[str, str | None]]:
     blocks = {key: block(value.pop("of", key)) | value for key, value in metrics.items()}
-    built = {key: build(each, Reward, [], seed=1) for key, each in blocks.items()}
-    chosen = block(name, **settings)
-    findings = differing_metrics(chosen, reward(name, **settings), blocks, built)
+    findings = differing_metrics(block(name, **settings), reward(name, **settings), blocks)
     assert all(finding.rule == "metric_differs" for finding in findings)
     return [(finding.severity, finding.key) for finding in findings]
 
@@ -277,16 +282,17 @@ def test_another_measure_of_a_family_is_a_note_and_another_name_is_nothing() -> 
     assert differing("bleu", {"tokenize": "zh"}, bleu={"tokenize": "zh"}, chrf={}) == []
     assert differing("bleu", {"tokenize": "zh"}, plain={"of": "bleu"}) == []
     assert differing("bleu", {"tokenize": "zh"}, bleu={}, zh={"of": "bleu", "tokenize": "zh"}) == []
-    assert differing("wer", {}, cer={}) == [] and differing("bleu", {}, chrf={}) == []
+    assert differing("wer", {}, cer={}) == []
+    assert differing("bleu", {}, chrf={}) == []
 
 
 def test_a_part_of_a_mixture_has_its_own_name() -> None:
     parts = {"bleu": block("bleu", tokenize="zh"), "chrf": block("chrf")}
     blocks = {"bleu": block("bleu"), "chrf": block("chrf")}
-    built = {key: build(each, Reward, []) for key, each in blocks.items()}
     mixture = Both(**{key: build(each, Reward, []) for key, each in parts.items()})
-    (finding,) = differing_metrics({"_target_": "Both", "parts": parts}, mixture, blocks, built)
-    assert finding.key == "metrics.bleu.tokenize" and "reward.parts.bleu.tokenize=zh" in finding.text
+    (finding,) = differing_metrics({"_target_": "Both", "parts": parts}, mixture, blocks)
+    assert finding.key == "metrics.bleu.tokenize"
+    assert "reward.parts.bleu.tokenize=zh" in finding.text
 
 
 # -------------------------------------------------------------------------------------------------------- whole runs
@@ -344,8 +350,11 @@ def test_a_function_that_forgot_to_return_stops_before_training(
 ) -> None:
     assert run("english", *mine("forgot")) == 2
     told = capsys.readouterr().err
-    assert "mine.py:forgot gave None" in told and "`return`" in told and "Warning" not in told
-    assert not Path("run/metrics.jsonl").exists() and not Path("run/checkpoints").exists()
+    assert "mine.py:forgot gave None" in told
+    assert "`return`" in told
+    assert "Warning" not in told
+    assert not Path("run/metrics.jsonl").exists()
+    assert not Path("run/checkpoints").exists()
 
 
 def test_so_does_one_whose_prefixes_have_no_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,11 +369,13 @@ def test_without_learning_from_it_a_dead_reward_is_a_warning_and_nan_everywhere(
 ) -> None:
     assert run("english", *mine("forgot"), *stage) == 0
     told = capsys.readouterr().err
-    assert "RuntimeWarning" not in told and "reward nan" in told
+    assert "RuntimeWarning" not in told
+    assert "reward nan" in told
     serious = [(each.rule, each.severity) for each in findings() if each.severity != "note"]
     assert serious == [("dead_reward", "warning")]
     values = [line["metrics"]["reward"] for line in lines(Path("run")) if "reward" in line["metrics"]]
-    assert values and set(values) == {None}
+    assert values
+    assert set(values) == {None}
 
 
 def test_a_reward_that_ends_while_it_is_learned_from_stops_with_step_and_reason(
@@ -373,23 +384,27 @@ def test_a_reward_that_ends_while_it_is_learned_from_stops_with_step_and_reason(
     """Until then the log shows NaN: the mean of no rewards is not 0."""
     assert run("english", *mine("early"), "trainer.log_every=1") == 2
     told = capsys.readouterr().err
-    assert "step 12: no text of the last 6 batches has a reward" in told and "RuntimeWarning" not in told
+    assert "step 12: no text of the last 6 batches has a reward" in told
+    assert "RuntimeWarning" not in told
     logged = [line["metrics"] for line in lines(Path("run")) if line["split"] == "train" and line["stage"] == "train"]
     names = ("reward", "reward_std", "frac_reward_zero_std", "rewards/callable/mean", "rewards/callable/std")
-    assert logged and all(line[name] is None for line in logged for name in names)
+    assert logged
+    assert all(line[name] is None for line in logged for name in names)
     assert not Path("run/results.json").exists()
 
 
 def test_a_reward_of_few_sources_goes_on(folder: Path) -> None:
     assert run("english", *mine("seldom"), "trainer.batch_size=1") == 0
     (finding,) = [each for each in findings() if each.severity == "warning"]
-    assert finding.rule == "dead_reward" and "None" not in finding.text  # it looks at the source alone
+    assert finding.rule == "dead_reward"
+    assert "None" not in finding.text
 
 
 def test_rouge_on_another_script_is_told_with_what_helps(folder: Path) -> None:
     assert run("hindi", "reward=rouge") == 0
     (finding,) = [each for each in findings() if each.severity == "warning"]
-    assert (finding.rule, finding.key) == ("dead_reward", "reward") and "reward=chrf" in finding.text
+    assert (finding.rule, finding.key) == ("dead_reward", "reward")
+    assert "reward=chrf" in finding.text
 
 
 def test_the_metric_follows_the_tokenizer_of_the_reward_or_is_told(folder: Path) -> None:

@@ -24,7 +24,8 @@ def tokenizer() -> Bpe:
 @given(st.text(max_size=20) | st.text(alphabet=" \t\n'’aßé\u0301_.£7中<end>", max_size=20))
 def test_every_text_comes_back(tokenizer: Bpe, text: str) -> None:
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text and tokenizer.eos_id not in ids
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.eos_id not in ids
 
 
 @settings(derandomize=True, deadline=None)
@@ -40,24 +41,28 @@ def test_a_prefix_that_ends_inside_a_character_ends_with_the_replacement_charact
     ids = tokenizer.encode("x 😀")
     assert len(ids) >= 5
     assert tokenizer.decode(ids[:-1]) == "x \N{REPLACEMENT CHARACTER}"
-    assert tokenizer.prefixes(ids)[0] == "" and tokenizer.prefixes(ids)[-1] == "x 😀"
+    assert tokenizer.prefixes(ids)[0] == ""
+    assert tokenizer.prefixes(ids)[-1] == "x 😀"
 
 
 def test_frequent_words_are_one_token_at_the_start_too_and_nothing_is_unknown(tokenizer: Bpe) -> None:
     assert tokenizer.encode("the") == tokenizer.encode("on the")[-1:]
-    assert tokenizer.unknown_id is None and tokenizer.eos_id == 0
+    assert tokenizer.unknown_id is None
+    assert tokenizer.eos_id == 0
     assert tokenizer.size == 300
     assert tokenizer.decode([*tokenizer.encode("the cat"), 0]) == "the cat"
 
 
 def test_the_name_of_the_end_in_a_text_is_text(tokenizer: Bpe) -> None:
     ids = tokenizer.encode("<end>")
-    assert 0 not in ids and tokenizer.decode(ids) == "<end>"
+    assert 0 not in ids
+    assert tokenizer.decode(ids) == "<end>"
 
 
 def test_before_training_it_knows_the_bytes() -> None:
     tokenizer = Bpe(300, 2)
-    assert tokenizer.size == 257 and isinstance(tokenizer, Tokenizer)
+    assert tokenizer.size == 257
+    assert isinstance(tokenizer, Tokenizer)
     assert tokenizer.decode(tokenizer.encode("é中")) == "é中"
 
 
@@ -65,7 +70,8 @@ def test_saving_and_loading_gives_the_same_ids_and_the_same_bytes(tmp_path: Path
     tokenizer.save(tmp_path / "a")
     other = Bpe(300, 2)
     other.load(tmp_path / "a")
-    assert other.encode(TEXTS[1]) == tokenizer.encode(TEXTS[1]) and other.size == tokenizer.size
+    assert other.encode(TEXTS[1]) == tokenizer.encode(TEXTS[1])
+    assert other.size == tokenizer.size
     other.save(tmp_path / "b")
     assert (tmp_path / "a" / "bpe.json").read_bytes() == (tmp_path / "b" / "bpe.json").read_bytes()
 

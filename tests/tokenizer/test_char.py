@@ -21,12 +21,15 @@ def trained(*texts: str, vocabulary_size: int = 1000, min_count: int = 1) -> Cha
 def test_any_text_of_known_characters_comes_back(text: str) -> None:
     tokenizer = trained(text)
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) == text and len(ids) == len(text)
+    assert tokenizer.decode(ids) == text
+    assert len(ids) == len(text)
     assert tokenizer.prefixes(ids) == [text[:t] for t in range(len(text) + 1)]
 
 
 def test_the_empty_text_has_no_ids() -> None:
-    assert trained("a").encode("") == [] and trained("a").decode([]) == "" and trained("a").prefixes([]) == [""]
+    assert trained("a").encode("") == []
+    assert trained("a").decode([]) == ""
+    assert trained("a").prefixes([]) == [""]
 
 
 def test_unknown_characters_and_the_end() -> None:
@@ -41,7 +44,8 @@ def test_saving_and_loading_gives_the_same_ids(tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     other = Char(1000, 1)
     other.load(tmp_path)
-    assert other.encode("ü\né") == tokenizer.encode("ü\né") and isinstance(other, Tokenizer)
+    assert other.encode("ü\né") == tokenizer.encode("ü\né")
+    assert isinstance(other, Tokenizer)
 
 
 def test_the_file_of_another_tokenizer_is_refused(tmp_path: Path) -> None:

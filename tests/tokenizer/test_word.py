@@ -35,7 +35,8 @@ def test_decoding_gives_back_the_spacing(text: str) -> None:
 def test_any_text_without_unknown_words_comes_back_and_its_prefixes_are_prefixes_of_it(text: str) -> None:
     tokenizer = trained(text + " x")
     ids = tokenizer.encode(text)
-    assert tokenizer.unknown_id not in ids and tokenizer.eos_id not in ids
+    assert tokenizer.unknown_id not in ids
+    assert tokenizer.eos_id not in ids
     assert tokenizer.decode(ids) == text
     prefixes = tokenizer.prefixes(ids)
     assert prefixes == [tokenizer.decode(ids[:t]) for t in range(len(ids) + 1)]
@@ -85,7 +86,8 @@ def test_the_first_word_of_a_text_is_the_token_it_is_in_the_middle() -> None:
 def test_a_mark_has_one_token_glued_and_one_apart() -> None:
     tokenizer = trained("yes. no .")
     ids = tokenizer.encode("yes. no .")
-    assert len(ids) == 4 and ids[1] != ids[3]
+    assert len(ids) == 4
+    assert ids[1] != ids[3]
 
 
 def test_the_end_has_no_text_and_an_unknown_word_shows() -> None:
@@ -113,7 +115,8 @@ def test_saving_and_loading_gives_the_same_ids_and_the_same_bytes(tmp_path: Path
     tokenizer.save(tmp_path / "a")
     other = Word(1000, 1)
     other.load(tmp_path / "a")
-    assert other.encode(text) == tokenizer.encode(text) and other.decode(other.encode(text)) == text
+    assert other.encode(text) == tokenizer.encode(text)
+    assert other.decode(other.encode(text)) == text
     other.save(tmp_path / "b")
     names = [path.name for path in (tmp_path / "a").iterdir()]
     assert names == ["vocabulary.json"]

@@ -55,7 +55,8 @@ class Does:
 )  # fmt: skip
 def test_numbers_of_any_library_are_taken(value: Any) -> None:
     scores = scored(Gives(value), ROWS).scores
-    assert scores.dtype == np.float64 and scores.tolist() == [0.5, 1]
+    assert scores.dtype == np.float64
+    assert scores.tolist() == [0.5, 1]
 
 
 def test_none_is_no_score() -> None:
@@ -89,7 +90,8 @@ def test_what_is_no_score_is_named(value: Any, told: str) -> None:
 
 def test_what_no_table_can_hold_is_shown() -> None:
     columns = scored(Gives(Scored(np.zeros(2), {"a": torch.tensor(1)}, {"b": ["\ud800", object]})), ROWS)  # type: ignore[dict-item]
-    assert columns.metrics == {"a": 1.0} and columns.columns["b"] == ["\\ud800", "<class 'object'>"]
+    assert columns.metrics == {"a": 1.0}
+    assert columns.columns["b"] == ["\\ud800", "<class 'object'>"]
 
 
 def raises(error: BaseException) -> Callable[[], Any]:

@@ -118,7 +118,8 @@ def outcome(reward: Any, credit: Any) -> tuple[Any, ...]:
     before = copied((there.references, there.sources, there.columns)), rollout.actions.clone(), rollout.mask.clone()
     done, scores = judge(rollout, there, TOKENIZER, reward, credit)
     assert (there.references, there.sources, there.columns) == before[0]
-    assert torch.equal(rollout.actions, before[1]) and torch.equal(rollout.mask, before[2])
+    assert torch.equal(rollout.actions, before[1])
+    assert torch.equal(rollout.mask, before[2])
     assert rollout.ended.tolist() == [True, True, False, True]
     assert done.rewards is not None
     return done.rewards.tolist(), done.valid.tolist(), scores.metrics
@@ -153,7 +154,9 @@ def test_a_metric_may_write_into_all_it_is_given() -> None:
     there = texts([("a", ["b", "c"]), ("bb", ["d"])], info=info)
     values = [corpus_score(metric, there).value for metric in (Vandal(harmless=True), Vandal(), Vandal())]
     assert values[0] == values[1] == values[2]
-    assert there.references == [["b", "c"], ["d"]] and there.columns["info"] is info and info[0]["list"] == [1]
+    assert there.references == [["b", "c"], ["d"]]
+    assert there.columns["info"] is info
+    assert info[0]["list"] == [1]
 
 
 def test_a_reward_that_gives_one_buffer_again_and_again_changes_no_earlier_score() -> None:
@@ -169,7 +172,8 @@ def test_a_reward_that_gives_one_buffer_again_and_again_changes_no_earlier_score
     reward = Buffered()
     first = scored(reward, texts([("a", ["x"]), ("bb", ["x"])]))
     scored(reward, texts([("ccc", ["x"]), ("dddd", ["x"])]))
-    assert first.scores.tolist() == [1, 2] and first.columns == {"text": ["a", "bb"]}
+    assert first.scores.tolist() == [1, 2]
+    assert first.columns == {"text": ["a", "bb"]}
 
 
 # ------------------------------------------------------------------------------------------------ a function of texts
@@ -209,7 +213,9 @@ def test_a_function_gets_copies_in_this_process_as_in_another(name: str, workers
     reward = UserFunction(f"{HERE}.{name}", 60.0, name == "batched", workers, "raise", 1.0, [HERE], "reward")
     for _ in range(2):
         assert reward(rows).scores.tolist() == [2 + 1 / 8 + 2 / 64 + 1 / 256] * 3
-    assert references == ["x", "yy"] and info == {"list": [1, 2]} and len(rows.references) == 3
+    assert references == ["x", "yy"]
+    assert info == {"list": [1, 2]}
+    assert len(rows.references) == 3
 
 
 # --------------------------------------------------------------------------------------------------------- a data set
@@ -271,7 +277,9 @@ def test_what_a_data_set_writes_into_its_lists_does_not_reach_a_batch() -> None:
 )
 def test_a_copy_is_equal_and_shares_nothing(value: Any) -> None:
     other = copied(value)
-    assert repr(other) == repr(value) and type(other) is type(value) and other is not value
+    assert repr(other) == repr(value)
+    assert type(other) is type(value)
+    assert other is not value
 
 
 # ---------------------------------------------------------------------------------------------------------- whole runs
@@ -326,5 +334,6 @@ def test_no_reward_changes_the_metrics_of_a_run(credit: str, tmp_path: Path, mon
             chosen = ["reward=ended", f"reward._target_={module}.{name}"]
         assert train(tmp_path / name, *settings, *chosen, f"imports=[{module}]", tiny=False) == 0
         found[name] = json.loads((tmp_path / name / "results.json").read_text())["test"]
-    assert found["rude"] == found["kind"] and found["Rude"] == found["Kind"]
+    assert found["rude"] == found["kind"]
+    assert found["Rude"] == found["Kind"]
     assert found["rude"]["final"]["bleu"] < 90  # of its own texts it would be 100

@@ -62,7 +62,8 @@ def test_a_module_changes_neither_the_directory_nor_the_streams(folder: Path) ->
     (folder / "rude.py").write_text("import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stdout = None\n")
     before = sys.stdout, sys.stdin, sys.argv
     import_all(["rude.py"])
-    assert (sys.stdout, sys.stdin, sys.argv) == before and os.getcwd() == str(folder)
+    assert (sys.stdout, sys.stdin, sys.argv) == before
+    assert os.getcwd() == str(folder)
     print("still open")
 
 

@@ -141,7 +141,7 @@ class Dqn(ValueBased):
         min_h Q_h.
         """
 
-        def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+        def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:
             return self.network.q(output.hidden, output.project).amin(0)
 
         def logits(output: ModelOutput, prior: ModelOutput | None) -> Tensor:

@@ -135,7 +135,7 @@ class Ilql(ValueBased):
         min_h Q_h.
         """
 
-        def values(output: ModelOutput, other: None) -> Tensor:
+        def values(output: ModelOutput, _other: None) -> Tensor:
             return self.network.q(output.hidden, output.project).amin(0)
 
         def logits(output: ModelOutput, other: None) -> Tensor:

@@ -35,12 +35,12 @@ def differentiable(module: Any) -> Any:
     return module
 
 
-def _begin_call(layer: Any, inputs: Any) -> None:
+def _begin_call(layer: Any, _inputs: Any) -> None:
     if torch.is_grad_enabled() and not layer.training:
         layer.dropout_elsewhere, layer.dropout, layer.training = layer.dropout, 0.0, True
 
 
-def _end_call(layer: Any, inputs: Any, output: Any) -> None:
+def _end_call(layer: Any, _inputs: Any, _output: Any) -> None:
     if (dropout := layer.__dict__.pop("dropout_elsewhere", None)) is not None:
         layer.dropout, layer.training = dropout, False
 

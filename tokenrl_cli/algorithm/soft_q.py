@@ -130,7 +130,7 @@ class SoftQ(ValueBased):
         min_h Q_h.
         """
 
-        def values(output: ModelOutput, prior: ModelOutput | None) -> Tensor:
+        def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:
             return self._q(self.network, output.hidden, output).amin(0)
 
         def logits(output: ModelOutput, prior: ModelOutput | None) -> Tensor:

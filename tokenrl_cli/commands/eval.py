@@ -81,7 +81,7 @@ class Examination:
     policy: Model
     findings: list[Finding]
 
-    def evaluate(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+    def evaluate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Evaluation:
         """Decodes the split and scores the texts; `progress` as for `run.evaluation.evaluate`."""
         from tokenrl_cli.run.evaluation import evaluate
 

@@ -114,7 +114,7 @@ def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
         return f"must be a block with _target_ ({describe(annotation)}), got {shown(value)}"
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return "" if isinstance(value, dict) else f"must be a dictionary, got {shown(value)}"
-    if inspect.isclass(origin) and issubclass(list, origin) or origin in (tuple, set, frozenset):
+    if (inspect.isclass(origin) and issubclass(list, origin)) or origin in (tuple, set, frozenset):
         return _sequence(value, annotation, origin)
     return unusable(value, False)
 

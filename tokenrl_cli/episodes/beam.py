@@ -61,7 +61,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
 def penalty(length: int, decoding: Decoding) -> float:
     """Returns lp = ((5 + length) / 6) ** length_penalty, by which the log-probability of a hypothesis of `length`
     tokens is divided (Wu et al. 2016, arXiv:1609.08144, equation 14)."""
-    return ((5 + length) / 6) ** decoding.length_penalty
+    divisor: float = ((5 + length) / 6) ** decoding.length_penalty
+    return divisor
 
 
 class Best:

@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = disk.read(path, LARGEST_CONFIG).decode()
-        content = yaml.load(text, _loader())  # noqa: S506 (a SafeLoader)
+        content = yaml.load(text, _loader())
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
     except RecursionError:
@@ -93,7 +93,7 @@ def _loader() -> Any:
     """A SafeLoader class that refuses aliases and reads 1e-3 as a number."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 event = self.peek_event()
@@ -111,7 +111,7 @@ def _dumper() -> Any:
     twice is written twice."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

@@ -48,9 +48,9 @@ class Sacrebleu:
     def library(self) -> Any:
         """The sacrebleu metric object with these settings, made once. Raises TypeError for a setting it does not have,
         KeyError for an unknown metric."""
-        import sacrebleu.metrics as metrics
+        from sacrebleu import BLEU, CHRF, TER
 
-        return {"BLEU": metrics.BLEU, "CHRF": metrics.CHRF, "TER": metrics.TER}[self.metric](**self.settings)
+        return {"BLEU": BLEU, "CHRF": CHRF, "TER": TER}[self.metric](**self.settings)
 
     def __call__(self, total: np.ndarray) -> float:
         return float(self.library._compute_score_from_stats(total.tolist()).score)

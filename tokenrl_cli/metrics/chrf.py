@@ -21,4 +21,5 @@ def chrf(matched: np.ndarray, in_text: np.ndarray, in_reference: np.ndarray, bet
     # F is 0 where precision and recall both are; the denominator is set to 1 there, not to divide by 0.
     weighted = beta**2 * precision + recall
     f = 100 * (1 + beta**2) * precision * recall / np.where(weighted > 0, weighted, 1.0)
-    return np.where(in_reference[:, :, 0] < 0, -1.0, f).max(-1)
+    best: np.ndarray = np.where(in_reference[:, :, 0] < 0, -1.0, f).max(-1)
+    return best

@@ -44,16 +44,16 @@ def _cache_class() -> Any:
 
         def _load_overload(self, *arguments: Any) -> Any:
             try:
-                return super()._load_overload(*arguments)
+                return super()._load_overload(*arguments)  # type: ignore[no-untyped-call]
             except Exception as error:  # a damaged pickle may raise anything
                 logging.getLogger(__name__).warning("%s: damaged (%r), made anew", self.cache_path, error)
                 with suppress(OSError):
-                    self.flush()
+                    self.flush()  # type: ignore[no-untyped-call]
                 return None
 
         def _save_overload(self, *arguments: Any) -> None:
             try:
-                super()._save_overload(*arguments)
+                super()._save_overload(*arguments)  # type: ignore[no-untyped-call]
             except OSError:
                 _kept_on_disk.clear()
 

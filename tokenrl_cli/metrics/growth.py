@@ -47,7 +47,8 @@ class Growth:
     @property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each prefix. [B, W]"""
-        return self.kept + self.added
+        lengths: np.ndarray = self.kept + self.added
+        return lengths
 
     @property
     def longest(self) -> int:
@@ -81,7 +82,8 @@ class References:
     @property
     def known(self) -> np.ndarray:
         """True for rows with at least one reference. [B, 1] bool"""
-        return (np.diff(self.sets)[self.rows] > 0)[:, None]
+        known: np.ndarray = (np.diff(self.sets)[self.rows] > 0)[:, None]
+        return known
 
 
 def characters(prefixes: Sequence[Sequence[str]]) -> Growth:

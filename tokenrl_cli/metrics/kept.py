@@ -93,7 +93,7 @@ def _score(path: Path, about: dict[str, Any], packed: np.ndarray, sentences: np.
     if len(statistics) != len(sentences):
         raise ValueError(f"{len(statistics)} sentences have statistics and {len(sentences)} a score")
 
-    def lost(total: np.ndarray) -> float:
+    def lost(_total: np.ndarray) -> float:
         problem = f"{about['name']} computes its corpus score in a way of its own, which is not kept"
         raise UserError(str(path), problem, "evaluate again")
 

@@ -37,10 +37,12 @@ class Attention(nn.Module):
         [B, heads, S, D / heads]. mask [B, 1, T or 1, S] bool is True where a key may be seen: at least one in every
         row."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
-        return self.output(seen.transpose(1, 2).flatten(2))
+        output: Tensor = self.output(seen.transpose(1, 2).flatten(2))
+        return output
 
     def _split(self, read: Tensor) -> Tensor:
-        return read.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = read.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 @dataclass
@@ -126,7 +128,8 @@ class Block(nn.Module):
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))
-        return read + self.dropout(self.feedforward(self.feedforward_norm(read)))
+        output: Tensor = read + self.dropout(self.feedforward(self.feedforward_norm(read)))
+        return output
 
 
 def causal(length: int, device: torch.device) -> Tensor:

@@ -131,7 +131,8 @@ class Gpt(nn.Module):
 
     def _embed(self, ids: Tensor, places: Tensor) -> Tensor:
         read = self.embedding(ids) * self.width**0.5
-        return self.dropout(read + sinusoids(places, self.width).to(read.dtype))
+        embedded: Tensor = self.dropout(read + sinusoids(places, self.width).to(read.dtype))
+        return embedded
 
     def _project(self, hidden: Tensor) -> Tensor:
         weight = self.embedding.weight[:-1] if self.output is None else self.output.weight

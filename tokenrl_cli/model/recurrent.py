@@ -154,7 +154,8 @@ class Recurrent(nn.Module):
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1) * state.mask.unsqueeze(1)
-        return weights @ state.values
+        context: Tensor = weights @ state.values
+        return context
 
     def _project(self, hidden: Tensor) -> Tensor:
         weight = self.embedding.weight[:-1] if self.output is None else self.output.weight

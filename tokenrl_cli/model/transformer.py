@@ -117,7 +117,8 @@ class Transformer(nn.Module):
     def _embed(self, embedding: nn.Embedding, ids: Tensor, start: int) -> Tensor:
         places = sinusoids(torch.arange(start, start + ids.shape[1], device=ids.device), self.width)
         read = embedding(ids) * self.width**0.5
-        return self.dropout(read + places.to(read.dtype))
+        embedded: Tensor = self.dropout(read + places.to(read.dtype))
+        return embedded
 
     def _project(self, hidden: Tensor) -> Tensor:
         weight = self.embedding.weight[:-1] if self.output is None else self.output.weight

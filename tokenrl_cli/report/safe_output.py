@@ -66,7 +66,7 @@ class SafeStream:
                 raise OutputClosed from None
         except (OSError, ValueError) as error:  # ValueError: the stream has been closed
             if self.required:
-                problem = isinstance(error, OSError) and error.strerror or str(error)
+                problem = (isinstance(error, OSError) and error.strerror) or str(error)
                 raise UserError("standard output", f"cannot be written: {problem}") from None
 
     def __getattr__(self, name: str) -> Any:

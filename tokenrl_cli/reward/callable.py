@@ -193,7 +193,7 @@ def _plain(given: Any, batched: bool) -> Any:
     return score if isinstance(score, Failure) else {"reward": score} | extra
 
 
-def _score(given: Any) -> float | list[float] | None | Failure:
+def _score(given: Any) -> float | list[float] | Failure | None:
     value = plain(given)
     if value is None:
         return None

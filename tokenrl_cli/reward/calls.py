@@ -135,7 +135,7 @@ def _refuse_foreign(found: Any, trust: Sequence[str], where: str) -> None:
     home = home or getattr(found, "__dict__", {}).get("__module__") or type(found).__module__
     if holds(trust, str(home)):
         return
-    if not (inspect.isroutine(found) and found.__module__ or inspect.isclass(found)):
+    if not ((inspect.isroutine(found) and found.__module__) or inspect.isclass(found)):
         home = _holder(found, trust)  # an object of a library's class: made here, or taken from there?
     if home:
         raise UserError(where, f"is defined in {home}, which is not in imports", WRAP)

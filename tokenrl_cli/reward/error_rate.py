@@ -76,7 +76,8 @@ def _words(text: str) -> list[str]:
 
 
 def _rate(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    return errors / np.maximum(lengths, 1)  # of an empty reference: the number of insertions
+    rate: np.ndarray = errors / np.maximum(lengths, 1)  # of an empty reference: the number of insertions
+    return rate
 
 
 def _rates(errors: np.ndarray, references: References) -> np.ndarray:

@@ -88,7 +88,7 @@ def evaluate(
     decoding: Decoding,
     stage: str,
     step: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Evaluation:
     """Decodes the first `examples` of a split (0: all) with a policy and scores the texts.
 

@@ -113,9 +113,9 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
     wrong = list(_wrong(saved.state, STATE, ""))
     if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
         wrong.append(f"step: must be {saved.step}, and stage_start not above it")
-    for each in [] if wrong else saved.state["findings"]:
-        if not isinstance(each, dict) or each.keys() != {field.name for field in fields(Finding)}:
-            wrong.append("findings: each must have the fields of a finding")
+    keys = {field.name for field in fields(Finding)}
+    if not wrong and any(not isinstance(each, dict) or each.keys() != keys for each in saved.state["findings"]):
+        wrong.append("findings: each must have the fields of a finding")
     for name, values in [] if wrong else saved.state["window"].items():
         if not isinstance(values, list) or any(mismatch(each, float) for each in values):
             wrong.append(f"window.{name}: must be a list of numbers")
@@ -340,7 +340,7 @@ class Recorder:
             yield
             return
 
-        def remember(signum: int, frame: object) -> None:
+        def remember(signum: int, _frame: object) -> None:
             if self.signal is not None and signum == signal.SIGHUP:
                 return
             if self.signal is not None:

@@ -164,9 +164,7 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     return [Finding("dead_metric", "warning", 0, text, f"metrics.{name}")]
 
 
-def differing_metrics(
-    block: dict[str, Any], reward: Reward, blocks: dict[str, dict[str, Any]], metrics: dict[str, Reward]
-) -> list[Finding]:
+def differing_metrics(block: dict[str, Any], reward: Reward, blocks: dict[str, dict[str, Any]]) -> list[Finding]:
     """A "metric_differs" finding for each metric that has the name and the class of the reward, or of a part of it, but
     other settings: one name would then stand for two measures. `block` and `blocks` are the configs of `reward` and
     `metrics`.
@@ -263,7 +261,7 @@ def _pieces(text: str) -> tuple[list[str], str]:
     return (words, " ") if len(words) > 1 else (list(text), "")
 
 
-def _halved(text: str, draws: torch.Generator) -> str:
+def _halved(text: str, _draws: torch.Generator) -> str:
     pieces, between = _pieces(text)
     return between.join(pieces[: len(pieces) // 2])
 
@@ -273,12 +271,12 @@ def _shuffled(text: str, draws: torch.Generator) -> str:
     return between.join(pieces[i] for i in torch.randperm(len(pieces), generator=draws).tolist())
 
 
-def _repeated(text: str, draws: torch.Generator) -> str:
+def _repeated(text: str, _draws: torch.Generator) -> str:
     pieces, between = _pieces(text)
     return between.join(pieces[:1] * len(pieces))
 
 
-def _emptied(text: str, draws: torch.Generator) -> str:
+def _emptied(_text: str, _draws: torch.Generator) -> str:
     return ""
 
 

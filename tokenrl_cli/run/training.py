@@ -113,9 +113,9 @@ class Training:
         self.recorder.display.start(str(self.directory), stages, done, run_header(self.config, self.task, self.model))
         if self.config["resume"] and self.saved is None:
             self.recorder.display.message("no checkpoint was saved yet: the run starts again")
-        blocks = (self.config["reward"], self.task.reward, self.config["metrics"], self.task.metrics)
+        differing = differing_metrics(self.config["reward"], self.task.reward, self.config["metrics"])
         found += split_findings(self.task.dataset, self.task.source_tokenizer, self.task.tokenizer)
-        for finding in [*found, *differing_metrics(*blocks)]:
+        for finding in [*found, *differing]:
             self.recorder.note(finding)
         try:
             with self.recorder.signals():

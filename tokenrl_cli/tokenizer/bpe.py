@@ -16,8 +16,8 @@ from tokenrl_cli.tokenizer.vocabulary import EOS, read_json
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads and a fork of this process do not get along
 
-from tokenizers import Tokenizer as Engine  # noqa: E402
-from tokenizers import models, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import Tokenizer as Engine
+from tokenizers import models, pre_tokenizers, trainers
 
 FILE = "bpe.json"
 SMALLEST = 257  # tokens: EOS and the bytes

@@ -91,7 +91,8 @@ def loaded(path: Path, where: str) -> Any:
         return sys.modules[str(path)]
     _add_here()  # the file may import others of the current directory
     spec = importlib.util.spec_from_file_location(str(path), path)
-    assert spec and spec.loader, "a file that ends in .py has a loader"
+    assert spec, "a file that ends in .py has a loader"
+    assert spec.loader, "and so has its description"
     module = importlib.util.module_from_spec(spec)
     sys.modules[str(path)] = module  # before it runs, as importlib does: pickle and dataclasses look it up there
     try:

@@ -82,7 +82,8 @@ class Logits(QHead):
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """[..., D] -> [1, ..., V]; `project` gives temperature * logits."""
-        return (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
+        values: Tensor = (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
+        return values
 
 
 class ScalarHead(Head):
