@@ -27,8 +27,8 @@ import yaml
 from runs import DECODINGS, evaluated, run
 
 from tokenrl_cli.interfaces import CorpusScore
-from tokenrl_cli.metrics.kept import load, load_numbers, save
 from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.metrics.saved_statistics import load, load_numbers, save
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 from tokenrl_cli.report.results import RESAMPLES, SEED
 from tokenrl_cli.report.results_table import with_interval

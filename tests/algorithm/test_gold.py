@@ -65,11 +65,11 @@ def test_a_token_weighs_its_importance_times_what_follows_it(kind: str) -> None:
     assert (gradient(algorithm) - wanted).abs().max() < 1e-12
 
 
-def test_what_is_ahead_ends_with_the_text() -> None:
+def test_a_truncated_return_ends_with_the_text() -> None:
     rewards, mask = torch.tensor([[1.0, 2.0, 4.0, 99.0]]), torch.tensor([[True, True, True, False]])
-    assert demonstrations.ahead(rewards, mask, 0).tolist() == [[1, 2, 4, 0]]
-    assert demonstrations.ahead(rewards, mask, 1).tolist() == [[3, 6, 4, 0]]
-    assert demonstrations.ahead(rewards, mask, 9).tolist() == [[7, 6, 4, 0]]
+    assert demonstrations.truncated_returns(rewards, mask, 0).tolist() == [[1, 2, 4, 0]]
+    assert demonstrations.truncated_returns(rewards, mask, 1).tolist() == [[3, 6, 4, 0]]
+    assert demonstrations.truncated_returns(rewards, mask, 9).tolist() == [[7, 6, 4, 0]]
 
 
 def test_the_lagged_copy_is_made_at_its_time_and_never_learns() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.metrics.test_kept import METRICS, texts
+
 from tokenrl_cli.interfaces import CorpusScore, Evaluation
-from tokenrl_cli.metrics.kept import load
 from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.metrics.saved_statistics import load
 from tokenrl_cli.metrics.significance import hierarchical_bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -15,7 +15,7 @@ import jiwer
 import pytest
 
 from tests.running import TINY, tokenrl, train
-from tokenrl_cli.metrics.kept import load
+from tokenrl_cli.metrics.saved_statistics import load
 
 FILES = [
     "dataset=jsonl",

@@ -162,7 +162,7 @@ def test_an_evaluation_that_fails_while_it_writes_leaves_no_part_of_itself(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tokenrl_cli.metrics.kept.save", full)
+        patch.setattr("tokenrl_cli.metrics.saved_statistics.save", full)
         assert tokenrl("eval", RUN, "reward=token_accuracy", "examples=4", "out=scores") == 2
     assert "scores: " + os.strerror(errno.ENOSPC) in capsys.readouterr().err
     assert not [*Path("scores").rglob("*.*")]

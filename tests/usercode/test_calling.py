@@ -19,7 +19,7 @@ from tests.reward.test_callable import state
 from tokenrl_cli.episodes.scoring import corpus_score, scored
 from tokenrl_cli.interfaces import CorpusScore, Reward, Scored, Texts, UserError
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.usercode.calling import ask
+from tokenrl_cli.usercode.calling import call_user_code
 
 ROWS = texts([("a", ["A"]), ("bb", ["B"])])
 
@@ -145,7 +145,7 @@ def test_what_is_tokenrls_own_is_called_as_it_is() -> None:
 
     owner: Reward = Ended()
     with pytest.raises(ZeroDivisionError):
-        ask(owner, "reward", lambda: 1 / 0)
+        call_user_code(owner, "reward", lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(

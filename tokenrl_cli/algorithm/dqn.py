@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import Backup, asked, needs
+from tokenrl_cli.algorithm.facts import Backup, call_with_facts, needs
 from tokenrl_cli.algorithm.networks import Composed, one_more_column, read_states
 from tokenrl_cli.algorithm.parts.acting import Greedy, Tilted
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
@@ -128,7 +128,7 @@ class Dqn(ValueBased):
             if "policy" in needs(self.backup):
                 acts_with = prior and ModelOutput(prior_hidden, prior.project)
                 facts["policy"] = self.acting.logits(facts["online"].amin(0), acts_with).softmax(-1)
-            return asked(self.backup, **facts), taken(facts["target"], acts).amin(0)
+            return call_with_facts(self.backup, **facts), taken(facts["target"], acts).amin(0)
 
         hidden = (delayed.hidden, output.hidden.detach(), (prior or output).hidden.detach())
         values, target_q = in_pieces(of_states, self.size, *hidden, actions)

@@ -37,7 +37,7 @@ Consistency = Annotated[  # [B, T]; values [B, T + 1]; a number -> error [B, T],
 Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  # [H, B, T, V] heads; policy [B, T, V]
 
 
-def asked(part: Callable[..., Any], **known: Any) -> Any:
+def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
     """Calls `part` with those of the facts `known` that are among its parameters, and returns its result.
 
     Raises TypeError where `part` has a parameter without a default that is not among `known`.

@@ -13,7 +13,7 @@ from tokenrl_cli.algorithm.networks import frozen_copy
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
 from tokenrl_cli.episodes.sampling import recite
-from tokenrl_cli.functional.demonstrations import ahead
+from tokenrl_cli.functional.demonstrations import truncated_returns
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
@@ -102,7 +102,7 @@ class Gold:
         )
         lagged, frozen = (-negative_log_likelihood(each.logits, rollout.actions, 0.0) for each in outputs)
         importance = lagged.exp().clamp(min=self.floor)
-        q = (ahead(self.value(frozen), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
+        q = (truncated_returns(self.value(frozen), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
         metrics = {
             "importance/mean": float(masked_mean(importance, rollout.mask)),
             "importance/floored": float(masked_mean((importance <= self.floor).double(), rollout.mask)),

@@ -27,14 +27,14 @@ from tokenrl_cli.algorithm.facts import (
     Normalisation,
     Returns,
     Surrogate,
-    asked,
+    call_with_facts,
     needs,
 )
 from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
 from tokenrl_cli.algorithm.gradient.estimator import AdvantageEstimator
 from tokenrl_cli.algorithm.gradient.objective import SurrogateLoss, Term, forward, sum_of
 from tokenrl_cli.algorithm.gradient.penalties import Penalties
-from tokenrl_cli.algorithm.gradient.reference import Reference
+from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.algorithm.gradient.regularisers import DemonstrationLoss, EntropyBonus, KlLoss, ValueLoss
 from tokenrl_cli.algorithm.gradient.sampler import Sampler
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
@@ -120,7 +120,7 @@ class PolicyGradient:
         self.sampler = Sampler(
             self.decoding, samples_per_source, forced_prefix, add_reference, greedy, critic, tokenizer.eos_id, seed
         )
-        self.reference = Reference(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference)
+        self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference)
         self.penalties = Penalties(self.kl, self.reference, overlong_share, max_length)
         kl = [KlLoss(kl_loss_coef, divergence, self.reference, self.decoding)] if kl_loss_coef > 0 else []
         nll = [DemonstrationLoss(nll_mix)] if nll_mix > 0 else []
@@ -159,7 +159,7 @@ class PolicyGradient:
             order = torch.randperm(len(learned), generator=streams.generator(self.seed, f"epoch/{epoch}", step))
         for index in order.to(learned.advantages.device).tensor_split(min(self.minibatches, len(learned))):
             rows = learned if len(index) == len(learned) and self.minibatches == 1 else learned.rows(index)
-            weights = asked(self.aggregation, mask=rows.usable, max_length=self.max_length)
+            weights = call_with_facts(self.aggregation, mask=rows.usable, max_length=self.max_length)
             yield replace(rows, weights=weights.to(rows.advantages.dtype))
 
     def _step(self, minibatch: EpisodesWithAdvantages) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.usercode.modules import holds, told
+from tokenrl_cli.usercode.modules import error_line, holds
 
 HOME = Path(os.path.abspath(__file__)).parents[1]
 MACHINE_ERRORS = (  # a full disk or too many open files are the machine's even if the error names no path
@@ -40,7 +40,7 @@ def as_user_error(error: BaseException, imports: Sequence[str], place: str = "",
     """
     frame = next((each for each in reversed(_frames(error)) if holds(imports, each[0]) or _is_ours(each[1])), None)
     if frame is not None and holds(imports, frame[0]):
-        problem = "ends the program" if isinstance(error, SystemExit) else told(error)
+        problem = "ends the program" if isinstance(error, SystemExit) else error_line(error)
         return UserError(f"{frame[1]}, line {frame[2]}", problem, f"correct it, then {again}" if again else "")
     return machine_error(error, place, again)
 

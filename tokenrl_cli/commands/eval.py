@@ -285,9 +285,9 @@ def write(
     """Writes the results of an evaluation to a folder and returns the content of its results.json.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split. statistics.npz holds the
-    sufficient statistics, from which intervals and differences can be computed again (metrics/kept.py). results.json is
-    written last; it has {"value", "low", "high", "signature"} for each metric, where low and high are the ends of a 95
-    % interval, or None if the bootstrap could not give one; `findings` then has the reason.
+    sufficient statistics, from which intervals and differences can be computed again (metrics/saved_statistics.py).
+    results.json is written last; it has {"value", "low", "high", "signature"} for each metric, where low and high are
+    the ends of a 95 % interval, or None if the bootstrap could not give one; `findings` then has the reason.
 
     If anything fails a folder that is new is removed again.
     """
@@ -305,7 +305,7 @@ def _written(
 ) -> dict[str, Any]:
     """Does what `write` does, but leaves what was written if it fails."""
     from tokenrl_cli.files import writing
-    from tokenrl_cli.metrics.kept import save
+    from tokenrl_cli.metrics.saved_statistics import save
 
     if folder.parent == Path(ckpt).parent.parent / "eval":
         directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
+    from tokenrl_cli.interfaces import Finding
     from tokenrl_cli.run.training import Training
 
 
@@ -31,8 +32,8 @@ def run(config: DictConfig) -> float | None:
             _write_config(run, record)  # from now on the run can be resumed
         training = None
         try:
-            training = _prepared(plain, run, record, line)
-            return training.run()
+            training, findings, learns = _prepared(plain, run, record, line)
+            return training.run(findings, learns)
         except (Exception, SystemExit):
             if not plain["resume"] and not (training and training.begun):
                 remove_traces(run)  # there is nothing to resume
@@ -48,9 +49,12 @@ def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     return Path(HydraConfig.get().runtime.output_dir), plain
 
 
-def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]) -> Training:
-    """The Training for a resolved config, after every check that needs no step. `record` is what config.yaml will hold,
-    `line` the overrides as typed. Raises UserError."""
+def _prepared(
+    plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]
+) -> tuple[Training, list[Finding], bool]:
+    """The Training for a resolved config, after every check that needs no step; the findings of these checks, and
+    whether a stage that has steps learns from rewards. `record` is what config.yaml will hold, `line` the overrides as
+    typed. Raises UserError."""
     from tokenrl_cli.commandline.earlier_run import (
         read_run_config,
         refuse_changes,
@@ -87,11 +91,10 @@ def _prepared(plain: dict[str, Any], run: Path, record: dict[str, Any], line: li
         refuse_changes(saved.config, saved.state["stage"], config)
     training = Training(config, run, saved, record, line, resume_command(run, config), next_commands(run, config))
     task, stages = training.task, require_stages(plain, plain["imports"], training.task)
-    training.found += idle_findings(plain, task.decoding, line)
+    findings = idle_findings(plain, task.decoding, line)
     require_references(task.dataset, reference_readers(plain, task, stages))
     steps = {"warm_start": training.trainer.warm_start_steps, "algorithm": training.trainer.steps}
-    training.rewarded = any(stages[key].needs_rewards for key, count in steps.items() if count)
-    return training
+    return training, findings, any(stages[key].needs_rewards for key, count in steps.items() if count)
 
 
 def _record(raw: Any, plain: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from tokenrl_cli.interfaces import (
     UserError,
 )
 from tokenrl_cli.metrics.mean import mean_score
-from tokenrl_cli.usercode.calling import ask, corpus_of, scored_of, scores_of
+from tokenrl_cli.usercode.calling import call_user_code, corpus_of, scored_of, scores_of
 from tokenrl_cli.usercode.copies import own_texts
 
 SPLITS = ("train", "val", "test")
@@ -123,7 +123,7 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
     The reward gets copies, and what it returns is copied: neither side sees what the other writes later.
     """
-    said = ask(reward, "reward", reward, own_texts(texts))
+    said = call_user_code(reward, "reward", reward, own_texts(texts))
     return scored_of(said, name_of(reward), len(texts.hypotheses), [texts.mask.shape[:1], texts.mask.shape])
 
 
@@ -156,7 +156,7 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     """Returns the score of a metric over all texts: its own corpus score, or the mean of its scores of the texts.
     Raises UserError where the metric returns something it must not."""
     if isinstance(metric, ScoresCorpus):
-        said = ask(metric, "metrics", metric.corpus, own_texts(texts))
+        said = call_user_code(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
     return mean_score(per_text(scored(metric, texts).scores, texts.mask), f"mean of {type(metric).__name__}")
 
@@ -226,7 +226,7 @@ def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], pot
     if score is None:
         return _every_prefix(reward, texts, prefixes)
     rows, width = texts.mask.shape
-    returned = ask(reward, "reward", score, own_texts(texts), prefixes)
+    returned = call_user_code(reward, "reward", score, own_texts(texts), prefixes)
     return Scored(scores_of(returned, name_of(reward), [(rows, width + 1)]), {}, {})
 
 
@@ -310,7 +310,7 @@ def _spread(
     """The rewards [B, T] that `credit` makes of what was measured, held to its contract: one number a token, and their
     sum is final - start [B], to 1e-9 of the largest reward if that is above 1 (1e-5 in float32). Raises UserError."""
     # a user's credit may write into what it gets
-    rewards = ask(credit, "credit", credit, measured.clone(), mask.clone(), ended.clone())
+    rewards = call_user_code(credit, "credit", credit, measured.clone(), mask.clone(), ended.clone())
     kind = type(credit).__name__
     if not isinstance(rewards, Tensor) or rewards.shape != mask.shape:
         shape = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__

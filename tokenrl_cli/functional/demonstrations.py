@@ -28,7 +28,7 @@ def probability(logprobs: Tensor) -> Tensor:
     return logprobs.exp()
 
 
-def ahead(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
+def truncated_returns(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
     """Truncated return Q_t = r_t + ... + r_{t + steps}, summed over real tokens. [B, T], [B, T] -> [B, T].
 
     0 where masked. GOLD (arXiv:2009.07839) estimates Q(s_t, y_t) of a demonstration this way.

@@ -33,7 +33,7 @@ def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
     return first.scatter_reduce(0, which, places, "amin"), which
 
 
-def first_of_their_kind(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+def first_occurrences(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
     """False for a sample that repeats an earlier valid sample of the same source, True for all others.
 
     actions [N, K, T], mask [N, K, T], valid [N, K] bool -> [N, K] bool. Only real tokens are compared.

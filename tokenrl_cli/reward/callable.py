@@ -13,10 +13,10 @@ import numpy as np
 
 from tokenrl_cli.config.ranges import Gt, Le, Positive, SizeOrNone, Text
 from tokenrl_cli.interfaces import Scored, Texts, UserError, placed
-from tokenrl_cli.reward.calls import Asked, answer, asked, call, is_async, located, of_all, of_one, shares
+from tokenrl_cli.reward.calls import Parameters, answer, call, is_async, located, of_all, of_one, parameters_of, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
-from tokenrl_cli.usercode.isolation import lent, same_numerics
-from tokenrl_cli.usercode.values import LARGEST, named, number, plain, shown, writable
+from tokenrl_cli.usercode.isolation import process_restored, same_numerics
+from tokenrl_cli.usercode.values import LARGEST, number, plain, shown, shown_with_type, writable
 
 TAKEN = ("mean", "std", "failed")  # what every reward, or this one, logs itself
 
@@ -58,7 +58,7 @@ class UserFunction:
         self.workers, self.on_error = workers, on_error
         self.max_failed_fraction = max_failed_fraction
         found = located(function, trust, self.where)
-        self.asked: Asked = asked(found, batched, self.where)
+        self.asked: Parameters = parameters_of(found, batched, self.where)
         self._shown: set[str] = set()
         self._run: Callable[[list[Arguments]], list[Any]]
         if workers:
@@ -83,7 +83,7 @@ class UserFunction:
     def __call__(self, texts: Texts) -> Scored:
         """[B], or [B, T] with 0 at masked places where the function gives a number a token. Raises UserError."""
         self.check_columns(texts.columns)
-        with lent(), same_numerics():
+        with process_restored(), same_numerics():
             answers = self._batches(texts) if self.asked.batched else self._samples(texts)
         failed = {row: each for row, each in enumerate(answers) if isinstance(each, Failure)}
         if failed:
@@ -182,12 +182,12 @@ def _plain(given: Any, batched: bool) -> Any:
         several = plain(given)
         if not isinstance(several, list | tuple):
             wanted = "must give a list with an answer for each sample, as it is called with all of them"
-            raise Wrong(f"gave {named(given)}, {wanted}")
+            raise Wrong(f"gave {shown_with_type(given)}, {wanted}")
         return [_plain(each, False) for each in several]
     if not isinstance(given, dict):
         return _score(given)
     if "reward" not in given:
-        raise Wrong(f"gave {named(given)}, must have the key 'reward'")
+        raise Wrong(f"gave {shown_with_type(given)}, must have the key 'reward'")
     score = _score(given["reward"])
     extra = {_key(key): _extra(key, value) for key, value in given.items() if key != "reward"}
     return score if isinstance(score, Failure) else {"reward": score} | extra
@@ -202,9 +202,9 @@ def _score(given: Any) -> float | list[float] | Failure | None:
     scores = [each for each in found if each is not None]
     if len(scores) < len(found):
         expected = "a finite number, a list with a finite number a token, None, or a dict with one of these as 'reward'"
-        raise Wrong(f"gave {named(given)}, must give {expected}{_hint(given, value)}")
+        raise Wrong(f"gave {shown_with_type(given)}, must give {expected}{_hint(given, value)}")
     if any(abs(score) > LARGEST for score in scores):
-        raise Wrong(f"gave {named(given)}, which no policy can be trained on: at most {LARGEST:g}")
+        raise Wrong(f"gave {shown_with_type(given)}, which no policy can be trained on: at most {LARGEST:g}")
     if any(map(math.isnan, scores)):
         return Failure("gave NaN")
     return scores if several else scores[0]
@@ -220,7 +220,7 @@ def _hint(given: Any, value: Any) -> str:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str) or not key.strip() or not key.isprintable():
-        raise Wrong(f"gave the key {named(key)}, must be a string that can be printed")
+        raise Wrong(f"gave the key {shown_with_type(key)}, must be a string that can be printed")
     if key in TAKEN:
         raise Wrong(f"gave a {key!r}, which is logged already, must give it another name")
     return key
@@ -232,7 +232,7 @@ def _extra(key: str, given: Any) -> float | str:
         return writable(value)
     found = number(value)
     if found is None:
-        raise Wrong(f"gave {named(given)} as {key!r}, must give a finite number or a string")
+        raise Wrong(f"gave {shown_with_type(given)} as {key!r}, must give a finite number or a string")
     return found
 
 

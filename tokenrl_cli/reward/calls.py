@@ -21,8 +21,8 @@ from torch import nn
 from tokenrl_cli.config.build import PACKAGE, hint
 from tokenrl_cli.interfaces import Texts, UserError
 from tokenrl_cli.usercode.copies import copied
-from tokenrl_cli.usercode.isolation import lent
-from tokenrl_cli.usercode.modules import file_of, holds, imported, loaded, place, told
+from tokenrl_cli.usercode.isolation import process_restored
+from tokenrl_cli.usercode.modules import error_line, file_of, holds, imported, loaded, place_of_error
 
 Arguments = dict[str, Any]
 ABSENT = object()
@@ -78,12 +78,12 @@ def located(function: str, trust: Sequence[str], where: str) -> Callable[..., An
 def _attribute(owner: Any, name: str, where: str) -> Any:
     """ABSENT where there is none. Raises UserError where the user's own code, a property, fails to give it."""
     try:
-        with lent():
+        with process_restored():
             return getattr(owner, name)
     except AttributeError:
         return ABSENT
     except BaseException as error:
-        raise UserError(where, f"{name!r} cannot be read: {told(error)} ({place(error)})") from error
+        raise UserError(where, f"{name!r} cannot be read: {error_line(error)} ({place_of_error(error)})") from error
 
 
 def _in_file(function: str, trust: Sequence[str], where: str) -> tuple[Any, list[str]]:
@@ -166,7 +166,7 @@ def _holder(found: Any, trust: Sequence[str]) -> str | None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Parameters:
     """What a callable's parameters name."""
 
     places: tuple[str, ...]  # what its positional-only parameters get, in order
@@ -195,7 +195,7 @@ class Asked:
         return ""
 
 
-def asked(function: Callable[..., Any], batched: bool, where: str) -> Asked:
+def parameters_of(function: Callable[..., Any], batched: bool, where: str) -> Parameters:
     """Read from the signature; of a network from that of `forward`. Raises UserError where there is none to read, and
     where it would be called with nothing."""
     try:
@@ -216,7 +216,7 @@ def asked(function: Callable[..., Any], batched: bool, where: str) -> Asked:
     needed = [*places, *_needed(by_name)]
     everything = any(each.kind is each.VAR_KEYWORD for each in parameters)
     taken = tuple(each.name for each in by_name)
-    return Asked(tuple(places), tuple(needed), taken, everything, batched, trl)
+    return Parameters(tuple(places), tuple(needed), taken, everything, batched, trl)
 
 
 def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:

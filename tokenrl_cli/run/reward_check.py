@@ -29,7 +29,7 @@ from tokenrl_cli.episodes.scoring import (
 from tokenrl_cli.interfaces import Advised, Batch, Control, Family, Finding, Reward, Texts, Tokenizer, UserError
 from tokenrl_cli.run.evaluation import batches_of
 from tokenrl_cli.run.task import Task
-from tokenrl_cli.usercode.calling import ask
+from tokenrl_cli.usercode.calling import call_user_code
 from tokenrl_cli.usercode.copies import own_texts
 
 KINDS = ("demonstrations", "of other sources", "cut in half", "shuffled", "one word repeated", "empty")
@@ -225,7 +225,7 @@ def _advice(reward: Reward, tried: Trial, scores: np.ndarray) -> str:
     """The advice of a reward that can give any, after a space; scores [N] are those of the demonstrations."""
     if not isinstance(reward, Advised):
         return ""
-    advice = ask(reward, "reward", reward.advice, own_texts(tried.kinds[0]), scores.copy())
+    advice = call_user_code(reward, "reward", reward.advice, own_texts(tried.kinds[0]), scores.copy())
     return f" {advice}" if advice else ""
 
 

@@ -49,9 +49,7 @@ class Training:
     ) -> None:
         self.config, self.directory, self.trust = config, run, config["imports"]
         self.record, self.line, self.go_on, self.afterwards = record, line, go_on, afterwards
-        self.found: list[Finding] = []  # findings from before the first step
         self.begun = False  # whether the first stage was entered
-        self.rewarded = True  # whether a stage with steps learns from rewards
         self.trainer = Trainer(**config["trainer"])
         self.saved = saved
         # where the initial weights and the tokenizers come from: the checkpoint to resume, or that of init_from
@@ -92,15 +90,16 @@ class Training:
             start = f", e.g. {before}" if before.exists() else ""
             raise UserError(f"init_from={origin.path}", problem, f"name a checkpoint of the warm start{start}")
 
-    def run(self) -> float | None:
+    def run(self, findings: list[Finding], learns: bool) -> float | None:
         """Trains and writes everything into the directory of the run; returns the objective: `trainer.monitor` of the
-        best checkpoint on val, None without one.
+        best checkpoint on val, None without one. `findings` are those of the checks of the config, reported with the
+        others before the first step; `learns` says whether any stage that has steps learns from rewards.
 
         Raises UserError if the rewards are useless or a number is not finite, SystemExit with 128 + the signal if the
         run was interrupted; its checkpoint is then saved.
         """
         # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
-        found = self.found + check_rewards(self.task, self.rewarded)
+        found = findings + check_rewards(self.task, learns)
         found += sampling_findings(self.task, ("val", "test"))
         write(self.directory / CONFIG, yaml_text(self.record))
         if self.saved is not None:

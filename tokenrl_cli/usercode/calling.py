@@ -18,21 +18,21 @@ import torch
 
 from tokenrl_cli.interfaces import CorpusScore, Scored, UserError
 from tokenrl_cli.usercode.copies import copied
-from tokenrl_cli.usercode.isolation import lent, same_numerics
-from tokenrl_cli.usercode.modules import PACKAGE, place, told
-from tokenrl_cli.usercode.values import LARGEST, named, number, plain, shown, writable
+from tokenrl_cli.usercode.isolation import process_restored, same_numerics
+from tokenrl_cli.usercode.modules import PACKAGE, error_line, place_of_error
+from tokenrl_cli.usercode.values import LARGEST, number, plain, shown, shown_with_type, writable
 
 
-def ask(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def call_user_code(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls `function(*arguments)`, a method of `owner`, and returns its result.
 
-    If the class of `owner` is not of this package, the state of the process is restored afterwards (`lent`,
+    If the class of `owner` is not of this package, the state of the process is restored afterwards (`process_restored`,
     `same_numerics`), and whatever it raises becomes a UserError, with `where` as its place and the file and line of the
     user's code in the message. A signal that really came, such as Ctrl-C, is raised as it is.
     """
     if type(owner).__module__.partition(".")[0] == PACKAGE.name:
         return function(*arguments)
-    with lent() as interrupted, same_numerics():
+    with process_restored() as interrupted, same_numerics():
         try:
             return function(*arguments)
         except UserError:
@@ -40,7 +40,8 @@ def ask(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -
         except BaseException as error:
             if interrupted():
                 raise
-            raise UserError(where, f"{type(owner).__name__} failed: {told(error)} ({place(error)})") from error
+            problem = f"{type(owner).__name__} failed: {error_line(error)} ({place_of_error(error)})"
+            raise UserError(where, problem) from error
 
 
 def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
@@ -49,7 +50,7 @@ def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarra
     above LARGEST."""
     scores = _floats(given)
     if scores is None:
-        raise UserError("reward", f"{name} gave {named(given)}, must be an array of numbers")
+        raise UserError("reward", f"{name} gave {shown_with_type(given)}, must be an array of numbers")
     if scores.shape not in shapes:
         expected = " or ".join(map(str, shapes))
         raise UserError("reward", f"{name} gave scores of shape {scores.shape}, must be {expected}")
@@ -69,12 +70,16 @@ def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) 
     scores = scores_of(given.scores, name, shapes)
     metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
     if wrong := [key for key, value in metrics.items() if value is None]:
-        raise UserError("reward", f"{name} gave {named(given.metrics[wrong[0]])} as {wrong[0]!r}, must be a number")
+        raise UserError(
+            "reward", f"{name} gave {shown_with_type(given.metrics[wrong[0]])} as {wrong[0]!r}, must be a number"
+        )
     columns = {}
     for key, values in _items(given.columns, name, "columns"):
         values = plain(values)
         if not isinstance(values, list | tuple) or len(values) != count:
-            raise UserError("reward", f"{name} gave {named(values)} as column {key!r}, must be a list of {count}")
+            raise UserError(
+                "reward", f"{name} gave {shown_with_type(values)} as column {key!r}, must be a list of {count}"
+            )
         columns[str(key)] = [_cell(value) for value in values]
     return Scored(scores, {key: value for key, value in metrics.items() if value is not None}, columns)
 
@@ -83,16 +88,18 @@ def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
     """The corpus score that a metric called `name` returned for `count` texts, with value and sentence scores checked.
     Raises UserError for anything else."""
     if not isinstance(given, CorpusScore):
-        raise UserError("metrics", f"corpus of {name} gave {named(given)}, must be a CorpusScore")
+        raise UserError("metrics", f"corpus of {name} gave {shown_with_type(given)}, must be a CorpusScore")
     value = number(given.value)
     if value is None:
-        raise UserError("metrics", f"corpus of {name} gave the value {named(given.value)}, must be a finite number")
+        raise UserError(
+            "metrics", f"corpus of {name} gave the value {shown_with_type(given.value)}, must be a finite number"
+        )
     return replace(given, value=value, sentences=scores_of(given.sentences, f"corpus of {name}", [(count,)]))
 
 
 def _items(given: Any, name: str, kind: str) -> list[tuple[Any, Any]]:
     if not isinstance(given, dict):
-        raise UserError("reward", f"{name} gave {named(given)} as its {kind}, must be a dictionary")
+        raise UserError("reward", f"{name} gave {shown_with_type(given)} as its {kind}, must be a dictionary")
     return list(given.items())
 
 

@@ -38,7 +38,7 @@ STOPS = signals_of("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @contextmanager
-def lent() -> Iterator[Callable[[], bool]]:
+def process_restored() -> Iterator[Callable[[], bool]]:
     """Context manager for foreign code: restores the working directory, the standard streams, the recursion limit, the
     umask and the signal handlers afterwards. Inside, os._exit raises SystemExit instead of ending the process.
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.usercode.isolation import lent
+from tokenrl_cli.usercode.isolation import process_restored
 from tokenrl_cli.usercode.values import writable
 
 DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -112,25 +112,25 @@ def _add_here() -> None:
 
 @contextmanager
 def _running(name: str, where: str) -> Iterator[None]:
-    """Context manager around the first run of the module `name`: as `lent`, with the module's name as sys.argv[0] and
-    an empty standard input. What it raises becomes a UserError with file and line."""
+    """Context manager around the first run of the module `name`: as `process_restored`, with the module's name as
+    sys.argv[0] and an empty standard input. What it raises becomes a UserError with file and line."""
     short = Path(name).name
     before, stdin = sys.argv, sys.stdin
     try:
-        with lent() as interrupted, open(os.devnull) as nothing:
+        with process_restored() as interrupted, open(os.devnull) as nothing:
             sys.argv = [short, *before[1:]]  # an argument parser in the module names the module in its error
             sys.stdin = nothing
             yield
     except UserError:
         raise
     except SystemExit as stop:
-        problem = f"{place(stop)}: {short} ended the program while it was imported ({told(stop)})"
+        problem = f"{place_of_error(stop)}: {short} ended the program while it was imported ({error_line(stop)})"
         remedy = 'put what reads the command line, or runs something, under `if __name__ == "__main__":`'
         raise UserError(where, problem, remedy) from None
     except BaseException as error:
         if interrupted() or (isinstance(error, ModuleNotFoundError) and _is_of(error, name)):
             raise
-        raise UserError(where, f"importing {short} failed: {told(error)} ({place(error)})") from error
+        raise UserError(where, f"importing {short} failed: {error_line(error)} ({place_of_error(error)})") from error
     finally:
         sys.argv, sys.stdin = before, stdin
 
@@ -173,7 +173,7 @@ def _refuse_shadowed(name: str, module: Any, where: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ messages
 
 
-def place(error: BaseException) -> str:
+def place_of_error(error: BaseException) -> str:
     """Where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if there
     is none, the innermost of all."""
     if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
@@ -196,7 +196,7 @@ def _short(file: str) -> str:
     return file
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Type and message of an exception in one line, such as "ValueError: math domain error"."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):

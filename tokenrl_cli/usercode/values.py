@@ -38,7 +38,7 @@ def number(value: Any) -> float | None:
     return None if math.isinf(found) else found
 
 
-def named(value: Any) -> str:
+def shown_with_type(value: Any) -> str:
     """A short text of any object with its type, such as "'0.5' (str)", for an error message. Never raises."""
     return f"{shown(value)} ({type(value).__name__})"
 

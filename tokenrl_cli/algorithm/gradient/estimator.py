@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import asked, needs
+from tokenrl_cli.algorithm.facts import call_with_facts, needs
 from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages, learned_tokens
 from tokenrl_cli.functional.advantages import equal_groups
-from tokenrl_cli.functional.masking import first_of_their_kind, masked_rows
+from tokenrl_cli.functional.masking import first_occurrences, masked_rows
 from tokenrl_cli.functional.returns import padded_reward_to_go, reward_to_go
 from tokenrl_cli.functional.value import explained_variance
 from tokenrl_cli.interfaces import (
@@ -83,16 +83,17 @@ class AdvantageEstimator:
         index = _samples_by_source(rollout)
         episodes = rollout.rows(index)
         values, fresh = (each[index] for each in self._values(rollout, model))
-        returns = asked(self.returns, rewards=episodes.rewards, mask=episodes.mask, values=values, fresh=fresh)
+        rewards, mask = episodes.rewards, episodes.mask
+        returns = call_with_facts(self.returns, rewards=rewards, mask=mask, values=values, fresh=fresh)
         known = self._by_group(episodes, returns, values)
         if "companion" in self.needs:
             known["companion"] = _greedy_returns(rollout)
-        known["advantages"] = known["returns"] - asked(self.baseline, **known)
+        known["advantages"] = known["returns"] - call_with_facts(self.baseline, **known)
         metrics = self._quality(known, episodes)
         if isinstance(self.baseline, LearnsFromReturns):
             self.baseline.observe(known["returns"], known["valid"])
         known["advantages"] = known["advantages"].masked_fill(~known["mask"], 0.0)
-        scaled = asked(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
+        scaled = call_with_facts(self.normalisation, **known).masked_fill(~known["mask"], 0.0).flatten(0, 1)
         row = torch.arange(len(episodes), device=scaled.device)
         learned = EpisodesWithAdvantages(
             episodes=replace(episodes, valid=known["valid"].flatten()),
@@ -122,7 +123,7 @@ class AdvantageEstimator:
         scores = reward_to_go(episodes.rewards, episodes.mask).view(by_group)[..., 0]
         valid = episodes.valid.view(-1, self.group_size)
         if self.deduplicate:
-            valid = valid & first_of_their_kind(episodes.actions.view(by_group), episodes.mask.view(by_group), valid)
+            valid = valid & first_occurrences(episodes.actions.view(by_group), episodes.mask.view(by_group), valid)
         if self.drop_equal_groups:
             valid = valid & ~equal_groups(scores, valid).unsqueeze(-1)
         return {

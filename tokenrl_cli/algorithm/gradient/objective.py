@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import asked
+from tokenrl_cli.algorithm.facts import call_with_facts
 from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
 from tokenrl_cli.episodes.sampling import Decoding, distribution
 from tokenrl_cli.functional.masking import masked_sum
@@ -76,7 +76,7 @@ class SurrogateLoss:
         """Logs the loss, the share of tokens that are clipped with a negative and with a positive advantage, and
         KL(pi_sampled || pi), estimated by k3."""
         rows, mask = seen.rows, seen.rows.usable
-        objective, clipped = asked(
+        objective, clipped = call_with_facts(
             self.surrogate,
             logprobs=seen.logprobs,
             sampled_logprobs=rows.episodes.logprobs,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.gradient.episodes import learned_tokens
-from tokenrl_cli.algorithm.gradient.reference import Reference
+from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.functional.kl import k1
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
@@ -28,7 +28,7 @@ class Penalties:
     did not choose them.
     """
 
-    def __init__(self, kl: AdaptiveKl, reference: Reference, overlong_share: float, max_length: int) -> None:
+    def __init__(self, kl: AdaptiveKl, reference: ReferencePolicy, overlong_share: float, max_length: int) -> None:
         self.kl, self.reference, self.overlong_share, self.max_length = kl, reference, overlong_share, max_length
 
     @torch.no_grad()

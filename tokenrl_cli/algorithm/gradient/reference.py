@@ -13,7 +13,7 @@ from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.interfaces import Rollout, UserError
 
 
-class Reference:
+class ReferencePolicy:
     """ref(a | s): the plain softmax of a copy of the policy, made when RL begins.
 
     After each rollout the copy goes `schedule(number of rollouts before)` of the way to the policy: 0 leaves it as it

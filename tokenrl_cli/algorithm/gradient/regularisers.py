@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.facts import asked, function_of
+from tokenrl_cli.algorithm.facts import call_with_facts, function_of
 from tokenrl_cli.algorithm.gradient.objective import ForwardPass
-from tokenrl_cli.algorithm.gradient.reference import Reference
+from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import full, k3
@@ -45,7 +45,7 @@ class KlLoss:
     """
 
     def __init__(
-        self, coef: float, divergence: Callable[..., Tensor], reference: Reference, decoding: Decoding
+        self, coef: float, divergence: Callable[..., Tensor], reference: ReferencePolicy, decoding: Decoding
     ) -> None:
         if decoding.cuts and function_of(divergence) is k3:
             problem = (
@@ -59,7 +59,7 @@ class KlLoss:
         """Logs the exact KL of the states visited, a mean in nats a token, whatever estimate the loss takes."""
         rows, episodes = seen.rows, seen.rows.episodes
         reference_logits = self.reference.logits(episodes)
-        estimate: Tensor = asked(
+        estimate: Tensor = call_with_facts(
             self.divergence,
             logprobs=seen.logprobs,
             reference_logprobs=-negative_log_likelihood(reference_logits, episodes.actions, 0.0),

@@ -10,8 +10,8 @@ import pytest
 
 from tokenrl_cli.interfaces import CorpusScore, Reward, Texts, UserError
 from tokenrl_cli.metrics.aggregates import Mean
-from tokenrl_cli.metrics.kept import load, save
 from tokenrl_cli.metrics.mean import mean_score
+from tokenrl_cli.metrics.saved_statistics import load, save
 from tokenrl_cli.metrics.significance import paired_bootstrap
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
