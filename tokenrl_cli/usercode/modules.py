@@ -2,7 +2,8 @@
 
 An entry is a dotted name (`my_rewards`) or a file (`rewards/mine.py`). A file is registered in sys.modules under its
 path, so that one called random.py does not replace a library; a target may name it by its stem. The current directory
-is importable. While a module runs for the first time, process state that it changes is restored by `isolation.process_restored`.
+is importable. While a module runs for the first time, process state that it changes is restored by
+`isolation.process_restored`.
 """
 
 from __future__ import annotations
