@@ -39,7 +39,8 @@ test: $(READY) ## the tests; TOKENRL_DATA=DIR adds those on real data
 
 check: lint test ## what CI runs
 
-prove: $(READY) ## slow proofs, over seeds, with recorded results
+prove: $(READY) ## slow proofs: tests that take too long for each change, and studies over seeds with recorded results
+	$(TEST) -m slow
 	$(BIN)/python benchmarks/prove.py
 	$(BIN)/python benchmarks/corrupted.py
 	$(BIN)/python benchmarks/values.py

@@ -171,8 +171,7 @@ def test_q_learning_comes_to_backward_induction_whoever_acted(
     assert torch.equal(logits_of(algorithm.policy(), here).argmax(-1), exact.argmax(-1))
 
 
-@small
-@credited
+@pytest.mark.parametrize(("credit", "world"), [("delta", RECORDED), ("terminal", WORLDS["another"])], ids=CREDITS)
 def test_two_heads_agree_in_the_end(credit: str, world: World) -> None:
     """The lower of two counts while they differ; on a table both come to Q*."""
     algorithm = around("double_dqn", "algorithm/head=two", world=world)
@@ -299,8 +298,8 @@ LAGS = {"none": lambda _: 1.0, "polyak": lambda _: 0.01, "hard": lambda step: fl
 @pytest.mark.parametrize(
     ("lag", "span", "world"),
     [
-        ("none", "1", RECORDED),
-        ("polyak", "null", RECORDED),
+        pytest.param("none", "1", RECORDED, marks=pytest.mark.slow),
+        pytest.param("polyak", "null", RECORDED, marks=pytest.mark.slow),
         ("none", "null", WORLDS["another"]),
     ],
     ids=["none", "polyak", "another"],
@@ -342,7 +341,7 @@ ILQL = ["conservatism=0", "algorithm/head=linear", "value_lr_factor=1"]
 def implicit(expectile: float, world: World) -> Any:
     algorithm = around("ilql", f"expectile={expectile}", "target.rate=0.05", *ILQL, world=world)
     sampled = chances(world.behaviour, world) * len(world.sequences)
-    descend(algorithm, minibatch_of(every_text("terminal", world), sampled), 1000, 0.05)
+    descend(algorithm, minibatch_of(every_text("terminal", world), sampled), 500, 0.1)
     return algorithm
 
 

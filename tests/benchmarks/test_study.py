@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.metrics.test_kept import METRICS, texts
+from tests.metrics.test_saved_statistics import METRICS, texts
 
 from tokenrl_cli.interfaces import CorpusScore, Evaluation
 from tokenrl_cli.metrics.mean import mean_score
