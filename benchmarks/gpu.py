@@ -106,7 +106,8 @@ ON_GPU = Scale(
 ON_CPU = Scale(
     presets=[*((name, "fp32") for name in one_of_each_class()), ("rloo", "bf16")],
     resumed=[("lstm", "rloo"), ("gpt", "soft_q")],
-    demo=["trainer.warm_start_steps=4", "trainer.steps=2", "trainer.eval_examples=8", "dataset.test_size=8",
+    demo=["trainer.warm_start_steps=4", "trainer.steps=2", "trainer.eval_examples=8", "dataset.val_size=80",
+          "dataset.test_size=8", "model.hidden=32",
           "trainer.gate=null"],
     sizes={
         "lstm": {"vocabulary": 100, "embedding": 16, "hidden": 16, "layers": 1},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.gpu import ON_CPU, Failure, Proof, difference, gap, line, prove, same_bits, summary, within
+from benchmarks.gpu import ON_CPU, Failure, Proof, Scale, difference, gap, line, prove, same_bits, summary, within
 from tokenrl_cli.run import checkpoint
 
 
@@ -132,8 +133,12 @@ def _parameters(name: str) -> list[torch.nn.Parameter]:
         return list(gpu.large_model(name, gpu.ON_GPU).parameters())
 
 
-def test_all_of_it_runs_on_the_cpu(tmp_path: Path) -> None:
-    made = proof(tmp_path)
+FEW = replace(ON_CPU, presets=[("soft_q", "fp32"), ("rloo", "bf16")], resumed=[("gpt", "rloo")])
+
+
+@pytest.mark.parametrize("scale", [FEW, pytest.param(ON_CPU, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_all_of_it_runs_on_the_cpu(scale: Scale, tmp_path: Path) -> None:
+    made = Proof(torch.device("cpu"), scale, tmp_path, 300.0)
     prove(made)
     assert {name: made.checks[name]["reason"] for name in made.failed} == {}
     kinds = {name.split()[0] for name in made.checks}

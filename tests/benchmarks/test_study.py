@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.metrics.test_saved_statistics import METRICS, texts
 
+from tests.metrics.test_saved_statistics import METRICS, texts
 from tokenrl_cli.interfaces import CorpusScore, Evaluation
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.saved_statistics import load
