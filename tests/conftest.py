@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # Hypothesis measures time by default, and a busy machine would fail tests that are right.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# No test cuts the power, and waiting for the disk takes a tenth of the time of all of them.
+os.fsync = lambda descriptor: None
 
 # Hydra composes every config twice, the first time only to look whether hydra.mode was given, which no test does.
 Hydra.get_mode = lambda self, config_name, overrides: None

@@ -111,7 +111,7 @@ def _dumper() -> Any:
     twice is written twice."""
     import yaml
 
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # the one in C, where there is one
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

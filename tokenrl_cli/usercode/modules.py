@@ -71,7 +71,8 @@ def imported(name: str, where: str) -> Any:
         raise UserError(where, f"{name!r} is neither a dotted name nor a file that ends in .py", remedy)
     ours = name.split(".")[0] == PACKAGE.name
     _add_here()
-    importlib.invalidate_caches()  # a file may have been written since the folder was looked at
+    if not ours:
+        importlib.invalidate_caches()  # a file may have been written since the folder was looked at
     try:
         with nullcontext() if ours else _running(name, where):
             module = importlib.import_module(name)
