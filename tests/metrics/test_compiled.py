@@ -20,9 +20,9 @@ import logging
 logging.basicConfig(format="%(message)s")
 from tokenrl_cli.metrics import compiled
 compiled.PATIENCE = 0.01
-from tests.reward.said import texts
-from tokenrl_cli.reward.rouge import Rouge
-print(Rouge("rougeL", "fmeasure", False)(texts([("a b", ["a c"])]))[0])
+import numpy as np
+from tokenrl_cli.metrics.growth import _longer  # one of the loops, which compiles in a second
+print(_longer(np.ones(1), 2)[0])
 """
 
 # the same where the notice waits for nothing, with a loop of somebody else's, which is not ours to speak of
@@ -44,19 +44,19 @@ def start(program: str = PROGRAM, **environment: str) -> subprocess.CompletedPro
 
 def test_the_first_use_says_that_it_compiles_once_and_a_later_one_loads(tmp_path: Path) -> None:
     first = start(NUMBA_CACHE_DIR=str(tmp_path))
-    assert (first.returncode, first.stdout) == (0, "0.5\n")
+    assert (first.returncode, first.stdout) == (0, "1.0\n")
     assert first.stderr.count("compiling the loops of the metrics") == 1
     kept = sorted(path.name for path in tmp_path.rglob("*.nbc"))
     loaded = start(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path))
     assert kept
-    assert (loaded.stdout, loaded.stderr) == ("0.5\n8\n", "")
+    assert (loaded.stdout, loaded.stderr) == ("1.0\n8\n", "")
     assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == kept
 
 
 def test_where_nothing_can_be_written_it_compiles_every_time_and_says_so(tmp_path: Path) -> None:
     nowhere = "import numba.core.caching as caching\ncaching.CompileResultCacheImpl._locator_classes = []\n"
     done = start(nowhere + AT_ONCE)
-    assert (done.returncode, done.stdout) == (0, "0.5\n8\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1.0\n8\n"), done.stderr
     assert done.stderr.count("compiling") == 1
     assert "at each start" in done.stderr
     assert "once" not in done.stderr

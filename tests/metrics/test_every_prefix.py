@@ -61,17 +61,18 @@ def grown(parts: Sequence[str]) -> list[str]:
     return list(accumulate(parts, initial=""))
 
 
-def assert_equal(reward: Any, score: Score, said: Sequence[tuple[Sequence[str], list[str]]]) -> None:
-    """Asserts that scores of prefixes and of whole texts equal the library; shorter rows repeat their last prefix."""
+def assert_equal(reward: Any, score: Score, said: Sequence[tuple[Sequence[str], list[str]]], every: int = 1) -> None:
+    """Asserts that scores of prefixes and of whole texts equal the library, which is asked about each of `every`
+    prefixes; shorter rows repeat their last prefix."""
     prefixes = [grown(parts) for parts, _ in said]
     seen = texts([(strings[-1], refs) for strings, (_, refs) in zip(prefixes, said, strict=True)])
     found = reward.prefix_scores(seen, prefixes)
     width = max(map(len, prefixes))
     assert found.shape == (len(said), width)
     for row, (strings, (_, refs)) in enumerate(zip(prefixes, said, strict=True)):
-        expected = [score(string, refs) for string in strings]
-        expected += expected[-1:] * (width - len(strings))
-        assert np.abs(found[row] - expected).max() <= 1e-9, (strings, refs)
+        expected = np.array([score(string, refs) for string in strings[::every]])
+        assert np.abs(found[row, : len(strings) : every] - expected).max() <= 1e-9, (strings, refs)
+        assert (found[row, len(strings) :] == found[row, len(strings) - 1]).all()
     assert np.abs(reward(seen) - found[:, -1]).max() <= 1e-12
 
 
@@ -152,7 +153,7 @@ def test_hard_texts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows)
 def test_any_text(name: str, said: list[tuple[list[str], list[str]]]) -> None:
     assert_equal(*pair(name), said)
@@ -170,7 +171,7 @@ def test_two_hundred_tokens_against_eight_references(name: str) -> None:
         (text(200), ["".join(text(int(size))) for size in random.integers(1, 220, 8)]),
         (text(1), ["".join(text(200))]),
     ]
-    assert_equal(*pair(name), said)
+    assert_equal(*pair(name), said, every=1 if name in ("wer", "cer", "per") else 7)
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -204,7 +205,7 @@ def byte_pairs() -> Bpe:
 
 
 @pytest.mark.parametrize("name", MAIN)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, 280), max_size=40), references)
 def test_half_words_and_half_characters_of_any_sampled_ids(name: str, ids: list[int], refs: list[str]) -> None:
     reward, score = pair(name)
