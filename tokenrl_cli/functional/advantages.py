@@ -78,8 +78,8 @@ def state_value(values: Tensor) -> Tensor:
 
 
 def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:
-    """True for each source whose valid samples all have the same score: against their mean every advantage is 0. Also
-    True where only one sample is valid, or none.
+    """True for each source whose valid samples all have the same score: they give nothing to compare, and against their
+    mean the advantage of a terminal reward is 0. Also True where only one sample is valid, or none.
 
     scores [N, K], valid [N, K] bool -> [N] bool. DAPO (arXiv:2503.14476), section 3.2, leaves such groups out.
     """
