@@ -148,7 +148,7 @@ class Rollout:
     actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
     mask: Tensor  # [B, T] bool, from the sampler's lengths
     chosen: Tensor  # [B, T] bool, the policy generated this token (False: forced, or of a demonstration)
-    logprobs: Tensor  # [B, T] of a_t under the distribution that was sampled from; 0 if forced or padding
+    logprobs: Tensor  # [B, T] of a_t under the distribution sampled from; 0 where forced, padded or not computed
     support: Tensor | None  # [B, T, k] ids that the sampler could choose from; None where no top-k or top-p cut it
     ended: Tensor  # [B] bool, the episode ends with EOS; False: cut at the limit (truncated, not terminated)
     rewards: Tensor | None  # [B, T], 0 where masked; None until scored
@@ -221,7 +221,7 @@ class CorpusScore:
     signature: str  # how it was computed
     sentences: np.ndarray  # [n] float64, the score of each sentence, on the same scale
     statistics: np.ndarray  # [n, k] float64, sufficient statistics: the score of any subset is aggregate(of its sum)
-    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value; saved with them if of metrics/aggregates
+    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value; one of metrics/aggregates is saved
     lower_is_better: bool = False  # True for an error rate
 
 
@@ -230,7 +230,7 @@ class Evaluation:
     """One decoding of one split: the generated texts (hypotheses) and their scores."""
 
     step: int
-    stage: str  # "warm_start", "train" or "eval"; of the evaluations on test after training "final", "warm_start", "best"
+    stage: str  # "warm_start", "train" or "eval"; after training, on test, the policy: "final", "warm_start", "best"
     split: str
     decode: str  # "greedy", "beam", "sample"
     metrics: dict[str, float]  # plain names: corpus metrics, reward, entropy, completions/mean_length ...

@@ -142,6 +142,6 @@ class Gpt(nn.Module):
 
 
 def _self_seeing(mask: Tensor) -> Tensor:
-    """Returns a mask [B, 1, T, T] in which every place also attends to itself. Padding then has one place to attend to,
-    so that no row of the softmax is empty; no real place attends to padding."""
+    """Returns a mask [B, 1, T, T] in which every position also attends to itself. Padding then has one position to
+    attend to, so that no row of the softmax is empty; no real position attends to padding."""
     return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)

@@ -151,7 +151,7 @@ class Recurrent(nn.Module):
         return ModelOutput(hidden, self._project), RecurrentState(state.keys, state.values, state.mask, memories)
 
     def _attend(self, hidden: Tensor, state: RecurrentState) -> Tensor:
-        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real places
+        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real steps
         of the source; 0 where the source is empty."""
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
@@ -183,6 +183,7 @@ def _packed(memory: Memory) -> Tensor | Memory:
 
 
 def _reversed(lengths: Tensor, width: int) -> Tensor:
-    """[B] -> [B, S]: for each row the places of its real steps backwards, then those of the padding as they are."""
+    """Returns indices [B, S] for lengths [B] and S = `width`: for each row those of its real steps in reverse order,
+    then those of the padding as they are."""
     place = torch.arange(width, device=lengths.device).expand(len(lengths), -1)
     return torch.where(place < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - place, place)

@@ -104,7 +104,8 @@ class Transformer(nn.Module):
         return ModelOutput(self.norm(read), self._project), following
 
     def _encode(self, source: Tensor, source_mask: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Keys and values of every decoder layer, and the mask [B, 1, 1, S]; an empty source shows its first place."""
+        """Returns keys and values of every decoder layer, and the mask [B, 1, 1, S]; of an empty source the first
+        position counts as real."""
         mask = source_mask.clone()
         mask[:, 0] |= ~source_mask.any(-1)
         seen = mask[:, None, None]
