@@ -36,8 +36,8 @@ class Dqn(ValueBased):
 
     Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
     starts at zero, because the logits of a likelihood model are no values. So at the switch from the warm start a
-    greedy policy generates nothing but token 0; `acting` may instead multiply the policy of the warm start by exp(beta
-    Q).
+    greedy policy generates nothing but token 0; with `acting` tilted the policy of the warm start is multiplied by
+    exp(beta Q) instead.
 
     The constructor raises UserError where the choices do not fit each other.
     """

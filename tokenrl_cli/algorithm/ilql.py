@@ -26,10 +26,11 @@ class Ilql(ValueBased):
     """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2  +  L_e(V(s_t), min_h Q'_h(s_t, a_t))
               + conservatism sum_h (log sum_a exp Q_h - Q_h(s_t, a_t))  -  behaviour_coef w_t log pi_b(a_t | s_t)
 
-    Snell et al. 2023 (arXiv:2206.11871): Q' is a delayed copy, L_e the expectile error, and w_t = exp(advantage_beta
-    (min_h Q'_h(s_t, a_t) - V(s_t))), at most `advantage_limit` (beta 0: plain cloning). It acts by pi_b(a | s) exp(beta
-    (min_h Q_h(s, a) - V(s))), where pi_b is the model's own softmax. The best beta depends on the expectile, and is
-    read in decoding alone. At the switch from the warm start Q and V are 0, and the policy is the warm start.
+    Snell et al. 2023 (arXiv:2206.11871): Q' is a delayed copy, L_e the expectile error, and
+    w_t = exp(advantage_beta (min_h Q'_h(s_t, a_t) - V(s_t))), at most `advantage_limit` (advantage_beta 0: plain
+    cloning). It acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), where pi_b is the model's own softmax; beta is
+    read in decoding alone, and its best value depends on the expectile. At the switch from the warm start Q and V are
+    0, and the policy is the warm start.
 
     Differs: gamma is 1, as 0.99 would be a penalty of length; one trunk with three kinds of heads (the paper had three
     models). The constructor raises UserError where the choices do not fit each other.

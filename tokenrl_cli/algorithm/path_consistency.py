@@ -86,8 +86,8 @@ class PathConsistency(ValueBased):
         Reads `source_values` [B] of the minibatch, which `prepare` has set for state_value=group_mean. The td errors
         are the residuals C_t [B, T]. Logged are the means of loss/consistency, consistency_residual (|C_t|), v/mean and
         q/mean, over the starts of paths; log_ratio, the mean of l_t over all tokens; and the ranges of q and v at the
-        starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is pi(a | s) = prior(a | s) exp((Q(s,
-        a) - V(s)) / tau). Changes no parameter.
+        starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is
+        pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
         """
         episodes, mask = minibatch.episodes, minibatch.episodes.mask
         log_ratios, logit_values, hidden = self._read(episodes)

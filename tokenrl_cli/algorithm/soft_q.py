@@ -24,12 +24,13 @@ from tokenrl_cli.optim import Learning, Optimizer
 
 
 class SoftQ(ValueBased):
-    """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2, with the value V(s) = tau log sum_a prior(a | s)
-    exp(Q'(s, a) / tau)
+    """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2
+    V(s) = tau log sum_a prior(a | s) exp(Q'(s, a) / tau)
 
     tau is `temperature`, and Q' the minimum over the heads of the target network; Haarnoja et al. 2017
-    (arXiv:1702.08165), for text Guo et al. 2022 (arXiv:2106.07704). The policy is pi(a | s) ~ prior(a | s) exp(min_h
-    Q_h(s, a) / tau); at the fixed point that of whole texts is pi(y) ~ prior(y) exp(R(y) / tau).
+    (arXiv:1702.08165), for text Guo et al. 2022 (arXiv:2106.07704). The policy is
+    pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau); at the fixed point that of whole texts is
+    pi(y) ~ prior(y) exp(R(y) / tau).
 
     Every update trains the level of Q, too: the constant of each state that a softmax does not depend on. Losses that
     train advantages alone, with V from a target network (two of the three of Guo et al.), leave the level undetermined

@@ -1,5 +1,4 @@
-"""Path consistency: an equation between the values of a soft policy at both ends of any stretch of an episode. gamma =
-1.
+"""Path consistency: an equation between the values of a soft policy at both ends of any stretch of an episode (gamma = 1).
 
 For the policy that maximises E[sum r - tau KL(pi || prior)], V(s_i) - V(s_j) = sum_{i <= t < j} r_t - tau l_t for every
 stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t) is the log-ratio. Nachum et al. 2017
@@ -30,8 +29,9 @@ def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
 def path(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float, span: Count | None
 ) -> tuple[Tensor, Tensor]:
-    """Path consistency loss: returns C_t^2 / 2 and the residual C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau
-    l_k) of the path from each token, [B, T] each, 0 where masked. tau is `temperature`, l the log-ratios.
+    """Path consistency loss: returns C_t^2 / 2 and the residual of the path from each token,
+    C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k); [B, T] each, 0 where masked. tau is `temperature`, l the
+    log-ratios.
 
     u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
     (Nachum et al. 2017, arXiv:1702.08892): through V at both ends and through every log-ratio.

@@ -28,8 +28,8 @@ def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
 
 def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Groups equal entries of keys [B]. Returns the index of the first entry of each of the G distinct values, [G]
-    int64 in ascending order of the values, and for each entry which of these values it has, [B] int64 in 0 ... G -
-    1."""
+    int64 in ascending order of the values; and for each entry the number of its value in that order, from 0, [B]
+    int64."""
     distinct, which = keys.unique(return_inverse=True)
     first = torch.full_like(distinct, len(keys), dtype=torch.int64)
     places = torch.arange(len(keys), device=keys.device)

@@ -21,7 +21,7 @@ class Sampler:
     What a rollout consists of, by the role of its rows and in this order:
 
     SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together
-    CONTINUATION   for a critic that estimates V(s) by sampling: the prefix s of a SAMPLED one, and a newly sampled rest
+    CONTINUATION   for a critic that estimates V(s) by sampling: a prefix of a SAMPLED one, then new tokens
     DEMONSTRATION  [N] with `add_reference`: the demonstration, which then counts as one more sample of its source
     GREEDY         [N] with `greedy_baseline`: the greedy episode, whose reward is a baseline; never learned from
 

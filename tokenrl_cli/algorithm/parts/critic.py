@@ -25,7 +25,7 @@ class NoCritic:
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: with `continuations` = 0 it is not called, for masks [B, T] or others."""
+        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ class ValueHead:
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: with `continuations` = 0 it is not called, for masks [B, T] or others."""
+        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
