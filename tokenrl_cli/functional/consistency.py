@@ -1,4 +1,5 @@
-"""Path consistency: an equation between the values of a soft policy at both ends of any stretch of an episode (gamma = 1).
+"""Path consistency: an equation between the values of a soft policy at both ends of any stretch of an episode, for
+gamma = 1.
 
 For the policy that maximises E[sum r - tau KL(pi || prior)], V(s_i) - V(s_j) = sum_{i <= t < j} r_t - tau l_t for every
 stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t) is the log-ratio. Nachum et al. 2017
