@@ -1,9 +1,11 @@
-"""Every noun that flows through tokenrl, and every protocol its parts keep. Read this file first.
+"""The records that pass between the parts of tokenrl (batches, rollouts, texts, scores), and the protocols that these
+parts implement. Read this file first.
 
-Shape letters: N sources, K samples a source, B = N * K (and companions) episodes, source-major; S source steps,
-T response tokens, V vocabulary, D hidden. Column t of every [B, T] tensor is one step of a Markov decision process:
-state s_t = (source, y_<t), action a_t = y_t, and the reward r_t that comes after a_t. A mask is True where a token is
-real, and it covers EOS. Padding has no id of its own: only a mask says what is real, and padded ids mean nothing.
+Shape letters: N sources (prompts), K samples of each, B = N * K episodes (and further ones of other roles),
+source-major; S source steps, T response tokens, V vocabulary, D hidden. Column t of every [B, T] tensor is one step of
+a Markov decision process: state s_t = (source, y_<t), action a_t = y_t, and the reward r_t that comes after a_t. A mask
+is True where a token is real, and it covers EOS. Padding has no id of its own: only a mask says what is real, and
+padded ids mean nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ PER_SOURCE = ("source", "source_mask", "targets", "target_mask", "reference_ids"
 
 
 class UserError(Exception):
-    """A mistake of the user's: printed without a traceback, exit status 2.
+    """An error that the user can mend: printed without a traceback, exit status 2.
 
     `where` names the file, line or key; `problem` says what was found and what was expected; `remedy` what to do.
     """
@@ -38,16 +40,18 @@ class UserError(Exception):
 
 
 class SettingError(UserError):
-    """A mistake in the settings of a part, found by its own constructor, which does not know where its block stands in
-    the config: the builder does, and raises it anew as a UserError that names keys as they are typed (`placed`).
+    """A wrong setting of a part, found by the part's own constructor, which does not know where its block stands in the
+    config. The builder does: it catches the error and raises what `placed` returns, a UserError that names keys as they
+    are typed.
 
     `where` is relative to the block: "tau" or "tau=2" is one of its keys, "/head=logits" the option of one of its
-    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the place of the block.
+    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the path of the block.
     """
 
     def placed(self, path: str, group: str) -> UserError:
-        """The same of a block of `group` at `path`: "layer" becomes "algorithm.head.layer", and "/head=logits" becomes
-        "algorithm/head=logits", or "algorithm/head@warm_start.head=logits"."""
+        """Returns the error as a UserError for a block of the config group `group` at `path`, as "algorithm.head" of
+        "algorithm/head". There `where` "layer" becomes "algorithm.head.layer". "/head=logits" of a block of "algorithm"
+        becomes "algorithm/head=logits" at "algorithm", and "algorithm/head@warm_start.head=logits" at "warm_start"."""
         joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
         whole = (f"{HERE}{joined}", self.problem, self.remedy)
         return UserError(*(placed(text, path, group) for text in whole))
@@ -60,8 +64,9 @@ HERE = "{here}"
 
 
 def placed(text: str, path: str, group: str = "") -> str:
-    """A text in which {here} stands for the place of a block of `group`, with its `path`: "{here}.tau=1" becomes
-    "warm_start.tau=1"; "{here}/head=linear", an option of a sub-group, as it is typed for that place."""
+    """Replaces {here} in a text by `path`, where a block of the config group `group` stands (default: one that is named
+    as its path): "{here}.tau=1" becomes "warm_start.tau=1". "{here}/head=linear", an option of a sub-group, becomes
+    what is typed to choose it there, such as "algorithm/head@warm_start.head=linear"."""
     group = group or path
 
     def option(match: re.Match[str]) -> str:
@@ -73,7 +78,7 @@ def placed(text: str, path: str, group: str = "") -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a run that its user should know: shown at once, and kept in checkpoints and results.json.
+    """Something about a run that its user should know: shown at once, and stored in checkpoints and results.json.
 
     A "note" states a fact, a "warning" says that the numbers do not mean what they seem to, a "stop" ends the run. A
     healthy run has no warning.
@@ -94,13 +99,14 @@ class Example:
     source: str
     references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
     demonstrations: list[str]  # what imitation learns from; demonstrations[i] is references[i], corrupted or not
-    columns: dict[str, Any]  # whatever else the dataset knows; rewards may read it
-    place: str = field(default="", compare=False)  # where it was read, "FILE, line N", for messages
+    columns: dict[str, Any]  # further values of the example, by name; rewards may read them
+    place: str = field(default="", compare=False)  # where it was read, "FILE, line N"; "" if it was generated
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the environment says first: a pure function of (seed, step)."""
+    """The examples of one step as tensors and text: what an algorithm collects episodes for. In training a pure
+    function of (seed, step)."""
 
     step: int  # global, over the warm start and RL
     source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
@@ -114,17 +120,18 @@ class Batch:
     columns: dict[str, list[Any]]
 
     def to(self, device: str | torch.device) -> Batch:
-        """Returns a copy whose tensors, of the shapes above ([N, S], [N, R] ...), lie on `device`; the rest is
-        shared."""
+        """Returns a copy whose tensors, of the shapes above ([N, S], [N, R] ...), lie on `device`; everything else, and
+        tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """B episodes of N sources, self-contained: a replay stores rows of it, and `rows(index)` gives minibatches.
+    """B episodes of N sources, with everything that learning from them needs: a replay stores its rows, and
+    `rows(index)` gives minibatches.
 
-    Each source, with its demonstration and its clean reference, is held once, however many episodes it has: models read
-    it once, when they sample and when they learn.
+    Each source, with its demonstration and its clean reference, is stored once, however many episodes it has: models
+    read it once, when they sample and when they learn.
     """
 
     step: int
@@ -140,27 +147,31 @@ class Rollout:
     source_row: Tensor  # [B] int64, the row of the six fields above that belongs to the episode
     actions: Tensor  # [B, T] int64, the sampled ids themselves; text is never tokenised again to recover them
     mask: Tensor  # [B, T] bool, from the sampler's lengths
-    chosen: Tensor  # [B, T] bool, the policy chose this token (False: forced, or of a demonstration)
-    logprobs: Tensor  # [B, T] of a_t under the distribution really sampled from; 0 where not chosen
-    support: Tensor | None  # [B, T, k] ids the sampler could choose from, where top-k, top-p or a ban cut it
-    ended: Tensor  # [B] bool, EOS was chosen; False: cut at the limit (truncated, not terminated)
-    rewards: Tensor | None  # [B, T], None until scored
+    chosen: Tensor  # [B, T] bool, the policy generated this token (False: forced, or of a demonstration)
+    logprobs: Tensor  # [B, T] of a_t under the distribution sampled from; 0 where forced, padded or not computed
+    support: Tensor | None  # [B, T, k] ids that the sampler could choose from; None where no top-k or top-p cut it
+    ended: Tensor  # [B] bool, the episode ends with EOS; False: cut at the limit (truncated, not terminated)
+    rewards: Tensor | None  # [B, T], 0 where masked; None until scored
     valid: Tensor  # [B] bool, the reward could be computed; other rows have weight 0 and are counted
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def rows(self, index: Tensor | slice) -> Rollout:
-        """Returns the episodes at `index` (a slice, or a tensor [M] of int64 or bool), in its order, with the sources
-        that they read, each once and in the order of this rollout. `source_row` [M] is numbered anew; `parent` [M]
-        keeps the row numbers of this rollout."""
+        """Returns the episodes at `index`, in its order, with the sources that belong to them, each once and in the
+        order of this rollout: a copy, or views of this one's tensors for a slice. `index` is a slice, a tensor [M]
+        int64 of rows, repeats allowed, or [B] bool.
+
+        `source_row` [M] points into the selected sources. But `parent` [M] still holds row numbers of this rollout, not
+        of the result.
+        """
         used, source_row = self.source_row[index].unique(return_inverse=True)
         chosen = {f.name: value[used if f.name in PER_SOURCE else index] for f, value in _tensors(self)}
         return replace(self, **chosen | {"source_row": source_row})
 
     def to(self, device: str | torch.device) -> Rollout:
-        """Returns a copy whose tensors, of the shapes above ([B, T], [N, S] ...), lie on `device`; the rest is
-        shared."""
+        """Returns a copy whose tensors, of the shapes above ([B, T], [N, S] ...), lie on `device`; everything else, and
+        tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
@@ -180,7 +191,8 @@ def _moved(record: Moved, device: Any) -> Moved:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a reward sees: B hypotheses with everything known of their sources. Plain Python and numpy."""
+    """What a reward or metric is called with: B hypotheses with all that is known of their sources. Plain Python and
+    numpy."""
 
     hypotheses: list[str]
     references: list[list[str]]
@@ -194,23 +206,23 @@ class Texts:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a reward may give instead of bare scores, where it has more to say."""
+    """What a reward may return instead of an array of scores: these, and metrics and columns for the log."""
 
     scores: np.ndarray  # [B] or [B, T] float64, NaN where the reward does not apply
     metrics: dict[str, float]  # logged as rewards/<name>/<key>
-    columns: dict[str, list[Any]]  # one value a text, kept with the samples
+    columns: dict[str, list[Any]]  # one value for each text, logged with the samples
 
 
 @dataclass(frozen=True)
 class CorpusScore:
-    """A metric over a test set, with all that a significance test needs."""
+    """The score of a metric over a whole test set, with the statistics that a significance test needs."""
 
-    value: float  # on the library's own scale (BLEU 0-100)
+    value: float  # on the scale of the metric (BLEU 0-100); NaN where a mean has no score
     signature: str  # how it was computed
     sentences: np.ndarray  # [n] float64, the score of each sentence, on the same scale
     statistics: np.ndarray  # [n, k] float64, sufficient statistics: the score of any subset is aggregate(of its sum)
-    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value; kept with them if of metrics/aggregates
-    lower_is_better: bool = False  # an error rate
+    aggregate: Callable[[np.ndarray], float]  # [k] sums of statistics -> value; one of metrics/aggregates is saved
+    lower_is_better: bool = False  # True for an error rate
 
 
 @dataclass(frozen=True)
@@ -218,7 +230,7 @@ class Evaluation:
     """One decoding of one split: the generated texts (hypotheses) and their scores."""
 
     step: int
-    stage: str  # "warm_start", "train" or "eval"
+    stage: str  # "warm_start", "train" or "eval"; after training, on test, the policy: "final", "warm_start", "best"
     split: str
     decode: str  # "greedy", "beam", "sample"
     metrics: dict[str, float]  # plain names: corpus metrics, reward, entropy, completions/mean_length ...
@@ -227,12 +239,13 @@ class Evaluation:
     references: list[list[str]]
     sources: list[str]
     scores: list[float]  # the reward of each hypothesis
-    columns: dict[str, list[Any]] = field(default_factory=dict)  # what else the reward says of each
+    columns: dict[str, list[Any]] = field(default_factory=dict)  # those of Scored, one value for each hypothesis
 
 
 class ModelOutput:
-    """Outputs of a model: hidden states [B, T, D], and logits [B, T, V] = project(hidden), which are computed at the
-    first access: log-probabilities up to a constant."""
+    """Output of a model: hidden states [B, T, D], and logits [B, T, V] = project(hidden), log-probabilities up to a
+    constant at each position. The logits are computed at the first access, as many callers need only the hidden
+    states."""
 
     def __init__(self, hidden: Tensor, project: Callable[[Tensor], Tensor]) -> None:
         self.hidden = hidden
@@ -240,37 +253,45 @@ class ModelOutput:
 
     @cached_property
     def logits(self) -> Tensor:
-        """Logits [B, T, V], the projection of `hidden` [B, T, D]. Computed at the first access and kept."""
+        """Logits [B, T, V], `project` of `hidden` [B, T, D]. Computed at the first access and stored."""
         return self.project(self.hidden)
 
 
 class State(Protocol):
-    """What a model remembers between two steps of B episodes."""
+    """The memory of a model between two steps of decoding B episodes, such as the hidden states of a recurrent network
+    or the cached keys and values of a transformer."""
 
     def reorder(self, index: Tensor) -> State:
-        """Returns a state of M episodes, those at `index` [M] int64, repeats allowed. Beam search calls it, and the
-        sampler, to drop the rows that have ended."""
+        """Returns the state of M episodes, those at `index` [M] int64, in its order, repeats allowed. Beam search calls
+        it to go on with the best beams; the sampler calls it to give each episode the state of its source, and to drop
+        rows that have ended. Neither uses the old state afterwards, so the new one may share its memory."""
 
     def repeat(self, times: int) -> State:
-        """Returns a state of B * times episodes, each row `times` times, its copies next to each other. So K samples of
-        a source need one pass of the encoder."""
+        """Returns the state of B * times episodes, each row `times` times, its copies next to each other. So K samples
+        of a source need one pass of the encoder. The old state is not used afterwards."""
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A policy over V tokens; a torch.nn.Module. Begin-of-sequence is the model's own affair, not a token."""
+    """A policy over V tokens; a torch.nn.Module. The symbol for the begin of a sequence is internal to the model, and
+    not one of the tokens.
+
+    Two ways to the same logits: the call scores given actions in one pass; `start` and `step` generate token by token.
+    """
 
     width: int  # D
 
     def __call__(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
-        """Teacher-forced: output t is made from (source, actions[:, :t]), so it scores actions[:, t]. Shifts inside.
+        """Teacher-forced pass over given actions: output t is computed from (source, actions[:, :t]), so it scores
+        actions[:, t]; the model itself shifts the actions. Returns hidden [B, T, D] and logits [B, T, V]. Gradients
+        flow.
 
-        source [N, S(, F)], source_mask [N, S], actions [B, T]. Row b of `actions` goes with the source at
-        `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B. Several rows may share a source.
-        A model with an encoder reads the N sources, then picks a row's own by index; `start(source,
-        source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
+        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, actions [B, T] int64. Row b of `actions`
+        goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B. Several
+        rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
+        `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
         `if source_row is not None: source, source_mask = source[source_row], source_mask[source_row]`.
         """
 
@@ -279,9 +300,9 @@ class Model(Protocol):
         (or [N, S, F] frames) with source_mask [N, S] bool."""
 
     def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
-        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`,
-        [B] int64, the token just generated; None before the first token. `state` stays usable unless the model
-        documents that it reuses the memory."""
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
+        [B] int64, the token just generated; None before the first token. `state` stays usable unless the docstring of
+        the model says that it reuses the memory."""
 
     def eval(self) -> Any:
         """Switches dropout off, as torch.nn.Module does, and returns the module. Code that samples or scores obtains
@@ -290,38 +311,42 @@ class Model(Protocol):
 
 @runtime_checkable
 class ValuedPolicy(Protocol):
-    """A Model that acts by values and can give the return that it expects; evaluation compares that with the return
-    that its episodes then have."""
+    """A Model that acts by Q-values and can return them, the sum of rewards that it expects. Evaluation compares them
+    with the rewards that its episodes then get."""
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
-        """Returns max_a Q(s_0, a) [N] of the sources [N, S] with source_mask [N, S] bool; None where this policy has no
-        values."""
+        """Returns the value of the state before the first token, max_a Q(s_0, a) [N], in units of the reward, for
+        source [N, S] int64 (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps. None if this policy
+        has no Q-values."""
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Returns Q(s_t, a_t) [B, T] of the actions [B, T], for sources [B, S] with source_mask [B, S]: the sum of
-        rewards expected from step t on, in units of the reward. None where this policy has no values."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] int64, the sum of rewards expected from step t on, in units
+        of the reward; source [B, S] and source_mask [B, S] bool hold one source for each row. None if this policy has
+        no Q-values."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. Every id in [0, size) can be chosen; there is no id for padding or for begin."""
+    """Converts text to ids and back. Every id in [0, size) can be generated; there is no id for padding or for the
+    begin of a sequence."""
 
     size: int  # V
     eos_id: int
-    unknown_id: int | None  # None: nothing is unknown
+    unknown_id: int | None  # None: every text can be encoded
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary from `texts` and replaces the one there was. The same texts give the same bytes in
+        """Learns a vocabulary from `texts`, which replaces the present one. The same texts give the same bytes in
         `save`."""
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without EOS."""
+        """Returns the ids of a text, without EOS; `unknown_id`, if there is one, for what the vocabulary does not
+        have."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids, a prefix that ends inside a word or a character included; EOS has no text."""
+        """Returns the text of any ids, also of a prefix that ends inside a word or a character. EOS adds no text."""
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to a file in `directory`, which is made where it is missing."""
+        """Writes the vocabulary to a file in `directory`, which is created if it does not exist."""
 
     def load(self, directory: Path) -> None:
         """Replaces the vocabulary by the one that `save` wrote to `directory`. Raises UserError where the file is
@@ -330,7 +355,7 @@ class Tokenizer(Protocol):
 
 @runtime_checkable
 class DecodesPrefixes(Protocol):
-    """A Tokenizer that decodes all prefixes of a row in one pass. Without it each prefix is decoded by itself, which
+    """A Tokenizer that decodes all prefixes of a row in one pass. For others each prefix is decoded by itself, which
     takes time quadratic in the length."""
 
     def prefixes(self, ids: Sequence[int]) -> Iterable[str]:
@@ -339,7 +364,8 @@ class DecodesPrefixes(Protocol):
 
 @dataclass(frozen=True)
 class Frozen:
-    """A saved run, to score texts with: its policy, in evaluation mode and without gradients."""
+    """The policy of an earlier run, in evaluation mode and without gradients, with its tokenizers: for rewards that
+    score by it."""
 
     policy: Model
     source_tokenizer: Tokenizer
@@ -350,14 +376,15 @@ class Frozen:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Examples by split ("train", "val", "test") and index; `example` is pure. See also NamedSplits and Divided."""
+    """Examples by split ("train", "val", "test") and index. May implement NamedSplits for other splits, and Divided to
+    reserve a part of train for RL."""
 
     max_source_length: int  # tokens; longer sources are cut or dropped, and counted
     overlong: str  # "truncate" or "drop": what happens to a training example over a limit
 
     def size(self, split: str) -> int | None:
-        """Returns the number of examples of a split; None: unlimited. Raises UserError where the data cannot be
-        read."""
+        """Returns the number of examples of a split; None: unlimited, made as they are read. Callers name only the
+        splits that `data.splits.splits_of` lists. Raises UserError where the data cannot be read."""
 
     def example(self, split: str, index: int) -> Example:
         """Returns the example at `index` of a split: the same for the same arguments, whatever was read before. `index`
@@ -367,97 +394,110 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class NamedSplits(Protocol):
-    """A Dataset that may have other splits beside train, val and test."""
+    """A Dataset with further splits beside train, val and test."""
 
     def splits(self) -> list[str]:
-        """The names of all its splits. Reads no data."""
+        """Returns the names of its splits; train, val and test exist whether they are among them or not. Reads no
+        data."""
 
 
 @runtime_checkable
 class Divided(Protocol):
-    """A Dataset of which RL can draw its sources from a part that the warm start never sees."""
+    """A Dataset of which RL can draw its sources from a part that the warm start never sees. `rl_share` is not read
+    where `rl_split` names a split."""
 
-    rl_share: float  # of train, kept for RL; 0: the warm start and RL both draw from all of train
+    rl_share: float  # share of train that only RL draws from; 0: the warm start and RL both draw from all of train
     rl_split: str | None  # the split that RL draws from instead of train; None: from train
 
 
 @runtime_checkable
 class ReadsReferences(Protocol):
-    """A reward, a metric or an algorithm that says whether it reads references, or demonstrations, which stand behind
-    them. Where it does, a split with a source that has none is refused before the first step. What does not say so is
-    taken to need none."""
+    """A reward, a metric or an algorithm that states whether it needs references or demonstrations, which are made of
+    references. If it does, a split with an example that has none is refused before the first step. Without this
+    attribute none are needed."""
 
     needs_references: bool
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """A score of text. What it is given is its own: a copy, into which it may write.
+    """A score of text. The Texts that it is called with are a copy, into which it may write.
 
-    It may keep any of the protocols below, too: Named, ScoresPrefixes, ScoresCompletions, ScoresCorpus, HasParts,
-    Control, Advised, ReadsColumns, Family and ReadsReferences.
+    It may implement any of the protocols below, too: Named, ScoresPrefixes, ScoresCompletions, ScoresCorpus, HasParts,
+    Control, Advised, ReadsColumns, Family and ReadsReferences. An exception of a user's own reward becomes a UserError.
     """
 
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
-        """Returns a score for each text, [B] float64, or for each token, [B, T]; NaN where the reward does not apply. A
-        Scored holds such an array as `scores`."""
+        """Returns a score for each of B texts, [B], or for each of their tokens, [B, T], as float64 or what converts to
+        it; or a Scored that holds such an array as `scores`. Higher is better. NaN where the reward does not apply:
+        such a text is left out of learning and of the means. Another shape, or an infinite score, ends the run with a
+        UserError."""
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A reward that chooses what its numbers are logged under; without it, that is the name of its module."""
+    """A reward with a name of its own, under which its numbers are logged; for others that is the name of their
+    module."""
 
     name: str
 
 
 @runtime_checkable
 class ScoresPrefixes(Protocol):
-    """A reward that scores all prefixes of a text in one pass. Without it each prefix is scored as a text by itself."""
+    """A reward that scores all prefixes of a text in one pass. For others each distinct prefix is scored as a text by
+    itself."""
 
     def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-        """[B, T + 1] float64, column t the score after t tokens: `prefixes` holds T_b + 1 strings a row, the first "".
-        What stands past the end of a row is not read."""
+        """Returns the scores of all prefixes, [B, T + 1] float64, column t the score after t tokens, NaN where the
+        reward does not apply. T is the width of `texts.mask`; `prefixes` holds T_b + 1 strings for row b, which has T_b
+        tokens: the first "", the last the whole text. The values past the end of a row (columns above T_b) are not
+        used, but must not be infinite."""
 
 
 @runtime_checkable
 class ScoresCompletions(Protocol):
-    """A reward that knows what can still be reached from a prefix; credit=delta_optimal is made of that."""
+    """A reward that can compute the best score within reach after a prefix; credit=delta_optimal needs it."""
 
     def completion_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-        """[B, T + 1] float64, column t the best score that a text which begins with the first t tokens can have, and
-        the score itself at the end of the row; `prefixes` as in ScoresPrefixes."""
+        """Returns [B, T + 1] float64, column t the best score of all texts that begin with the first t tokens, and the
+        score itself at the end of the row; `prefixes` and the values past the end of a row as in
+        `ScoresPrefixes.prefix_scores`."""
 
 
 @runtime_checkable
 class ScoresCorpus(Protocol):
-    """A reward that scores a whole test set. Without it evaluation takes the mean over the sentences."""
+    """A reward or metric that scores a whole test set. For others evaluation takes the mean over the texts."""
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the score of all B texts together, with the score of each sentence [B] and the sufficient statistics
-        [B, k] that a significance test resamples."""
+        """Returns the score of all B texts together, with the score of each sentence [B], NaN where there is none, and
+        the sufficient statistics [B, k] that a significance test resamples. Its value must be finite; raises UserError
+        where no text can be scored."""
 
 
 @runtime_checkable
 class HasParts(Protocol):
-    """A reward made of several: credit is applied to each part by itself, and the rewards are summed with weights."""
+    """A reward made of several: credit is applied to each part separately, and the resulting rewards are summed with
+    the weights."""
 
     parts: list[Part]
 
 
 @runtime_checkable
 class Control(Protocol):
-    """A reward that says nothing of a text by purpose (a constant, noise): that it is dead is no mistake."""
+    """A reward with `control` True gives no information about a text on purpose (a constant, noise): that it gives all
+    texts the same is then reported as a note, and not as a warning."""
 
     control: bool
 
 
 @runtime_checkable
 class Advised(Protocol):
-    """A reward that knows why it may give texts nothing, or all of them the same."""
+    """A reward or metric that can explain why it gives no score, or the same to all texts: its advice is added to the
+    finding that reports this."""
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns one sentence with the setting that helps with `texts`, N demonstrations, and their `scores` [N], NaN
-        where there is none; the empty string where it knows no such setting."""
+        """Returns one sentence with the setting that helps for `texts`, N demonstrations, and their `scores` [N], NaN
+        where there is none; the empty string where it knows no such setting. Both are copies."""
 
 
 @runtime_checkable
@@ -465,19 +505,22 @@ class ReadsColumns(Protocol):
     """A reward that reads columns of the data by name."""
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raises UserError where one that it needs is not among them. Called before anything is learned."""
+        """Raises UserError where a column that it needs is not among `columns`, those of the first example of a split.
+        Called before training, for train, val and test."""
 
 
 @runtime_checkable
 class Family(Protocol):
-    """A reward of which some settings choose another measure (ROUGE-1 or ROUGE-L), not another way to compute it."""
+    """A reward of which some settings choose another measure (ROUGE-1 or ROUGE-L), not another way to compute the same
+    one: `measures` names these settings."""
 
     measures: tuple[str, ...]  # the names of those settings
 
 
 @dataclass(frozen=True)
 class Part:
-    """One reward of a mixture: it counts as weight * (scale * score + shift), or normalised over the batch."""
+    """One reward of a mixture. Its scores count as weight * (scale * score + shift). With `normalize` scale and shift
+    are those that give the scores of the sampled texts of the batch mean 0 and standard deviation 1."""
 
     name: str
     reward: Reward
@@ -489,37 +532,42 @@ class Part:
 
 @runtime_checkable
 class Credit(Protocol):
-    """Spreads the score of a text over its tokens, and neither adds to it nor loses any of it.
+    """Distributes the score of a text over its tokens, without a change of the sum.
 
-    The rewards of a row sum to its score, or, with `needs_prefixes`, to the score of the whole text less that of the
-    empty one: checked of every batch, to 1e-9. See also HasPotential.
+    The rewards of a row must sum to its score, or, with `needs_prefixes`, to the score of the whole text less that of
+    the empty one. This is checked of every batch, to 1e-9 in float64 and 1e-5 in float32, times the largest reward if
+    that is above 1; UserError otherwise. See also HasPotential.
     """
 
     needs_prefixes: bool
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
-        """scores [B], [B, T] or, with needs_prefixes, [B, T + 1] float64; mask [B, T]; ended [B] -> rewards [B, T]."""
+        """Returns the rewards [B, T] of the tokens. scores, on the CPU, are [B], [B, T] or, with needs_prefixes,
+        [B, T + 1] float64, NaN where there is none; mask [B, T] bool; ended [B] bool, True where EOS was generated. All
+        are copies. Rewards past the end of a row are not used, but must not be infinite. For a mixture it is called
+        once for each part, with scores that are scaled and weighted already."""
 
 
 @runtime_checkable
 class HasPotential(Protocol):
-    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. Without it, that is
-    `prefix_scores`, or the reward itself where it has none; a reward without `completion_scores` is refused where that
-    is named."""
+    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. A Credit without it
+    gets `prefix_scores`, or for a reward that has none, the scores of the prefixes as texts. If it names
+    `completion_scores`, a reward without that method is refused with a UserError."""
 
     potential: Literal["prefix_scores", "completion_scores"]
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A part of an algorithm that remembers something: it is saved with the algorithm, and loaded on resume."""
+    """A part of an algorithm with a state: it is saved with the algorithm, and restored on resume."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what must be saved, as a flat dictionary of tensors (of any shape), numbers and strings."""
+        """Returns what must be saved, as a flat dictionary of tensors (of any shape), numbers and strings. The tensors
+        may be the live ones; they are written at once."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is not one of
-        such a part."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
+        part: the run then ends with a UserError."""
 
 
 @runtime_checkable
@@ -528,8 +576,10 @@ class LearnsFromReturns(Protocol):
     of an episode does not depend on the episode's own return."""
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
-        """Learns from returns-to-go [N, K, T] of N sources and K samples; valid [N, K] bool marks the samples that
-        count."""
+        """Updates the estimate with a rollout. returns [N, K, T]: the return of each token of K episodes of N sources,
+        the demonstration among them with add_reference. valid [N, K] bool: False for episodes to leave out (without a
+        reward, or dropped as duplicates or as groups of equal scores). There is no mask of tokens: past the end of an
+        episode `returns` holds what its function puts there."""
 
 
 @runtime_checkable
@@ -540,46 +590,54 @@ class Critic(Stateful, Protocol):
     policy, in the same optimiser steps (`attach`, `loss`).
     """
 
-    estimates: bool  # False: it tells nothing, and a baseline or returns that need values are refused
-    continuations: int  # how many episodes are sampled anew from each state that `states` names; 0 none
+    estimates: bool  # False: it has no values, and a baseline or returns that need them are refused
+    continuations: int  # how many new episodes are sampled from each state that `states` returns; 0: none
     coef: float  # weight of `loss`, a mean over tokens, beside the loss of the policy
 
     def attach(self, model: Any) -> list[Any]:
-        """Makes what it needs for this Model; gives the parameters to be optimised with the policy's, or groups of
-        them with a learning rate of their own (`optim.ParameterGroup`); [] without."""
+        """Creates what the critic needs for this Model, of its width, type and device. Returns the parameters that the
+        policy's optimiser is to learn, too, as parameters or as groups with a learning rate of their own
+        (`optim.ParameterGroup`); [] for none. Called once, before all other methods."""
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """With `continuations`: rows and lengths, [M] each, of the prefixes to go on from; mask [B, T]."""
+        """Returns the M prefixes from which new episodes are sampled, as rows and lengths in tokens, [M] int64 each;
+        mask [B, T] bool is True at the tokens that the policy generated in B episodes. Called only where
+        `continuations` is above 0."""
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """V [B, T] of every state of the rewarded rollout, and where [B, T] bool it was estimated anew: lambda returns
-        bootstrap only there. No gradient flows."""
+        """Returns V [B, T] of every state of the rewarded rollout, whose continuations are among its B rows, and a mask
+        [B, T] bool that is True where V was estimated for that state itself, not repeated from an earlier one: lambda
+        returns bootstrap only there. No gradient flows."""
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """The error of each state [B, T], from the policy's hidden states [B, T, D], V as `measure` gave it [B, T], and
-        the returns [B, T] that the advantages are made of; None where nothing is learned."""
+        """Returns the error of each state [B, T], from the policy's hidden states [B, T, D], `before`, V as `measure`
+        returned it [B, T], and `targets`, the returns [B, T] that the advantages are computed from; None where nothing
+        is learned. Padding may hold anything: it is masked by the caller."""
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """Owns its memory (heads, optimiser, replay, targets, baselines); the loop only tells it what happened."""
+    """Collects episodes and learns from them. It owns all its memory (heads, optimiser, replay, target networks,
+    baselines); the training loop calls `collect`, lets the reward score the texts, and calls `update`."""
 
     needs_rewards: bool
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns the episodes of one step, B for the N sources of `batch`; `rewards` [B, T] are None, for the loop
-        scores the texts. Changes no weights. Random numbers come from `streams.generator` at `batch.step`, so that a
-        resumed run samples the same episodes."""
+        """Returns the episodes of one step, B for the N sources of `batch`; their `rewards` are None, for the loop
+        scores the texts afterwards. Changes no weights, but may switch the model to evaluation mode. Random numbers
+        come from `streams.generator` at `batch.step`, so that a resumed run samples the same episodes."""
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout ([B, T], with rewards where `needs_rewards`) and returns a flat dictionary of metrics;
-        it logs, evaluates and saves nothing. The model may be in evaluation mode when this is called, as sampling and
-        evaluation leave it: an algorithm that learns with dropout calls `model.train()` first."""
+        """Learns from a rollout ([B, T]; `rewards` are there where `needs_rewards`) and returns a flat dictionary of
+        metrics; it logs, evaluates and saves nothing. The model may be in evaluation mode when this is called, as
+        sampling and evaluation leave it: an algorithm that learns with dropout calls `model.train()` first. Raises
+        `optim.NonFinite` where a loss, gradient or parameter is infinite or NaN."""
 
     def policy(self) -> Model:
-        """Returns the policy to act by: its logits are log-probabilities up to a constant. It is a torch.nn.Module that
-        has every network it acts with as a submodule, so that evaluation mode reaches them; see
-        `run.evaluation.acting_policy`."""
+        """Returns the policy that samples and is evaluated: its logits are log-probabilities up to a constant at each
+        position. It is a torch.nn.Module that has every network it acts with as a submodule, so that evaluation mode
+        reaches them; see `run.evaluation.acting_policy`. It may share these networks with the algorithm: then later
+        updates change it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what must be saved besides the weights of the model, as a flat dictionary of tensors (of any shape),
@@ -588,13 +646,14 @@ class Algorithm(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises KeyError,
-        ValueError or the like where the state is not one of this algorithm."""
+        ValueError or the like where the state is of another algorithm: the run then ends with a UserError."""
 
 
 @runtime_checkable
 class PolicyLoader(Protocol):
-    """An Algorithm whose policy is more than its model: it has heads or networks of its own."""
+    """An Algorithm whose policy has heads or networks besides its model."""
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Restores the entries of `state_dict()` whose names start with "policy.", and needs no others: afterwards
-        `policy()` acts as it did when they were saved. Evaluation needs no more of an algorithm than that."""
+        """Restores the entries of `state_dict()` whose names start with "policy."; `state` may hold only these.
+        Afterwards `policy()` acts as it did when they were saved. This is all that evaluation restores of an
+        algorithm."""

@@ -1,4 +1,4 @@
-"""Optimisers, schedules, and the one place that steps them."""
+"""Optimisers, learning-rate schedules, and `gradient_step`, the only function that steps an optimiser."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tokenrl_cli.interfaces import Finding, UserError
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
 
 
-# Sum of the norms of all parameters: no network learns there, and the product of five of more overflows float32.
+# The largest sum of the norms of all parameters. No network learns beyond it, and the product of five larger norms
+# overflows float32.
 LARGEST = 1e9
 
 
 class NonFinite(UserError):
-    """An infinite value or NaN in a loss, a gradient, a parameter or a probability: the step in which it arose must not
-    count. `step` is that step where it was found later, in an evaluation."""
+    """An infinite value or NaN in a loss, a gradient, a parameter or a probability: the training step in which it arose
+    must not count. `step` is the step of the run where an evaluation after it found the value, else None."""
 
     step: int | None = None
 
@@ -32,7 +33,7 @@ class NonFinite(UserError):
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters whose learning rate is `lr_factor` times the optimiser's, whatever the schedule makes of that.
+    """Parameters whose learning rate is `lr_factor` times the one that the optimiser's schedule gives.
 
     For heads: a step of Adam is about as long as the learning rate, however large the gradient is, so a head whose
     values are far from where they start needs a larger rate than the network below it.
@@ -46,13 +47,13 @@ Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made 
 
 
 def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
-    """-> torch's parameter groups: those with one learning rate and one weight decay together.
+    """Returns torch's parameter groups: one for each pair of learning-rate factor and weight decay.
 
-    Only matrices (and what has more dimensions: embeddings, stacks of matrices) decay. Biases, and the gains of
-    normalisation layers, do not: to pull those towards 0 limits what a layer can say and regularises nothing.
-    Parameters that require no gradient are left out. "numbers" holds the place of each parameter among all that were
-    given, those left out included: saved state goes by it, so it does not depend on factors, decay or freezing.
-    Raises UserError where no parameter requires a gradient.
+    Only parameters of two and more dimensions (matrices, embeddings, stacks of matrices) decay. Biases, and the gains
+    of normalisation layers, do not: pulling those towards 0 restricts a layer and regularises nothing. Parameters that
+    require no gradient are left out. "numbers" holds the index of each parameter among all that were given, those left
+    out included: saved state is named by it, so it does not depend on factors, decay or freezing. Raises UserError
+    where no parameter requires a gradient.
     """
     given = [
         (parameter, each.lr_factor if isinstance(each, ParameterGroup) else 1.0)
@@ -73,10 +74,12 @@ def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, An
 
 
 class Optimizer:
-    """A torch optimiser with its schedule and its clipping; counts the steps of its stage.
+    """A torch optimiser with gradient clipping and a learning-rate schedule. `steps` counts its steps: those of a
+    stage, as each stage has its own.
 
-    Parameters of one object only; `clip_norm` bounds the global L2 norm of the gradient (0: off). The learning rate of
-    a step is `lr` times the schedule's factor, times the `lr_factor` of the group. `inner` is made for `torch_groups`.
+    `clip_norm` bounds the global L2 norm of the gradient (0: off). The learning rate of a step is `lr` times
+    `schedule(steps)`, times the `lr_factor` of the group. The constructor raises UserError where `inner` was not made
+    with `torch_groups`.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
@@ -95,9 +98,13 @@ class Optimizer:
         self.inner.zero_grad(set_to_none=True)
 
     def step(self) -> dict[str, float]:
-        """Clips the gradient, sets the learning rate of this step, changes the parameters and counts the step. Returns
-        grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr. Raises
-        NonFinite for a gradient, before any parameter has changed, or for the parameters, right after."""
+        """Takes one step with the gradients that are there: clips them, sets the learning rate, changes the parameters
+        and counts the step. Returns grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of
+        clipped steps) and lr (without the factors of groups).
+
+        Raises NonFinite for an infinite or NaN gradient, before any parameter has changed; and right after the change,
+        without counting the step, where the norms of the parameters add up to LARGEST or more.
+        """
         parameters = list(self.parameters.values())
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
@@ -115,14 +122,18 @@ class Optimizer:
         return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
 
     def state_dict(self) -> dict[str, Any]:
-        """Flat: "steps", and "<parameter number>.<name>" for what the torch optimiser keeps of each parameter."""
+        """Returns a flat dictionary: "steps", and "<parameter number>.<name>" for each value that the torch optimiser
+        stores of a parameter. Its tensors, shaped like the parameter or [], are not copied. Learning rate, decay and
+        the like are settings, and are not in it."""
         numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
         return {"steps": self.steps} | {
             f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the state is not one of these parameters."""
+        """Restores what `state_dict` returned; the present settings (learning rate, decay ...) stay. Raises ValueError
+        for the number of a parameter that is not optimised here, or a tensor of another shape than its parameter;
+        KeyError without "steps"."""
         kept: dict[int, dict[str, Any]] = {}
         for key, value in state.items():
             text, dot, name = key.partition(".")
@@ -143,14 +154,15 @@ class Optimizer:
 
 @torch.no_grad()
 def _require_finite(parameters: list[nn.Parameter], lr: float) -> None:
-    """Whether a step has left parameters that can be computed with, at the price of one pass. Raises NonFinite."""
+    """Raises NonFinite where the norms of the parameters after a step add up to LARGEST or more, or to NaN. Costs one
+    pass over the parameters."""
     size = sum(torch.stack(torch._foreach_norm(parameters)).tolist())  # type: ignore[arg-type]
     if not size < LARGEST:
         raise NonFinite(f"with a learning rate of {lr:g} the norms of the parameters add up to {size:g}")
 
 
 class Rows(Protocol):
-    """Anything made of rows: a Rollout, or one with further values for each row."""
+    """What `gradient_step` can split into parts: a Rollout, or an object with further values for each of its rows."""
 
     def __len__(self) -> int: ...
 
@@ -164,8 +176,8 @@ R = TypeVar("R", bound=Rows)
 def gradient_step(
     optimizer: Optimizer, rollout: R, loss: Callable[[R], tuple[Tensor, dict[str, Tensor]]], micro_batches: int
 ) -> dict[str, float]:
-    """Takes one optimiser step on all B rows, in `micro_batches` parts whose gradients are added up. Returns the
-    metrics of the loss, and those of `Optimizer.step`.
+    """Takes one optimiser step on all B rows, at least one, in `micro_batches` parts or fewer whose gradients are added
+    up. Returns the metrics of the loss, and those of `Optimizer.step`.
 
     `loss(rows)` returns a scalar, [], and a dictionary of metrics, each []. Both are sums over the part divided by the
     denominators of the *whole* rollout: then the number of parts changes no result. Raises NonFinite: for a loss or a
@@ -186,9 +198,10 @@ def gradient_step(
 
 
 def over_steps(name: str, seen: Sequence[float]) -> float:
-    """What several steps logged under a name, as one: the mean, but the extreme of what is named /min or /max.
+    """Combines the values that several steps logged under one name: their mean, or for a name that ends in /min or /max
+    the least or the greatest.
 
-    Steps in which it was NaN, as the mean of no number is, are left out; NaN where it was in all of them.
+    Steps in which the value was NaN (such as the mean of no number) are left out; NaN where it was NaN in all of them.
     """
     seen = [each for each in seen if not math.isnan(each)] or [math.nan]
     match name.rpartition("/")[2]:
@@ -200,9 +213,12 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
 
 
 def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:
-    """Whether a schedule that falls until its `horizon` fits a stage of `steps` steps; `schedule` is its block of the
-    config, `stage` where the algorithm of the stage stands there. A schedule does not follow `steps` by itself: then a
-    run that is taken further would not be the run that was meant to be as long."""
+    """Returns a note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is not the number
+    of steps of its stage, `steps`; else, for a schedule without `horizon` and for a stage of 0 steps, [].
+
+    `schedule` is its block of the config, `stage` the key of the stage's algorithm there. A schedule does not follow
+    `steps` by itself: else a run that is continued for more steps would differ from one of that length from the start.
+    """
     horizon = schedule.get("horizon")
     if horizon is None or horizon == steps or steps == 0:
         return []
@@ -222,7 +238,8 @@ def adam(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Adam, Kingma & Ba 2015 (arXiv:1412.6980)."""
+    """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. Raises UserError where
+    no parameter requires a gradient."""
     inner = torch.optim.Adam(torch_groups(parameters, 0.0), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -236,7 +253,8 @@ def adamw(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Adam with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+    """Returns an Optimizer with AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101),
+    of matrices alone (see `torch_groups`). Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.AdamW(torch_groups(parameters, weight_decay), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -249,28 +267,35 @@ def sgd(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Stochastic gradient descent with momentum; weight decay as an L2 penalty."""
+    """Returns an Optimizer with stochastic gradient descent with momentum; weight decay is an L2 penalty, on matrices
+    alone (see `torch_groups`). Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.SGD(torch_groups(parameters, weight_decay), lr, momentum)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def constant(step: int, warmup_steps: CountOrNone) -> float:
-    """1, after a linear warm-up over `warmup_steps`."""
+    """Learning-rate factor 1 from step `warmup_steps` on; before it a linear warm-up, (step + 1) / (warmup_steps + 1).
+    `step` counts from 0."""
     return min(1.0, (step + 1) / (warmup_steps + 1))
 
 
 def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Falls in a straight line from 1 to `final_fraction` at step `horizon`, and stays there."""
+    """Learning-rate factor that falls in a straight line from 1, at the end of the warm-up of `constant`, to
+    `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the warm-up it falls to
+    that in the one step after it."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
 
 
 def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Half a cosine from 1 to `final_fraction` at step `horizon`, Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
+    """Learning-rate factor that falls along half a cosine from 1, at the end of the warm-up of `constant`, to
+    `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the warm-up it falls to
+    that in the one step after it. Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
 
 def inverse_sqrt(step: int, warmup_steps: CountOrNone) -> float:
-    """1 / sqrt(step) after the warm-up, 1 at its end; Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
+    """Learning-rate factor sqrt((warmup_steps + 1) / (step + 1)) after the warm-up of `constant`, at the end of which
+    it is 1; Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
     return min((step + 1) / (warmup_steps + 1), math.sqrt((warmup_steps + 1) / (step + 1)))

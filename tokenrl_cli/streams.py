@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, name: str, step: int = 0, rank: int = 0) -> int:
-    """A 63-bit seed for one purpose at one step. The same arguments give the same seed on every machine."""
+    """Derives an integer seed, from 0 to 2^63 - 1, from the run's seed, a purpose (`name`), a step and the number of a
+    process (`rank`). The same arguments give the same seed on every machine; different ones give unrelated seeds."""
     digest = hashlib.blake2b(f"{seed}/{name}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator(seed: int, name: str, step: int = 0, rank: int = 0) -> torch.Generator:
-    """A new torch generator on the CPU, seeded by `derive`. Draw on the CPU and move the numbers to the device: a GPU
-    would draw different ones."""
+    """Returns a new torch generator on the CPU, seeded by `derive`. Draw on the CPU and move the numbers to the device:
+    a GPU would draw different ones."""
     import torch  # imported here, so that commands which draw nothing start without torch
 
     return torch.Generator().manual_seed(derive(seed, name, step, rank))

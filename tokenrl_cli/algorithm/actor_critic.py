@@ -1,4 +1,5 @@
-"""Actor-critic for sequence prediction: every token's gradient, weighted by a critic that has read the reference."""
+"""Actor-critic for sequence prediction: the gradient of every token, weighted by a critic that has read the
+reference."""
 
 from __future__ import annotations
 
@@ -28,9 +29,9 @@ class ActorCritic:
     """Bahdanau et al. 2017 (arXiv:1607.07086), algorithm 1; the losses are in `Actor` and `ReferenceCritic`.
 
     Episodes are sampled from the delayed copy of the actor, as published, without an importance weight for the
-    difference. For the first `critic_steps` steps the critic learns alone. If Q is that of the policy and episodes are
+    difference. In the first `critic_steps` updates the critic learns alone. If Q is that of the policy and episodes are
     the policy's own, the expected gradient is that of the expected reward. All networks are in evaluation mode
-    throughout. Use with credit=delta: then the critic need not remember which rewards are past.
+    throughout. Use with credit=delta: the critic then need not know which part of the reward has been given already.
 
     Differs from the paper: Adam's step of the critic is `critic_lr_scale` times the actor's.
     """
@@ -68,14 +69,18 @@ class ActorCritic:
         self.steps = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """`samples_per_source` episodes of the delayed actor for every source, without rewards."""
+        """Samples `samples_per_source` episodes of the delayed actor for every source of the batch; without rewards.
+        The same seed and `batch.step` draw from the same random numbers."""
         draws = streams.generator(self.seed, "rollout", batch.step)
         times, policy = self.samples_per_source, self.actor.delayed
         samples = generate(policy, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws)
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """One optimiser step of the actor, after `critic_steps` updates, and one of the critic -> what is logged."""
+        """Takes one optimiser step of the critic and, unless this is one of the first `critic_steps` updates, one of
+        the actor before it; then moves both delayed copies. Switches both networks to evaluation mode. Returns the
+        metrics of both steps, those of the critic's optimiser under critic/..., and value/explained_variance of the
+        critic after its step. Raises NonFinite, see `optim.gradient_step`."""
         self.model.eval()
         self.critic.network.eval()
         targets = self.critic.targets(rollout, self.actor.delayed)
@@ -89,7 +94,7 @@ class ActorCritic:
         return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
-        """The model itself."""
+        """Returns the model itself, that is the actor and not its delayed copy; later updates change it."""
         policy: Model = self.model
         return policy
 
@@ -100,14 +105,16 @@ class ActorCritic:
         return {**optimizers, "critic": self.critic.network, **delayed}
 
     def state_dict(self) -> dict[str, Any]:
-        """A counter, and the state of every part under its name."""
+        """Returns the number of updates as "steps", and the state of both optimisers, the critic and both delayed
+        copies, the names of each part after a prefix such as "critic."."""
         state: dict[str, Any] = {"steps": self.steps}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
+        algorithm."""
         self.steps = state["steps"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))
@@ -115,7 +122,7 @@ class ActorCritic:
 
 class QNetwork(nn.Module):
     """Q(a; s_t, y*) of every token in every state of an episode: a model whose source is the clean reference y*, which
-    is there in training only, and a linear head that starts at zero."""
+    exists in training only, and a linear head that starts at zero."""
 
     def __init__(self, model: Any, size: int) -> None:
         super().__init__()
@@ -124,7 +131,8 @@ class QNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, rollout: Rollout) -> Tensor:
-        """Q of every token in every state of the B episodes: [B, T, V]. Reads their references and actions."""
+        """Returns Q of every token in every state of the B episodes, [B, T, V], in float32 or float64. Reads their
+        references and actions, and not their sources."""
         output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
         return precise(self.head(output.hidden))
 
@@ -150,7 +158,9 @@ class Actor:
         self.target_rate, self.micro_batches = target_rate, micro_batches
 
     def learn(self, rollout: Rollout, critic: QNetwork) -> dict[str, float]:
-        """One optimiser step; the critic gets no gradient."""
+        """Takes one optimiser step on the episodes of a rollout that have a reward, weighted by Q of `critic`, which
+        gets no gradient. Returns loss/policy, entropy, loss/nll where `nll_mix` is above 0, and what the optimiser
+        logs."""
         mask = _usable(rollout)
         episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
         demonstrated = (
@@ -176,13 +186,13 @@ class Actor:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def follow(self) -> None:
-        """Moves the delayed copy towards the actor."""
+        """Moves the delayed copy `target_rate` of the way to the actor."""
         move(self.delayed, self.model, self.target_rate)
 
 
 @dataclass(frozen=True)
 class EpisodesWithTargets:
-    """Episodes and what the critic is to predict for their tokens."""
+    """Episodes and what the critic learns to predict for their tokens."""
 
     episodes: Rollout
     targets: Tensor  # [B, T], q_t
@@ -191,7 +201,7 @@ class EpisodesWithTargets:
         return len(self.episodes)
 
     def rows(self, index: slice) -> EpisodesWithTargets:
-        """The episodes at `index`, each with its row of the targets, [B', T] for B' of them; a micro-batch."""
+        """Returns the episodes at `index` and their rows of the targets, [B', T] for B' of them; a micro-batch."""
         return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
 
 
@@ -211,7 +221,8 @@ class ReferenceCritic:
 
     @torch.no_grad()
     def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
-        """q_t of every token of a rewarded rollout: [B, T]."""
+        """Returns the targets q_t of every token of a rewarded rollout, [B, T], without gradient. `delayed_actor` is
+        pi' of the class's docstring."""
         assert rollout.rewards is not None
         logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)
@@ -219,7 +230,9 @@ class ReferenceCritic:
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))
 
     def learn(self, whole: EpisodesWithTargets) -> dict[str, float]:
-        """One optimiser step; what the optimiser logs is named critic/..., for the actor's has the plain name."""
+        """Takes one optimiser step towards the targets on the episodes that have a reward. Returns loss/value, q/mean,
+        q/spread (before the penalty's factor), and what the optimiser logs, under critic/..., as the actor's has the
+        plain name."""
         tokens = _usable(whole.episodes).sum().clamp(min=1)
 
         def loss(rows: EpisodesWithTargets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -236,12 +249,13 @@ class ReferenceCritic:
         return {f"critic/{name}" if name in of_optimizer else name: value for name, value in logged.items()}
 
     def follow(self) -> None:
-        """Moves the delayed copy towards the critic."""
+        """Moves the delayed copy `target_rate` of the way to the critic."""
         move(self.delayed, self.network, self.target_rate)
 
     @torch.no_grad()
     def quality(self, rollout: Rollout) -> dict[str, float]:
-        """How much of the variance of the rewards to go Q(a_t; s_t, y*) explains."""
+        """Returns value/explained_variance: how much of the variance of the returns-to-go of a rewarded rollout Q(a_t;
+        s_t, y*) explains, 1 all of it, 0 none."""
         assert rollout.rewards is not None
         q = self.network(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
         returns = reward_to_go(rollout.rewards, rollout.mask)

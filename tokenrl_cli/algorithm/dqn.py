@@ -1,4 +1,5 @@
-"""Token-level deep Q-learning: hard maxima, one step or the whole return, with whatever head, backup and data."""
+"""Token-level deep Q-learning with hard maxima: targets of n steps or of the whole return; head, backup and data by
+choice."""
 
 from __future__ import annotations
 
@@ -28,14 +29,17 @@ class Dqn(ValueBased):
     """loss = mean_t sum_h (y_t - Q_h(s_t, a_t))^2 / 2 + conservatism (log sum_a exp Q_h(s_t, a) - Q_h(s_t, a_t))
 
     y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, V by `backup` of the target network; gamma = 1. What is
-    learned is the best policy's Q (maximum, double), or that of the policy that acts (expected). The last token of an
-    episode has no successor; with `bootstrap_truncated` one that was cut at the limit has (then use credit=delta: what
-    is still owed is the rest of the score, not all of it again). Without a horizon y_t is the return itself, that of
-    the policies that acted, and nothing is bootstrapped.
+    learned is Q of the best policy (maximum, double), or of the policy that acts (expected). V after the last token of
+    an episode is 0. With `bootstrap_truncated` it counts where an episode was cut at the limit; then use credit=delta,
+    so that V has to predict only the rest of the score. Without a horizon y_t is the return itself, that of the
+    policies that acted, and there is no bootstrapping and no target network.
 
     Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
-    starts at zero, because the logits of a likelihood model are no values. So a policy that is greedy on it
-    generates nothing but token 0 at the switch; `acting` may tilt the policy as it was by Q instead.
+    starts at zero, because the logits of a likelihood model are no values. So at the switch from the warm start a
+    greedy policy generates nothing but token 0; with `acting` tilted the policy of the warm start is multiplied by
+    exp(beta Q) instead.
+
+    The constructor raises UserError where the choices do not fit each other.
     """
 
     def __init__(
@@ -135,7 +139,7 @@ class Dqn(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        """The policy that `acting` makes of min_h Q_h, as it is learned now -> a Model with logits [B, T, V].
+        """Returns the policy that `acting` computes from min_h Q_h, as a Model with logits [B, T, V].
 
         It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
         min_h Q_h.

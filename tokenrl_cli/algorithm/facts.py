@@ -1,7 +1,7 @@
-"""Parts that name, as parameters, the facts they compute from: which these are, and the call with them.
+"""Parts of an algorithm that are functions of named facts: which facts each kind may read, and the call with them.
 
-The constructor of an algorithm annotates each such part with one of the types below. The check of a config reads which
-facts there are, so a part that names another is refused before anything is built.
+A part reads the facts that its parameters name. The constructor of an algorithm annotates each such part with one of
+the types below. The check of a config reads them, so a part with another parameter is refused before anything is built.
 """
 
 from __future__ import annotations
@@ -46,13 +46,12 @@ def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
 
 
 def function_of(part: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind a part, without the arguments that its config binds."""
+    """Returns the function behind a part, without the arguments that its config binds (those of a
+    functools.partial)."""
     return part.func if isinstance(part, functools.partial) else part
 
 
 def needs(part: Callable[..., Any]) -> set[str]:
-    """The names of the parameters of a part, and so of the facts that it reads.
-
-    They include the settings that the config has bound by keyword.
-    """
+    """Returns the names of all parameters of a part: the facts that it reads, and its settings, also those that the
+    config has bound by keyword."""
     return set(inspect.signature(part).parameters)

@@ -31,7 +31,8 @@ class WeightedDemonstrations:
         return len(self.episodes)
 
     def rows(self, index: slice) -> WeightedDemonstrations:
-        """The demonstrations at `index`, each with its row of the weights, [B', T] for B' of them; a micro-batch."""
+        """Returns the demonstrations at `index` and their rows of the weights, [B', T] for B' of them; a
+        micro-batch."""
         return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 
@@ -71,11 +72,13 @@ class Gold:
         self.updates = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """The demonstrations as episodes."""
+        """Returns the demonstrations of the batch as episodes [N, R]; nothing is sampled."""
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """One optimiser step, and a new copy p~ after every `sync_every`-th -> what is logged."""
+        """Takes one optimiser step on the demonstrations, with dropout on, and renews the copy p~ after every
+        `sync_every`-th. Returns loss/policy, loss/nll, q/mean, importance/mean, importance/floored (the share of tokens
+        with p~ at the floor or below) and what the optimiser logs. Raises NonFinite, see `optim.gradient_step`."""
         weighted, metrics = self._with_weights(rollout)
         self.model.train()
         tokens = rollout.mask.sum()
@@ -111,12 +114,13 @@ class Gold:
         return WeightedDemonstrations(rollout, importance * q), metrics
 
     def policy(self) -> Model:
-        """The model itself."""
+        """Returns the model itself, not a copy: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """A counter, the optimiser, and both copies of the policy."""
+        """Returns the number of updates, the state of the optimiser and the weights of both copies of the policy, under
+        "optimizer.", "frozen." and "lagged."."""
         state: dict[str, Any] = {"updates": self.updates}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
         for name, model in (("frozen", self.frozen), ("lagged", self.lagged)):
@@ -124,7 +128,8 @@ class Gold:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
+        algorithm."""
         self.updates = state["updates"]
         self.optimizer.load_state_dict(within(state, "optimizer."))
         self.frozen.load_state_dict(within(state, "frozen."))

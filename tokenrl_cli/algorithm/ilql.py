@@ -27,11 +27,13 @@ class Ilql(ValueBased):
               + conservatism sum_h (log sum_a exp Q_h - Q_h(s_t, a_t))  -  behaviour_coef w_t log pi_b(a_t | s_t)
 
     Snell et al. 2023 (arXiv:2206.11871): Q' is a delayed copy, L_e the expectile error, and
-    w_t = exp(advantage_beta (min_h Q'_h(s_t, a_t) - V(s_t))), at most `advantage_limit` (beta 0: plain cloning). It
-    acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), where pi_b is the model's own softmax: beta is for decoding
-    alone, and no two expectiles want the same. At the switch Q is 0, and the policy is the warm start.
+    w_t = exp(advantage_beta (min_h Q'_h(s_t, a_t) - V(s_t))), at most `advantage_limit` (advantage_beta 0: plain
+    cloning). It acts by pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), where pi_b is the model's own softmax; beta is
+    read in decoding alone, and its best value depends on the expectile. At the switch from the warm start Q and V are
+    0, and the policy is the warm start.
 
-    Differs: gamma is 1, for .99 is a penalty of length; one trunk, three kinds of heads (the paper had three models).
+    Differs: gamma is 1, as 0.99 would be a penalty of length; one trunk with three kinds of heads (the paper had three
+    models). The constructor raises UserError where the choices do not fit each other.
     """
 
     def __init__(
@@ -129,7 +131,8 @@ class Ilql(ValueBased):
         return in_pieces(of_tokens, self.size, output.hidden[:, :-1], episodes.actions)[0]
 
     def policy(self) -> Composed:
-        """The policy pi(a | s) ~ pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))) -> a Model with logits [B, T, V].
+        """Returns the policy pi(a | s) ~ pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), as a Model with logits
+        [B, T, V].
 
         It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
         min_h Q_h.

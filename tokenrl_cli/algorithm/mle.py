@@ -1,4 +1,4 @@
-"""Maximum likelihood: cross-entropy on demonstrations. The warm start, and the control that RL must beat."""
+"""Maximum likelihood: cross-entropy on demonstrations. It is the warm start, and the baseline that RL must beat."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """The demonstrations as episodes; with scheduled sampling, some tokens of their history are sampled.
+        """Returns the demonstrations as episodes [N, R]; with scheduled sampling some tokens of their history are
+        sampled.
 
-        The sampled tokens are in `actions` [B, T], the demonstrations themselves in `targets`. The probability of a
-        sampled token is `scheduled_sampling` of the number of optimiser steps so far. Where it is above 0, the model is
-        switched to evaluation mode; `update` switches it back.
+        The sampled tokens are in `actions`, the demonstrations themselves in `targets`. The share of sampled tokens is
+        `scheduled_sampling` of the number of optimiser steps so far. Where it is above 0, the model is switched to
+        evaluation mode; `update` switches it back.
         """
         recited = recite(batch, self.eos_id)
         share = self.scheduled_sampling(self.optimizer.steps)
@@ -78,7 +79,8 @@ class Mle:
         return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """One optimiser step -> loss/nll and what the optimiser logs."""
+        """Takes one optimiser step on the demonstrations, with dropout on. Returns loss/nll (nats a token, label
+        smoothing included) and what the optimiser logs. Raises NonFinite, see `optim.gradient_step`."""
         self.model.train()
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
@@ -91,14 +93,15 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
-        """The model itself."""
+        """Returns the model itself, not a copy: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the optimiser, under "optimizer."."""
+        """Returns the state of the optimiser, its names after "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
+        algorithm."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

@@ -1,4 +1,4 @@
-"""What is done with whole networks: frozen copies, Polyak averaging, and two models acting as one."""
+"""Operations on whole networks: frozen copies, Polyak averaging, and two models that act as one."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from tokenrl_cli.interfaces import ModelOutput, Rollout, State
 
 
 def frozen_copy(module: Any) -> Any:
-    """A copy that never learns."""
+    """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient."""
     copied = copy.deepcopy(module).requires_grad_(False).eval()
     for part in copied.modules():
         if isinstance(part, nn.RNNBase):
-            part.flatten_parameters()  # a copy's lie apart, and cuDNN would gather them at every call
+            part.flatten_parameters()  # a copy's weights are not contiguous: cuDNN would gather them at every call
     return copied
 
 
 def differentiable(module: Any) -> Any:
-    """The module, whose recurrent layers of torch's (RNN, GRU, LSTM) let a gradient through in evaluation mode.
+    """Changes the recurrent layers of torch's in a module (RNN, GRU, LSTM) so that a gradient flows through them in
+    evaluation mode, and returns the same module.
 
-    Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. A layer that
-    drops nothing computes the same in both modes, so for the length of a call it is one, in training mode.
+    Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. Without
+    dropout a layer computes the same in both modes, so for the length of a call with gradients it is switched to
+    training mode, with its own dropout off.
     """
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
@@ -46,13 +48,14 @@ def _end_call(layer: Any, _inputs: Any, _output: Any) -> None:
 
 
 def one_more_column(actions: Tensor) -> Tensor:
-    """Actions [B, T] and a column of zeros [B, T + 1]: the tokens of T + 1 states. What stands in the last column
-    changes nothing, for a model reads a token after the state that it was chosen in."""
+    """Returns actions [B, T] with a column of zeros after them, [B, T + 1]: the tokens of T + 1 states. The zeros
+    change no output, for a model reads a token only after the state in which it was generated."""
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
 def read_states(model: Any, episodes: Rollout) -> ModelOutput:
-    """The model's output for every state of the episodes and for the one after the last column: [B, T + 1, .]."""
+    """Returns the model's output for every state of the episodes and for the one after the last column: hidden
+    [B, T + 1, D], logits [B, T + 1, V]."""
     output: ModelOutput = model(
         episodes.source, episodes.source_mask, one_more_column(episodes.actions), episodes.source_row
     )
@@ -61,7 +64,8 @@ def read_states(model: Any, episodes: Rollout) -> ModelOutput:
 
 @torch.no_grad()
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
-    """The weights of `kept` go `share` of the way to those of `learned`: Polyak averaging."""
+    """Moves the parameters of `kept` (a target network), in place, by `share` of the way to those of `learned`: Polyak
+    averaging; 0 changes nothing, 1 copies. Buffers are not moved."""
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             ours.lerp_(theirs, share)
@@ -72,25 +76,26 @@ Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of
 
 @dataclass(frozen=True)
 class Both:
-    """The states of two models that read the same episodes, or of one and None."""
+    """The states of two models that generate the same episodes; `second` is None where there is only one model."""
 
     first: State
     second: State | None
 
     def reorder(self, index: Tensor) -> Both:
-        """The states of the episodes at `index` [M] int64, repeats allowed, of both models."""
+        """Returns the states at `index` [M] int64, repeats allowed, of both models; see `State.reorder`."""
         return Both(self.first.reorder(index), self.second and self.second.reorder(index))
 
     def repeat(self, times: int) -> Both:
-        """The states of each episode `times` times, copies side by side, of both models."""
+        """Returns each state `times` times, its copies next to each other, of both models; see `State.repeat`."""
         return Both(self.first.repeat(times), self.second and self.second.repeat(times))
 
 
 class Composed(nn.Module):
-    """A Model whose logits `join` makes of a model's output, and of that of another one where there is one.
+    """A Model whose logits `join` computes from the output of a model, and from that of a second one where there is
+    one.
 
-    `values`, where given, makes Q [..., V] of the same: then `start_value` says what the policy expects of a source.
-    Both models are submodules, so that evaluation mode reaches them.
+    `values`, where given, computes Q [..., V] from the same outputs, for `start_value` and `action_values`. Both models
+    are submodules, so that evaluation mode reaches them. Their weights are shared, not copied.
     """
 
     def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
@@ -100,8 +105,8 @@ class Composed(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
-        """Reads actions [B, T] after their sources, teacher-forced, with both models -> hidden [B, T, D] of the first
-        model, and logits [B, T, V] by `join`, computed when first read.
+        """Teacher-forced pass of both models over actions [B, T]; see `Model.__call__`. Returns hidden [B, T, D] of the
+        first model, and logits [B, T, V] by `join`, computed at the first access.
 
         source [N, S] or [N, S, F], source_mask [N, S]; source_row [B] is the source of each row, and without it N = B.
         """
@@ -110,16 +115,15 @@ class Composed(nn.Module):
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
-        """Reads sources [N, S] or [N, S, F] and their mask [N, S] with both models -> the states of N episodes."""
+        """Returns the states of both models before the first token, for N sources [N, S] or [N, S, F] with source_mask
+        [N, S]."""
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 
     def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
-        """Generates one step of B episodes with both models -> (output, the states after the step).
-
-        `previous` [B] int64 are the tokens chosen last, None before the first. The output has hidden [B, 1, D] of the
-        first model and logits [B, 1, V] by `join`, computed when first read.
-        """
+        """Generates one step of B episodes with both models; see `Model.step`. Returns hidden [B, 1, D] of the first
+        model with logits [B, 1, V] by `join`, and the states after the step. `previous` [B] int64 are the tokens
+        generated last, None before the first."""
         first, second, following = self._step(state, previous)
         return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
 
@@ -129,14 +133,16 @@ class Composed(nn.Module):
         return first, second, Both(left, right)
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
-        """max_a Q(s_0, a) [N]; None without values."""
+        """Returns max_a Q(s_0, a) [N] of N sources [N, S]; None without `values`. Gradients flow. See
+        `ValuedPolicy.start_value`."""
         if self.values is None:
             return None
         first, second, _ = self._step(self.start(source, source_mask), None)
         return self.values(first, second)[:, 0].amax(-1)
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Q(s_t, a_t) [B, T] of the actions [B, T]; None without values."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] for sources [B, S]; None without `values`. Gradients flow.
+        See `ValuedPolicy.action_values`."""
         if self.values is None:
             return None
         first = self.first(source, source_mask, actions)

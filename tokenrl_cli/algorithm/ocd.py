@@ -23,10 +23,10 @@ class Ocd:
     """loss = (1 / tokens) sum_t KL(softmax(Q*(s_t, .) / tau) || pi(. | s_t)) on episodes sampled from the policy.
 
     Sabour et al. 2019 (arXiv:1810.01398), equations 5 to 7. Q*(s_t, a) is minus the smallest edit distance to the clean
-    reference that a text can still have which begins with y_<t and a (`metrics.edits.completion_values`). With tau
-    towards 0 the best tokens share all the probability. The targets read the reference at every step, so this is no
-    RL but a supervised upper bound for rewards of edit distance. They take a second [B, T, V] tensor of memory. Dropout
-    is off, as it is when the episodes are sampled.
+    reference of all texts that begin with y_<t and a (`metrics.edits.completion_values`). As tau goes to 0 the best
+    tokens share all the probability. The targets read the reference at every step, so this is no RL but a supervised
+    upper bound for rewards of edit distance. They take a second [B, T, V] tensor of memory. Dropout is off, as it is
+    when the episodes are sampled.
     """
 
     needs_rewards = False
@@ -50,7 +50,8 @@ class Ocd:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """`samples_per_source` episodes of the policy for every source."""
+        """Samples `samples_per_source` episodes of the policy for every source of the batch; without rewards. Switches
+        the model to evaluation mode. The same seed and `batch.step` draw from the same random numbers."""
         self.model.eval()
         draws = streams.generator(self.seed, "rollout", batch.step)
         times = self.samples_per_source
@@ -58,7 +59,9 @@ class Ocd:
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """One optimiser step -> loss/ocd and what the optimiser logs."""
+        """Takes one optimiser step on all episodes of a rollout; rewards are not read. Returns loss/ocd (nats a token)
+        and what the optimiser logs. Switches the model to evaluation mode. Raises NonFinite, see
+        `optim.gradient_step`."""
         self.model.eval()
         tokens = rollout.mask.sum().clamp(min=1)
 
@@ -82,14 +85,15 @@ class Ocd:
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
-        """The model itself."""
+        """Returns the model itself, not a copy: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the optimiser, under "optimizer."."""
+        """Returns the state of the optimiser, its names after "optimizer."."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
+        algorithm."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

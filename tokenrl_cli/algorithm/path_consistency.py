@@ -1,4 +1,5 @@
-"""Path consistency learning and its relatives: a policy and its values that agree along every stretch of an episode."""
+"""Path consistency learning and its variants: a policy and state values that satisfy one equation along every stretch
+of an episode (functional/consistency.py)."""
 
 from __future__ import annotations
 
@@ -34,8 +35,11 @@ class PathConsistency(ValueBased):
 
     Nachum et al. 2017 (arXiv:1702.08892), with a prior 2018 (arXiv:1707.01891). tau is `temperature`. Paths start at
     all tokens, or with `every_state` false at the first of each episode. V by `state_value`. The policy is the model
-    itself, so it begins as the warm start. From s_0 to the end, on fresh samples, with any V, the gradient is -tau
-    times that of E[R] - tau KL(pi || prior). With `bootstrap_truncated` V(s_u) counts where an episode was cut.
+    itself, so it begins as the warm start. From s_0 to the end, on episodes of the current policy, with any V, the
+    gradient is -tau times that of E[R] - tau KL(pi || prior). V after the last token is 0; with `bootstrap_truncated`
+    it counts where an episode was cut at the limit.
+
+    The constructor raises UserError where the choices do not fit each other.
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class PathConsistency(ValueBased):
         super().__init__(network, None, collector, data, together, bootstrap_truncated, micro_batches, optimizer)
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """With state_value=group_mean: V(s_0) by all samples of a source, which may be in several micro-batches."""
+        """Returns the minibatch with `source_values` [B], for state_value=group_mean: V(s_0) estimated from all samples
+        of a source, which may be in several micro-batches. For another state_value returns it as it is."""
         if not self.state_value.compares_samples:
             return minibatch
         return replace(minibatch, source_values=self._source_values(minibatch.episodes))
@@ -80,8 +85,8 @@ class PathConsistency(ValueBased):
 
         Reads `source_values` [B] of the minibatch, which `prepare` has set for state_value=group_mean. The td errors
         are the residuals C_t [B, T]. Logged are the means of loss/consistency, consistency_residual (|C_t|), v/mean and
-        q/mean, over the starts of paths; log_ratio, the mean of l_t over all tokens; and the
-        ranges of q and v at the starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is
+        q/mean, over the starts of paths; log_ratio, the mean of l_t over all tokens; and the ranges of q and v at the
+        starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is
         pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
         """
         episodes, mask = minibatch.episodes, minibatch.episodes.mask
@@ -102,14 +107,15 @@ class PathConsistency(ValueBased):
         return output
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """The tokens [B, T] at which a path starts."""
+        """Returns the tokens at which a path starts, [B, T] bool: all real ones, or with `every_state` false the first
+        of each episode."""
         first = torch.zeros_like(episodes.mask)
         first[:, 0] = True
         return episodes.mask if self.every_state else first
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
-        """The number of starts of paths in the whole minibatch, [] or an int: its tokens, or with `every_state` false
-        its episodes."""
+        """Returns the number of starts of paths in the whole minibatch, [] or an int: its tokens, or with `every_state`
+        false its episodes."""
         return minibatch.total_tokens if self.every_state else minibatch.total_episodes
 
     def _read(self, episodes: Rollout) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,7 +150,7 @@ class PathConsistency(ValueBased):
         return log_partition(scores, sums.to(scores.dtype), episodes.group, self.temperature).to(sums.dtype)
 
     def policy(self) -> Model:
-        """The model itself, which is trained in place, so later updates change it."""
+        """Returns the model itself, not a copy: later updates change it."""
         policy: Model = self.model
         return policy
 

@@ -1,11 +1,13 @@
 """Policy gradient on sampled episodes: from REINFORCE to GSPO, presets of this one class.
 
-The parts of it, each readable alone, in the order in which an update uses them:
+The parts of it, each readable by itself, in the order in which an update uses them:
+
     gradient/sampler.py       which episodes are sampled
-    gradient/penalties.py     what KL and length take off their rewards
+    gradient/penalties.py     what KL and length subtract from their rewards
     gradient/estimator.py     rewards -> advantages
-    gradient/objective.py     advantages -> the loss that follows the reward
+    gradient/objective.py     advantages -> the term of the loss that increases the reward
     gradient/regularisers.py  the other terms of the loss
+
 What differs between the presets are functions and small classes that their YAML names: returns, critic, baseline,
 normalisation, surrogate, aggregation, divergence, and the schedules of the forced prefix and of the reference.
 """
@@ -53,7 +55,7 @@ class PolicyGradient:
 
     pi is the distribution that tokens are sampled from (temperature, cut and epsilon included), and KL is always
     KL(pi || ref), with ref the plain softmax of the reference model. A_t = scale(G_t - b_t), with G_t the returns of
-    rewards less kl_coef times k1, token by token.
+    rewards less the penalties of `Penalties`: kl_coef times k1 of each token, and the cost of length.
     w are the weights of the aggregation over one optimiser step; H (entropy of the plain softmax), NLL (of the
     demonstrations) and the error of a critic V are means over their tokens. With returns to go, the surrogate
     `score_function`, the aggregation `sequence_sum`, no scale and a baseline that does not read the episode itself, the
@@ -68,8 +70,8 @@ class PolicyGradient:
     With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
     they are all that the NLL counts.
 
-    The constructor hands the keys of its block on to the parts; what each of them means is explained in
-    conf/algorithm/reinforce.yaml. Raises UserError where parts do not go together.
+    The constructor passes the keys of its block on to the parts; what each of them means is explained in
+    conf/algorithm/reinforce.yaml. Raises UserError where parts do not fit each other.
     """
 
     needs_rewards = True
@@ -131,13 +133,21 @@ class PolicyGradient:
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 
     def collect(self, batch: Batch) -> Rollout:
-        """Episodes of every source of the batch, without rewards: see `Sampler`."""
+        """Samples `samples_per_source` episodes of every source of the batch, and adds what the settings need: greedy
+        episodes, demonstrations, continuations (see `Sampler`). They have no rewards yet. Switches the model to
+        evaluation mode. The same seed and `batch.step` draw from the same random numbers."""
         self.model.eval()
         return self.sampler.collect(self.model, batch, self.rollouts)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rewarded rollout in `epochs` passes of `minibatches` optimiser steps. -> what is logged: a mean
-        over the steps, but the extreme of what is named .../min or .../max. Raises NonFinite; see `gradient_step`."""
+        """Learns from a rewarded rollout: subtracts the penalties, computes advantages once, then makes `epochs` passes
+        of `minibatches` optimiser steps; moves the reference model. Switches the model to evaluation mode. Returns
+        metrics: of the steps the mean, of names in /min and /max the least or greatest, but
+        sampling/logp_difference/max of the first step alone.
+
+        Raises NonFinite, see `optim.gradient_step`; and RuntimeError in the very first step if the model's
+        teacher-forced pass gives other log-probabilities than sampling did (by more than SAME).
+        """
         self.model.eval()  # dropout would make the scored distribution another one than the sampled
         rollout, metrics = self.penalties(rollout)
         learned, logged = self.estimator(rollout, self.model)
@@ -178,8 +188,8 @@ class PolicyGradient:
         return metrics
 
     def _check_first_pass(self, difference: float, tolerance: float) -> None:
-        """Before the first step the loss must see the probabilities that tokens were sampled with; else the gradient is
-        that of another policy. Raises RuntimeError."""
+        """Raises RuntimeError if in the first step, before any learning, the loss saw other probabilities than those
+        that tokens were sampled with: the gradient would be that of another policy."""
         if self.updates == 0 and not difference <= tolerance:
             raise RuntimeError(
                 f"sampled and scored log-probabilities differ by {difference:.2e} on the first batch "
@@ -188,7 +198,7 @@ class PolicyGradient:
         self.updates += 1
 
     def policy(self) -> Model:
-        """The model itself."""
+        """Returns the model itself, not a copy: later updates change it."""
         policy: Model = self.model
         return policy
 
@@ -199,14 +209,18 @@ class PolicyGradient:
         return {name: part for name, part in parts.items() if isinstance(part, Stateful)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, and the state of every part under its name."""
+        """Returns the counters "updates" and "rollouts", and the state of the KL coefficient, the optimiser, the
+        baseline and the critic if they have one, and the reference model, the names of each part after a prefix such as
+        "optimizer.". The weights of the policy are not among them."""
         state: dict[str, Any] = {"updates": self.updates, "rollouts": self.rollouts}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave. Raises UserError where a reference is needed that the saved run had not."""
+        """Restores what `state_dict` returned. Raises UserError where a KL term needs a reference model and the saved
+        run had none; the other parts may be restored by then. KeyError, ValueError or the like where the state is of
+        another algorithm."""
         self.updates, self.rollouts = state["updates"], state["rollouts"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))

@@ -27,16 +27,18 @@ class SoftQ(ValueBased):
     """loss = mean_t sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2
     V(s) = tau log sum_a prior(a | s) exp(Q'(s, a) / tau)
 
-    tau is `temperature`, and Q' the lowest head of the target network; Haarnoja et al. 2017 (arXiv:1702.08165),
-    for text Guo et al. 2022 (arXiv:2106.07704). The policy is
-    pi(a | s) ~ prior(a | s) exp(Q(s, a) / tau); at the fixed point that of whole texts is
+    tau is `temperature`, and Q' the minimum over the heads of the target network; Haarnoja et al. 2017
+    (arXiv:1702.08165), for text Guo et al. 2022 (arXiv:2106.07704). The policy is
+    pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau); at the fixed point that of whole texts is
     pi(y) ~ prior(y) exp(R(y) / tau).
 
-    Every update trains the level of Q, too. Losses that train advantages alone, with V from a target network (two of
-    the three of Guo et al.), leave the level free and do not get there.
+    Every update trains the level of Q, too: the constant of each state that a softmax does not depend on. Losses that
+    train advantages alone, with V from a target network (two of the three of Guo et al.), leave the level undetermined
+    and do not reach that fixed point.
 
-    With the reference as prior and a zero head, and with the policy's own logits as Q / tau and a uniform prior, the
-    policy at the switch is the warm start.
+    The policy begins as the warm start with the reference as prior and a zero head, and with the policy's own logits as
+    Q / tau and a uniform prior. The constructor raises UserError for the policy's own logits with another prior, or
+    with `train_trunk` false.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class SoftQ(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        """The policy pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau) -> a Model with logits [B, T, V].
+        """Returns the policy pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau), as a Model with logits [B, T, V].
 
         It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
         min_h Q_h.

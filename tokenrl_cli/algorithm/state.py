@@ -1,4 +1,4 @@
-"""Parts of an algorithm's saved state, which is one flat dictionary."""
+"""Access to the parts of an algorithm's saved state, which is one flat dictionary."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from typing import Any
 
 
 def within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries of a flat state whose names start with `prefix`, without it."""
+    """Returns the entries of a flat state whose names start with `prefix`, under their names without it; {} if there
+    are none."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -5,7 +5,7 @@ A method is a subclass of `ValueBased` with two methods of its own:
     compute_loss(minibatch) -> LossOutput    its equation, for the episodes of a minibatch or of a part of one
     policy() -> Model                        how it acts by what it has learned
 
-and a constructor that says which heads stand on the model. `soft_q.py` is the shortest. Each takes B episodes of T
+and a constructor that names the heads on the model. `soft_q.py` is the shortest. Each takes B episodes of T
 tokens over a vocabulary of V tokens from models with D hidden units; column T of a [B, T + 1] tensor is the state after
 the last column. gamma = 1.
 """
@@ -32,7 +32,8 @@ from tokenrl_cli.optim import Learning, Optimizer, ParameterGroup, gradient_step
 
 
 class ValueNetwork(nn.Module):
-    """A model and the heads on its hidden states: what learns, and what the target network is a copy of."""
+    """A model and the heads on its hidden states: the network that is learned, and that the target network is a copy
+    of."""
 
     def __init__(self, model: Any, heads: Mapping[str, Head], train_trunk: bool) -> None:
         super().__init__()
@@ -40,35 +41,39 @@ class ValueNetwork(nn.Module):
         self.lr_factors = {name: head.lr_factor for name, head in heads.items()}
 
     def trainable(self) -> list[nn.Parameter]:
-        """Its parameters: the heads' alone without `train_trunk`."""
+        """Returns the parameters that are learned: those of the model, if `train_trunk`, and of the heads."""
         return [*(self.model.parameters() if self.train_trunk else ()), *self.heads.parameters()]
 
     def parameter_groups(self) -> list[nn.Parameter | ParameterGroup]:
-        """The same for an optimiser, each head with its own factor of the learning rate."""
+        """Returns the same parameters for an optimiser: those of each head as a group with its own factor of the
+        learning rate."""
         heads = [ParameterGroup(list(self.heads[name].parameters()), self.lr_factors[name]) for name in self.lr_factors]
         return [*(self.model.parameters() if self.train_trunk else ()), *heads]
 
     def read(self, episodes: Rollout) -> ModelOutput:
-        """The model's output for every state of the episodes: hidden [B, T + 1, D], without gradient where the trunk
-        is not trained."""
+        """Returns the model's output for every state of the episodes: hidden [B, T + 1, D], without gradient if the
+        trunk is not trained."""
         output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
     def q(self, hidden: Tensor, project: Project) -> Tensor:
-        """Q(s, .) by each of H heads, [..., D] -> [H, ..., V]; `project` gives what the model's logits say of Q."""
+        """Returns Q(s, .) by each of H heads, hidden [..., D] -> [H, ..., V]. `project` is what a head that has no
+        output layer of its own uses: it maps hidden states to logits, scaled as values."""
         values: Tensor = self.heads["q"](hidden, project)
         return values
 
     def v(self, hidden: Tensor) -> Tensor:
-        """V(s) by the head of that name, [..., D] -> [...]."""
+        """Returns V(s) by the head named "v", hidden [..., D] -> [...]. KeyError without that head."""
         values: Tensor = self.heads["v"](hidden)
         return values
 
 
 class Collector:
-    """Samples the episodes that a step needs with an exploring policy, and adds demonstrations where the data has any.
+    """Samples the episodes that a step needs with an exploring policy, and adds demonstrations where the data uses any.
 
-    Draws depend on the seed and on the batch's step alone. `steps` counts the stage's steps, for the exploration.
+    Draws depend on the seed and on the batch's step alone. `steps` counts the stage's steps, for the exploration. The
+    constructor raises UserError for a replay that is too small for one text, and for an exploration where nothing is
+    sampled.
     """
 
     def __init__(
@@ -93,7 +98,9 @@ class Collector:
         self.steps = 0
 
     def collect(self, policy: Any, batch: Batch) -> Rollout:
-        """N sources, K samples of each and, where the data has demonstrations, one of these for each source."""
+        """Returns, without rewards, K samples of each of the N sources of `batch` unless the data are demonstrations
+        alone, and then one demonstration of each source if the data uses them. `policy` is the Model that has been
+        learned. Counts one step."""
         parts = []
         if self.data.samples:
             acting = self.exploration.acting(policy, self.steps)
@@ -115,13 +122,13 @@ class LossOutput:
     of the *whole* minibatch, so those of all micro-batches add up to its means."""
 
     loss: Tensor  # []
-    td_errors: Tensor  # [B, T], target - value of each token, without gradient: priorities of the replay go by them
+    td_errors: Tensor  # [B, T], target - value of each token, without gradient: the replay's priorities are their means
     metrics: dict[str, Tensor]  # [] each
-    ranges: dict[str, Tensor]  # [any] each: the least and the greatest of the minibatch are logged
+    ranges: dict[str, Tensor]  # [any] each: the least and the greatest value of the minibatch are logged
 
 
 class ValueBased:
-    """An Algorithm that learns values. See the module's docstring for what a subclass adds."""
+    """An Algorithm that learns values. What a subclass adds is described in the module's docstring."""
 
     needs_rewards = True
 
@@ -136,9 +143,8 @@ class ValueBased:
         micro_batches: int,
         optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        """`target` gives the share of the way that the target network goes to the learned one after each update; None
-        for no target network. `samples_together`: the samples of a source that one minibatch must hold together.
-        """
+        """`target` gives the share of the way that the target network moves to the learned one after each update; None
+        for no target network. `samples_together`: the samples of a source that one minibatch must hold together."""
         self.network, self.model = network, network.model.eval()
         self.size = collector.tokenizer.size  # V
         self.target_update = target
@@ -148,38 +154,41 @@ class ValueBased:
         self.optimizer = optimizer(network.parameter_groups())
         self.updates = 0
 
-    # ------------------------------------------------------------------------------------- what a method says itself
+    # ------------------------------------------------------------------------------------- what a method overrides
 
     def policy(self) -> Any:
-        """The Model to act by."""
+        """Returns the Model to act by. Each subclass has its own."""
         raise NotImplementedError
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """The loss of a minibatch, or of a micro-batch of one; `mean_loss` helps to make it."""
+        """Returns the loss of a minibatch, or of a micro-batch of one; `mean_loss` helps to compute it. Each subclass
+        has its own."""
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Adds what has to be computed from a whole minibatch, before it is split. Nothing, unless overridden."""
+        """Adds to a minibatch what has to be computed from all of it, before it is split into micro-batches. Returns it
+        as it is, unless overridden."""
         return minibatch
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """The tokens [B, T] that the loss is a mean over: all real ones, unless overridden."""
+        """Returns the tokens that the loss is a mean over, [B, T] bool: all real ones, unless overridden."""
         return episodes.mask
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
-        """The number of tokens of `loss_mask` in the whole minibatch, [] or an int; override it together with that."""
+        """Returns the number of tokens of `loss_mask` in the whole minibatch, [] or an int. A subclass that overrides
+        `loss_mask` must override this, too."""
         return minibatch.total_tokens
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
     @property
     def needs_references(self) -> bool:
-        """Whether demonstrations are among what is learned from."""
+        """Whether demonstrations are among the episodes that are learned from."""
         return self.data.demonstrated > 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples K episodes of T tokens or less for each of N sources with the exploring policy, and adds the
-        demonstrations where the data has any -> a rollout without rewards.
+        """Samples K episodes of T tokens or less for each of N sources with the exploring policy, unless the data are
+        demonstrations alone, and adds the demonstrations where the data uses any. Returns a rollout without rewards.
 
         Switches the model to evaluation mode, and counts one step of the stage.
         """
@@ -187,7 +196,14 @@ class ValueBased:
         return self.collector.collect(self.policy(), batch)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from the minibatches of a step; what each logged, as means (or extremes, for /min and /max)."""
+        """Adds the samples of a rewarded rollout to the replay, if there is one, and takes an optimiser step on each
+        minibatch that `data` draws from the rollout and the replay; after each it moves the target network. Switches
+        the model to evaluation mode.
+
+        Returns metrics: the mean over the minibatches, NaN left out (for names in /min and /max the least or greatest),
+        and those of exploration and replay; only the latter where no episode could be learned from. Raises NonFinite,
+        see `optim.gradient_step`.
+        """
         self.model.eval()  # what was sampled and what is scored must be one distribution
         minibatches = self.data.minibatches(rollout, self.collector.seed, self.samples_together)
         steps = [self._learn(minibatch) for minibatch in minibatches]
@@ -215,16 +231,16 @@ class ValueBased:
         self.updates += 1
         return metrics | _extremes(outputs)
 
-    # --------------------------------------------------------------------------------------- what losses are made of
+    # --------------------------------------------------------------------------------------- what losses share
 
     def rewards(self, episodes: Rollout) -> Tensor:
-        """[B, T]; they are there once a rollout is rewarded."""
+        """Returns the rewards of episodes, [B, T]. AssertionError if they have not been scored."""
         assert episodes.rewards is not None
         return episodes.rewards
 
     def terminated(self, episodes: Rollout) -> Tensor:
-        """Where the state after the last token is worth 0, [B] bool. With `bootstrap_truncated` an episode that was
-        cut at the limit is worth what V says there."""
+        """Returns where the state after the last token has the value 0, [B] bool: at all episodes, or with
+        `bootstrap_truncated` at those that ended with EOS, as one that was cut at the limit has the value V there."""
         return episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
 
     def mean_loss(
@@ -235,8 +251,10 @@ class ValueBased:
         logged: Mapping[str, Tensor],
         ranges: Mapping[str, Tensor],
     ) -> LossOutput:
-        """The mean of `losses` [B, T] over the tokens of `loss_mask`, each times the weight of its episode; the means
-        of `logged`, unweighted; the values of `ranges` at these tokens. [B, T] each."""
+        """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
+        the weight of its episode; the means of `logged`, unweighted; and the values of `ranges` at these tokens. Each
+        mean is a sum over the rows given, divided by the number of tokens of the whole minibatch. Without gradient but
+        for the loss."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}
@@ -255,10 +273,11 @@ class ValueBased:
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        """Two counters, and the state of every saved part: a flat dictionary of tensors, numbers and strings.
+        """Returns the counters "collected" and "updates", and the state of every saved part: a flat dictionary of
+        tensors, numbers and strings.
 
         Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
-        "target.", "explorer." and so on for the rest. The weights of the learned model are saved elsewhere.
+        "target.", "explorer." and so on for the others. The weights of the learned model are saved elsewhere.
         """
         state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
         for name, part in self._saved_parts().items():
@@ -266,7 +285,7 @@ class ValueBased:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Sets the counters and every saved part to what `state_dict` returned.
+        """Restores the counters and every saved part from what `state_dict` returned.
 
         Raises KeyError for a missing counter, and what a part raises where its entries do not fit.
         """
@@ -275,7 +294,8 @@ class ValueBased:
             part.load_state_dict(within(state, f"{name}."))
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Takes only what policy() needs."""
+        """Restores only what `policy` needs besides the model, the entries that begin with "policy."; see
+        `PolicyLoader.load_policy`."""
         for name, part in self._saved_parts().items():
             if name.startswith("policy."):
                 part.load_state_dict(within(state, f"{name}."))

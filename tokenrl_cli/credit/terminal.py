@@ -1,4 +1,4 @@
-"""All credit to the last token."""
+"""Credit for the last token alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from torch import Tensor
 
 
 class Terminal:
-    """r_t = score at the last real token, 0 before it. Sums to the score."""
+    """r_t = the score at the last real token, 0 at the others. The rewards of a text sum to its score."""
 
     needs_prefixes = False
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
-        """scores [B] (or [B, T], summed), mask [B, T], ended [B] -> rewards [B, T]."""
+        """scores [B], or [B, T] that are summed over real tokens; mask [B, T] bool; ended [B] is not read -> rewards
+        [B, T]."""
         total = scores if scores.dim() == 1 else scores.masked_fill(~mask, 0.0).sum(-1)
         rewards = scores.new_zeros(mask.shape)
         return rewards.scatter(1, (mask.sum(-1, keepdim=True) - 1).clamp(min=0), total.unsqueeze(-1))

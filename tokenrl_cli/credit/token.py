@@ -1,4 +1,4 @@
-"""The reward's own number for each token."""
+"""Credit as a reward gives it: one number for each token."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from tokenrl_cli.interfaces import UserError
 
 
 class Token:
-    """r_t = what the reward says of token t. Raises UserError where it says one number a text."""
+    """r_t = the score that the reward itself gives to token t. For rewards that return one number for each token; for
+    one number for each text the call raises UserError."""
 
     needs_prefixes = False
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
-        """scores [B, T], mask [B, T], ended [B] -> rewards [B, T]."""
+        """scores [B, T], mask [B, T] bool; ended [B] is not read -> rewards [B, T], 0 where masked. Raises UserError
+        for scores [B]."""
         if scores.dim() == 1:
             remedy = "credit=terminal pays it at the last token, credit=delta as it comes about"
             raise UserError(

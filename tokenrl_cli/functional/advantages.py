@@ -1,10 +1,11 @@
 """Baselines without memory: what is subtracted from the returns of N sources (prompts) with K samples each.
 
-A baseline declares what it reads by the names of its parameters: `returns` [N, K, T] (returns-to-go; past the end of an
-episode the return of its last token, see `returns.padded_reward_to_go`), `valid` [N, K] bool (the sample has a reward),
-`values` [N, K, T] of the critic, and `companion` [N, T], the returns-to-go of one greedy episode of each source. An
-algorithm decodes that greedy episode only where its baseline has the parameter `companion`. A baseline returns a tensor
-that broadcasts to [N, K, T]; the advantage is returns - baseline.
+A baseline declares what it reads by the names of its parameters: `returns` [N, K, T] (of each token; what stands past
+the end of an episode depends on the function: `returns.padded_reward_to_go` repeats the last return, `lambda_returns`
+gives 0), `valid` [N, K] bool (the sample counts: it has a reward, and was not dropped as a duplicate or with a group of
+equal scores), `values` [N, K, T] of the critic, and `companion` [N, T], the returns-to-go of one greedy episode of each
+source. An algorithm decodes that greedy episode only where its baseline has the parameter `companion`. A baseline
+returns a tensor that broadcasts to [N, K, T]; the advantage is returns - baseline.
 
 `no_baseline`, `greedy`, `leave_one_out` and `state_value` do not depend on the token whose advantage they are
 subtracted in, so they do not bias the gradient (Williams 1992); `group_mean` and `batch_mean` do.
@@ -17,12 +18,14 @@ from torch import Tensor
 
 
 def no_baseline(returns: Tensor) -> Tensor:
-    """Zero baseline, b = 0: REINFORCE (Williams 1992). [N, K, T] -> [] (a scalar 0 of the same type)."""
+    """Zero baseline, b = 0: REINFORCE (Williams 1992). Of returns [N, K, T] only the dtype and the device are read ->
+    [] (a scalar)."""
     return returns.new_zeros(())
 
 
 def greedy(companion: Tensor) -> Tensor:
-    """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source. [N, T] -> [N, 1, T].
+    """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source (prompt), past its end that of
+    its last token. [N, T] -> [N, 1, T], a view.
 
     Self-critical sequence training, Rennie et al. 2017 (arXiv:1612.00563), equation 9; with dense rewards, per token.
     """
@@ -30,10 +33,11 @@ def greedy(companion: Tensor) -> Tensor:
 
 
 def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
-    """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source.
+    """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source. Where there
+    is no other valid sample, it is the sample's own return, so that the advantage is 0.
 
-    returns [N, K, T], valid [N, K] -> [N, K, T]. RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with dense
-    rewards, per token.
+    returns [N, K, T], valid [N, K] bool -> [N, K, T]. RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with
+    dense rewards, per token.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K], the number of other valid samples
@@ -44,20 +48,22 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
 
 
 def group_mean(returns: Tensor, valid: Tensor) -> Tensor:
-    """Group mean: b_t = mean of G_{j,t} over all valid samples j of the source, the one it is subtracted from included.
+    """Group mean: b_t = mean of G_{j,t} over all valid samples j of the source, the one it is subtracted from included;
+    0 where no sample is valid.
 
-    returns [N, K, T], valid [N, K] -> [N, 1, T]. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample itself
-    is in the mean, the expected gradient is (K - 1) / K of the true one.
+    returns [N, K, T], valid [N, K] bool -> [N, 1, T]. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample
+    itself is in the mean, the expected gradient is (K - 1) / K of the true one, where K counts the valid samples.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
 
 
 def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
-    """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included.
+    """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included; 0
+    where no sample is valid.
 
-    returns [N, K, T], valid [N, K] -> [1, 1, T]. Of B valid samples the expected gradient is (B - 1) / B of the true
-    one.
+    returns [N, K, T], valid [N, K] bool -> [1, 1, T]. Of B valid samples the expected gradient is (B - 1) / B of the
+    true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
@@ -72,10 +78,10 @@ def state_value(values: Tensor) -> Tensor:
 
 
 def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:
-    """True for each source whose valid samples all have the same score: then every advantage is 0.
+    """True for each source whose valid samples all have the same score: they give nothing to compare, and against their
+    mean the advantage of a terminal reward is 0. Also True where only one sample is valid, or none.
 
-    scores [N, K], valid [N, K] -> [N] bool; also True where no sample is valid. DAPO (arXiv:2503.14476), section 3.2,
-    leaves such groups out.
+    scores [N, K], valid [N, K] bool -> [N] bool. DAPO (arXiv:2503.14476), section 3.2, leaves such groups out.
     """
     # Invalid samples are -inf in the maximum and inf in the minimum, so that they decide neither.
     highest = scores.masked_fill(~valid, -torch.inf).amax(1)

@@ -1,4 +1,4 @@
-"""Reductions over a vocabulary that never materialise a whole [B, T, V] tensor."""
+"""Reductions over a vocabulary that never hold a whole [B, T, V] tensor in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ LARGEST = 2**22  # elements of a chunk's [rows, V] tensor: 16 MiB in float32
 
 
 def in_pieces(reduce: Callable[..., tuple[Tensor, ...]], width: int, *columns: Tensor) -> tuple[Tensor, ...]:
-    """`reduce(*columns)`, computed on chunks of rows: what it returns, each tensor [B * T] reshaped to [B, T].
+    """Calls `reduce(*columns)` on chunks of rows and returns its results as one: each tensor [B * T] reshaped to
+    [B, T].
 
     columns: tensors [B, T, ...], flattened to [B * T, ...] and split into as few chunks as keep chunk rows * `width`
     near or below LARGEST elements. `reduce` takes a chunk of each column, may build a tensor [rows, width] (width = V),
-    and returns tensors [rows]. The values and gradients are those of one call on everything.
+    and returns a tuple of tensors [rows]. Each row must be computed by itself: then values and gradients are those of
+    one call on everything. With several chunks `reduce` may be called again for each, in the backward pass.
     """
     shape = columns[0].shape[:2]
     flat = [column.flatten(0, 1) for column in columns]

@@ -1,7 +1,8 @@
-"""Path consistency: what holds between a soft policy and its values along every stretch of an episode. gamma = 1.
+"""Path consistency: an equation between the values of a soft policy at both ends of any stretch of an episode, for
+gamma = 1.
 
-Of the policy that maximises E[sum r - tau KL(pi || prior)], V(s_i) - V(s_j) = sum_{i <= t < j} r_t - tau l_t for every
-stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t), the log-ratio. Nachum et al. 2017
+For the policy that maximises E[sum r - tau KL(pi || prior)], V(s_i) - V(s_j) = sum_{i <= t < j} r_t - tau l_t for every
+stretch, on- and off-policy, where l_t = log pi(a_t | s_t) - log prior(a_t | s_t) is the log-ratio. Nachum et al. 2017
 (arXiv:1702.08892), with a prior 2018 (arXiv:1707.01891).
 """
 
@@ -14,10 +15,12 @@ from tokenrl_cli.config.ranges import Count
 
 
 def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
-    """Returns V of the states of episodes, with 0 after the last token of those that are `terminated`.
+    """Returns the state values with 0 in place of every state after the last token of an episode that is `terminated`;
+    those of the other episodes are unchanged.
 
-    values [B, T + 1], mask [B, T], terminated [B] bool -> [B, T + 1]. No reward follows the last token of an episode;
-    only one that was truncated may go on, and then V there is an estimate like any other.
+    values [B, T + 1], mask [B, T] bool that begins each row, terminated [B] bool -> [B, T + 1], a copy. No reward
+    follows the last token of a terminated episode. An episode cut at the length limit may go on, so V of its last state
+    is an estimate like any other.
     """
     lengths = mask.sum(-1, keepdim=True)
     before_end = torch.arange(values.shape[1], device=mask.device) < lengths
@@ -27,12 +30,14 @@ def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
 def path(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float, span: Count | None
 ) -> tuple[Tensor, Tensor]:
-    """Returns C_t^2 / 2 and C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), [B, T] each, 0 where masked.
+    """Path consistency loss: returns C_t^2 / 2 and the residual of the path from each token,
+    C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k); [B, T] each, 0 where masked. tau is `temperature`, l the
+    log-ratios.
 
-    u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL:
-    through V at both ends and through every log-ratio.
+    u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
+    (Nachum et al. 2017, arXiv:1702.08892): through V at both ends and through every log-ratio.
 
-    values [B, T + 1] with `zero_after_end`; rewards, log_ratios l, mask [B, T].
+    values [B, T + 1] after `zero_after_end`; rewards, log_ratios, mask bool [B, T].
     """
     earned = (rewards - temperature * log_ratios).masked_fill(~mask, 0.0)
     earned_before = torch.nn.functional.pad(earned.cumsum(-1), (1, 0))  # before each state, [B, T + 1]
@@ -47,11 +52,13 @@ def path(
 def one_token(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """-> the sum of two losses with the same value C_t^2 / 2, and C_t of paths to the end of the episode; [B, T] each.
+    """Path consistency with separate losses for value and policy (OREO, Wang et al. 2024, arXiv:2412.16145, equations 8
+    and 9). Returns their sum, which is C_t^2, and the residual C_t of the path from each token to the end of its
+    episode; [B, T] each, 0 where masked.
 
-    The first trains V(s_t) alone: all log-ratios are numbers. The second trains the log-ratio l_t of the token at t
-    alone: V and the later log-ratios are numbers. OREO, Wang et al. 2024 (arXiv:2412.16145, equations 8 and 9).
-    Arguments as of `path`.
+    Each of the two losses has the value C_t^2 / 2. In the first the log-ratios are constants: it trains the values
+    alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. Arguments
+    as in `path`.
     """
     value_loss, residual = path(values, rewards, log_ratios.detach(), mask, temperature, None)
     own = temperature * (log_ratios - log_ratios.detach())  # 0, with a gradient
@@ -60,11 +67,12 @@ def one_token(
 
 
 def log_partition(scores: Tensor, log_ratios: Tensor, group: Tensor, temperature: float) -> Tensor:
-    """tau log Z of the source of each episode: the mean of R - tau log(pi(y) / prior(y)) over the episodes of that
-    source, without gradient. scores R, log-ratios of whole episodes and `group`, one number for each source: [B] each
-    -> [B]. At the optimum every episode has the same, V(s_0).
+    """Estimates tau log Z of the source of each episode: the mean of R - tau log(pi(y) / prior(y)) over the episodes of
+    the same source, without gradient. For the optimal policy that term is V(s_0) in every episode.
 
-    Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
+    scores R, log_ratios of whole episodes (summed over tokens) and group, an integer that is the same for the episodes
+    of one source: [B] each -> [B]. Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025
+    (arXiv:2503.18929, equation 4).
     """
     estimates = (scores - temperature * log_ratios).detach()
     groups, group_of_row = group.unique(return_inverse=True)

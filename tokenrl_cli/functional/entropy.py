@@ -9,7 +9,8 @@ from tokenrl_cli.functional.precision import precise
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy H = -sum_a p(a) log p(a) of the plain softmax, in nats. logits [..., V] -> [...].
+    """Entropy H = -sum_a p(a) log p(a) of p = softmax(logits), in nats, in float32 or float64. logits [..., V] ->
+    [...].
 
     Tokens with the logit -inf add 0 to the value and to the gradient.
     """
@@ -19,11 +20,12 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def concentration(logits: Tensor) -> dict[str, Tensor]:
-    """Statistics of how peaked a distribution is. logits [..., V] -> a dictionary of three tensors [...]: "entropy",
-    "mode_prob" (probability of the likeliest token) and "top10_mass" (probability of the ten likeliest together).
+    """Statistics of how peaked softmax(logits) is. logits [..., V] -> a dictionary of three tensors [...]: "entropy"
+    (nats), "mode_prob" (probability of the likeliest token) and "top10_mass" (probability of the ten likeliest
+    together; 1 where V is at most 10).
 
-    Where RL only sharpens the policy, these and the sampled reward rise together while the greedy output hardly changes
-    (Choshen et al. 2020, arXiv:1907.01752).
+    Where RL only sharpens the policy, mode_prob, top10_mass and the sampled reward rise while the greedy output hardly
+    changes (Choshen et al. 2020, arXiv:1907.01752).
     """
     # A vocabulary of fewer than ten tokens has all of its probability in the "ten likeliest".
     best = precise(logits).softmax(-1).topk(min(10, logits.shape[-1]), -1).values
@@ -31,9 +33,10 @@ def concentration(logits: Tensor) -> dict[str, Tensor]:
 
 
 def ranks(logits: Tensor, targets: Tensor) -> Tensor:
-    """Rank of the target token by probability, 1 + the number of likelier tokens: 1 is the best.
+    """Rank of the target token by its logit, 1 + the number of tokens with a higher one: 1 is the best, and tokens with
+    equal logits share the better rank.
 
-    logits [B, T, V], targets [B, T] -> [B, T] float32. Ties share the better rank.
+    logits [B, T, V], targets [B, T] int64 -> [B, T] float32.
     """
     own = logits.gather(-1, targets.unsqueeze(-1))
     return 1.0 + (logits > own).sum(-1).to(torch.float32)

@@ -18,46 +18,48 @@ from tokenrl_cli.functional.precision import precise
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Log-ratio log q(a_t) - log ref(a_t): an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. Schulman 2020.
 
-    [B, T], [B, T] -> [B, T]. It belongs into the reward, summed to go: the gradient is then that of the KL divergence
-    of whole sequences. As a loss its expected gradient is zero.
+    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats. Subtract it from the reward, before the return-to-go is
+    summed: the expected gradient is then that of the reward less the KL divergence of whole sequences. As a loss its
+    expected gradient is zero.
     """
     return logprobs - reference_logprobs
 
 
 def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Half the squared log-ratio, (log q - log ref)^2 / 2: as a loss its expected gradient is that of KL(q || ref) at
-    s_t, with the visited states held fixed. Schulman 2020.
+    s_t, for a_t ~ q and with the visited states held fixed. Schulman 2020.
 
-    [B, T], [B, T] -> [B, T]. Its mean is not the KL divergence.
+    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T]. Its mean is not the KL divergence.
     """
     return (logprobs - reference_logprobs).square() / 2
 
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """ref / q - 1 - log(ref / q), never below 0: an unbiased estimate of KL(q || ref) with little variance. Schulman
-    2020; as a loss in GRPO (arXiv:2402.03300), equation 4, its expected gradient is that of KL(ref || q) instead.
+    """ref / q - 1 - log(ref / q) of the sampled tokens, never below 0: an unbiased estimate of KL(q || ref) with little
+    variance. Schulman 2020. As a loss, in GRPO (arXiv:2402.03300), equation 4, its expected gradient is that of KL(ref
+    || q) instead.
 
-    [B, T], [B, T] -> [B, T]. Both statements need E_q[ref / q] = 1, that is, a q that gives every token of ref some
-    probability. Where a cut leaves q the token set S, the mean is KL(q || ref) - (1 - ref(S)), and KL(ref || q) is
-    infinite.
+    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats. Both statements need E_q[ref / q] = 1, that is, a q that
+    gives every token of ref some probability. Where a cut leaves q the token set S, the mean is KL(q || ref) - (1 -
+    ref(S)), and KL(ref || q) is infinite.
     """
     difference = reference_logprobs - logprobs
     return difference.exp() - 1 - difference
 
 
 def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref) under a
-    cut, too. [B, T], [B, T] -> [B, T]."""
+    """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref), also
+    where top-k or top-p cuts q. log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T]."""
     # The last two terms cancel in the value and leave the gradient of the first of them.
     quadratic = k2(logprobs, reference_logprobs)
     return k3(logprobs, reference_logprobs).detach() + quadratic - quadratic.detach()
 
 
 def full(logits: Tensor, reference_logits: Tensor) -> Tensor:
-    """Exact KL divergence of the next token, sum_a q(a) (log q(a) - log ref(a)), with q and ref the softmax of each
-    argument. [B, T, V], [B, T, V] -> [B, T], nats.
+    """Exact KL divergence of the next token, sum_a q(a) (log q(a) - log ref(a)), with q = softmax(logits) and ref =
+    softmax(reference_logits). [B, T, V], [B, T, V] -> [B, T], nats, in float32 or float64.
 
-    Log-probabilities may be passed as logits: they are unchanged by log_softmax. Tokens with q(a) = 0 (logit -inf) add
+    Log-probabilities may be passed as logits: log_softmax leaves them unchanged. Tokens with q(a) = 0 (logit -inf) add
     nothing; the sum is infinite where q gives probability to a token that ref excludes.
     """
     logprobs, reference = (precise(each).log_softmax(-1) for each in (logits, reference_logits))

@@ -15,18 +15,21 @@ def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where mask is True. [B, T], [B, T] -> [] (a scalar); 0 where mask is False everywhere."""
+    """Mean of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere. A
+    masked value may be NaN or infinite."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
 
 
 def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of each row's values where mask is True. [B, T], [B, T] -> [B]."""
+    """Sum of each row's values where mask is True. [B, T], [B, T] bool -> [B]; 0 for a row without any. A masked value
+    may be NaN or infinite."""
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 
 def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each of the G distinct numbers of keys [B] stands first, [G], smallest number first, and which of them each
-    place has, [B]."""
+    """Groups equal entries of keys [B]. Returns the index of the first entry of each of the G distinct values, [G]
+    int64 in ascending order of the values; and for each entry the number of its value in that order, from 0, [B]
+    int64."""
     distinct, which = keys.unique(return_inverse=True)
     first = torch.full_like(distinct, len(keys), dtype=torch.int64)
     places = torch.arange(len(keys), device=keys.device)
@@ -34,9 +37,9 @@ def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_occurrences(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-    """False for a sample that repeats an earlier valid sample of the same source, True for all others.
+    """False for a sample that has the same tokens as an earlier valid sample of the same source, True for all others.
 
-    actions [N, K, T], mask [N, K, T], valid [N, K] bool -> [N, K] bool. Only real tokens are compared.
+    actions [N, K, T], mask [N, K, T] bool, valid [N, K] bool -> [N, K] bool. Only real tokens are compared.
     """
     real = actions.masked_fill(~mask, -1)  # no token has the id -1: sequences of different lengths differ
     same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K]: [n, i, j], i equals j

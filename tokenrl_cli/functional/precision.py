@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def precise(values: Tensor) -> Tensor:
-    """The values [...] as they are in float32 and float64, converted to float32 from any other type. [...] -> [...].
+    """Converts values [...] to float32, unless they are float32 or float64: then it returns them as they are. [...] ->
+    [...].
 
     Half precision has too few digits to sum the probabilities of a vocabulary: small terms would vanish.
     """

@@ -1,9 +1,9 @@
 """Schedules over the steps of a stage, other than those of the learning rate. `step` counts from 0.
 
 `all_tokens` and `annealed` give the number of last tokens that the policy generates itself (the tokens before are those
-of a demonstration); `frozen`, `moving_average` and `periodic` the step size of a reference model towards the policy, or
-of a target network towards the learned one; `never`, `linear` and `inverse_sigmoid` the share of history tokens that
-are the policy's own, in scheduled sampling.
+of a demonstration); `frozen`, `moving_average` and `periodic` the share of the way that the weights of a reference
+model move towards the policy after step `step`, or those of a target network towards the learned one; `never`, `linear`
+and `inverse_sigmoid` the share of history tokens that the policy samples itself, in scheduled sampling.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def all_tokens(step: int) -> float:
 
 
 def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
-    """Number of last tokens that the policy generates: start + increment * floor(step / every).
+    """Number of last tokens that the policy generates: start + increment * floor(step / every), without an upper limit.
 
     The tokens before them are those of the demonstration. MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
     """
@@ -27,19 +27,20 @@ def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count
 
 
 def frozen(step: int) -> float:
-    """0: the reference model stays as it was copied."""
+    """0: the reference model or target network stays as it was copied."""
     return 0.0
 
 
 def moving_average(step: int, rate: Probability) -> float:
-    """`rate` at every step: reference <- (1 - rate) * reference + rate * policy, an exponential moving average; for a
-    target network Polyak averaging (Lillicrap et al. 2016, arXiv:1509.02971)."""
+    """`rate` at every step: reference <- (1 - rate) * reference + rate * policy, an exponential moving average. For a
+    target network it is called Polyak averaging (Lillicrap et al. 2016, arXiv:1509.02971)."""
     return rate
 
 
 def periodic(step: int, every: Count) -> float:
-    """1 after each `every` steps, when the policy is copied into the reference model, or the learned network into the
-    target network (Mnih et al. 2015); 0 otherwise."""
+    """1 in every `every`-th step (`every` - 1, 2 `every` - 1, ..., as `step` counts from 0), after which the policy is
+    copied into the reference model, or the learned network into the target network (Mnih et al. 2015); 0 in the
+    others."""
     return float((step + 1) % every == 0)
 
 
@@ -49,13 +50,13 @@ def never(step: int) -> float:
 
 
 def linear(step: int, final: Probability, over: Count) -> float:
-    """Share of the policy's own tokens: linear from 0 at step 0 to `final` at step `over`, constant afterwards."""
+    """Share of history tokens that the policy samples: linear from 0 at step 0 to `final` at step `over`, constant
+    afterwards."""
     return final * min(1.0, step / over)
 
 
 def inverse_sigmoid(step: int, k: Positive) -> float:
-    """Share of the policy's own tokens, 1 - k / (k + exp(step / k)): an S-shaped curve that reaches 1/2 at step
-    k log k. Scheduled sampling, Bengio et al. 2015 (arXiv:1506.03099), section 2.4.
-    """
+    """Share of history tokens that the policy samples, 1 - k / (k + exp(step / k)): an S-shaped curve from 1 / (k + 1)
+    at step 0 over 1/2 at step k log k to 1. Scheduled sampling, Bengio et al. 2015 (arXiv:1506.03099), section 2.4."""
     # exp overflows above 709; by 700 the share is 1 anyway.
     return 1.0 - k / (k + math.exp(min(step / k, 700.0)))

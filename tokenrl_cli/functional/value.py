@@ -1,7 +1,7 @@
 """Targets and losses of learned values, Q(s, a) and V(s). gamma = 1 everywhere.
 
 H is the number of Q-heads; [..., V] has any leading dimensions, usually [B, T, V]. A function that backs up values
-declares what it reads by the names of its parameters: `target`, `online`, `policy`.
+declares what it reads by the names of its parameters: `target`, `online`, `policy` (see `algorithm.facts.Backup`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def double(target: Tensor, online: Tensor) -> Tensor:
     """Double Q-learning: V(s) = Q_target(s, argmax_a Q_online(s, a)). The online network selects the token, the target
     network evaluates it. van Hasselt et al. 2016 (arXiv:1509.06461, equation 4).
 
-    target, online [H, ..., V] -> [...]. Both Q are the minimum over their heads.
+    target, online [H, ..., V] -> [...]. Of both the minimum over the heads is taken first, for each token.
     """
     best = online.amin(0).argmax(-1, keepdim=True)
     return target.amin(0).gather(-1, best).squeeze(-1)
 
 
 def expected(target: Tensor, policy: Tensor) -> Tensor:
-    """Expected value V(s) = sum_a pi(a | s) Q_target(s, a) under the probabilities `policy`: Expected SARSA, van
-    Seijen et al. 2009.
+    """Expected value V(s) = sum_a pi(a | s) Q_target(s, a) under the probabilities `policy`: Expected SARSA, van Seijen
+    et al. 2009.
 
-    target [H, ..., V], policy [..., V] -> [...]. Q_target is the minimum over the heads.
+    target [H, ..., V], policy [..., V] -> [...]. Of Q_target the minimum over the heads is taken first, for each token.
     """
     return (policy * target.amin(0)).sum(-1)
 
@@ -45,8 +45,8 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
     """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature`: the value of the policy
     that maximises E[Q] - tau KL(pi || prior). Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
 
-    q [..., V], prior [..., V] as log-probabilities -> [...]. A prior of 0 everywhere gives tau log sum_a exp(Q / tau),
-    the value with an entropy bonus.
+    q [..., V], prior [..., V] or [..., 1] as log-probabilities -> [...]. Log-probabilities of 0 everywhere give tau log
+    sum_a exp(Q / tau), the value with an entropy bonus.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
@@ -54,10 +54,10 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
 def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
     """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode ends.
 
-    rewards, mask [B, T]; values [B, T + 1], of each state and of the state after the last column; ended [B] bool ->
-    [B, T] without gradient, 0 where masked. V of the state after an episode's last token is 0 where the episode has
-    `ended` (with EOS), and is used where it was cut at the length limit. An infinite horizon gives Monte Carlo returns.
-    Sutton & Barto 2018, section 7.1; n = 1 is the target of Watkins 1989.
+    rewards, mask bool [B, T]; values [B, T + 1], of each state and of the state after the last column; ended [B] bool
+    -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token counts as 0 where `ended`
+    is True, and is used where it is False, for an episode that was cut at the length limit. An infinite horizon gives
+    Monte Carlo returns. Sutton & Barto 2018, section 7.1; n = 1 is the target of Watkins 1989.
     """
     lengths = mask.sum(-1, keepdim=True)
     not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
@@ -71,12 +71,13 @@ def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor,
 
 
 def taken(q: Tensor, actions: Tensor) -> Tensor:
-    """Q_h(s, a_t) of the tokens that were taken. q [H, M, V], actions [M] -> [H, M]."""
+    """Values Q_h(s, a_t) of the tokens that were taken, by each head. q [H, M, V], actions [M] int64 -> [H, M]."""
     return q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
 
 
 def conservative(q: Tensor, q_taken: Tensor) -> Tensor:
-    """log sum_a exp Q(s, a) - Q(s, a_t), which pushes down what the data did not do. [..., V], [...] -> [...].
+    """Conservative penalty log sum_a exp Q(s, a) - Q(s, a_t): minimising it lowers the values of tokens that the data
+    does not have. q [..., V], q_taken [...] = Q(s, a_t) -> [...].
 
     CQL(H), Kumar et al. 2020 (arXiv:2006.04779, equation 4).
     """
@@ -95,7 +96,8 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
-    """Advantage weights min(exp(beta A), largest), and where the minimum is `largest`. [...] -> ([...], [...] bool).
+    """Advantage weights min(exp(beta A), largest), and where exp(beta A) is above `largest`. [...] -> ([...], [...]
+    bool).
 
     Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
     bounded before exp, so the weights are finite for every finite A.
@@ -119,8 +121,8 @@ def last_steps(mask: Tensor) -> Tensor:
 
 
 def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
-    """Value loss max((V - G)^2, (V_clipped - G)^2) / 2, where V_clipped is V limited to `before` +- `clip` and `before`
-    the value when the episode was sampled; (V - G)^2 / 2 where clip is 0.
+    """Value loss of each token, max((V - G)^2, (V_clipped - G)^2) / 2, where V_clipped is V limited to `before` +-
+    `clip` and `before` is the value when the episode was sampled; (V - G)^2 / 2 where `clip` is 0.
 
     values V, before, targets G [B, T] -> [B, T]. From PPO's reference code (Schulman et al. 2017, arXiv:1707.06347):
     one rollout cannot move a value much further than `clip`. No gradient flows into `before` and the targets.
@@ -135,7 +137,8 @@ def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) ->
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """Explained variance 1 - Var(G - V) / Var(G) of the returns G by the values V, over real tokens: 1 is perfect, 0 as
-    good as a constant, below 0 worse. values, returns, mask [B, T] -> a number; 0 where the returns do not vary."""
+    good as a constant, below 0 worse. values, returns, mask bool [B, T] -> a number; 0 where the returns do not vary,
+    and without a real token."""
     real_returns = returns[mask].double()
     variance = float(real_returns.var(correction=0)) if len(real_returns) else 0.0
     return 1 - float((real_returns - values[mask].double()).var(correction=0)) / variance if variance > 1e-12 else 0.0

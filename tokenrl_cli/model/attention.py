@@ -1,4 +1,4 @@
-"""Transformer blocks that read a whole sequence at once or one step at a time from a preallocated cache."""
+"""Transformer blocks that read a whole sequence at once, or one step at a time with a preallocated cache."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Returns the position encodings [..., D] of positions [...]: sines, then cosines, of position / 10000^(2i / D), i
-    = 0 ... D / 2 - 1 (Vaswani et al. 2017, arXiv:1706.03762, section 3.5). They are computed, not looked up in a table,
-    so no sequence is too long."""
+    """Returns the position encodings [..., D] (D = `width`) of positions [...], in float32: sines, then cosines, of
+    position / 10000^(2i / D), i = 0 ... D / 2 - 1 (Vaswani et al. 2017, arXiv:1706.03762, section 3.5). They are
+    computed, not looked up in a table, so no sequence is too long."""
     half = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = positions.unsqueeze(-1).float() * torch.exp(-math.log(10000.0) * half / width)
     return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
@@ -29,13 +29,14 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
 
     def remember(self, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the keys and the values, each [B, heads, S, D / heads], of what is attended to, read [B, S, D]."""
+        """Computes the keys and the values, each [B, heads, S, D / heads], of the sequence that is attended to, read
+        [B, S, D]."""
         return self._split(self.key(read)), self._split(self.value(read))
 
     def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Returns the attention output [B, T, D] for read [B, T, D], which makes the queries, and keys and values
-        [B, heads, S, D / heads]. mask [B, 1, T or 1, S] bool is True where a key may be seen: at least one in every
-        row."""
+        """Returns the attention output [B, T, D] for read [B, T, D], from which the queries are computed, and keys and
+        values [B, heads, S, D / heads] as `remember` returns them. mask [B or 1, 1, T or 1, S] bool is True where a key
+        may be attended to: at least one in every row."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
         output: Tensor = self.output(seen.transpose(1, 2).flatten(2))
         return output
@@ -47,28 +48,30 @@ class Attention(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values of one layer; the room for every step is allocated at the start."""
+    """Keys and values of one layer, in tensors that are allocated at the start for all steps of a decoding."""
 
-    keys: Tensor  # [B, heads, room, D / heads]
-    values: Tensor
+    keys: Tensor  # [B, heads, positions, D / heads]
+    values: Tensor  # of the same shape
 
     def write(self, at: int, keys: Tensor, values: Tensor) -> None:
-        """Writes keys and values [B, heads, T, D / heads] of T steps to the places from `at` on. The tensors change in
-        place: a state of an earlier step that shares them is no longer usable."""
+        """Writes keys and values [B, heads, T, D / heads] of T steps to the positions `at` ... `at` + T - 1. The
+        tensors change in place: a state of an earlier step that shares them is no longer usable."""
         self.keys[:, :, at : at + keys.shape[2]] = keys
         self.values[:, :, at : at + values.shape[2]] = values
 
     def reorder(self, index: Tensor) -> Cache:
         """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied,
-        [M, heads, room, D / heads]."""
+        [M, heads, positions, D / heads]."""
         return Cache(self.keys[index], self.values[index])
 
 
 def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """Returns the keys and values [B, heads, S, .] of every layer for the rows at `index` [B] int64 of those given,
-    [N, heads, S, .]; None returns `layers` as they are.
+    """Selects rows of the keys and values of every layer: each [N, heads, S, D / heads] becomes
+    [B, heads, S, D / heads], with row b that at `index` [B] int64, repeats allowed. With index None it returns `layers`
+    as they are, not copied.
 
-    They are read with index_select and not [index]: on a CPU the backward pass of the latter adds number by number.
+    The rows are taken with index_select and not with [index]: on a CPU the backward pass of the latter adds number by
+    number.
     """
     if index is None:
         return layers
@@ -76,14 +79,15 @@ def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[t
 
 
 def room_for(keys: Tensor, values: Tensor, length: int) -> Cache:
-    """Returns a cache that begins with the given keys and values [B, heads, S, .] and has `length` further places,
-    filled with 0: [B, heads, S + length, .]."""
+    """Returns a cache that begins with the given keys and values [B, heads, S, D / heads], copied, and has `length`
+    further positions, filled with 0: [B, heads, S + length, D / heads]."""
     free = keys.new_zeros(*keys.shape[:2], length, keys.shape[3])
     return Cache(torch.cat([keys, free], 2), torch.cat([values, free], 2))
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention, attention over the source if `crossed`, and a feed-forward layer."""
+    """Transformer block with norms before layers: self-attention, attention over the source if `crossed`, and a
+    feed-forward layer."""
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, crossed: bool) -> None:
         super().__init__()
@@ -102,10 +106,13 @@ class Block(nn.Module):
         cache: Cache | None = None,
         at: int = 0,
     ) -> Tensor:
-        """Returns the output of the block, [B, T, D], for read [B, T, D]; mask [B or 1, 1, T or 1, places] bool is True
-        where a place may be attended to. `source` holds keys and values [B, heads, S, D / heads] and mask [B, 1, 1, S]
-        of the source, for a `crossed` block. With a cache, the keys and values of these T steps are written to it from
-        place `at` on, and all places up to them are attended to."""
+        """Returns the output of the block, [B, T, D], for read [B, T, D]; mask [B or 1, 1, T or 1, P] bool is True
+        where one of P positions may be attended to. `source` holds keys and values [B, heads, S, D / heads] and mask
+        [B, 1, 1, S] of the source, for a `crossed` block; with None nothing of a source is read.
+
+        With a cache, the keys and values of these T steps are written to it, in place, from position `at` on, and its
+        first P positions are attended to. Without one, P = T.
+        """
         normed = self.attention_norm(read)
         keys, values = self.attention.remember(normed)
         if cache is not None:
@@ -123,8 +130,8 @@ class Block(nn.Module):
         source: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Returns the output of the block, [B, T, D], where `normed` is read [B, T, D] after the first norm, and `keys`
-        and `values` [B, heads, S, .] are those of every place that may be attended to. `mask` and `source` as in
-        `forward`."""
+        and `values` [B, heads, P, D / heads] are those of all positions that may be attended to. `mask` and `source` as
+        in `forward`."""
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))
@@ -133,5 +140,6 @@ class Block(nn.Module):
 
 
 def causal(length: int, device: torch.device) -> Tensor:
-    """Returns the mask [1, 1, T, T] bool of a causal model: step t attends to the steps up to and including t."""
+    """Returns the mask [1, 1, T, T] bool of a causal model, T = `length`: step t attends to the steps up to and
+    including t."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

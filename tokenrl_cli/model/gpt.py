@@ -1,4 +1,4 @@
-"""Decoder-only transformer that reads the source and goes on with the response."""
+"""Decoder-only transformer that reads the source and then generates the response."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tokenrl_cli.model.transformer import check_width
 
 @dataclass
 class GptState:
-    """Keys and values of every layer: first the source, padded to one width, then the response."""
+    """Keys and values of every layer: first those of the source, padded to one width, then those of the response."""
 
-    lengths: Tensor  # [B] of the sources: the place of "begin"
-    seen: Tensor  # [B, S + room] bool, what may be attended to once it is written
+    lengths: Tensor  # [B] of the sources: the position of "begin"
+    seen: Tensor  # [B, S + max_length] bool, what may be attended to once it is written
     caches: list[Cache]
-    done: int  # places written
+    done: int  # positions written
 
     def reorder(self, index: Tensor) -> GptState:
-        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so this state
-        stays usable."""
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so `self` stays
+        usable."""
         return GptState(
             self.lengths[index], self.seen[index], [cache.reorder(index) for cache in self.caches], self.done
         )
@@ -39,7 +39,9 @@ class GptState:
 class Gpt(nn.Module):
     """p(y_t | x, y_<t) from one causal stack over x, "begin", y; positions of the response follow the real source.
 
-    Padding stands between a short source and its response, and is never attended to. One tokenizer for both.
+    Padding stands between a short source and its response, and is never attended to. Source and response have one
+    tokenizer: the constructor raises UserError for a `source_tokenizer` of its own, or for a `width` that `check_width`
+    refuses.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Gpt(nn.Module):
 
     def start(self, source: Tensor, source_mask: Tensor) -> GptState:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        with source_mask [N, S] bool. It has room for `max_length` tokens."""
+        with source_mask [N, S] bool. Its caches have space for `max_length` steps."""
         caches = [room_for(keys, values, self.max_length) for keys, values in self._read(source, source_mask)]
         response = torch.ones(len(source), self.max_length, dtype=torch.bool, device=source.device)
         return GptState(source_mask.sum(-1), torch.cat([source_mask, response], 1), caches, source.shape[1])
@@ -117,8 +119,8 @@ class Gpt(nn.Module):
 
     def step(self, state: GptState, previous: Tensor | None) -> tuple[ModelOutput, GptState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. The caches are written in place: `state` must not be
-        used again."""
+        [B] int64, the token just generated; None before the first. At most `max_length` steps. The caches are written
+        in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.seen),), self.begin, device=state.seen.device)
         spoken = state.done - (state.seen.shape[1] - self.max_length)
@@ -140,6 +142,6 @@ class Gpt(nn.Module):
 
 
 def _self_seeing(mask: Tensor) -> Tensor:
-    """Returns a mask [B, 1, T, T] in which every place also attends to itself. Padding then has one place to attend to,
-    so that no row of the softmax is empty; no real place attends to padding."""
+    """Returns a mask [B, 1, T, T] in which every position also attends to itself. Padding then has one position to
+    attend to, so that no row of the softmax is empty; no real position attends to padding."""
     return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)

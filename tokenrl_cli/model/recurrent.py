@@ -34,7 +34,7 @@ class RecurrentState:
 
     def reorder(self, index: Tensor) -> RecurrentState:
         """Returns a state with the rows at `index` [M] int64, repeats allowed: keys [M, S, D], values [M, S, 2D], mask
-        [M, S] and memories [1, M, D]. This state stays usable."""
+        [M, S] and memories [1, M, D]. All tensors are copied, so `self` stays usable."""
         # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
         memories = [tuple(part.index_select(1, index) for part in memory) for memory in self.memories]
         keys, values, mask = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
@@ -48,7 +48,8 @@ class RecurrentState:
 
 
 class Recurrent(nn.Module):
-    """p(y_t | x, y_<t) with a bidirectional encoder, an attention decoder and, if `tied`, one target embedding."""
+    """p(y_t | x, y_<t) with a bidirectional encoder and an attention decoder. If `tied`, the output layer has the
+    weights of the target embedding."""
 
     def __init__(
         self,
@@ -84,8 +85,9 @@ class Recurrent(nn.Module):
         nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
 
     def train(self, mode: bool = True) -> Recurrent:
-        """The recurrent layers stay in training mode: they drop nothing themselves, and RL takes gradients in
-        evaluation mode, where cuDNN refuses their backward pass."""
+        """Switches dropout on (`mode` True) or off, and returns the model. The recurrent layers themselves always stay
+        in training mode: they have no dropout of their own, and RL takes gradients in evaluation mode, where cuDNN
+        refuses their backward pass."""
         super().train(mode)
         for layers in (self.forwards, self.backwards, self.decoder):
             layers.train()
@@ -113,8 +115,8 @@ class Recurrent(nn.Module):
 
     def start(self, source: Tensor, source_mask: Tensor) -> RecurrentState:
         """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token: keys
-        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] made of the last states of both
-        directions. An empty source starts from the bridge's bias alone."""
+        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] computed from the last states of
+        both directions; zeros take their place for an empty source."""
         embedded = self.dropout(self.source_embedding(source))  # [B, S, E]
         lengths = source_mask.sum(-1)
         backwards = _reversed(lengths, source.shape[1])
@@ -149,7 +151,7 @@ class Recurrent(nn.Module):
         return ModelOutput(hidden, self._project), RecurrentState(state.keys, state.values, state.mask, memories)
 
     def _attend(self, hidden: Tensor, state: RecurrentState) -> Tensor:
-        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real places
+        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real steps
         of the source; 0 where the source is empty."""
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
@@ -181,6 +183,7 @@ def _packed(memory: Memory) -> Tensor | Memory:
 
 
 def _reversed(lengths: Tensor, width: int) -> Tensor:
-    """[B] -> [B, S]: for each row the places of its real steps backwards, then those of the padding as they are."""
+    """Returns indices [B, S] for lengths [B] and S = `width`: for each row those of its real steps in reverse order,
+    then those of the padding as they are."""
     place = torch.arange(width, device=lengths.device).expand(len(lengths), -1)
     return torch.where(place < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - place, place)

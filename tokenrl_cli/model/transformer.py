@@ -1,4 +1,4 @@
-"""Transformer encoder-decoder, pre-norm."""
+"""Transformer encoder-decoder with norms before layers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TransformerState:
     done: int  # tokens read
 
     def reorder(self, index: Tensor) -> TransformerState:
-        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so this state
-        stays usable."""
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so `self` stays
+        usable."""
         return TransformerState(
             rows_of(self.sources, index),
             self.source_mask[index],
@@ -40,7 +40,8 @@ class TransformerState:
 
 
 class Transformer(nn.Module):
-    """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with norms before layers (Xiong et al. 2020)."""
+    """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with norms before layers (Xiong et al. 2020). An empty
+    source is read as the one token 0. The constructor raises SettingError for a `width` that `check_width` refuses."""
 
     def __init__(
         self,
@@ -84,15 +85,15 @@ class Transformer(nn.Module):
 
     def start(self, source: Tensor, source_mask: Tensor) -> TransformerState:
         """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token, one
-        row for each source, with room for `max_length` tokens."""
+        row for each source. Its caches have space for `max_length` steps."""
         sources, seen = self._encode(source, source_mask)
         empty = [room_for(keys[:, :, :0], values[:, :, :0], self.max_length) for keys, values in sources]
         return TransformerState(sources, seen, empty, 0)
 
     def step(self, state: TransformerState, previous: Tensor | None) -> tuple[ModelOutput, TransformerState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. The caches are written in place: `state` must not be
-        used again."""
+        [B] int64, the token just generated; None before the first. At most `max_length` steps. The caches are written
+        in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.source_mask),), self.begin, device=state.source_mask.device)
         read = self._embed(self.embedding, previous.unsqueeze(1), state.done)
@@ -103,7 +104,8 @@ class Transformer(nn.Module):
         return ModelOutput(self.norm(read), self._project), following
 
     def _encode(self, source: Tensor, source_mask: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Keys and values of every decoder layer, and the mask [B, 1, 1, S]; an empty source shows its first place."""
+        """Returns keys and values of every decoder layer, and the mask [B, 1, 1, S]; of an empty source the first
+        position counts as real."""
         mask = source_mask.clone()
         mask[:, 0] |= ~source_mask.any(-1)
         seen = mask[:, None, None]

@@ -1,4 +1,4 @@
-"""Episodes with everything that the loss of a policy gradient reads of them."""
+"""Episodes with everything that the loss of a policy gradient reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EpisodesWithAdvantages:
     """B rewarded episodes that are learned from: samples, and demonstrations that were added as samples."""
 
     episodes: Rollout
-    advantages: Tensor  # [B, T], A_t; 0 where nothing is learned
+    advantages: Tensor  # [B, T], A_t; 0 at tokens that are not learned from
     weights: Tensor  # [B, T], w_t of the aggregation over the optimiser step that the rows belong to
     values: Tensor  # [B, T], V(s_t) of the critic when the episodes were sampled
     returns: Tensor  # [B, T], G_t, which the critic is trained to predict
@@ -26,26 +26,26 @@ class EpisodesWithAdvantages:
         return len(self.episodes)
 
     def rows(self, index: slice | Tensor) -> EpisodesWithAdvantages:
-        """The episodes at `index`, in its order, with their rows of every tensor.
-
-        `index` is a slice, or a tensor [B'] of row numbers or [B] bool; it gives B' episodes of T tokens.
-        """
+        """Returns the episodes at `index`, in its order, with their rows of every tensor: B' episodes of T tokens.
+        `index` is a slice, or a tensor [B'] int64 of row numbers or [B] bool."""
         others = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
         return EpisodesWithAdvantages(self.episodes.rows(index), **others)
 
     @cached_property
     def usable(self) -> Tensor:
-        """bool [B, T]: the tokens of `learned_tokens` in episodes that have a reward."""
+        """bool [B, T]: the tokens of `learned_tokens` in episodes that count (`episodes.valid`: they have a reward, and
+        were not dropped as duplicates or as groups of equal scores)."""
         return learned_tokens(self.episodes) & self.episodes.valid.unsqueeze(-1)
 
     @cached_property
     def sampled(self) -> Tensor:
-        """bool [B, T]: the usable tokens that the policy chose itself, so without those of an added demonstration."""
+        """bool [B, T]: the usable tokens that the policy generated itself, so without those of an added
+        demonstration."""
         return self.usable & self.episodes.chosen
 
 
 def learned_tokens(episodes: Rollout) -> Tensor:
-    """bool [B, T]: real tokens that the policy chose, and all tokens of a demonstration that was added as a sample;
-    not those that were forced on the policy."""
+    """Returns bool [B, T]: real tokens that the policy generated, and all tokens of a demonstration that was added as a
+    sample; not those that were forced on the policy."""
     added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
     return episodes.mask & (episodes.chosen | added)

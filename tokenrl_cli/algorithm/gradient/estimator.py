@@ -1,4 +1,4 @@
-"""How much better than expected each token of a rollout turned out: its advantage."""
+"""Advantages: how much better than expected each token of a rollout turned out."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ class AdvantageEstimator:
     b_t, the baseline: `baseline(...)` -> what broadcasts to [N, K, T]
     scale:             `normalisation(...)` -> [N, K, T]
 
-    Each is called with the arguments that it names. Of the samples of a source (a group of K, added demonstrations
-    included) a baseline and a normalisation may name:
+    Each is called with the arguments that it names as parameters. A baseline and a normalisation may name these, of N
+    sources with K samples each, an added demonstration among them:
     returns     [N, K, T]  G_t
     values      [N, K, T]  V(s_t)
     valid       [N, K]     bool, the sample counts: it has a reward, and is left out by neither rule below
     mask        [N, K, T]  bool, the tokens of valid samples that are learned from
-    scores      [N, K]     the reward of the whole episode
+    scores      [N, K]     the sum of the rewards of the episode, penalties included
     likelihoods [N, K]     log-probability of the whole episode when it was sampled
     companion   [N, T]     returns of the greedy episode of each source
     advantages  [N, K, T]  G_t - b_t; a normalisation alone
 
-    `deduplicate` counts of equal texts of one source the first alone. `drop_equal_groups` leaves out sources whose
-    valid samples all have the same score (DAPO, arXiv:2503.14476, section 3.2, without sampling anew).
+    With `deduplicate` only the first of several equal texts of a source counts. `drop_equal_groups` leaves out sources
+    whose valid samples all have the same score (DAPO, arXiv:2503.14476, section 3.2, but without new samples in their
+    place).
 
-    The constructor raises UserError where a part needs values that the critic does not estimate, or compares the
-    samples of a source where there is only one.
+    The constructor raises UserError where a part needs values that the critic does not estimate, or where the baseline
+    compares the samples of a source and there is only one.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class AdvantageEstimator:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout, model: Any) -> tuple[EpisodesWithAdvantages, dict[str, float]]:
-        """-> the episodes that are learned from, the K of a source together, and what is logged of the estimate. Their
-        `weights` are 0 still, and their `likelihood_mask` holds the whole demonstrations.
+        """Returns the episodes that are learned from, samples and added demonstrations, those of a source together; and
+        the metrics of the estimate. The `weights` of the episodes are 0 still, and their `likelihood_mask` holds all
+        tokens of the demonstrations.
 
-        Afterwards a baseline with a memory takes in the returns of this rollout.
+        Afterwards a baseline with a memory is updated with the returns of this rollout. Raises UserError where the
+        critic returns another shape than [B, T].
         """
         index = _samples_by_source(rollout)
         episodes = rollout.rows(index)
@@ -136,8 +139,8 @@ class AdvantageEstimator:
         }
 
     def _quality(self, known: dict[str, Tensor], episodes: Rollout) -> dict[str, float]:
-        """How much of the variance of the returns the baseline takes away, and how much of that of the rewards to go
-        the critic explains: 1 all of it, 0 none."""
+        """Returns the shares of the variance of the returns that the baseline removes, and of the variance of the
+        returns-to-go of rewards that the critic explains: 1 all of it, 0 none."""
         assert episodes.rewards is not None
         returns, mask = known["returns"], known["mask"]
         metrics = {"baseline/variance_reduction": explained_variance(returns - known["advantages"], returns, mask)}

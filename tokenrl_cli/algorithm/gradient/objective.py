@@ -1,4 +1,4 @@
-"""What a policy gradient minimises: one teacher-forced pass of the policy, and a sum of terms that read it."""
+"""The loss of a policy gradient: one teacher-forced pass of the policy, and a sum of terms that read it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tokenrl_cli.functional.masking import masked_sum
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What the policy now says of B episodes, with gradients. Its B rows may be a part of those of an optimiser step;
-    every denominator is counted over the whole, so that the losses of the parts add up to that of the step."""
+    """The outputs of the policy as it is now for B episodes, with gradients. Its B rows may be a part of those of an
+    optimiser step; every denominator is counted over the whole, so that the losses of the parts add up to that of the
+    step."""
 
     model: Any  # the policy
     rows: EpisodesWithAdvantages
@@ -30,12 +31,13 @@ class ForwardPass:
     log_ratio: Tensor  # [B, T], log pi(a_t | s_t) - log pi_sampled(a_t | s_t), without gradient; 0 outside rows.usable
 
     def token_mean(self, values: Tensor) -> Tensor:
-        """Mean of values [B, T] over the usable tokens of the optimiser step -> []."""
+        """Returns the sum of values [B, T] over the usable tokens of these rows, divided by the number of usable tokens
+        of the whole optimiser step -> []: added up over all parts, their mean."""
         return masked_sum(values, self.rows.usable) / self.tokens
 
     @cached_property
     def tokens(self) -> Tensor:
-        """The usable tokens of the optimiser step, at least 1: []."""
+        """The number of usable tokens of the whole optimiser step, at least 1: []."""
         return self.whole.usable.sum().clamp(min=1)
 
 
@@ -43,8 +45,9 @@ Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted 
 
 
 def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvantages, decoding: Decoding) -> ForwardPass:
-    """The policy's pass over `rows`, scored under the distribution that `decoding` samples from. Where that is cut, the
-    cut is the one that was made when the episode was sampled."""
+    """Runs the policy over `rows`, teacher-forced, and returns its outputs, scored under the distribution that
+    `decoding` samples from: hidden [B, T, D], logits [B, T, V]. The tokens that top-k or top-p leave are those that
+    were left when the episode was sampled."""
     seen, mask = rows.episodes, rows.usable
     output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
     log_policy, _ = distribution(output.logits, decoding, seen.support)
@@ -54,7 +57,7 @@ def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvanta
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a pass [], and the metrics of all its terms."""
+    """Returns the loss of a pass, the sum of all `terms` [], and the metrics of all of them in one dictionary."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)
@@ -63,18 +66,19 @@ def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, 
 
 
 class SurrogateLoss:
-    """-sum_bt w_bt surrogate_bt, with w the weights of the aggregation: the term that follows the reward.
+    """-sum_bt w_bt surrogate_bt, with w the weights of the aggregation: the term that increases the reward.
 
     `surrogate` is called with those that it names of `logprobs`, `sampled_logprobs`, `advantages` and `mask`, [B, T]
-    each, and gives (surrogate_bt, where clipping leaves it no gradient); see functional/surrogates.py.
+    each, and returns (surrogate_bt, where clipping leaves it no gradient); see functional/surrogates.py.
     """
 
     def __init__(self, surrogate: Callable[..., tuple[Tensor, Tensor]]) -> None:
         self.surrogate = surrogate
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logs the loss, the share of tokens that are clipped with a negative and with a positive advantage, and
-        KL(pi_sampled || pi), estimated by k3."""
+        """Returns the loss [] of a pass, and as metrics loss/policy; clip_ratio/low and clip_ratio/high, the shares of
+        tokens that are clipped with a negative and with a positive advantage; and approx_kl, KL(pi_sampled || pi) in
+        nats a token, estimated by k3."""
         rows, mask = seen.rows, seen.rows.usable
         objective, clipped = call_with_facts(
             self.surrogate,

@@ -1,4 +1,4 @@
-"""What is taken off the rewards of a rollout before its returns are computed: the cost of KL and that of length."""
+"""Penalties on KL and length, which are subtracted from the rewards of a rollout before its returns are computed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tokenrl_cli.interfaces import GREEDY, SAMPLED, Rollout
 
 
 class Penalties:
-    """r_t <- r_t - beta (log pi(a_t | s_t) - log ref(a_t | s_t)), and the cost of length at the last token.
+    """r_t <- r_t - beta (log pi(a_t | s_t) - log ref(a_t | s_t)), and the penalty on length at the last token.
 
     beta is the coefficient of `kl`. The log-ratio is `functional.kl.k1` at the time of sampling, so the returns hold
-    the KL of the rest of the episode (Ziegler et al. 2019, arXiv:1909.08593, section 2.2). The cost of length is
-    `functional.returns.overlong_penalty`: it grows from 0 to 1 over the last `overlong_share` of `max_length`.
+    the KL of the rest of the episode (Ziegler et al. 2019, arXiv:1909.08593, section 2.2). The penalty on length is
+    `functional.returns.overlong_penalty`, which goes from 0 to -1 over the last `overlong_share` of `max_length`.
 
-    Samples, added demonstrations and continuations pay both, for the value of a state includes the costs that follow
-    it. Greedy episodes pay neither: they are the baseline of the reward alone. Forced tokens cost no KL, as the policy
-    did not choose them.
+    Both are subtracted for samples, added demonstrations and continuations, for the value of a state includes the
+    penalties that follow it; not for greedy episodes, which are the baseline of the reward alone. Forced tokens have no
+    KL penalty, as the policy did not generate them.
     """
 
     def __init__(self, kl: AdaptiveKl, reference: ReferencePolicy, overlong_share: float, max_length: int) -> None:
@@ -33,8 +33,9 @@ class Penalties:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
-        """-> the rollout with other rewards [B, T], and what is logged, which counts the samples alone: `kl` (mean
-        log-ratio a token, nats), `kl_coef` (beta) and `overlong_penalty` (mean an episode).
+        """Returns the rollout with other rewards [B, T], and metrics, of the samples alone: `kl` (mean log-ratio, nats
+        a token), `kl_coef` (beta before this update) and `overlong_penalty` (mean an episode, 0 to -1); the first two
+        only with beta above 0, the last only with `overlong_share` above 0.
 
         Afterwards beta is adapted to the KL of this rollout.
         """

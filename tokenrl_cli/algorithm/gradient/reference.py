@@ -1,4 +1,4 @@
-"""The reference policy, from which a policy gradient is kept close by a KL divergence."""
+"""The reference policy, to which a KL divergence keeps the policy of a policy gradient close."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tokenrl_cli.interfaces import Rollout, UserError
 class ReferencePolicy:
     """ref(a | s): the plain softmax of a copy of the policy, made when RL begins.
 
-    After each rollout the copy goes `schedule(number of rollouts before)` of the way to the policy: 0 leaves it as it
-    is, 1 makes it the policy. Without a `model`, as where no coefficient of a KL is above 0, no copy is made, and
+    After each rollout the copy moves `schedule(number of rollouts before)` of the way to the policy: 0 leaves it as it
+    is, 1 makes it the policy. With `model` None, as where no coefficient of a KL is above 0, there is no copy, and
     `logits` and `logprobs` must not be called.
     """
 
@@ -27,26 +27,29 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def logits(self, episodes: Rollout) -> Tensor:
-        """Of every token in every state of the episodes: [B, T, V]."""
+        """Returns the logits of every token in every state of the episodes, [B, T, V], without gradient."""
         logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
         return logits
 
     @torch.no_grad()
     def logprobs(self, episodes: Rollout) -> Tensor:
-        """log ref(a_t | s_t) of the tokens of the episodes, padding included: [B, T]."""
+        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], without gradient; padded ids have one,
+        too."""
         return -negative_log_likelihood(self.logits(episodes), episodes.actions, 0.0)
 
     def follow(self, policy: Any, rollouts: int) -> None:
-        """Moves the copy towards `policy`, after `rollouts` rollouts before this one."""
+        """Moves the copy `schedule(rollouts)` of the way to `policy`, where `rollouts` were learned from before this
+        one. Does nothing without a copy."""
         if self.model is not None:
             move(self.model, policy, self.schedule(rollouts))
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights of the copy; {} without one."""
+        """Returns the weights of the copy; {} without one."""
         return {} if self.model is None else dict(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises UserError where a reference is needed and the run had none: the policy it began with is gone."""
+        """Restores the weights of the copy. Raises UserError where there is a copy and `state` is empty: the saved run
+        had none, and the policy that it began with is gone. Without a copy `state` is ignored."""
         if self.model is None:
             return
         if not state:

@@ -1,5 +1,5 @@
-"""What a policy gradient's loss may hold beside the reward: entropy, KL to a reference, the error of a critic, and the
-cross-entropy on demonstrations. Each is called with a ForwardPass and gives (weighted loss [], metrics)."""
+"""The terms of a policy gradient's loss beside the reward: entropy, KL to a reference, the error of a critic, and the
+cross-entropy on demonstrations. Each is called with a ForwardPass and returns (weighted loss [], metrics)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EntropyBonus:
         self.coef = coef
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logs the mean entropy in nats, whatever eta is."""
+        """Returns the loss [], and as metric `entropy`, the mean in nats a token, whatever eta is."""
         logits = seen.logits if self.coef else seen.logits.detach()  # what is only logged keeps no graph in memory
         mean = seen.token_mean(entropy(logits))
         return -self.coef * mean, {"entropy": mean.detach()}
@@ -40,8 +40,8 @@ class KlLoss:
     `reference_logits` [B, T, V]; see functional/kl.py. Tokens of added demonstrations do not count, for they are no
     samples of pi.
 
-    The constructor raises UserError for k3 with a decoding that cuts: the mean of k3 is a KL only where pi can generate
-    every token.
+    The constructor raises UserError for k3 with a decoding that cuts by top-k or top-p: the mean of k3 is a KL only
+    where pi can generate every token.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class KlLoss:
         self.coef, self.divergence, self.reference = coef, divergence, reference
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logs the exact KL of the states visited, a mean in nats a token, whatever estimate the loss takes."""
+        """Returns the loss [], and as metric `kl`, the exact KL of the states visited, a mean in nats a token, whatever
+        estimate the loss uses."""
         rows, episodes = seen.rows, seen.rows.episodes
         reference_logits = self.reference.logits(episodes)
         estimate: Tensor = call_with_facts(
@@ -73,14 +74,14 @@ class KlLoss:
 
 
 class ValueLoss:
-    """c mean_bt error(V(s_t), G_t): the critic's own loss, as `Critic.loss` has it and with its coefficient, over the
-    usable tokens of the optimiser step. 0, and nothing is logged, for a critic that learns nothing."""
+    """c mean_bt error(V(s_t), G_t): the critic's own loss, `Critic.loss` times `Critic.coef`, over the usable tokens of
+    the optimiser step. 0, without a metric, for a critic that learns nothing."""
 
     def __init__(self, critic: Critic) -> None:
         self.critic = critic
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logs the mean error."""
+        """Returns the loss [], and as metric loss/value, the mean error before the coefficient."""
         errors = self.critic.loss(seen.hidden, seen.rows.values, seen.rows.returns)
         if errors is None:
             return seen.logprobs.new_zeros(()), {}
@@ -97,7 +98,7 @@ class DemonstrationLoss:
         self.coef = coef
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logs the mean cross-entropy in nats."""
+        """Returns the loss [], and as metric loss/nll, the mean cross-entropy in nats a token."""
         rows, whole = seen.rows, seen.whole
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):

@@ -1,4 +1,4 @@
-"""Which episodes a policy gradient learns from."""
+"""Sampling of the episodes that a policy gradient learns from."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic,
 class Sampler:
     """Collects the episodes of one rollout from N sources (prompts), K = `samples_per_source` for each.
 
-    What a rollout is made of, by the role of its rows and in this order:
+    What a rollout consists of, by the role of its rows and in this order:
+
     SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together
-    CONTINUATION   for a critic that estimates V(s) by sampling: episodes that begin as a SAMPLED one and go on anew
+    CONTINUATION   for a critic that estimates V(s) by sampling: a prefix of a SAMPLED one, then new tokens
     DEMONSTRATION  [N] with `add_reference`: the demonstration, which then counts as one more sample of its source
-    GREEDY         [N] with `greedy_baseline`: the greedy episode, which is only compared with and never learned from
+    GREEDY         [N] with `greedy_baseline`: the greedy episode, whose reward is a baseline; never learned from
 
     With `forced_prefix` a SAMPLED or GREEDY episode begins with tokens of the demonstration (MIXER, Ranzato et al.
     2016, arXiv:1511.06732): `forced_prefix(number of rollouts so far)` is how many of the last tokens of a text are
     left to the policy, infinite for all of them. Forced tokens are not `chosen`, and their log-probability is 0.
 
-    The constructor raises UserError where `add_reference` meets a decoding under which the policy may be unable to
-    generate the demonstration: its log-probability would be minus infinity.
+    The constructor raises UserError for `add_reference` with top-k, top-p or epsilon in `decoding`: under a cut the
+    policy may be unable to generate the demonstration, whose log-probability would be minus infinity.
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class Sampler:
         self.eos_id, self.seed = eos_id, seed
 
     def reads_demonstrations(self) -> bool:
-        """Whether a rollout holds tokens of demonstrations."""
+        """Returns whether a rollout holds tokens of demonstrations: added ones, or forced prefixes."""
         return self.add_reference or math.isfinite(self.forced_prefix(0))
 
     def collect(self, model: Any, batch: Batch, rollouts: int) -> Rollout:
-        """Episodes of every source of `batch`, without rewards; `rollouts` were learned from before this one.
+        """Returns the episodes of every source of `batch`, without rewards; `rollouts` were learned from before this
+        one.
 
-        `model` must be in evaluation mode. The same (seed, batch.step) draws the same episodes.
+        `model` must be in evaluation mode. The same (seed, batch.step) draws from the same random numbers.
         """
         sampled = self._episodes(model, batch, self.decoding, self.samples_per_source, SAMPLED, rollouts)
         parts = [sampled]
@@ -85,8 +87,8 @@ class Sampler:
         return target_mask & (torch.arange(target_mask.shape[1], device=target_mask.device) < kept)
 
     def likelihood_mask(self, target_mask: Tensor, rollouts: int) -> Tensor:
-        """The tokens of the demonstrations that the cross-entropy counts: those that were forced, or all of them where
-        no prefix is ever forced. [B, R] -> bool [B, R]."""
+        """Returns the tokens of the demonstrations that the cross-entropy counts: those that are forced after
+        `rollouts` rollouts, or all of them where no prefix is forced. [B, R] bool -> [B, R] bool."""
         return self._forced(target_mask, rollouts) if math.isfinite(self.forced_prefix(rollouts)) else target_mask
 
     def _continuations(self, model: Any, sampled: Rollout) -> Rollout:
@@ -107,7 +109,8 @@ class Sampler:
 
     @torch.no_grad()
     def demonstrations(self, model: Any, batch: Batch) -> Rollout:
-        """One demonstration of each source as an episode, with the log-probability that the policy gives its tokens."""
+        """Returns one demonstration of each source as an episode, [N, R], with the log-probability that the policy
+        gives its tokens; without gradient."""
         recited = recite(batch, self.eos_id)
         logits = model(recited.source, recited.source_mask, recited.actions, recited.source_row).logits
         logprobs = logprobs_of(logits, recited.actions, self.decoding, None)

@@ -1,7 +1,7 @@
 """How Q-values become a policy: `acting` of the Q-learning presets.
 
-`model` of a part is the frozen network it acts with, or None. `logits(q, prior)` takes Q [..., V] and the output of
-that network for the same states (None without one), and gives log-probabilities up to a constant [..., V].
+`model` of a part is the frozen network it acts with, or None. `logits(q, prior)` is called with Q [..., V] and the
+output of that network for the same states (None without one), and returns log-probabilities up to a constant [..., V].
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from tokenrl_cli.interfaces import ModelOutput
 
 
 def greedy(q: Tensor) -> Tensor:
-    """Logits of the policy that always takes the best token: 0 for it, -inf for all others. [..., V] -> [..., V]."""
+    """Logits of the policy that always generates the best token, the first of several: 0 for it, -inf for all others. Q
+    [..., V] -> [..., V]."""
     return torch.full_like(q, -torch.inf).scatter(-1, q.argmax(-1, keepdim=True), 0.0)
 
 
 class Greedy:
-    """pi(s) = argmax_a Q(s, a). Where Q is 0 everywhere that is token 0: the warm start is forgotten."""
+    """pi(s) = argmax_a Q(s, a). Where Q is 0 for all tokens, as at the switch from the warm start, that is token 0:
+    what the warm start learned is lost."""
 
     model = None
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
-        """0 for the token with the largest Q, -inf for all others: Q [..., V] -> [..., V]. `prior` is not read."""
+        """Returns 0 for the token with the largest Q (the first of several), -inf for all others: Q [..., V] ->
+        [..., V]. `prior` is not read."""
         return greedy(q)
 
 
 class Tilted:
-    """pi(a | s) ~ prior(a | s) exp(beta Q(s, a)). The prior is the policy at the switch, frozen; with Q = 0 it is pi.
+    """pi(a | s) ~ prior(a | s) exp(beta Q(s, a)), with beta an inverse temperature. The prior is a frozen copy of the
+    model, made when RL begins; with Q = 0 or beta = 0 it is pi.
 
     It maximises E_pi[Q(s, a)] - KL(pi || prior) / beta; Peng et al. 2019 (arXiv:1910.00177, section 3).
     """
@@ -42,7 +46,7 @@ class Tilted:
         self.beta, self.model = beta, frozen_copy(model)
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
-        """log prior(a | s) + beta Q(s, a), where `prior` has the logits [..., V] of the same states: Q [..., V] ->
-        [..., V]. Raises AssertionError without `prior`."""
+        """Returns log prior(a | s) + beta Q(s, a), not normalised: Q [..., V] -> [..., V]. `prior` is the output of
+        `self.model` for the same states; AssertionError if it is None."""
         assert prior is not None
         return precise(prior.logits).log_softmax(-1) + self.beta * q

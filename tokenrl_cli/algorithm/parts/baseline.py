@@ -15,7 +15,7 @@ class MovingAverage:
 
     The reinforcement baseline of Williams 1992. The denominator is the bias correction of Kingma & Ba 2015
     (arXiv:1412.6980, section 3): without it b would start near 0. It is read before it is updated, so that a rollout
-    never enters its own baseline, which would bias the gradient. In the first rollout b is 0.
+    never enters its own baseline, which would bias the gradient. Before the first rollout with a valid sample b is 0.
     """
 
     def __init__(self, decay: Fraction) -> None:
@@ -23,21 +23,21 @@ class MovingAverage:
         self.average = self.weight = 0.0  # (1 - decay) times the two sums
 
     def __call__(self, returns: Tensor) -> Tensor:
-        """b, a scalar []; of returns [N, K, T] only dtype and device are read."""
+        """Returns b, a scalar []; of returns [N, K, T] only dtype and device are read."""
         return returns.new_tensor(self.average / self.weight if self.weight else 0.0)
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
-        """Takes in a rollout: of returns [N, K, T] those at t = 0 of the valid samples, bool [N, K]. A rollout without
-        a valid sample changes nothing."""
+        """Updates b with a rollout: with the mean of returns [N, K, T] at t = 0 over the valid samples [N, K] bool. A
+        rollout without a valid sample changes nothing."""
         if bool(valid.any()):
             mean = float(returns[:, :, 0][valid].mean(dtype=torch.float64))
             self.average = self.decay * self.average + (1 - self.decay) * mean
             self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Two numbers."""
+        """Returns two numbers, "average" and "weight"."""
         return {"average": self.average, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores what `state_dict` returned. KeyError where one of the two is missing."""
         self.average, self.weight = state["average"], state["weight"]

@@ -21,24 +21,23 @@ class NoCritic:
     estimates, continuations, coef = False, 0, 0.0
 
     def attach(self, model: Any) -> list[nn.Parameter]:
-        """Has no parameters."""
+        """Returns []: there are no parameters."""
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: with `continuations` = 0 no prefixes of the episodes with mask [B, T] are
-        continued."""
+        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """Zeros [B, T], estimated in every state."""
+        """Returns zeros [B, T], and True [B, T] as if estimated in every state."""
         return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
+        """Returns None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """{}: nothing is learned."""
+        """Returns {}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -50,7 +49,7 @@ class ValueHead:
 
     No gradient flows into h. The head learns `functional.value.value_error` towards the returns G_t, a mean over tokens
     times `coef`, in the policy's own optimiser, with `lr_factor` times its learning rate: a step of Adam has the same
-    length whatever the gradient is, and V has farther to go than a logit.
+    length whatever the gradient is, and V has farther to go than a logit. `attach` must be called before all else.
     """
 
     estimates, continuations = True, 0
@@ -59,7 +58,8 @@ class ValueHead:
         self.coef, self.clip, self.lr_factor = coef, clip, lr_factor
 
     def attach(self, model: Any) -> list[ParameterGroup]:
-        """Makes the head for a model of this width, dtype and device, and returns its parameters as one group."""
+        """Creates the head for a model of this width, dtype and device, and returns its parameters as one group; see
+        `Critic.attach`."""
         like = next(model.parameters())
         self.head = nn.Linear(model.width, 1).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)
@@ -67,38 +67,40 @@ class ValueHead:
         return [ParameterGroup(list(self.head.parameters()), self.lr_factor)]
 
     def values(self, hidden: Tensor) -> Tensor:
-        """V of hidden states: [B, T, D] -> [B, T]."""
+        """Returns V of hidden states, [B, T, D] -> [B, T], in float32 or float64. No gradient flows into `hidden`."""
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: with `continuations` = 0 no prefixes of the episodes with mask [B, T] are
-        continued."""
+        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """V [B, T] by one more pass of the policy, estimated in every state."""
+        """Returns V [B, T] of the rollout's states, from one more pass of the policy, and True [B, T], as every state
+        has its own estimate. Gradients flow unless the caller stops them."""
         hidden = model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).hidden
         return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """The error of each state, [B, T]; `before` is V when the episode was sampled, for the clip."""
+        """Returns the error of each state, [B, T], from hidden [B, T, D] and the returns `targets` [B, T]; `before`
+        [B, T] is V when the episode was sampled, for the clip. See `functional.value.value_error`."""
         return value_error(self.values(hidden), before, targets, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weight and bias of the head."""
+        """Returns {"weight": [1, D], "bias": [1]} of the head: the live tensors, not copies."""
         return dict(self.head.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what `state_dict` gave."""
+        """Restores weight and bias, in place. RuntimeError where names or shapes differ."""
         self.head.load_state_dict(state)
 
 
 class Continuations:
-    """V(s_t) = mean return of `continuations` episodes that the policy samples from s_t on, at every `stride`-th token.
+    """V(s_t) = mean return of `continuations` episodes that the policy samples from s_t on, at every `stride`-th token
+    that it generated.
 
-    VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; what the paper calls a step of a solution is
-    `stride` tokens here. Unbiased and without anything to learn, but expensive: an episode of T tokens costs
-    T / stride * continuations further episodes.
+    VinePPO, Kazemnejad et al. 2024 (arXiv:2410.01679), equation 8; a step of a solution in the paper is `stride` tokens
+    here. Unbiased and without parameters, but expensive: an episode of T tokens costs T / stride * continuations
+    further episodes.
     """
 
     estimates, coef = True, 0.0
@@ -107,21 +109,23 @@ class Continuations:
         self.continuations, self.stride = continuations, stride
 
     def attach(self, model: Any) -> list[nn.Parameter]:
-        """Has no parameters."""
+        """Returns []: there are no parameters."""
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The M prefixes to continue, as rows and lengths in tokens, [M] each; mask [B, T] of sampled tokens."""
+        """Returns the M prefixes to continue, as rows and lengths in tokens, [M] int64 each: for a True of mask [B, T]
+        in columns 0, `stride`, 2 `stride` ... the prefix before it. mask: the tokens that the policy generated."""
         wanted = mask.clone()
         wanted[:, torch.arange(mask.shape[1], device=mask.device) % self.stride != 0] = False
         rows, lengths = wanted.nonzero(as_tuple=True)
         return rows, lengths
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """V [B, T] of every state, and where [B, T] bool it was estimated, from the continuations in a rollout.
+        """Returns V [B, T] of every state, from the continuations among the B rows of a rewarded rollout, and where
+        [B, T] bool it was estimated.
 
-        Between two estimated states V is that of the earlier one. A state whose continuations all have no reward is not
-        estimated.
+        Between two estimated states V is that of the earlier one, and before the first it is 0. A state whose
+        continuations all have no reward is not estimated.
         """
         others = rollout.rows((rollout.role == CONTINUATION).nonzero().squeeze(-1))
         assert others.rewards is not None
@@ -136,11 +140,11 @@ class Continuations:
         return (total / count.clamp(min=1)).gather(1, last), fresh
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
+        """Returns None for hidden [B, T, D], before and targets [B, T]: this critic has nothing to learn."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """{}: nothing is learned."""
+        """Returns {}: nothing is learned."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

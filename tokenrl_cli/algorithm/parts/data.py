@@ -1,4 +1,5 @@
-"""What an algorithm that learns values learns from: on-policy, replayed and demonstrated episodes, in stated shares."""
+"""The data of an algorithm that learns values: on-policy, replayed and demonstrated episodes, in shares that are
+configured."""
 
 from __future__ import annotations
 
@@ -33,14 +34,14 @@ class Minibatch:
 
     @classmethod
     def of(cls, episodes: Rollout, weights: Tensor, replay_numbers: Tensor) -> Minibatch:
-        """A whole minibatch of B episodes, with weights [B] and replay numbers [B]; the totals are computed here."""
+        """Returns a whole minibatch of B episodes, with weights [B] and replay numbers [B]; computes the totals."""
         return cls(episodes, weights, replay_numbers, episodes.mask.sum(), len(episodes))
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     def rows(self, index: Any) -> Minibatch:
-        """The micro-batch of the episodes at `index`."""
+        """Returns the micro-batch of the episodes at `index`; its totals remain those of the whole minibatch."""
         values = None if self.source_values is None else self.source_values[index]
         return replace(
             self, episodes=self.episodes.rows(index), weights=self.weights[index],
@@ -52,13 +53,15 @@ class Experience:
     """Minibatches of `minibatch_size` episodes, `updates` of them a step.
 
     The share `fresh` of a minibatch are the on-policy samples of this step, the share `demonstrated` the demonstrations
-    of this step's sources, and the rest comes from a replay of `capacity` tokens. With `demonstrated` = 1 nothing is
+    of this step's sources, and all others come from a replay of `capacity` tokens. With `demonstrated` = 1 nothing is
     ever sampled: offline learning.
 
     Replayed episodes are drawn with P(i) ~ |mean td error of i| ** `priority` (0: uniformly), and their loss is
-    weighted by (N P(i)) ** -`correction`, over the largest such weight of the minibatch, N episodes being in the replay
-    (Schaul et al. 2016, arXiv:1511.05952, section 3.4). The loss of all other episodes has
-    the weight 1.
+    multiplied by (N P(i)) ** -`correction`, over the largest such factor of the minibatch, N episodes being in the
+    replay (Schaul et al. 2016, arXiv:1511.05952, section 3.4). The loss of all other episodes has the weight 1.
+
+    The constructor raises UserError where the shares add up to more than 1, where a share above 0 is less than one
+    episode of a minibatch, or for a `priority` without a replay.
     """
 
     def __init__(
@@ -91,21 +94,24 @@ class Experience:
 
     @property
     def samples(self) -> bool:
-        """Whether the policy must act at all."""
+        """Whether episodes must be sampled from the policy at all."""
         return self.fresh > 0 or self.replayed > 0
 
     @property
     def on_policy(self) -> bool:
-        """Whether the policy that acted is the one that learns: after an update it no longer is."""
+        """Whether every episode is of the step that learns from it, and there is one update a step: then the policy
+        that learns is the one that was to act."""
         return self.fresh == 1 and self.updates == 1
 
     def minibatches(self, rollout: Rollout, seed: int, samples_together: int) -> Iterator[Minibatch]:
-        """Adds the samples of a rewarded rollout to the replay, then yields the minibatches of this step.
+        """Adds the samples of a rewarded rollout to the replay, if there is one, then yields the minibatches of this
+        step.
 
-        With `samples_together` above 1 an algorithm compares that many samples of a source: they are drawn together,
-        and demonstrations only beside fresh samples of their source, for alone they have nothing to be compared with.
-        Yields fewer minibatches, or none, where there is no usable episode. Each is drawn only when the iterator
-        gets to it, so the priorities that `observe` sets for one count for the next.
+        With `samples_together` above 1 the algorithm compares that many samples of a source: they are drawn together,
+        and demonstrations only beside on-policy samples of their source; a minibatch may then be larger. Episodes
+        without a reward are left out. A minibatch is smaller where there are too few episodes; without any, none is
+        yielded. Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count
+        for the next. Raises UserError where not even the last sample fits into the replay.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -141,8 +147,9 @@ class Experience:
     def _draw_replayed(
         self, count: int, draws: torch.Generator, samples_together: int, like: Rollout
     ) -> Minibatch | None:
-        """`count` episodes of the replay, drawn with replacement, on the device of `like`; None for none. With
-        `samples_together` above 1, all kept samples of as many sources as give about that many."""
+        """Draws `count` episodes of the replay, with replacement, onto the device of `like`; None for none. With
+        `samples_together` above 1 it draws sources, about as many as have that many samples, and returns all their
+        samples in the replay."""
         if count == 0 or len(self.replay) == 0:
             return None
         if samples_together > 1:
@@ -155,13 +162,15 @@ class Experience:
         return Minibatch.of(self.replay.episodes(numbers, like), weights.to(like.actions.device), numbers)
 
     def observe(self, minibatch: Minibatch, errors: Tensor) -> None:
-        """Sets the priorities of the replayed episodes of a minibatch to their errors [B], which are at least 0."""
+        """Sets the priorities of the replayed episodes of a minibatch to their errors [B], which are at least 0. Does
+        nothing where `priority` is 0."""
         known = minibatch.replay_numbers >= 0
         if self.priority > 0 and bool(known.any()):
             self.replay.prioritise(minibatch.replay_numbers[known], errors.cpu()[known])
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What is logged of the replay at a step of the run; nothing without one."""
+        """Returns the metrics of the replay at a step of the run: its size in episodes and in tokens, its mean age in
+        steps, its memory in MiB; {} without a replay."""
         if not self.replayed:
             return {}
         replay = self.replay
@@ -169,8 +178,8 @@ class Experience:
                 "replay/mb": replay.bytes / 2**20}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the replay, its episodes and priorities included, as a flat dictionary of tensors and
-        numbers."""
+        """Returns the state of the replay, its episodes and priorities included, as a flat dictionary of tensors and
+        numbers; see `Replay.state_dict`."""
         return self.replay.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where Q-values and state values come from. Every head starts at zero, and reads the hidden states of a model.
+"""Heads that compute Q-values and state values. Every head starts at zero, and reads the hidden states of a model.
 
 Shapes: H heads, D hidden, V vocabulary; `...` is any number of leading dimensions, as [B, T + 1] or [M].
 """
@@ -19,20 +19,21 @@ Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own 
 
 
 class Head(nn.Module):
-    """Values from hidden states. `forward` differs: `QHead` gives a value for each token, `ScalarHead` one number."""
+    """Values from hidden states: a `QHead` has a value for each token, a `ScalarHead` one number for a state."""
 
     lr_factor: float = 1.0  # learning rate of its parameters over that of the model's
 
 
 class QHead(Head):
-    """Q-values: calling it with hidden [..., D] and `project` gives Q [H, ..., V], H separate estimates."""
+    """Q-values: called with hidden [..., D] and `project` it returns Q [H, ..., V], H separate estimates."""
 
 
 class Linear(QHead):
     """`count` linear heads, Q_h(s, a) = w_{h,a} x + b_{h,a}, where x is the hidden state of s.
 
     With `layer` > 0, x is a random layer of `layer` times D units and a ReLU on it, one such layer for each head. Two
-    heads that start at zero on the same x get the same gradients and stay equal for ever, so `count` above 1 needs it.
+    heads that start at zero on the same x get the same gradients and stay equal for ever, so `count` above 1 needs it:
+    the constructor raises UserError without.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
@@ -47,7 +48,7 @@ class Linear(QHead):
         self.outputs = nn.ModuleList(outputs).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """[..., D] -> [H, ..., V]."""
+        """Returns Q of hidden states, [..., D] -> [H, ..., V], in float32 or float64. `project` is not read."""
         inputs = [layer(hidden) for layer in self.layers] or [hidden]
         return torch.stack([precise(output(each)) for output, each in zip(self.outputs, inputs, strict=True)])
 
@@ -63,7 +64,7 @@ class Dueling(QHead):
         self.advantage = zeroed(nn.Linear(model.width, tokenizer.size)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """[..., D] -> [1, ..., V]."""
+        """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` is not read."""
         advantage = precise(self.advantage(hidden))
         return (precise(self.value(hidden)) + advantage - advantage.mean(-1, keepdim=True)).unsqueeze(0)
 
@@ -72,7 +73,7 @@ class Logits(QHead):
     """Q(s, a) = temperature * logits(s, a) + level(s): the model's own logits are its values.
 
     softmax(Q / temperature) is then the policy as it was before. A softmax does not depend on the level of the logits,
-    but the level is what V is: it has a head of its own, whose `lr_factor` is large because it has far to go.
+    but V does. The level has a head of its own, whose `lr_factor` is large because it has far to go.
     """
 
     def __init__(self, model: Any, lr_factor: Positive) -> None:
@@ -81,13 +82,13 @@ class Logits(QHead):
         self.level = ScalarHead(model, lr_factor)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """[..., D] -> [1, ..., V]; `project` gives temperature * logits."""
+        """Returns Q of hidden states, [..., D] -> [1, ..., V]; `project` maps hidden states to temperature * logits."""
         values: Tensor = (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
         return values
 
 
 class ScalarHead(Head):
-    """One number for a state, w x + b with x its hidden state."""
+    """One number for a state, w x + b with x its hidden state; w and b start at 0."""
 
     def __init__(self, model: Any, lr_factor: float) -> None:
         super().__init__()
@@ -96,12 +97,13 @@ class ScalarHead(Head):
         self.linear = zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [...]."""
+        """Returns the number for each hidden state, [..., D] -> [...], in float32 or float64."""
         return precise(self.linear(hidden).squeeze(-1))
 
 
 def refuse_logits(head: QHead) -> None:
-    """Raises UserError where the values of anything but soft Q-learning would be the model's logits."""
+    """Raises UserError if `head` takes Q from the model's logits: only soft Q-learning can learn such values, and the
+    other algorithms that learn Q call this."""
     if isinstance(head, Logits):
         problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
         remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
@@ -109,7 +111,7 @@ def refuse_logits(head: QHead) -> None:
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
-    """The layer, its weight and its bias set to 0."""
+    """Sets weight and bias of a layer to 0, and returns the layer."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

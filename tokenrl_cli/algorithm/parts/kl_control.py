@@ -6,7 +6,7 @@ from typing import Any
 
 
 class AdaptiveKl:
-    """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout.
+    """beta <- beta (1 + rate clip(KL / target - 1, -0.2, 0.2)) after every rollout; beta is `coefficient`.
 
     Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. KL and target in nats an episode. A target of 0 leaves beta as
     it is, and so does a beta of 0, which no factor makes larger. Without the clip one odd rollout would change beta by
@@ -18,15 +18,17 @@ class AdaptiveKl:
         self.target, self.rate = target, rate
 
     def observe(self, divergence: float) -> None:
-        """Adapts `coefficient` to the KL of a rollout, a mean over its episodes in nats."""
+        """Adapts `coefficient` to the KL of a rollout, a mean over its episodes in nats. Does nothing where the target
+        is 0."""
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
     def state_dict(self) -> dict[str, Any]:
-        """The coefficient, and the one that is configured."""
+        """Returns the coefficient as it is now, "coefficient", and as it was configured, "start"."""
         return {"coefficient": self.coefficient, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from the saved coefficient; but where another one is configured than in the saved run, from that."""
+        """Restores the saved coefficient, unless another one is configured now than in the saved run: then the new one
+        stays. KeyError where a name is missing."""
         if state["start"] == self.start:
             self.coefficient = state["coefficient"]

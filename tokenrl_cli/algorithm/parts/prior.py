@@ -1,4 +1,5 @@
-"""The prior that a soft policy pays for leaving: all tokens alike, or the policy at the switch.
+"""The prior, to which a KL term keeps a soft policy close: all tokens alike, or the policy at the switch from the warm
+start.
 
 Objective: E[sum_t r_t - tau log(pi(a_t | s_t) / prior(a_t | s_t))]. `model` is the frozen network, or None.
 """
@@ -21,35 +22,40 @@ class Uniform:
     model = None
 
     def read(self, episodes: Rollout) -> ModelOutput:
-        """Hidden states [B, T + 1, 1] that are all 0 and their own logits: one logit, the same for every token."""
+        """Returns hidden states [B, T + 1, 1] that are all 0 and are their own logits: one logit, which stands for
+        every token (broadcast)."""
         rows, columns = episodes.actions.shape
         zeros = torch.zeros(rows, columns + 1, 1, device=episodes.actions.device)
         return ModelOutput(zeros, lambda hidden: hidden)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
-        """0: nothing is divided by. [..., 1] -> [...]."""
+        """Log of the sum that turns this prior's logits into probabilities: zeros, because prior(a | s) = 1 is not
+        normalised. logits of any width, as `read` gives them or broadcast over the tokens, [..., 1 or V] -> [...]."""
         return torch.zeros_like(logits[..., 0])
 
     def logprobs(self, logits: Tensor) -> Tensor:
-        """log prior(a | s) = 0, broadcast over the tokens. [..., 1] -> [..., 1]."""
+        """Returns the logits of `read` as they are: log prior(a | s) = 0, one for all tokens. [..., 1] -> [..., 1]."""
         return logits
 
 
 class Reference:
-    """prior = the policy at the switch, frozen: the objective is sum r - tau KL(pi || prior)."""
+    """prior = a frozen copy of the policy, made at the switch from the warm start: the objective is sum r - tau KL(pi
+    || prior)."""
 
     def __init__(self, model: Any) -> None:
         self.model = frozen_copy(model)
 
     @torch.no_grad()
     def read(self, episodes: Rollout) -> ModelOutput:
-        """The network's output for every state of the episodes: hidden [B, T + 1, D], logits [B, T + 1, V]."""
+        """Returns the network's output for every state of the episodes, without gradient: hidden [B, T + 1, D], logits
+        [B, T + 1, V]."""
         return read_states(self.model, episodes)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
-        """log sum_a exp z(s, a). [..., V] -> [...]."""
+        """Log of the sum that turns logits z into probabilities, log sum_a exp z(s, a), in float32 or float64. [..., V]
+        -> [...]."""
         return precise(logits).logsumexp(-1)
 
     def logprobs(self, logits: Tensor) -> Tensor:
-        """log prior(a | s). [..., V] -> [..., V]."""
+        """Returns log prior(a | s), the log-softmax of logits, in float32 or float64. [..., V] -> [..., V]."""
         return precise(logits).log_softmax(-1)

@@ -1,8 +1,8 @@
-"""What path consistency takes V(s), the value of a state, from.
+"""The estimates of V(s), the value of a state, among which path consistency can choose.
 
-Each part is called with `hidden` [B, T + 1, D], the policy's hidden states; `logit_values` [B, T + 1], what the logits
-of the policy say of V (see `Tied`); and `source_values` [B], what all samples of a source say of its V(s_0) (see
-`GroupMean`). It gives V [B, T + 1] of every state, that after the last column included.
+Each part is called with `hidden` [B, T + 1, D], the policy's hidden states; `logit_values` [B, T + 1], V as the logits
+of the policy give it (see `Tied`); and `source_values` [B], V(s_0) of its source as all samples of that source estimate
+it (see `GroupMean`). It returns V [B, T + 1] of every state, that after the last column included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tokenrl_cli.config.ranges import Positive
 
 
 class Head:
-    """V(s) = w x + b, a head of its own on hidden states x that it does not train."""
+    """V(s) = w x + b, a head of its own on hidden states x, into which no gradient flows."""
 
     compares_samples = False
 
@@ -33,10 +33,11 @@ class Head:
 class Tied:
     """V(s) = tau (log sum_a exp z(s, a) - log sum_a exp z_prior(s, a)) + level(s), with z the logits.
 
-    So Q(s, a) = tau (z(s, a) - z_prior(s, a)) + level(s): policy and values are tied, and the level is what a softmax
-    leaves open. With the reference as prior V is 0 at the switch: ShiQ, Clavier et al. 2025 (arXiv:2505.11081). With
-    the uniform one, whose normaliser is left out, it is unified PCL (Nachum et al. 2017, section 4.3). The level is a
-    head on hidden states that it trains, too; its `lr_factor` is large because it has far to go.
+    So Q(s, a) = tau (z(s, a) - z_prior(s, a)) + level(s): policy and values are tied, and the level is the constant of
+    each state that a softmax does not depend on. With the reference as prior V is 0 at the switch from the warm start:
+    ShiQ, Clavier et al. 2025 (arXiv:2505.11081). With the uniform one, whose normaliser is left out, it is unified PCL
+    (Nachum et al. 2017, section 4.3). The level is a head on hidden states, into which its gradient flows; its
+    `lr_factor` is large because it has far to go.
     """
 
     compares_samples = False
@@ -51,7 +52,7 @@ class Tied:
 
 
 class GroupMean:
-    """V(s_0) is the estimate that the samples of the source give; of later states nothing is known, and V is 0.
+    """V(s_0) is the estimate that the samples of the source give; V of later states is 0, as nothing is known of them.
 
     Learns nothing. `functional.consistency.log_partition` has the formula.
     """
