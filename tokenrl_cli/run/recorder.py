@@ -135,7 +135,11 @@ def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
         yield f"{where}: must be a dictionary"
     else:
         for key, kind in wanted.items():
-            yield from _wrong(value.get(key), kind, f"{where}.{key}".lstrip("."))
+            inner = f"{where}.{key}".lstrip(".")
+            if key in value:
+                yield from _wrong(value[key], kind, inner)
+            else:
+                yield f"{inner}: is missing"
 
 
 class Recorder:
@@ -319,7 +323,7 @@ class Recorder:
         """Restores what was remembered from the state of a checkpoint, and removes what was logged after it."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
-        self.latest, self.warm_start = state["evaluated"], state.get("warm_start")
+        self.latest, self.warm_start = state["evaluated"], state["warm_start"]
         self.tokens, self.before = state["tokens"], state["elapsed"]
         self.unrewarded = state["unrewarded"]
         self.findings = [Finding(**finding) for finding in state["findings"]]
