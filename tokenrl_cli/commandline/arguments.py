@@ -155,7 +155,7 @@ def command_line(command: str, *overrides: str) -> str:
 
 def override(key: str, value: Any) -> str:
     """KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a list of
-    these."""
+    these; `command_line` quotes the result for a shell."""
     return f"{key}={_grammar(value)}"
 
 

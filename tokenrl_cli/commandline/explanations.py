@@ -1,7 +1,7 @@
-"""Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a did-you-mean.
+"""Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a suggestion.
 
-Other exceptions of theirs than those named here are known by the module of their class, or of the code that raised
-them.
+An exception whose class is not named here is recognised as theirs by the module of its class, or of the code that
+raised it.
 """
 
 from __future__ import annotations

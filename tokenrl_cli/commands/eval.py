@@ -190,7 +190,7 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
 def settings_of(
     saved: Checkpoint, whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation
 ) -> dict[str, Any]:
-    """All settings that the numbers of an evaluation depend on, as plain JSON values, to tell two evaluations apart.
+    """All settings that the numbers of an evaluation depend on, as plain JSON values, to compare two evaluations.
 
     `whole` is the config in use, `requested` the config of the command. Paths of the data set below data_root are
     written relative to it, so that moved data count as the same. `weights` and `data` are the first 12 digits of

@@ -1,6 +1,6 @@
 """`tokenrl generate ckpt=...`: decodes a file or standard input, one line of output per line of input, in order.
 
-A blank line gives a blank line. With `samples=N` nothing is read and N texts are written.
+A blank line gives a blank line. With `split=NAME` the sources of a split are decoded, with `samples=N` N empty sources.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from annotated_types import MinLen as MinLen
 
 @dataclass(frozen=True)
 class Infinite:
-    """Marks a float that may be infinite."""
+    """In an annotation, `Annotated[float, Infinite()]`: the float may be infinite, but not NaN."""
 
 
 Range = Ge | Gt | Le | Lt | MinLen | Infinite

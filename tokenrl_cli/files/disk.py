@@ -1,7 +1,7 @@
-"""Reading and changing regular files in a directory that may come from an untrusted source.
+"""Reads and changes regular files in a directory that may come from an untrusted source.
 
-A link is never followed, and a pipe is never waited for: both are a UserError. Every change on disk goes through
-`change`, so that a test can simulate a crash before each of them.
+A link is never followed, and a pipe is never waited for: both are a UserError. The changes on disk that a killed run
+must survive go through `change`, so that a test can simulate a crash before each of them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def opened(path: Path, flags: int) -> int:
 
 
 class LogFile(logging.FileHandler):
-    """A logging handler that appends to a regular file and never follows a link."""
+    """A logging handler that appends to a regular file and never follows a link: opening one raises UserError."""
 
     def _open(self) -> TextIOWrapper:
         """Opens the file for logging, without following a link."""

@@ -3,8 +3,8 @@
 RUN/checkpoints/000120/ holds model.safetensors, optimizer.safetensors, algorithm.safetensors, state.json, config.yaml,
 tokenizer/ and manifest.json, which is written last and has the SHA-256 of each file. A checkpoint that is kept only for
 evaluation is smaller: instead of the tensors of optimiser and algorithm it has policy.safetensors, the part of the
-algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py makes
-all changes and documents their order.
+algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py has
+the rules for all changes, and their order.
 """
 
 from __future__ import annotations

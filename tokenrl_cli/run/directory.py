@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, its links and its checkpoint folders. Only this module changes them.
+"""The directory of a run: its lock, its links, its checkpoint folders, and the rules for every change in it.
 
 These rules keep a run usable at whatever moment its process is killed:
 
@@ -18,7 +18,8 @@ These rules keep a run usable at whatever moment its process is killed:
 So everything whose name has no leading dot is whole, and a run is resumed from the newest checkpoint. The state in that
 checkpoint also says where the links point: they are set from it on resume.
 
-A run may come from an untrusted source: no link in it is followed, neither to read nor to write.
+A run may come from an untrusted source: no link in it is followed, neither to read nor to write, but for `last`, `best`
+and `warm_start`, which must name a checkpoint beside them.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class Stage:
 
 
 class Observer(Protocol):
-    """Watches the loop: logs, evaluates, saves, and decides when to stop. It must not change what is learned."""
+    """What the training loop calls after each step: it logs, evaluates, saves, and decides when to stop. It must not
+    change what is learned."""
 
     def step(
         self,

@@ -39,12 +39,13 @@ def number(value: Any) -> float | None:
 
 
 def shown_with_type(value: Any) -> str:
-    """A short text of any object with its type, such as "'0.5' (str)", for an error message. Never raises."""
+    """A short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def shown(value: Any, width: int = 80) -> str:
-    """The repr of any object in one line of at most `width` characters, for a message. Never raises."""
+    """The repr of any object in one line of at most `width` characters, for a message; long strings and containers are
+    shortened. Raises nothing, even if `__repr__` fails."""
     _short.maxstring = width
     try:
         text = _short.repr(value)
