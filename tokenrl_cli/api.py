@@ -1,8 +1,8 @@
 """tokenrl from Python: `import tokenrl_cli as tokenrl`, then `tokenrl.train`, `tokenrl.load` and `tokenrl.reward`.
 
-They do what the commands do, by the same code: configs are composed and checked by `cli`, policies and evaluations are
-built and run by `commands/`. torch is imported when a policy or a reward is needed, not before. A mistake in what was
-given raises `UserError`, which says where, what was expected and the remedy.
+These functions do what the commands do, by the same code: configs are composed and checked by `cli`, policies and
+evaluations are built and run by `commands/`. torch is imported when a policy or a reward is needed, not before. A
+mistake in the arguments raises `UserError`, which says where, what was expected and the remedy.
 
 Shape letters as in interfaces.py: N sources, B texts, T tokens of a text, its end (EOS) included. Log-probabilities are
 natural logarithms (nats).
@@ -40,7 +40,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A text token by token, as a policy generated it or reads it. T tokens, the last one EOS where `ended`."""
+    """A text token by token, as a policy generated it or scores it. T tokens, the last one EOS if `ended`."""
 
     text: str
     tokens: list[str]  # T: the text of each token alone; "" for EOS
@@ -51,7 +51,7 @@ class Hypothesis:
 
     @property
     def logprob(self) -> float:
-        """log p(text | source), nats: the sum of `logprobs`."""
+        """log p(text | source) in nats, a number of at most 0: the sum of `logprobs`."""
         return sum(self.logprobs)
 
 
@@ -69,15 +69,16 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class PrefixScores:
-    """The scores of every prefix of one text."""
+    """The scores of every prefix of one text of T tokens."""
 
     prefixes: list[str]  # T + 1: the text after each token, the first ""
     scores: list[float]  # T + 1, NaN where the reward does not apply
 
     @property
     def rewards(self) -> list[float]:
-        """T: what each token adds to the score, scores[t + 1] - scores[t]; the rewards of credit=delta. Their sum is
-        the score of the text less that of the empty text."""
+        """A list of T numbers: what each token adds to the score, scores[t + 1] - scores[t]; the rewards of
+        credit=delta. Their sum is the score of the text minus that of the empty text; NaN beside a score that is
+        NaN."""
         return [after - before for before, after in pairwise(self.scores)]
 
 
@@ -90,20 +91,20 @@ def load(
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Opens a run, or a checkpoint of one, with its policy.
+    """Opens a run, or a checkpoint of one, and builds its policy. Warns of settings of a preset without effect.
 
     Args:
         path: a run's directory, which means its best checkpoint, else its last; RUN/checkpoints/NAME; or a copy of a
             checkpoint.
         imports: your own modules or files whose classes and functions the run uses, as in `imports=[...]` of the
             command. Nothing of a run is imported that is not named here.
-        device: "cpu", "cuda" or "auto", which takes a GPU where there is one; None is "auto".
+        device: "cpu", "cuda" or "auto", which takes a GPU if there is one; None is "auto".
         overrides: KEY=VALUE as `tokenrl eval` takes them, for all that is done with the run: "data_root=DIR",
             "dataset.path=DIR", "decode=beam", "precision=bf16", "algorithm.beta=4" ...
 
     Raises:
         UserError: there is no such run, it is damaged, needs modules that `imports` does not name, or an override is
-            wrong.
+            wrong or has no effect.
     """
     words = _words("overrides", overrides) + ([override("device", device)] if device is not None else [])
     words += [override("imports", _words("imports", imports))] if imports else []
@@ -115,7 +116,8 @@ def load(
 
 
 def train(overrides: Sequence[str] = ()) -> Run:
-    """Trains as `tokenrl train OVERRIDES` does, and opens the run. Progress is shown on standard error.
+    """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint. Shows progress on standard
+    error. Leaves torch's global random state as it was.
 
     Args:
         overrides: KEY=VALUE as the command takes them: "model=gru", "trainer.steps=400", "out=DIR", "resume=RUN",
@@ -123,8 +125,10 @@ def train(overrides: Sequence[str] = ()) -> Run:
             `Run.directory`.
 
     Raises:
-        UserError: an override is wrong, parts do not go together, or the run had to stop.
-        KeyboardInterrupt: Ctrl-C, which stops after the step; the run is saved, and train(["resume=DIR"]) goes on.
+        UserError: an override is wrong, components do not go together, or the run had to stop.
+        KeyboardInterrupt: Ctrl-C, which stops after the step; the run is saved, and train(["resume=DIR"]) goes on. A
+            second Ctrl-C stops at once, without saving.
+        SystemExit: the same for SIGTERM and SIGHUP.
     """
     from tokenrl_cli.commandline.outside_data import required_overrides
     from tokenrl_cli.commands.train import trained
@@ -141,7 +145,7 @@ def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] =
     Args:
         name: "bleu", "rouge", "chrf", "wer", "mixture", "callable" ...
         imports: your own modules or files, for reward("callable", function="module.name", imports=["module"]).
-        overrides: KEY=VALUE for what values cannot say, such as another part of a mixture:
+        overrides: KEY=VALUE for what `values` cannot express, such as another part of a mixture:
             "+reward@reward.parts.rouge=rouge".
         values: the keys of the reward's block in place of their defaults: smoothing="exp", lowercase=True ...
 
@@ -168,8 +172,8 @@ class RewardFunction:
     """A reward that can be called with texts. Made by `reward`.
 
     In both methods a hypothesis is a text, or a `Hypothesis` of a run; `references` holds for each hypothesis a text,
-    or a list of texts that are equally right, and may be left out where the reward reads none; `sources` holds a text
-    each; `columns` is a dictionary of lists with one entry each, for rewards that read columns of the data.
+    or a list of texts that are equally right, and may be left out if the reward reads none; `sources` holds a text for
+    each; `columns` is a dictionary of lists with one entry for each, for rewards that read columns of the data.
     """
 
     def __init__(self, name: str, function: Reward) -> None:
@@ -187,10 +191,11 @@ class RewardFunction:
         sources: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[float]:
-        """The reward of each of B hypotheses, a list of B numbers; NaN where the reward does not apply.
+        """The reward of each of B hypotheses, a list of B floats in their order; NaN where the reward does not apply.
 
-        Metrics are in [0, 1], error rates are 1 - rate and may be negative. A reward of one number a token counts as
-        its sum. Raises UserError where the lists do not have B entries, or the reward refuses them.
+        Metrics are in [0, 1], error rates are 1 - rate and may be negative. If a reward gives one number for each
+        token, their sum is returned. Raises UserError if a list does not have B entries, or if the reward fails or
+        refuses the texts.
         """
         from tokenrl_cli.episodes.scoring import per_text, scored
 
@@ -211,11 +216,12 @@ class RewardFunction:
         sources: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[PrefixScores]:
-        """The score of every prefix of each of B hypotheses, and with it the reward of each token.
+        """The score of every prefix of each of B hypotheses, and with it the reward of each token: a list of B
+        `PrefixScores`.
 
-        The tokens of a text are its words, divided by white space; those of a `Hypothesis` are the policy's own. A
-        list of T + 1 texts that begins with "" gives the prefixes themselves. Raises UserError as a call does, and for
-        a reward that gives one number a token.
+        The tokens of a text are its words, divided by white space; those of a `Hypothesis` are the policy's own. A list
+        of T + 1 texts that begins with "" gives the prefixes themselves. Raises UserError as a call does, and for a
+        reward that gives one number for each token.
         """
         from tokenrl_cli.episodes.scoring import prefix_scores
 
@@ -237,9 +243,9 @@ class Run:
 
     Attributes:
         path: the checkpoint's directory, absolute.
-        directory: the run's directory; None where the checkpoint stands alone.
-        step: the step of the run that the checkpoint was saved after.
-        stage: "warm_start" or "train".
+        directory: the run's directory; None if the checkpoint lies outside a run.
+        step: the number of steps of the run after which the checkpoint was saved.
+        stage: "warm_start" or "train" (RL), the stage that the checkpoint is of.
     """
 
     def __init__(self, saved: Checkpoint, words: list[str]) -> None:
@@ -258,17 +264,19 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The config that the run was trained with, resolved: a dictionary of plain values, yours to change."""
+        """The config that the run was trained with, resolved: a new dictionary of plain values, yours to change. The
+        overrides given to `load` are not in it."""
         return deepcopy(self._saved.config)
 
     def metrics(self, split: str | None = None) -> dict[str, list[Any]]:
-        """metrics.jsonl of the run as a table: column -> one value for each of its lines, in their order.
+        """Reads metrics.jsonl of the run as a table: column -> one value for each of its lines, in their order.
 
         The columns are step, stage ("warm_start", "train" ...), split, decode, time (seconds since the start of the
-        run), then every number under its name. None stands where a line does not have the number, NaN where it was no
-        finite number. With `split` ("train", "val", "test") only its lines and the columns that they have.
+        run), then every metric under its name. None means that a line does not have the metric, NaN that it was no
+        finite number. With `split` ("train", "val", "test") only its lines and the metrics that they have.
 
-        Raises UserError where there is no run around the checkpoint, or the file is damaged.
+        Raises UserError if there is no run around the checkpoint, if the file has no line of `split`, or if it is
+        missing or damaged.
         """
         if self.directory is None:
             raise UserError(str(self.path), "is a checkpoint without a run: it has no metrics.jsonl", "load the run")
@@ -283,8 +291,8 @@ class Run:
         seed: int | None = None,
         **options: Any,
     ) -> list[Hypothesis]:
-        """Decodes N sources, as `tokenrl generate` does, text for text; for the same `batch_size` and seed the draws of
-        a sampling decoder are the same, too.
+        """Decodes N sources, as `tokenrl generate` does, with the same texts; for the same `batch_size` and seed the
+        draws of a sampling decoder are the same, too.
 
         Args:
             sources: texts; "" is the empty source, of policies of unconditional text. For K samples of each source
@@ -294,10 +302,11 @@ class Run:
             seed: of sampling; None is the run's.
             options: keys of the block decode: temperature=0.7, top_k=50, beam_size=4, max_length=30 ...
 
-        Returns: one `Hypothesis` for each source. Its log-probabilities are those of the policy itself, at temperature
-        1 and with nothing cut off, whatever the decoding.
+        Returns: one `Hypothesis` for each source, in their order. Its log-probabilities are those of the policy itself,
+        at temperature 1 and with nothing cut off, whatever the decoding.
 
-        Raises UserError for a wrong option. Warns of sources that are cut, and of tokens that the model does not know.
+        Raises UserError for an option that is wrong or has no effect. Warns of sources that are cut, of tokens that the
+        model does not know, and of settings of a preset without effect.
         """
         from tokenrl_cli.commands.generate import rollout_from
         from tokenrl_cli.data.counts import Unread
@@ -314,8 +323,8 @@ class Run:
         return found
 
     def score(self, sources: Sequence[str], hypotheses: Sequence[str], *, batch_size: int = 64) -> list[Hypothesis]:
-        """The log-probability of each hypothesis given its source, token by token, EOS included; and, where the policy
-        acts by values, their values.
+        """The log-probability of each hypothesis given its source, token by token, EOS included; and the Q-values of
+        the tokens, if the policy has them.
 
         The texts are split anew by the run's tokenizer, so that a text which the policy made of other tokens has other
         log-probabilities here. Token t is scored given the true tokens before it.
@@ -325,8 +334,11 @@ class Run:
             hypotheses: N texts, one for each source; of any length.
             batch_size: pairs scored at once.
 
-        Returns: N `Hypothesis`. Raises UserError where the lists differ in length. Warns of sources that are cut, and
-        of tokens that the model does not know.
+        Returns: N `Hypothesis`, in their order, each with `ended` True; its text is what the tokenizer makes of the
+        tokens.
+
+        Raises UserError if the lists differ in length. Warns of sources that are cut, and of tokens that the model does
+        not know.
         """
         from tokenrl_cli.data.batching import source_batch
         from tokenrl_cli.data.counts import Unread, unknown_share
@@ -361,7 +373,8 @@ class Run:
         seed: int | None = None,
         **options: Any,
     ) -> Evaluated:
-        """Decodes a split and measures what was generated: the numbers of `tokenrl eval`. Writes no file.
+        """Decodes a split and measures the texts: the numbers of `tokenrl eval`. Writes no file. Leaves torch's global
+        random state as it was.
 
         Args:
             split: "train", "val", "test", or one that dataset.splits names.
@@ -369,8 +382,8 @@ class Run:
             examples: the first of the split; 0 is all.
             batch_size: sources decoded at once.
 
-        Raises UserError where an option is wrong, the data are not there, or they lie outside data_root and the current
-        directory and were not named to `load`.
+        Raises UserError if an option is wrong, or if the data are missing, or lie outside data_root and the current
+        directory and were not named to `load`. Warns of tokens that were cut off or are unknown.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.eval import prepare, results_of, settings_of, unread_tokens

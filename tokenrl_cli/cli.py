@@ -36,14 +36,16 @@ WRITES_FILES = ("train", "eval")  # commands whose result is in files, not on st
 
 
 class Failed(BaseException):
-    """Carries an exception of a command through Hydra, which would otherwise print it in its own way."""
+    """Carries an exception of a command through Hydra, which would otherwise print it in its own way. `error` is that
+    exception."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that ends the process has arrived, and no command handles it itself."""
+    """Raised where a signal that ends the process arrives, if no command handles it itself. `number` is that of the
+    signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -80,7 +82,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line of this process and exits with its code."""
+    """Runs the command line of this process and exits with its code, never returns. Makes the standard streams safe
+    before."""
     from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
     prepare_streams()
@@ -92,7 +95,12 @@ def main() -> None:
 
 
 def status(words: Sequence[str]) -> int:
-    """Runs a command line, the words after `tokenrl`, and returns its exit code. Prints all errors."""
+    """Runs a command line, the words after `tokenrl`, and returns its exit code. Prints all errors to standard error.
+    Handles SIGTERM, SIGHUP and Ctrl-C meanwhile.
+
+    Raises SystemExit, with the exit code, if a signal stopped a training run, whose checkpoint is then saved, and where
+    Hydra exits by itself, as with --hydra-help.
+    """
     from tokenrl_cli.report.safe_output import OutputClosed, standard_streams
 
     with standard_streams(), _stoppable():
@@ -129,7 +137,7 @@ def _report_bug(error: BaseException) -> int:
 
 def dispatch(arguments: Arguments) -> None:
     """Runs the command of a parsed command line, or prints its help, the version or the shell completion. Raises
-    UserError."""
+    UserError for a mistake of the user's; all other exceptions are turned into exit codes by `status`."""
     command = arguments.command
     if "--version" in arguments.flags:
         print(f"tokenrl {__version__}")
@@ -159,7 +167,7 @@ def dispatch(arguments: Arguments) -> None:
 
 
 def overview() -> str:
-    """The text of `tokenrl --help`."""
+    """The text of `tokenrl --help`: the commands, and a few command lines as examples."""
     lines = [f"  {name:<9} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
@@ -179,11 +187,13 @@ def overview() -> str:
 
 
 def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
-    """Runs `task` on the config of a command line, for a caller in Python, and returns what it returns. `words` are the
-    overrides, KEY=VALUE.
+    """Runs `task` on the composed config of a command line, for a caller in Python, and returns the result of `task`.
+    `words` are the overrides, KEY=VALUE; no flags.
 
-    Raises what `task` raises, UserError for a mistake in the words, and KeyboardInterrupt if a signal stopped a run,
-    which is then saved. Restores the handlers of logging and the state of Hydra, which belong to the caller's process.
+    Raises UserError for a mistake in the words, and in place of an exception of `task` whose cause is the machine or a
+    module of the user's; other exceptions of `task` are raised as they are. If a signal stopped a run, which is then
+    saved, raises KeyboardInterrupt for Ctrl-C and SystemExit for any other. Restores the handlers of logging and the
+    state of Hydra, which belong to the caller's process.
     """
     from functools import wraps
 
@@ -212,7 +222,8 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 
 
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The resolved config of a command line as plain values. Runs nothing; raises what `call` raises."""
+    """The resolved config of a command line as a dictionary of plain values. Runs nothing, but makes the directory that
+    `train` would write to; raises what `call` raises."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tests.world import Letters
 from tokenrl_cli.files import disk
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.run import checkpoint, directory
+from tokenrl_cli.run import checkpoint, directory, recorder
 from tokenrl_cli.tokenizer.word import Word
 
 STATE: dict[str, Any] = {"stage": "train", "score": 0.1 + 0.2, "window": {"a": [1e-300, math.pi]}}
@@ -375,3 +375,32 @@ def test_a_checkpoint_can_be_read_by_those_who_can_read_the_files_beside_it(mask
     assert modes == dict.fromkeys(modes, expected)
     assert slim == dict.fromkeys(slim, expected)
     assert set(modes) - set(slim) == {"algorithm.safetensors", "optimizer.safetensors"}
+
+
+MONITORED: dict[str, Any] = {"value": 0.5, "better": 1, "score": 0.5, "step": 1, "reward": 0.5}
+RECORDED: dict[str, Any] = {  # as Recorder.state returns it
+    "stage": "warm_start", "step": 1, "stage_start": 0, "warm_start": None, "best": MONITORED, "evaluated": MONITORED,
+    "stale": 0, "stopped": None, "tokens": 9, "unrewarded": 0, "window": {"loss": [0.1]},
+    "spent": {"tokens": 0, "rollout": 0.0, "reward": 0.0, "update": 0.0}, "findings": [], "elapsed": 1.5,
+    "journal": {"metrics.jsonl": 0, "samples.jsonl": 0},
+}  # fmt: skip
+
+
+def with_state(state: dict[str, Any]) -> checkpoint.Checkpoint:
+    return checkpoint.Checkpoint(Path("RUN"), 1, {}, state, {}, {}, Path("RUN/tokenizer"))
+
+
+@pytest.mark.parametrize("key", [*RECORDED, "best.reward", "spent.update", "journal.samples.jsonl"])
+def test_a_state_without_one_of_its_keys_is_refused(key: str) -> None:
+    outer, _, inner = key.partition(".")
+    missing = {name: value for name, value in RECORDED.items() if name != outer}
+    if inner:
+        missing[outer] = {name: value for name, value in RECORDED[outer].items() if name != inner}
+    recorder.require_state(with_state(RECORDED))
+    with pytest.raises(UserError, match=f"is not the state of a run: {key}: is missing"):
+        recorder.require_state(with_state(missing))
+
+
+@pytest.mark.parametrize("key", ["best", "evaluated", "warm_start", "stopped"])
+def test_a_state_may_have_no_evaluation_no_start_of_rl_and_no_reason_to_stop(key: str) -> None:
+    recorder.require_state(with_state(RECORDED | {key: None}))

@@ -33,7 +33,7 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 @dataclass(frozen=True)
 class Arguments:
-    """A parsed command line.
+    """A parsed command line, as `parse` returns it.
 
     `flags` maps the long name of each flag to its value, "" for a switch. `rest` holds the overrides, or the arguments
     of a command without a config.
@@ -44,34 +44,36 @@ class Arguments:
     rest: tuple[str, ...]
 
     def line(self) -> list[str]:
-        """The words of the command line as Hydra reads them: flags, then overrides."""
+        """The words of the command line as Hydra reads them, without the command: flags by their long names, then
+        overrides."""
         flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
         return [*flags, *self.rest]
 
     def with_overrides(self, *overrides: str) -> Arguments:
-        """A copy with overrides appended."""
+        """A copy with `overrides` appended."""
         return replace(self, rest=(*self.rest, *overrides))
 
     def without(self, key: str) -> Arguments:
-        """A copy without the overrides of a key."""
+        """A copy without the overrides of a key, whatever stands before it ("+", "++" or "~")."""
         return replace(self, rest=tuple(each for each in self.rest if key_of(each) != key))
 
     def value(self, key: str) -> str | None:
-        """The last value that the command line sets for a key, without quotes; None if it sets none."""
+        """The last value that the command line sets for a key, as text without quotes; None if it sets none."""
         values = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
         return unquoted(values[-1]) if values else None
 
     @property
     def runs(self) -> bool:
-        """Whether the command does its work, rather than print a config, information or help."""
+        """Whether the command does its work, rather than print a config, information or help. True with --version."""
         return not {"--cfg", "--info", "--shell-completion", "--hydra-help", "--help"} & self.flags.keys()
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """Parses the words after `tokenrl`, in any order. The first one that is neither a flag nor KEY=VALUE is the
-    command.
+    """Parses the words after `tokenrl`, in any order. The first word that is not part of a flag is the command, unless
+    it has a "="; all further ones go to `rest`, also if they are no KEY=VALUE.
 
-    Raises UserError for unknown flags, flags without their value, and flags that exclude each other.
+    Raises UserError for unknown flags, flags without their value or with a wrong one, flags that exclude each other,
+    and brackets nested more than DEEPEST levels deep. Does not check that the command exists.
     """
     flags: dict[str, str] = {}
     plain: list[str] = []
@@ -126,7 +128,8 @@ def _check_flag(word: str, name: str, value: str) -> None:
 
 
 def key_of(override: str) -> str:
-    """The key of an override: "a.b" for "++a.b=1", "c" for "~c"."""
+    """The key of an override: "a.b" for "++a.b=1", "c" for "~c"; of a group with its package, as in
+    "optimizer@algorithm.optimizer"."""
     return override.partition("=")[0].lstrip("+~")
 
 
@@ -139,18 +142,20 @@ def unquoted(value: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in the quotes of Hydra's override grammar, so that it may hold any character, even "=" or ","."""
+    """A text in single quotes of Hydra's override grammar, so that it may hold any character, even "=" or ",";
+    `unquoted` restores it."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def command_line(command: str, *overrides: str) -> str:
-    """A command line to paste into a shell. Each of `overrides` is in Hydra's grammar, as `override` returns it."""
+    """The command line `tokenrl COMMAND OVERRIDES` to paste into a shell, quoted for it where necessary. Each of
+    `overrides` is in Hydra's grammar, as `override` returns it."""
     return " ".join([f"tokenrl {command}", *map(_for_the_shell, overrides)])
 
 
 def override(key: str, value: Any) -> str:
     """KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a list of
-    these."""
+    these; `command_line` quotes the result for a shell."""
     return f"{key}={_grammar(value)}"
 
 

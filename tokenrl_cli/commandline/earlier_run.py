@@ -31,7 +31,8 @@ FIXED_KEYS = (  # cannot be given with resume
 
 def require_unused(place: str, subdirectory: str) -> str:
     """Returns `subdirectory`, into which Hydra will write its record of the run. Raises UserError if the directory
-    `place` holds a run already, or a config or link that a run did not make.
+    `place` holds a run already, finished or not, a config.yaml that a run did not make, or a .hydra that is a link or
+    holds one.
 
     conf/train.yaml calls this as ${tokenrl.require_unused:...}.
     """
@@ -63,8 +64,8 @@ def _resume_command(run: Path) -> str:
 
 
 def run_directory(out: str | None, otherwise: str) -> str:
-    """Makes and returns the directory of a run: the one that `out=` names, or, without it, a new one called
-    `otherwise`. Raises UserError if it cannot be made."""
+    """Makes the directory of a run, with those above it, and returns its path: the one that `out=` names, which may
+    exist, or, without it, a new one called `otherwise` (see `new_directory`). Raises UserError if it cannot be made."""
     if not out:
         return new_directory(otherwise)
     place = Path(out).expanduser()
@@ -91,8 +92,8 @@ def _directory_errors(place: Path, where: str) -> Iterator[None]:
 
 
 def refuse_two_directories(arguments: Arguments) -> None:
-    """Raises UserError if the command line gives `out` together with `resume` or with Hydra's own key for the
-    directory."""
+    """Raises UserError if the command line gives `out` together with `resume`, or with Hydra's own key for the
+    directory (hydra.sweep.dir with -m, else hydra.run.dir)."""
     out = arguments.value("out")
     if out in (None, "", "null"):
         return
@@ -106,8 +107,8 @@ def refuse_two_directories(arguments: Arguments) -> None:
 
 
 def new_directory(path: str) -> str:
-    """Makes a directory that does not exist yet and returns its path: `path`, or `path` with a number if that is
-    taken."""
+    """Makes a directory that does not exist yet, with those above it, and returns its path: `path`, or `path`-2, -3 ...
+    if that is taken. Raises UserError if it cannot be made."""
     number = 1
     while True:
         place = Path(path if number == 1 else f"{path}-{number}")
@@ -134,11 +135,12 @@ def resume_command(run: Path | str, config: dict[str, Any]) -> str:
 
 
 def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
-    """For `resume=RUN` the command line that writes into RUN again, and the config of RUN to start from instead of
-    conf/train.yaml; without it `arguments` and None.
+    """For `resume=RUN` returns the command line that writes into RUN again, and the config of RUN to start from instead
+    of conf/train.yaml; without it `arguments` and None.
 
-    RUN is not put on Hydra's search path: its config is handed over as plain values. Raises UserError if RUN is no run
-    or the command line changes what is fixed.
+    RUN is not put on Hydra's search path: its config is handed over as plain values, without its imports, and with
+    TOKENRL_DATA as data_root if that is set. Raises UserError if RUN is no run, or if the command line has -m, another
+    config, or a key that is fixed.
     """
     typed = arguments.value("resume")
     if typed in (None, "", "null"):
@@ -173,9 +175,10 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
 
 
 def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
-    """The folder that a run was started in (None if unknown), and its config.yaml as plain values.
+    """Returns the folder that a run was started in (None if unknown), and its config.yaml as plain values.
 
-    Paths may begin with ${data_root}; any other variable, and any part of Hydra's configuration, is a UserError.
+    Paths may begin with ${data_root}, which is not filled in; any other variable, and any part of Hydra's
+    configuration, is a UserError. So is a file that is missing or damaged.
     """
     file = run / CONFIG
     saved = read_yaml(file)
@@ -188,8 +191,9 @@ def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def require_plain(config: dict[str, Any], where: str) -> None:
-    """Raises UserError, at the file or place `where`, if a key or value of a config holds "${", unless a value begins
-    with ${data_root}."""
+    """Raises UserError, with `where` (a file or place) as its place, if a key or a text anywhere in a config holds
+    "${". Only ${data_root} is allowed, as a whole value or before "/" at the beginning of one, and not as the value of
+    data_root itself."""
     for key, text in keys_and_texts(config):
         rest = text.removeprefix(DATA_ROOT) if text.startswith((f"{DATA_ROOT}/",)) or text == DATA_ROOT else text
         if "${" in rest or "${" in key or (key == "data_root" and rest != text):
@@ -199,8 +203,8 @@ def require_plain(config: dict[str, Any], where: str) -> None:
 
 
 def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """The values to write to config.yaml of a run: those of the resolved `config`, but paths that begin with
-    ${data_root} in the unresolved `raw` config as they stand there."""
+    """The values to write to config.yaml of a run: those of the resolved `config`, but texts that begin with
+    ${data_root}, and have no other variable, in the unresolved `raw` config as they are there."""
     if isinstance(raw, dict) and isinstance(config, dict):
         return {key: recorded_values(raw.get(key), value) for key, value in config.items()}
     if isinstance(raw, list) and isinstance(config, list) and len(raw) == len(config):
@@ -210,7 +214,7 @@ def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_data_root(value: Any, root: str) -> Any:
-    """A config, or any value of it, with `root` in place of ${data_root} at the beginning of paths."""
+    """A copy of a config, or of any value of it, with `root` in place of ${data_root} at the beginning of texts."""
     if isinstance(value, dict):
         return {key: with_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
@@ -220,7 +224,8 @@ def with_data_root(value: Any, root: str) -> Any:
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str]:
-    """The values that overrides set, without quotes, by key."""
+    """The values that overrides set, as text without quotes, by key; the last one of a key counts. Overrides without
+    "=" are left out."""
     return {key_of(each): unquoted(each.partition("=")[2]) for each in overrides if "=" in each}
 
 
@@ -262,9 +267,10 @@ ALWAYS_ALLOWED = ("dropout", "workers", "timeout", "on_error", "max_failed_fract
 
 def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) -> None:
     """Raises UserError if the `config` of a resumed run changes a value of `saved`, the config of its checkpoint, that
-    has no effect any more in this `stage` or would make earlier results incomparable.
+    has no effect any more in this `stage` ("warm_start" or "train") or would make earlier results incomparable.
 
-    The next checkpoint would otherwise record a config with which the run was never trained.
+    The next checkpoint would otherwise record a config with which the run was never trained. Moved data are no change:
+    paths below data_root are compared relative to it.
     """
     before, now = (dict(_leaves(_rerooted(each, str(each.get("data_root", ""))))) for each in (saved, config))
     for key in before | now:
@@ -292,8 +298,8 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def checkpoint_dir(arguments: Arguments) -> Path:
-    """The checkpoint that `ckpt=` names; a run stands for its best checkpoint, else its last one. Raises UserError if
-    the key is missing or names neither."""
+    """The directory of the checkpoint that `ckpt=` names, absolute; a run stands for its best checkpoint, else its last
+    one. Raises UserError if the key is missing, or if there is no checkpoint there."""
     typed = arguments.value("ckpt")
     if typed in (None, "", "null", "???"):
         raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
@@ -307,9 +313,9 @@ def checkpoint_dir(arguments: Arguments) -> Path:
 
 
 def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
-    """The option `checkpoint` of each group, and of the root (""), made from the config of a saved policy:
-    conf/eval.yaml and conf/generate.yaml start from them. Raises UserError if that config is not plain or not
-    complete."""
+    """The option `checkpoint` of each group, and of the root (""), made from the config.yaml in the directory of a
+    checkpoint: conf/eval.yaml and conf/generate.yaml start from them. Raises UserError if that config is not plain or
+    not complete."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:
@@ -344,7 +350,8 @@ def _rerooted(value: Any, root: str) -> Any:
 
 
 def keys_and_texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (key, text) for every text in a config, and (key, "") for every key itself."""
+    """Yields (key, text) for every text in a config, at any depth, and (key, "") for every key and every index of a
+    list. Keys are full, with dots; `where` is put before them."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict | list):

@@ -1,7 +1,7 @@
-"""Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a did-you-mean.
+"""Turns exceptions of Hydra, OmegaConf and their parsers into UserErrors of one line, with a suggestion.
 
-Other exceptions of theirs than those named here are known by the module of their class, or of the code that raised
-them.
+An exception whose class is not named here is recognised as theirs by the module of its class, or of the code that
+raised it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ NO_OPTION = re.compile(r"(?i)|~|null|true|false|nan|[-+]?inf|[-+]?[\d._]+(e[-+]?
 
 
 def explain(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
-    """The UserError for an exception that Hydra raised; None if it is no mistake of the user's.
+    """The UserError for an exception that Hydra or a library of its raised, or that has a UserError among its causes;
+    None for any other, which is no mistake of the user's.
 
-    `roots` are the folders that hold the options, `words` the overrides of the command line.
+    `roots` are the folders that hold the options, `command` is the command that ran, `words` are the overrides of the
+    command line.
     """
     chain = list(_chain(error))
     for each in chain:
@@ -148,8 +150,9 @@ def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) ->
 
 
 def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:
-    """The UserError for a key or group that does not exist, with what may have been meant. `node` is the part of the
-    config in which it was looked up."""
+    """The UserError, not raised, for a key or group that does not exist, with what may have been meant. `node` is the
+    part of the config in which it was looked up, `roots` are the folders that hold the options; `command` chooses what
+    is suggested."""
     if "/" in key and key in groups(roots):
         above, _, part = key.rpartition("/")
         if (whole := typed(part, above)) != key:

@@ -111,7 +111,8 @@ for _ours, _words in SYNONYMS.items():
 
 
 def leaves(config: Any, where: str = "") -> Iterator[str]:
-    """Yields the full key of every value in a composed config, except Hydra's own."""
+    """Yields the full key of every value in a composed config, that of an empty dictionary included. Keys that begin
+    with an underscore, and hydra, are left out with all below them."""
     for key in config:
         path = f"{where}.{key}" if where else str(key)
         inside = _node(config, key)
@@ -129,8 +130,9 @@ def _node(config: Any, key: Any) -> Any:
 
 
 def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
-    """(hint, remedy) for an unknown key whose last part is `name`; either may be "". `config` is the composed
-    config."""
+    """What to suggest for an unknown key whose last part is `name`, as (hint, remedy): keys of `config`, the composed
+    config, that have this name or another tool's name for it, or a sentence on what to do instead. One of the two is
+    "", or both."""
     name = name.lower().replace("-", "_")
     known = list(leaves(config))
     for words, (commands, remedy) in ANSWERS.items():
@@ -143,7 +145,8 @@ def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
 
 
 def similar_key(name: str, command: str, config: Any) -> str:
-    """A hint at the keys whose last part is spelt most like `name`; "" if none is similar."""
+    """A hint such as " (did you mean 'a.b' or 'c.b'?)" at the keys whose last part is spelt most like `name`; "" if
+    none is similar."""
     known = list(leaves(config))
     close = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in known}, n=1)
     return _listed([path for path in known if path.rpartition(".")[2] == close[0]], command) if close else ""

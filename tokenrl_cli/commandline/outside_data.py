@@ -29,8 +29,8 @@ FILES = ("path", "paths", "file", "files", "folder", "checkpoint", "init_from") 
 
 
 def user_data_root(typed: str | None) -> str:
-    """The data_root of the user, not of an earlier run: as `typed` on the command line, else from TOKENRL_DATA, else
-    ROOT."""
+    """The data_root of the user, not of an earlier run: `typed`, the value on the command line, else TOKENRL_DATA, else
+    ROOT. An empty one counts as missing."""
     return typed or os.environ.get("TOKENRL_DATA") or ROOT
 
 
@@ -38,7 +38,8 @@ Text = tuple[tuple[str, ...], str, Any]  # its keys, the text, and the whole val
 
 
 def texts_in(value: Any, *keys: str) -> Iterator[Text]:
-    """Yields every text in a config, as described at Text; a text in a list has the keys of the list."""
+    """Yields every text in a config, at any depth, as described at Text; a text in a list has the keys of the list.
+    `keys` are put before the keys of each."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from texts_in(item, *keys, str(key))
@@ -51,7 +52,9 @@ def texts_in(value: Any, *keys: str) -> Iterator[Text]:
 
 
 def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
-    """The texts of a resolved config that name an existing file or folder outside the current directory and `root`."""
+    """The texts of a resolved config that name an existing file or folder outside the current directory and `root`, or
+    a folder with a link that leads out. Links are resolved. An entry of `dataset.splits` with ".." counts even if it
+    does not exist; keys in HANDLED are left out."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
     data = config.get("dataset")
     path = str(data.get("path") or "") if isinstance(data, dict) else ""
@@ -94,7 +97,7 @@ def _looks_like_a_file(key: str, text: str) -> bool:
 
 
 def names_files(key: str) -> bool:
-    """Whether a key of a config holds a path, judging by its name."""
+    """Whether a key of a config holds a path, judging by its last part: one of FILES."""
     return key.rpartition(".")[2] in FILES
 
 
@@ -119,11 +122,14 @@ def _within(path: Path, places: list[Path]) -> bool:
 def refuse_outside_data(
     config: dict[str, Any], saved: dict[str, Any], named: dict[str, str], remedy: str = "name it on the command line"
 ) -> None:
-    """Raises UserError if `config`, which is about to be used, names a file outside the current directory and data_root
-    that only `saved` names, the config of an earlier run.
+    """Raises UserError if `config`, a resolved config about to be used, names an existing file or folder that lies
+    neither in the current directory nor in the user's data_root, and that comes from `saved`, the config of an earlier
+    run.
 
-    `named` holds the values typed on the command line, by key: the user may name a file again there to allow it. Values
-    that are not in `saved` come from the user's own files and are allowed.
+    The user's data_root is the one in `named`, else TOKENRL_DATA, else "data". `named` holds the values typed on the
+    command line, by key: a key in it is allowed. A value comes from `saved` if it is there under the same key; so do
+    all paths below `config["data_root"]` if data_root was not typed. `remedy` is the part of the message before the
+    override that would allow the file.
     """
     from_run = {(keys, text) for keys, text, _ in texts_in(saved)}
     typed = named.get("data_root")
@@ -138,8 +144,9 @@ def refuse_outside_data(
 
 
 def required_overrides(config: dict[str, Any]) -> list[str]:
-    """The overrides that a command must repeat to continue with a run of this resolved config: its imports, and the
-    paths that lie outside the current directory and data_root."""
+    """The overrides that a command must repeat to continue with a run of this resolved config, in Hydra's grammar: its
+    imports, and data_root or the paths that lie outside the current directory and the user's data_root (TOKENRL_DATA,
+    else "data")."""
     found = [override("imports", config["imports"])] if config.get("imports") else []
     outside, root = outside_texts(config, user_data_root(None)), config.get("data_root")
     # one data_root=DIR replaces all paths below it
@@ -150,10 +157,12 @@ def required_overrides(config: dict[str, Any]) -> list[str]:
 
 
 def refuse_missing(config: dict[str, Any], saved: dict[str, Any], started_in: str | None) -> None:
-    """Raises UserError if a relative path of an earlier run does not exist in the current directory, and says in which
-    one the run was started.
+    """Raises UserError if `config`, which is about to be used, has a relative path from an earlier run that does not
+    exist in the current directory. The message names `started_in`, the directory in which that run was started.
 
-    `saved` is the config of that run, with data_root filled in; `config` is the one about to be used.
+    Only values that are the same in `saved`, the config of that run with data_root filled in, are checked, and only
+    those that are paths: by the name of their key, or because they have a "/" and exist in `started_in`. Keys in
+    HANDLED are left out. Nothing is checked if `started_in` is None or the current directory.
     """
     if not started_in or Path(started_in) == Path.cwd():
         return

@@ -16,11 +16,11 @@ SHELLS = ("bash", "zsh", "fish")
 def complete(
     arguments: Arguments, commands: Sequence[str], configs: dict[str, str], hydra: Callable[[Arguments], None]
 ) -> None:
-    """Carries out `-sc`: with install=SHELL prints the shell function, with query=SHELL the words that may follow the
-    line in the variable COMP_LINE.
+    """Carries out `-sc`: with install=SHELL or uninstall=SHELL prints the shell code that switches completion on or
+    off, with query=SHELL the words that may follow the line in the variable COMP_LINE.
 
-    `configs` maps the commands that have a config to its name; `hydra` runs Hydra on a command line. Raises UserError
-    for other arguments.
+    `commands` are all commands, `configs` maps those that have a config to its name; `hydra` runs Hydra on a command
+    line, which completes the overrides. Overwrites COMP_LINE for that. Raises UserError for other arguments.
     """
     request = dict(each.partition("=")[::2] for each in (arguments.command or "", *arguments.rest) if each)
     known = request.keys() & {"install", "uninstall", "query"}

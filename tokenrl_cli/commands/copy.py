@@ -13,7 +13,9 @@ from tokenrl_cli.interfaces import UserError
 
 
 def run(arguments: Arguments) -> None:
-    """Copies the option and prints where it lies and how to use it. Never overwrites; raises UserError instead."""
+    """Copies the option that the arguments GROUP/NAME and DEST name, makes the folders around it, and prints where the
+    copy lies and how to use it. Raises UserError for wrong arguments or if the file exists: it is never overwritten.
+    OSError if the system refuses."""
     if len(arguments.rest) != 2:
         raise UserError("copy", "takes two arguments", "tokenrl copy GROUP/NAME DEST, e.g. copy reward/bleu mine")
     source, destination = arguments.rest
@@ -35,14 +37,15 @@ def run(arguments: Arguments) -> None:
 
 
 def target_file(destination: str, group: str, name: str) -> Path:
-    """The file to write: DEST itself if it ends in .yaml or .yml, else DEST/GROUP/NAME.yaml, so that DEST can be given
-    as --config-dir."""
+    """The path to write to: `destination` itself if it ends in .yaml or .yml, else destination/group/name.yaml, so that
+    `destination` can be given as --config-dir."""
     place = Path(destination)
     return place if place.suffix in (".yaml", ".yml") else place / group / f"{name}.yaml"
 
 
 def how_to_use(target: Path, group: str) -> str:
-    """The line that tells how to use a copied option: Hydra finds it only as DIR/GROUP/NAME.yaml."""
+    """The text that explains how to use the copy `target` of an option of `group`: with a command, if it lies in
+    DIR/GROUP/, the only place where Hydra finds it; else with the advice to put it there."""
     folders = tuple(group.split("/"))
     if target.parent.parts[-len(folders) :] == folders:
         root = target.parents[len(folders)]

@@ -29,13 +29,15 @@ COUNTED = ("examples", "batch_size", "precision", "seed")
 
 
 def run(config: DictConfig) -> float | None:
-    """Shows every metric with its signature and a 95 % interval, and writes them to a folder in RUN/eval/.
+    """Evaluates the policy of `ckpt` on a split, shows every metric with its signature and a 95 % interval, and writes
+    them to a folder in `out`, or else in RUN/eval/.
 
     The folder is named <split>-<decode> and after all settings that differ from the checkpoint's and the defaults, so
     that each job of a sweep over `algorithm.beta` or `decode.beam_size` gets its own; the step is added if it is not
     the checkpoint that RUN stands for. An evaluation only ever replaces the results of the same evaluation.
 
-    Returns the value of `trainer.monitor`, None if this evaluation does not have it. Raises UserError.
+    Returns the value of the run's `trainer.monitor`, None if this evaluation does not have it. Raises UserError for a
+    mistake of the user's, OSError if the results cannot be written.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -72,7 +74,7 @@ def run(config: DictConfig) -> float | None:
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that an evaluation of a saved policy needs, checked and built."""
+    """Everything that an evaluation of a saved policy needs, checked and built by `prepare`."""
 
     saved: Checkpoint
     config: dict[str, Any]  # of the checkpoint, with the blocks of the command line in place of its own
@@ -82,7 +84,8 @@ class Examination:
     findings: list[Finding]
 
     def evaluate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Evaluation:
-        """Decodes the split and scores the texts; `progress` as for `run.evaluation.evaluate`."""
+        """Decodes the split and scores the texts, as `run.evaluation.evaluate`, which also explains `progress`. Writes
+        and shows nothing."""
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
@@ -91,9 +94,14 @@ class Examination:
 
 
 def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> Examination:
-    """The evaluation that `plain`, a resolved config of `eval`, describes; `named` holds the values typed on the
-    command line, by key. Raises UserError if components do not fit each other, or if data are missing or may not be
-    read."""
+    """Builds the evaluation of the policy in the checkpoint `saved` that `plain`, the resolved config of `eval`,
+    describes: task, policy and findings. Sets torch's number of threads and seeds its global generator.
+
+    `named` holds the values typed on the command line, by key: they may name files outside data_root and the current
+    directory that otherwise only the checkpoint's config names. Raises UserError for such a file that is not in
+    `named`, for missing data or a missing split, for references that are needed and missing, for a setting in `named`
+    that has no effect, and for components that do not fit each other.
+    """
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
     from tokenrl_cli.data.splits import require_references, require_split
@@ -123,10 +131,12 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
 
 
 def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
-    """Raises UserError if the blocks of `whole`, the config to use, name a file outside the current directory and
-    data_root that only `saved`, the config of the checkpoint, names, or a relative path that does not exist here.
+    """Raises UserError if dataset, reward, metrics or data_root of `whole`, the config to use, name an existing file
+    outside the current directory and data_root that only `saved`, the config of the checkpoint, names
+    (`refuse_outside_data`), or a relative path of `saved` that does not exist in the current directory
+    (`refuse_missing`).
 
-    `named` holds the values typed on the command line, by key.
+    `named` holds the values typed on the command line, by key, which are allowed.
     """
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
 
@@ -146,7 +156,8 @@ def _reference_readers(task: Task, split: str) -> list[Reader]:
 
 
 def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
-    """Shows an evaluation, then each metric with its interval and signature, then the findings."""
+    """Shows an evaluation with its first 2 texts, then each metric with its interval and signature, then the findings.
+    `results` is the content of results.json, as `write` returns it."""
     display.evaluation(evaluation, 2)
     for name, metric in results["metrics"].items():
         low, high = metric["low"], metric["high"]
@@ -158,8 +169,8 @@ def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> N
 
 
 def unread_tokens(evaluation: Evaluation, task: Task) -> str:
-    """A line on how many tokens of the sources were cut off or unknown to the model, and how many of the references are
-    unknown, which makes `nll` and `perplexity` unreliable; "" if none are."""
+    """Says how many tokens of the sources were cut off or unknown to the model, and how many of the references are
+    unknown, which makes `nll` and `perplexity` unreliable; "" if there are none."""
     from tokenrl_cli.data.counts import Unread, unknown_share
     from tokenrl_cli.data.encoding import Ragged, source_ids
 
@@ -179,11 +190,11 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
 def settings_of(
     saved: Checkpoint, whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation
 ) -> dict[str, Any]:
-    """All settings that the numbers of an evaluation depend on, as plain JSON values.
+    """All settings that the numbers of an evaluation depend on, as plain JSON values, to compare two evaluations.
 
-    `whole` is the config in use, `requested` the config of the command. Paths below data_root are written relative to
-    it, so that moved data count as the same. `weights` and `data` are shortened SHA-256 sums of the saved weights and
-    of the sources and references.
+    `whole` is the config in use, `requested` the config of the command. Paths of the data set below data_root are
+    written relative to it, so that moved data count as the same. `weights` and `data` are the first 12 digits of
+    SHA-256 sums: of the files of the saved weights, and of the sources and references.
     """
     from tokenrl_cli.report.journal import json_values
 
@@ -205,8 +216,9 @@ def settings_of(
 
 
 def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
-    """The parts of the folder's name: split, decoding, and KEY=VALUE of each setting that is neither the default nor
-    that of the checkpoint. Keys of the algorithm are written without "algorithm."."""
+    """The parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default nor that
+    of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written without
+    "algorithm.". `settings` is the result of `settings_of`, `decode` the name of the decoding, such as "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = _yaml("eval.yaml")
@@ -223,8 +235,8 @@ def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, A
 
 
 def refuse_link(path: Path) -> Path:
-    """Returns the path, a folder to write to. Raises UserError if it is a link: in a run from an untrusted source
-    it could lead anywhere."""
+    """Returns `path`, a folder to write to. Raises UserError if it is a link: in a run from an untrusted source it
+    could lead anywhere. Folders on the way to it may be links."""
     from tokenrl_cli.interfaces import UserError
 
     if path.is_symlink():
@@ -233,7 +245,8 @@ def refuse_link(path: Path) -> Path:
 
 
 def relative_to_data_root(value: Any, root: str) -> Any:
-    """A block, or any value of it, with "data_root" in place of `root` at the beginning of paths."""
+    """A copy of a block, or any value of it, with "data_root" in place of `root` at the beginning of texts that lie
+    below it."""
     if isinstance(value, dict):
         return {key: relative_to_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
@@ -257,15 +270,16 @@ def _digest(value: Any) -> str:
 
 
 def chosen_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if there are
-    no links, as around a copied checkpoint."""
+    """The checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if it has
+    neither, as the folder around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
 
 
 def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
-    """The config of a checkpoint with the blocks of the command line in place of its own. Raises UserError if the
-    command line changes the RL algorithm and the checkpoint is of the warm start."""
+    """A new config: that of a checkpoint with the blocks of `requested`, the config of the command, in place of its own
+    (dataset, reward, metrics, algorithm, decode). Raises UserError if these change the algorithm of the RL stage and
+    the `stage` of the checkpoint is "warm_start"; an algorithm that is the same is ignored then."""
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
@@ -282,14 +296,15 @@ def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any])
 def write(
     folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
 ) -> dict[str, Any]:
-    """Writes the results of an evaluation to a folder and returns the content of its results.json.
+    """Writes the results of an evaluation to a folder, over those of the same evaluation if there are any, and returns
+    the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `found` are findings to
+    add.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split. statistics.npz holds the
     sufficient statistics, from which intervals and differences can be computed again (metrics/saved_statistics.py).
-    results.json is written last; it has {"value", "low", "high", "signature"} for each metric, where low and high are
-    the ends of a 95 % interval, or None if the bootstrap could not give one; `findings` then has the reason.
+    results.json is written last.
 
-    If anything fails a folder that is new is removed again.
+    If anything fails a folder that is new is removed again. Raises UserError if the folder lies in a run and is a link.
     """
     new = not folder.exists()
     try:
@@ -327,8 +342,10 @@ def _written(
 
 
 def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
-    """The content of results.json. It has {"value", "low", "high", "signature"} for each metric: low and high are the
-    ends of a 95 % interval, or None if the bootstrap could not give one; `findings` then has the reason."""
+    """The content of results.json, plain values for JSON: NaN is None. `metrics` has {"value", "low", "high",
+    "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
+    the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
+    evaluation."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED

@@ -1,6 +1,6 @@
 """`tokenrl generate ckpt=...`: decodes a file or standard input, one line of output per line of input, in order.
 
-A blank line gives a blank line. With `samples=N` nothing is read and N texts are written.
+A blank line gives a blank line. With `split=NAME` the sources of a split are decoded, with `samples=N` N empty sources.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
-    """Decodes the sources that the config names and writes the texts, batch by batch, flushed after each. Raises
-    UserError."""
+    """Decodes the sources that the config names (a file, standard input, a split, or N empty ones) and writes the texts
+    to `output` or standard output, in their order, flushed after each batch. Notes go to standard error. Raises
+    UserError for a mistake of the user's, OSError if the system refuses."""
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import typed_values
@@ -68,9 +69,13 @@ def run(config: DictConfig) -> None:
 def prepare(
     plain: dict[str, Any], saved: Checkpoint, line: Iterable[str]
 ) -> tuple[dict[str, Any], GenerationTask, list[Finding]]:
-    """The config of a checkpoint with the blocks of `plain`, the resolved config of `generate`, in place of its own;
-    the task to generate with; and notes on settings without effect. Raises UserError, also if one of the overrides
-    `line` sets such a setting."""
+    """Returns the config of the checkpoint `saved` with the blocks of `plain`, the resolved config of `generate`, in
+    place of its own (see `eval.with_overrides`); the task to generate with; and notes on settings without effect. Sets
+    torch's number of threads.
+
+    Raises UserError if a block is wrong or cannot be built, or if one of the overrides `line` sets a setting without
+    effect.
+    """
     from tokenrl_cli.commands.eval import with_overrides
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
@@ -87,8 +92,8 @@ def prepare(
 
 
 def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
-    """One episode for each of the N sources: a Rollout of N rows. Adds to `unread` how many tokens of the sources are
-    cut off or unknown.
+    """Decodes one episode for each of N sources: a Rollout of N rows in their order, without rewards. Adds to `unread`
+    how many tokens of the sources are cut off or unknown. `policy` must be in evaluation mode.
 
     `part` is the number of the batch: with it and the seed the draws of a sampling decoder are determined.
     """
@@ -102,7 +107,7 @@ def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: 
 
 
 def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
-    """One text for each source, "" for None; see `rollout_from`."""
+    """Decodes one text for each source, in their order, "" for None; see `rollout_from`."""
     present = [source for source in sources if source is not None]
     if not present:
         return [""] * len(sources)
@@ -113,7 +118,8 @@ def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part
 
 
 def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
-    """The sources of a split, in order. Raises UserError if the split does not exist or is unlimited."""
+    """An iterator over the sources of a split, in order, each read when it is needed. Raises UserError at once if the
+    split does not exist or is unlimited."""
     from tokenrl_cli.data.splits import require_split
     from tokenrl_cli.interfaces import UserError
 
@@ -125,8 +131,8 @@ def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
 
 
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
-    """Raises UserError if the input does not exist, if standard input is closed, or if more than one of the keys input,
-    split and samples is given."""
+    """Raises UserError if more than one of the keys input, split and samples is given (is not None), if the input file
+    does not exist or is a folder, or if none is given and standard input is closed."""
     from tokenrl_cli.data.lines import require_open
     from tokenrl_cli.interfaces import UserError
 
@@ -143,8 +149,9 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
 
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
-    """The lines of a file, or of standard input without a `path`, as they arrive, None for a blank one; with `samples`
-    that many empty sources instead."""
+    """The lines of a file, or of standard input if `path` is None, as they arrive, without line breaks, None for a
+    blank one; with `samples` that many empty sources instead. Raises UserError while it is read if the text is not
+    UTF-8 or cannot be read."""
     from tokenrl_cli.data.lines import read_lines, standard_input
 
     if samples is not None:
@@ -154,7 +161,9 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
 
 
 def require_output(path: str | None) -> None:
-    """Raises UserError or OSError if the output file exists already or could not be written."""
+    """Checks an output path before any work: raises UserError if anything exists there, a link included, or if its
+    folder is missing; OSError if nothing can be written to the folder. None, standard output, is always accepted.
+    Leaves no file."""
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.interfaces import UserError
 

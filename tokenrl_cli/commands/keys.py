@@ -1,4 +1,4 @@
-"""The root keys of each command's config and their types. conf/*.yaml has the values and explains them."""
+"""The root keys of each command's config and their types. The files in conf/ have the values and explain them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Eval:
 
 
 def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
-    """Raises UserError if a config has an unknown key, or a value or block of a wrong type or range."""
+    """Raises UserError if a config has an unknown or missing key, or a value or block of a wrong type or range. Imports
+    the modules that its `imports` names. `config` is resolved, plain values."""
     known = {field.name for field in fields(schema)}
     if (unknown := next((key for key in config if key not in known), None)) is not None:  # Hydra lets +KEY=VALUE pass
         from tokenrl_cli.commandline.explanations import unknown_key

@@ -1,4 +1,5 @@
-"""`tokenrl list [GROUP]`: prints what can be chosen, read from the YAML files; and the help page of each command."""
+"""`tokenrl list [GROUP[/OPTION]]`: prints what can be chosen, read from the YAML files; and the help page of each
+command."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ FLAGS = """\
 
 
 def run(arguments: Arguments) -> None:
-    """Prints all groups with their options, or the options of one group with their keys. Raises UserError."""
+    """Prints all groups with their options, or the options of one group, or one option GROUP/NAME, with their keys.
+    Raises UserError if there is no such group or option, or if more than one is given."""
     places = roots(arguments.flags.get("--config-dir"))
     if len(arguments.rest) > 1:
         raise UserError("list", f"takes one group, got {' '.join(arguments.rest)}", "tokenrl list [GROUP]")
@@ -35,7 +37,8 @@ def run(arguments: Arguments) -> None:
 
 
 def fitted(text: str) -> str:
-    """The text with its lines wrapped to the width of the terminal; unchanged if standard output is not a terminal."""
+    """The text with its lines wrapped to the width of the terminal, as `hung` does; unchanged if standard output is not
+    a terminal."""
     if not sys.stdout.isatty():
         return text
     width = layout_width(shutil.get_terminal_size((0, 0)).columns)
@@ -43,9 +46,12 @@ def fitted(text: str) -> str:
 
 
 def hung(line: str, width: int) -> list[str]:
-    """A line wrapped to `width` cells; the further lines start below its comment or its second column.
+    """A line broken at spaces into lines of at most `width` cells; a longer word stays whole. The further lines are
+    indented to the text of its comment (after " # ") or of its second column (after two spaces), or by four spaces if
+    that begins in the right half; without either they are not indented.
 
-    If that column is too far to the right they are indented by four spaces instead.
+    If the first word of the comment or the column does not fit beside what stands before it, all of it goes to further
+    lines, indented by four spaces, with "# " before a comment.
     """
     if cells(line) <= width:
         return [line]
@@ -68,8 +74,8 @@ def _group(group: str, places: list[Path]) -> str:
 
 
 def listed(group: str, places: list[Path]) -> str:
-    """The options of a group, or one GROUP/NAME, each with its sub-groups, keys, values and comments. Raises UserError
-    if there is no such group or option."""
+    """The options of a group, or one GROUP/NAME, each with its sub-groups, keys, values, ranges and comments, as text.
+    `places` are the folders that hold the options. Raises UserError if there is no such group or option."""
     group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
     if group not in groups(places):
         typed = group or name
@@ -102,8 +108,9 @@ def _limited(file: Path, places: list[Path], group: str) -> list[str]:
 
 
 def origins(arguments: Arguments) -> str:
-    """Comments to print above a config: which values of other blocks its model and its data set set. An experiment and
-    the command line take precedence over these, so that the config may show other values."""
+    """Comments to print above the config of `train`, one a line: which values of other blocks its model and its data
+    set set; "" if they set none. An experiment and the command line take precedence over these, so that the config may
+    show other values."""
     places = roots(arguments.flags.get("--config-dir"))
     chosen = choices(conf_dir() / "train.yaml")
     if recipe := options(places, "experiment").get(str(arguments.value("experiment"))):
@@ -116,7 +123,8 @@ def origins(arguments: Arguments) -> str:
 
 
 def page(command: str, what: str, arguments: Arguments) -> str:
-    """The text of `tokenrl COMMAND --help`; `what` is one line on what the command does."""
+    """The text of `tokenrl COMMAND --help`; `what` is one line on what the command does. `arguments` may name a
+    --config-dir, whose options are then listed, too. Raises UserError if that cannot be read."""
     if command == "list":
         return f"tokenrl list [GROUP[/OPTION]] [--config-dir DIR]: {what}"
     if command == "copy":

@@ -1,4 +1,4 @@
-"""Callbacks of Hydra for sweeps: print the error of a failed job at once, and a table of all jobs at the end."""
+"""Callbacks of Hydra for sweeps: one prints the error of a failed job at once, one a table of all jobs at the end."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from tokenrl_cli.report.results_table import aligned
 
 
 class Failures(Callback):
-    """Prints the error of a job when it fails. Hydra itself raises it only after all other jobs."""
+    """Prints the error of a job to standard error when it fails. Hydra itself raises it only after all other jobs."""
 
     def on_job_end(self, config: Any, job_return: JobReturn, **kwargs: Any) -> None:
-        """Called by Hydra after each job."""
+        """Called by Hydra after each job of a sweep; prints the error if the job failed."""
         if job_return.status == JobStatus.FAILED:
             error = job_return._return_value  # the public property return_value would raise it
             print(f"tokenrl: job {config.hydra.job.num} failed: {error}", file=sys.stderr, flush=True)
 
 
 class Summary(Callback):
-    """Prints a table of the results on test when a sweep over `train` has ended."""
+    """Prints a table of the results on test when a sweep over `train` has ended, if none of its jobs failed."""
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Called by Hydra before the first job; remembers the time."""
+        """Called by Hydra before the first job; remembers the time, so that results of older runs in the same directory
+        are left out."""
         self.began = time.time()
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Called by Hydra after the last job; prints one line per job with the overrides in which it differs from the
-        others, and the numbers of its final policy on test. Prints nothing for fewer than two finished jobs."""
+        """Called by Hydra after the last job; prints one line per finished job with the overrides in which it differs
+        from the others, and the metrics of its final policy on test. Prints nothing for fewer than two finished
+        jobs."""
         files = [file for file in Path(config.hydra.sweep.dir).rglob("results.json") if self._is_job(file)]
         if len(files) < 2:
             return

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReferenceMetric:
-    """Stands in for a number of an evaluation that is computed from references, such as nll."""
+    """Stands for a metric of every evaluation that is computed from references, such as nll, in a `Reader`."""
 
     needs_references: bool = True
 
 
 def run(config: DictConfig) -> None:
-    """Checks the config and its data, and prints the target of each block, the seed, the sizes of the splits and the
-    steps. Raises UserError where `train` would."""
+    """Checks the config and its data, and prints the target of each block, the seed, data_root, the sizes of the splits
+    and the steps; notes go to standard error.
+
+    Raises UserError for almost every mistake for which `train` would stop before its first step, but scores no
+    demonstrations and loads no weights of init_from; OSError if the directory of the run could not be written.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commands.idle import idle_findings
@@ -55,7 +59,8 @@ def run(config: DictConfig) -> None:
 
 
 def require_place(out: str | None) -> None:
-    """Raises UserError or OSError if the directory `out`, or outputs/ without it, cannot hold a new run."""
+    """Raises UserError if the directory `out` holds a run already, and OSError if nothing could be written to it, or to
+    outputs/ if `out` is empty. Makes no directory."""
     from tokenrl_cli.commandline.earlier_run import require_unused
     from tokenrl_cli.files.writing import require_room
 
@@ -70,7 +75,8 @@ def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, di
     `assembly.require_stages` returns them.
 
     Reads the data. Trains the tokenizers on it, or loads those of a checkpoint from the folder `tokenizers`. Raises
-    UserError if a run with this config could not begin.
+    UserError if a component cannot be built from this config, if components do not fit each other, or if a split is
+    missing or empty.
     """
     from tokenrl_cli.episodes.scoring import reported
     from tokenrl_cli.run import assembly
@@ -85,7 +91,8 @@ def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, di
 
 def reference_readers(config: dict[str, Any], task: Task, stages: dict[str, Algorithm]) -> list[Reader]:
     """Everything in a run that may read references, each with the split that it reads and what to change if that has
-    none. `stages` are the algorithms that `assembled` returns."""
+    none, for `data.splits.require_references`. `stages` are the algorithms that `assembled` returns. A stage without
+    steps is left out."""
     from tokenrl_cli.data.splits import Reader, drawn_by
     from tokenrl_cli.episodes.scoring import keyed_parts, name_of
     from tokenrl_cli.run.evaluation import REFERENCE_METRICS
@@ -125,7 +132,7 @@ def _kind(part: Any) -> str:
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The (key, target) of every block at the root of a config and of every metric."""
+    """The (key, target) of every block at the root of a config, and of every metric, in their order; for printing."""
     from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]

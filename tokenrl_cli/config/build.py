@@ -1,9 +1,10 @@
-"""Config block -> object: allow-list, signature check, did-you-mean. Knows plain dictionaries, never Hydra.
+"""Builds objects from the blocks of a config, after checking them against an allow-list and their signatures. Knows
+plain dictionaries, never Hydra.
 
-A block is a dictionary with `_target_`. Nothing is called, or even imported, unless it may be chosen where it stands:
-of tokenrl's own, what an option of that group of conf/ names; of others, what is defined in a module that the user
-named in `imports=` on this command line. A config may come with a stranger's checkpoint. `check` reads signatures,
-types and declared ranges, and lists every mistake at once.
+A block is a dictionary with `_target_`, the dotted name of a class or function. A config may come with a stranger's
+checkpoint, so nothing is called, or even imported, unless it may be chosen where the block stands: a target of this
+package must be named by an option of that group of conf/, any other must be defined in a module that the user lists in
+`imports=` on this command line. `check` reads signatures, types and declared ranges, and lists every mistake at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Problem = tuple[str, str]  # where, what
 
 
 def hint(name: str, options: Iterable[str]) -> str:
-    """ " (did you mean 'bleu'?)", or nothing."""
+    """The end of an error message, such as " (did you mean 'bleu'?)", with the one of `options` that is spelt most like
+    `name`; "" if none is similar."""
     import difflib  # here: only mistakes pay for it
 
     close = difflib.get_close_matches(name, list(options), n=1)
@@ -51,8 +53,8 @@ def is_block(value: Any) -> bool:
 
 @cache
 def declared(group: str) -> tuple[str, ...]:
-    """The targets of tokenrl's own that the options of a group of conf/ name, those of its sub-groups left out; ""
-    stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
+    """The targets of this package, sorted, that the options of a group of conf/ name; those of its sub-groups are left
+    out. "" stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
     root = conf_dir()
     where = [root / group] if group else [root / name for name in groups([root])]
     found = {target_in(file) for folder in where for file in folder.glob("*.yaml")}
@@ -60,8 +62,8 @@ def declared(group: str) -> tuple[str, ...]:
 
 
 def group_of(slot: Slot, target: str = "") -> str:
-    """The group whose options say what of tokenrl's own may stand in a slot: that of the protocol (a Reward anywhere is
-    of conf/reward), else that of the key, else the one that has `target`; "" where there is none."""
+    """The group of conf/ whose options name what of this package may stand in a slot: that of the protocol (a Reward
+    anywhere is of conf/reward), else `slot.group`, else the first group that names `target`; "" if there is none."""
     protocols = [kind.__name__.lower() for kind in slot.kinds if is_protocol(kind)]
     known = [name for name in (*protocols, slot.group) if name and declared(name)]
     return next(iter(known), "") or (_having(target) if target else "")
@@ -73,8 +75,9 @@ def _having(target: str) -> str:
 
 
 def choices(slot: Slot) -> tuple[str, ...]:
-    """Returns the targets of tokenrl's own that may stand in a slot. Where the slot has no group, its annotation
-    decides: the class that it names, or, where it names none, everything that is declared."""
+    """The targets of this package that may stand in a slot, sorted: those of its group (see `group_of`). If it has
+    none, those of the classes in its annotation that any option names; if there is no such class in it, everything that
+    is declared."""
     if group := group_of(slot):
         return declared(group)
     asked = {f"{kind.__module__}.{kind.__qualname__}" for kind in slot.kinds if is_part(kind)}
@@ -82,15 +85,16 @@ def choices(slot: Slot) -> tuple[str, ...]:
 
 
 def parameter_slot(annotation: Any, key: str, group: str) -> Slot:
-    """The slot of the parameter `key` of something that stands in `group`. Its options are those of a sub-group of that
-    name, as in conf/algorithm/baseline, or of a group, as in conf/optimizer."""
+    """The slot of the parameter `key` of something that stands in `group`. Its own group is the sub-group of that name,
+    as in conf/algorithm/baseline, else the group of that name, as in conf/optimizer, else ""."""
     inner = f"{group}/{key}" if group else key
     return Slot(annotation, next((each for each in (inner, key) if declared(each)), ""))
 
 
 def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callable[..., Any]:
-    """Returns the class or function that a `_target_` names: one that is declared for the slot, or that a module of
-    `trust` defines. Without a slot, whatever is declared for any. Raises UserError for everything else.
+    """Imports and returns the class or function that a `_target_` names: one that is declared for the slot, or one that
+    a module of `trust` defines. Without a slot it may be declared for any. Raises UserError for everything else, and if
+    the import fails.
 
     The path is checked before anything is imported, and then the module that really defines what was found. Otherwise
     `trusted_module.os.system` would pass.
@@ -129,7 +133,8 @@ def _require_declared(path: str, slot: Slot) -> None:
 
 
 def trusted(module: str, trust: Sequence[str]) -> bool:
-    """Whether the user named a module: whole components count, and nothing of tokenrl is theirs."""
+    """Whether the user listed a module, or a package around it, in `trust`. Whole components of its name count, so that
+    `mine` does not stand for `mine2`. Never true for a module of this package."""
     return not _within(module, PACKAGE) and modules.holds(trust, module)
 
 
@@ -152,7 +157,8 @@ def _module(path: str, name: str, trust: Sequence[str]) -> Any:
 
 
 def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> None:
-    """Every block against the signature of its target, nested ones too; all mistakes in one UserError.
+    """Checks every block of a config, nested ones too, against the signature of its target. Raises one UserError that
+    lists all mistakes. Builds nothing, but imports the modules of the targets.
 
     With `schema` (a dataclass) the keys of the root are checked against its fields as well, and every module that
     `trust` names is imported.
@@ -247,12 +253,13 @@ def _short(value: str | int | float) -> str:
 
 
 def build(block: Any, kind: Any, trust: Sequence[str], where: str = "", /, **runtime: Any) -> Any:
-    """The object of a block: a class with the methods of `kind` (a protocol, or a class), or a function that takes
-    what `kind.__call__` is given, its other arguments bound (`_partial_: true`).
+    """Builds the object that a block describes: an instance of a class that has the methods of `kind` (a protocol or a
+    class), or, with `_partial_: true`, a function with the parameters of `kind.__call__` and its other arguments bound.
 
-    The block is checked, and nested ones are built first. `where` is its key in the config, that of `kind` if it is not
-    given: errors name it. `runtime` facts go to whatever has a parameter of that name, and so do `trust` and `here`,
-    the key of the block that has the parameter.
+    The block is checked, and nested ones are built first. `where` is its key in the config, by default the name of
+    `kind` in lower case; errors name it. Each of the `runtime` facts goes to every constructor, nested ones too, that
+    has a parameter of that name; so do `trust` and `here`, the key of the block itself. Raises UserError for a wrong
+    block, and if a constructor refuses its settings; other exceptions of constructors are raised as they are.
     """
     where = where or describe(kind).lower()
     if not is_block(block):

@@ -1,4 +1,4 @@
-"""What a number or a text of a config may be, declared where it is taken: `Annotated[float, Ge(0)]`.
+"""Ranges of the numbers and texts in a config, declared in the annotation of the parameter: `Annotated[float, Ge(0)]`.
 
 The check of a config reads these beside the types, and `tokenrl list` shows them. A float is finite and an integer has
 64 bits unless something else is declared; NaN is never a setting.
@@ -18,14 +18,15 @@ from annotated_types import MinLen as MinLen
 
 @dataclass(frozen=True)
 class Infinite:
-    """Marks a float that may be infinite."""
+    """In an annotation, `Annotated[float, Infinite()]`: the float may be infinite, but not NaN."""
 
 
 Range = Ge | Gt | Le | Lt | MinLen | Infinite
 
 
 def holds(limit: Range, value: Any) -> bool:
-    """Returns whether a value of the right type lies in a range."""
+    """Whether a value of the right type lies in a range. Always True for Infinite, which only lifts the check that a
+    float is finite."""
     match limit:
         case Ge(bound):
             return bool(value >= bound)
@@ -41,7 +42,7 @@ def holds(limit: Range, value: Any) -> bool:
 
 
 def described(limit: Range) -> str:
-    """Returns a range in words, as messages and `tokenrl list` show it: "at least 0"."""
+    """A range in words, as messages and `tokenrl list` show it: "at least 0", "not empty", "which may be infinite"."""
     match limit:
         case Ge(bound):
             return f"at least {bound}"

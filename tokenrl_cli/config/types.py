@@ -1,6 +1,7 @@
-"""Whether a value from a config fits a parameter of Python: the signature is the only source of truth.
+"""Checks whether a value of a config fits a parameter, by the annotation of the parameter alone.
 
-Says nothing where an annotation cannot be read: then the constructor has the word.
+An annotation that cannot be read, such as a name imported only for type checkers, accepts everything; the constructor
+may then refuse the value.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int,
 
 @cache
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Parameters by name with their annotations read, and whether it takes any further keyword (`**kwargs`)."""
+    """The parameters of a class or function by name, with their annotations as objects (Any for one that cannot be
+    read), and whether it takes any further keyword (`**kwargs`). `*args` and `**kwargs` are not listed. The result is
+    cached: do not change it."""
     module = vars(sys.modules[target.__module__])
     parameters = {}
     open_ended = False
@@ -54,28 +57,31 @@ def is_union(annotation: Any) -> bool:
 
 
 def plain(annotation: Any) -> Any:
-    """Returns an annotation without its ranges."""
+    """An annotation without what Annotated adds to it, such as ranges; any other annotation as it is. A union is not
+    entered."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def ranges_of(annotation: Any) -> tuple[Range, ...]:
-    """Returns the ranges that an annotation declares."""
+    """The ranges that an annotation declares by Annotated, in their order; () if it declares none. A union is not
+    entered."""
     declared = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return tuple(each for each in declared if isinstance(each, Range))
 
 
 def is_part(annotation: Any) -> bool:
-    """A class of ours, which only a block can give: not a scalar, a container or a plain type."""
+    """Whether an annotation is a class whose objects only a block can give: any class, of this package or not, except
+    those of builtins, typing and collections.abc."""
     return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
 
 
 def is_protocol(annotation: Any) -> bool:
-    """A protocol itself, not a class that keeps one."""
+    """Whether an annotation is a protocol itself, not a class that implements one."""
     return inspect.isclass(annotation) and typing.Protocol in annotation.__bases__
 
 
 def describe(annotation: Any) -> str:
-    """ "float, at least 0 and below 1", "one of word, char", "int or null"."""
+    """An annotation in words, for messages: "float, at least 0 and below 1", "one of word, char", "int or null"."""
     if limits := ranges_of(annotation):
         return f"{describe(plain(annotation))}, {' and '.join(map(described, limits))}"
     annotation = plain(annotation)
@@ -92,7 +98,9 @@ def describe(annotation: Any) -> str:
 
 
 def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
-    """Returns what is wrong with a plain value (no block), or an empty string."""
+    """Says why a value that is no block does not fit an annotation; "" if it does. An int is accepted for a float, a
+    bool for neither; a float must be finite unless the annotation has the range Infinite, or `infinite` is True; an
+    integer has at most 64 bits. The items of a list or dictionary are not checked, but the length of a tuple is."""
     if get_origin(annotation) is Annotated:
         limits = [each for each in ranges_of(annotation) if not isinstance(each, Infinite)]
         return mismatch(value, plain(annotation), Infinite() in ranges_of(annotation)) or _outside(value, limits)
@@ -120,7 +128,8 @@ def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
 
 
 def unusable(value: Any, infinite: bool) -> str:
-    """Returns why no setting may be this number or text, whatever its type, or an empty string."""
+    """Says why no setting may be this number or text, whatever its type: NaN, infinity (unless `infinite`), an integer
+    of more than 64 bits, a zero byte; "" for any other value."""
     if isinstance(value, float) and not (math.isfinite(value) or (infinite and not math.isnan(value))):
         return f"must be {'a number' if infinite else 'finite'}, got {value}"
     if isinstance(value, int) and value.bit_length() > BITS:
@@ -157,7 +166,8 @@ def _sequence(value: Any, annotation: Any, origin: Any) -> str:
 
 
 def shown(value: Any, typed: bool = True) -> str:
-    """Returns a value as an error shows it, shortened, with its type."""
+    """A value as an error message shows it: its repr, cut to LONG characters, after the name of its type if `typed`.
+    None is "null"."""
     if value is None:
         return "null"
     if isinstance(value, int) and value.bit_length() > 3 * LONG:
@@ -173,15 +183,16 @@ def _quoted(value: Any, wanted: type) -> str:
 
 
 class Facts:
-    """What a part that is called with facts by name may name as its parameters; stands in an annotation,
-    `Annotated[Callable[..., Tensor], Facts("rewards", "mask")]`. The settings of the part are parameters, too: those
-    that its block gives."""
+    """The names of the arguments with which a component is called, in an annotation: `Annotated[Callable[..., Tensor],
+    Facts("rewards", "mask")]`. The component gets those of them that are among its parameters. Its other parameters
+    must be settings, which its block gives, or have a default."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
     def unknown(self, target: Callable[..., Any], given: Container[str]) -> str:
-        """Why `target` cannot be called with these facts, if its block has `given`; "" if it can."""
+        """Says which parameter of `target` is neither one of these facts nor a key of its block (`given`), and has no
+        default; "" if there is none. Of a class the parameters of its `__call__` are checked."""
         called = target if inspect.isfunction(target) else vars_of(target).get("__call__", target)
         for name, parameter in parameters_of(called)[0].items():
             setting = name == "self" or name in given or parameter.default is not parameter.empty
@@ -196,13 +207,15 @@ class Facts:
 
 
 def vars_of(target: Any) -> dict[str, Any]:
-    """The attributes of a class, those that it inherits included."""
+    """The attributes of a class by name, including inherited ones, as `vars` gives them: a method is a plain
+    function."""
     return {name: value for each in reversed(target.__mro__) for name, value in vars(each).items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A place that a value goes to, with what its owner expects there."""
+    """A parameter, or an item of one, that a value of the config goes to: its annotation, and the group of conf/ whose
+    options may stand there."""
 
     annotation: Any
     group: str = ""  # of conf/, whose options may stand here; "" where its key is no group's
@@ -215,12 +228,14 @@ class Slot:
 
     @property
     def record(self) -> Any:
-        """The dataclass that a plain dictionary here fills, if there is one."""
+        """The dataclass among the kinds, whose fields a dictionary without `_target_` must have; None if there is
+        none."""
         return next((kind for kind in self.kinds if dataclasses.is_dataclass(kind)), None)
 
     @property
     def item(self) -> Slot:
-        """The slot of each element: list[Reward], dict[str, Reward]."""
+        """The slot of each item of a list, or of each value of a dictionary: of list[Reward] and dict[str, Reward] that
+        of a Reward. Any if the annotation does not say. It has the same group."""
         for kind in self.kinds:
             elements = [each for each in get_args(kind) if each is not Ellipsis]
             if elements and get_origin(kind) is not Callable:
@@ -228,19 +243,24 @@ class Slot:
         return Slot(Any, self.group)
 
     def refuses(self, target: Callable[..., Any], partial: bool) -> str:
-        """Why `target` cannot stand here, or ""."""
+        """Says why `target`, of a block with or without `_partial_: true`, cannot stand here: it is not a class of the
+        right kind, lacks a method of the protocol, or is partial where it must not be; "" if it can. Of a union one
+        kind is enough; else the reason for the first one is given."""
         reasons = [_refusal(target, partial, kind) for kind in self.kinds]
         return "" if not all(reasons) else reasons[0]
 
     def unknown_fact(self, target: Callable[..., Any], given: Container[str]) -> str:
-        """Why `target`, of a block with the keys `given`, cannot be called with what its owner knows, or ""."""
+        """Says why `target`, of a block with the keys `given`, cannot be called with the `Facts` that this slot
+        declares; "" if it can, or if the slot declares none."""
         declared = get_args(self.annotation)[1:] if get_origin(self.annotation) is Annotated else ()
         told = [each.unknown(target, given) for each in declared if isinstance(each, Facts)]
         return next(filter(None, told), "")
 
     def owed(self, target: Callable[..., Any], given: Container[str]) -> tuple[str, ...]:
-        """Parameters of a partial target that its owner gives when calling it: as many of the first as the slot says,
-        and where it does not say, all before the first one `given` in the config."""
+        """The names of the arguments that the owner of this slot will pass when it calls `target`, of a block with
+        `_partial_: true`, so that the config need not give them. Those of `__call__` if the slot is a protocol with no
+        other method; the first n parameters of `target` for Callable[[n types], ...]; else all parameters before the
+        first one that is `given` in the config, or all if none is."""
         names = list(parameters_of(target)[0])
         for kind in self.kinds:
             if called := _call_of(kind):
@@ -252,13 +272,16 @@ class Slot:
 
 
 def methods_of(kind: Any) -> list[str]:
-    """Returns the names of the methods that a protocol requires."""
+    """The names of the methods that a protocol defines itself, `__call__` and those without a leading underscore.
+    Inherited ones are left out."""
     named = (name for name, value in vars(kind).items() if inspect.isfunction(value))
     return [name for name in named if name == "__call__" or not name.startswith("_")]
 
 
 def lacks(built: Any, slot: Slot) -> str:
-    """The methods and attributes that an object does not have of the protocol of its slot, or ""."""
+    """The names of the methods and attributes of the slot's protocol, and of those that it extends, which an object
+    does not have, joined by commas; "" if it has all, or if the slot has no protocol. Of a union one kind is enough;
+    else the names for the first one are given."""
     found = [[name for name in _members(kind) if not hasattr(built, name)] for kind in slot.kinds]
     return ", ".join(found[0]) if found and all(found) else ""
 

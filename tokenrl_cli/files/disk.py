@@ -1,7 +1,7 @@
-"""Reading and changing regular files in a directory that may come from an untrusted source.
+"""Reads and changes regular files in a directory that may come from an untrusted source.
 
-A link is never followed, and a pipe is never waited for: both are a UserError. Every change on disk goes through
-`change`, so that a test can simulate a crash before each of them.
+A link is never followed, and a pipe is never waited for: both are a UserError. The changes on disk that a killed run
+must survive go through `change`, so that a test can simulate a crash before each of them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls an operation of the system that changes something on disk, and returns its result."""
+    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its
+    result."""
     return operation(*operands)
 
 
 def append(path: Path, text: str) -> None:
-    """Appends text to a file, which is made if it is missing."""
+    """Appends text to a file as UTF-8, surrogates as escapes. Makes the file if it is missing, but not its folder.
+    Raises UserError for a link or anything but a regular file."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes. A missing or shorter file stays as it is."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link or
+    anything but a regular file."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:
@@ -43,8 +46,8 @@ def cut(path: Path, size: int) -> None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a regular file. Raises UserError if it is larger than `limit` bytes or not a regular file, OSError
-    if it cannot be opened."""
+    """The content of a regular file. Raises UserError if it is larger than `limit` bytes, a link or not a regular file;
+    OSError if it is missing or cannot be read."""
     with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -53,7 +56,8 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def discard(path: Path) -> None:
-    """Removes a file, a link, or a folder with all that it holds; does nothing if there is none."""
+    """Removes a file, a link (not what it points to), or a folder with all that it holds; does nothing if there is
+    none."""
     if path.is_dir() and not path.is_symlink():
         change(shutil.rmtree, path)
     elif os.path.lexists(path):
@@ -61,7 +65,8 @@ def discard(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until the content of a file, or the names in a folder, are on disk and would survive a power failure."""
+    """Waits until the content of a file, or the names in a folder, are on disk and would survive a power failure.
+    Raises OSError if it is missing."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -70,8 +75,9 @@ def sync(path: Path) -> None:
 
 
 def opened(path: Path, flags: int) -> int:
-    """Opens a regular file and returns its descriptor. Raises UserError for a link or for anything but a regular file,
-    OSError if the system refuses."""
+    """Opens a regular file with the `flags` of os.open and returns its descriptor, which the caller closes. Raises
+    UserError for a link or for anything but a regular file, OSError if the system refuses. Does not follow a link at
+    `path` itself; folders on the way may be links."""
     try:
         descriptor: int = change(os.open, path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -85,7 +91,7 @@ def opened(path: Path, flags: int) -> int:
 
 
 class LogFile(logging.FileHandler):
-    """A logging handler that appends to a regular file and never follows a link."""
+    """A logging handler that appends to a regular file and never follows a link: opening one raises UserError."""
 
     def _open(self) -> TextIOWrapper:
         """Opens the file for logging, without following a link."""

@@ -1,4 +1,4 @@
-"""Reading the JSON and YAML files of a run, which may come from an untrusted source.
+"""Reads the JSON and YAML files of a run, which may come from an untrusted source, and writes YAML.
 
 Only plain values of limited size and depth are accepted; anything else is a UserError that names the file. YAML aliases
 are refused: a few nested ones can expand to more than the memory holds.
@@ -25,8 +25,9 @@ NUMBER = re.compile(
 
 
 def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError if the file is missing (then it calls the file no `what`),
-    unreadable, too large or too deep, or holds something else; `remedy` is added to the message."""
+    """The object in a JSON file, as a dictionary; NaN and Infinity are read as floats. Raises UserError if the file is
+    missing, a link, unreadable, too large or too deep, or holds anything but an object. `what` names the thing that the
+    file belongs to, for the message that it is missing; `remedy` ends most of the messages."""
     try:
         content = json.loads(disk.read(path, LARGEST))
     except FileNotFoundError:
@@ -44,8 +45,9 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and plain values in a YAML file. Raises UserError if it is missing, unreadable, too large or too deep,
-    has an alias, or holds something else."""
+    """The keys and plain values in a YAML file, as a dictionary; 1e-3 is read as a number. Raises UserError if it is
+    missing, a link, unreadable, too large or too deep, has an alias or a date, or holds anything but keys and
+    values."""
     import yaml
 
     try:
@@ -65,7 +67,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def yaml_text(content: dict[str, Any]) -> str:
-    """A dictionary as YAML text, from which `read_yaml` and other YAML readers restore the same values."""
+    """A dictionary of plain values as YAML text, in its order, from which `read_yaml` and other YAML readers restore
+    the same values. Raises yaml.YAMLError for objects of other types."""
     import yaml
 
     text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)

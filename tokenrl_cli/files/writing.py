@@ -1,4 +1,4 @@
-"""Atomic writing: a file is written under a hidden name beside its place, and renamed when it is complete.
+"""Writes files atomically: under a hidden name in the same folder, and renamed when complete.
 
 If a command fails or is killed, the old file stays as it was. A link under the name is replaced, never followed.
 """
@@ -18,11 +18,12 @@ from tokenrl_cli.interfaces import UserError
 
 @contextmanager
 def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
-    """Opens a UTF-8 text file to write to while the block runs. It becomes `path` if the block succeeds and is removed
-    if it raises. Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
+    """Opens a UTF-8 text file to write to while the block runs, without translating line breaks. It becomes `path` if
+    the block succeeds and is removed if it raises. Half of a surrogate pair, which UTF-8 cannot hold, is written as its
+    escape.
 
-    Replaces an existing file; with `replaces` False that is a UserError instead. Raises the system's OSError, to which
-    `path` is added if it names no file.
+    Replaces an existing file; with `replaces` False that is a UserError, raised at the end of the block. The folder
+    must exist. Raises the system's OSError, to which `path` is added if it names no file.
     """
     text = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with whole_bytes(path, replaces) as raw, open(raw.fileno(), "w", closefd=False, **text) as to:  # type: ignore[call-overload]
@@ -31,7 +32,7 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 
 @contextmanager
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
-    """Opens a file of bytes to write to while the block runs, as `whole` does for text."""
+    """Opens a file of bytes to write to while the block runs; otherwise as `whole`."""
     # in the same folder: a rename is atomic only within one file system
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,8 +70,9 @@ def _claim(part: Path, path: Path) -> None:
 
 
 def require_room(path: Path) -> None:
-    """Raises OSError, which names the path in the way, if nothing can be written at `path` or below it. Writes a
-    temporary file to find out; makes no folder and leaves nothing."""
+    """Raises OSError if no file can be written in the folder `path`, or, if it does not exist yet, in the nearest
+    folder above it that does; the error names that one. So it does if that is a file, or if the disk is full. Writes a
+    temporary file to find out, and leaves nothing; makes no folder."""
     nearest = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     try:
         with tempfile.TemporaryFile(dir=nearest) as file:
@@ -80,7 +82,8 @@ def require_room(path: Path) -> None:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file with the given text or bytes, whole or not at all. Raises OSError."""
+    """Writes a file, text as UTF-8, and replaces one that exists: readers see the old content or the new one, never a
+    part. A link at `path` is replaced, not followed. The folder must exist. Raises OSError, which names the path."""
     if isinstance(content, bytes):
         with whole_bytes(path) as raw:
             raw.write(content)

@@ -64,7 +64,8 @@ def device_of(name: str) -> torch.device:
 def meta_device(*blocks: Config) -> AbstractContextManager[Any]:
     """A context in which new tensors have a shape but no memory, so that a model of any size can be built and counted.
 
-    Does nothing if a block names a class of the user's: its constructor might read the values of its tensors.
+    `blocks` are the blocks of the config that will be built in it. Does nothing if one of them, at any depth, names a
+    class of the user's: its constructor might read the values of its tensors.
     """
     return torch.device("meta") if all(map(_only_own_targets, blocks)) else nullcontext()
 
@@ -79,7 +80,8 @@ def _only_own_targets(value: Any) -> bool:
 
 
 def require_memory(values: Iterable[Any], device: torch.device) -> None:
-    """Raises UserError if the tensors among `values` together need more memory than the device has in all."""
+    """Raises UserError if the tensors among `values` together need more memory than the GPU or the machine has in all,
+    free or not. Other values are ignored."""
     sizes = (value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
     needed, available = sum(sizes), _memory(device)
     if needed > available:
@@ -95,7 +97,7 @@ def _memory(device: torch.device) -> int:
 
 
 def use_threads(count: int) -> None:
-    """Sets how many CPU threads torch uses in this process; 0 leaves the choice to torch."""
+    """Sets how many CPU threads torch uses in this process; 0 leaves torch's setting as it is."""
     if count:
         torch.set_num_threads(count)
 
@@ -109,11 +111,12 @@ def precision_of(name: str) -> torch.dtype:
 
 def task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
             tokenizers: Path | None, splits: Sequence[str] = (), learns: bool = True) -> Task:  # fmt: skip
-    """The Task that a config describes.
+    """The Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
 
     `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
-    to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the
-    task has no credit. Raises UserError if a part cannot be built or a split is missing, empty or damaged.
+    to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the task
+    has no credit. Raises UserError if a part cannot be built, if a split is missing, empty or cannot be read, or if a
+    reward or metric needs a column that the data do not have.
     """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     split_sizes(dataset, splits)
@@ -142,8 +145,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
-    """The reward of a config by itself, without data. A reward that needs the tokenizer of a run gets that of the
-    config, which has not been trained. Raises UserError."""
+    """The reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of the
+    config, which has not been trained. Raises UserError if either cannot be built."""
     facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
@@ -152,7 +155,9 @@ def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: 
 
 def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
               tokenizers: Path) -> GenerationTask:  # fmt: skip
-    """The GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the decoding."""
+    """The GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the decoding.
+    `config` is that of the checkpoint with the overrides of the command line. Raises UserError if a part cannot be
+    built or loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
@@ -170,22 +175,23 @@ def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
 
 
 def blocks_to_generate(config: Config, stage: str) -> list[str]:
-    """The names of the blocks of a checkpoint's config that are needed to generate with its policy."""
+    """The names of the blocks of a checkpoint's config that are needed to generate with the policy of its `stage`
+    ("warm_start" or "train"). Blocks that are missing or null, such as source_tokenizer, are left out."""
     blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
     return [name for name in blocks if config.get(name)]
 
 
 def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
-    """The names of the blocks of a checkpoint's config that are needed to evaluate its policy: no credit, and no
-    algorithm of the other stage."""
+    """The names of the blocks of a checkpoint's config that are needed to evaluate the policy of its `stage`: those
+    that `blocks_to_generate` returns, dataset, reward and metrics. No credit, and no algorithm of the other stage."""
     return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
 def split_sizes(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
-    """The number of examples of each split, None for an unlimited one. Reads the first example of each.
+    """The number of examples of each of `splits`, None for an unlimited one. Reads the first example of each.
 
-    Raises UserError if a split is missing, empty or damaged. A run does this before its first step: else a missing test
-    split would show only at its end.
+    Raises UserError if a split is missing or empty, or if that example cannot be read. A run does this before its first
+    step: else a missing test split would show only at its end.
     """
     sizes = {split: dataset.size(split) for split in splits}
     for split, size in sizes.items():
@@ -217,9 +223,11 @@ def _tokenizers(
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
-    """A new Model (a torch.nn.Module) on the device of the task. Its initial weights depend only on the seed.
+    """A new Model (a torch.nn.Module) on the device of the task. Its initial weights depend only on the config and the
+    seed. Seeds the global generator of torch.
 
-    Raises UserError if it needs more memory than the device has. Seeds the global generator of torch.
+    Raises UserError if it cannot be built, if its `forward` does not take `source_row`, or if it needs more memory than
+    the device has in all; the last is checked only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
@@ -232,7 +240,8 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
 
 
 def require_source_row(model: Any) -> None:
-    """Raises UserError if the call of a model cannot be given which source each row of actions belongs to."""
+    """Raises UserError unless `model.forward` can be called with four positional arguments: source, source_mask,
+    actions and source_row, the source that each row of actions belongs to."""
     try:
         inspect.signature(model.forward).bind(None, None, None, None)
     except TypeError:
@@ -249,8 +258,10 @@ def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTa
 def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str, Algorithm]:
     """Builds the algorithms of both stages, so that a mistake in the second one is an error before the first begins.
 
-    Returns them by the key of their blocks ("warm_start", "algorithm"), with a model that is not trained. Networks of
-    this package have no memory here (torch's meta device), so those of any size can be counted. Raises UserError.
+    Returns them by the key of their blocks ("warm_start", "algorithm"), only to read their attributes, not to train
+    them. Their networks have no memory (torch's meta device), so that those of any size can be counted, unless one of
+    the blocks names a class of the user's. Raises UserError if one cannot be built or needs more memory than the device
+    has in all. Seeds the global generator of torch.
     """
     with meta_device(*(config[name] for name in ("model", *STAGES.values()))):
         model = _built_model(config, trust, task)
@@ -268,7 +279,8 @@ def algorithm_of(
 
     Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
     reference where the policy reads the source, so its source tokenizer is that of the targets. Seeds the global
-    generator of torch. Raises UserError if the policy could not be loaded again: see `require_loadable_policy`.
+    generator of torch. Switches the policy to evaluation mode. Raises UserError if the algorithm cannot be built, or if
+    its policy could not be loaded again: see `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
@@ -289,7 +301,8 @@ def algorithm_of(
 
 def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
     """Raises UserError if the policy of an algorithm has weights besides those of `model` that a checkpoint would not
-    hold, or could not restore: an evaluation would then silently run without what they had learned."""
+    hold, or could not restore: an evaluation would then silently run without what they had learned. Switches the policy
+    to evaluation mode."""
     name = type(algorithm).__name__
     state = {key: value for key, value in algorithm.state_dict().items() if key.startswith(POLICY)}
     if state and not isinstance(algorithm, PolicyLoader):
@@ -304,8 +317,9 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
-    """The policy of a saved algorithm, in evaluation mode. `config` is that of the checkpoint with the overrides of the
-    command line. Raises UserError if the saved weights do not fit it."""
+    """The policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode. `config` is
+    that of the checkpoint with the overrides of the command line. Seeds the global generator of torch. Raises UserError
+    if the policy cannot be built or the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
@@ -316,11 +330,13 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
 
 
 def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str], Frozen]:
-    """The function that rewards get to load the policy of another run, given its directory.
+    """Returns the function that rewards get to load the policy of another run, given its directory or that of a
+    checkpoint.
 
-    It takes the best checkpoint, or the last one if there is no best, and returns a Frozen: the policy, in evaluation
-    mode and without gradients, and its tokenizers. `trust` lists the user's modules that targets of its config may come
-    from.
+    That function takes the best checkpoint of a run, or the last one if there is no best, and returns a Frozen: the
+    policy, in float32 on `device`, in evaluation mode and without gradients, and its tokenizers. Each call loads it
+    anew. It raises UserError if there is no such checkpoint. `trust` lists the user's modules that targets of its
+    config may come from.
     """
 
     def frozen(place: str) -> Frozen:

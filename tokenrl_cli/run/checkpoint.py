@@ -3,8 +3,8 @@
 RUN/checkpoints/000120/ holds model.safetensors, optimizer.safetensors, algorithm.safetensors, state.json, config.yaml,
 tokenizer/ and manifest.json, which is written last and has the SHA-256 of each file. A checkpoint that is kept only for
 evaluation is smaller: instead of the tensors of optimiser and algorithm it has policy.safetensors, the part of the
-algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py makes
-all changes and documents their order.
+algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py has
+the rules for all changes, and their order.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ find = directory.find
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint whose files have been verified."""
+    """The content of a checkpoint whose files have been verified. All tensors are on the CPU."""
 
     path: Path
     step: int
@@ -60,9 +60,11 @@ def save(
     config: dict[str, Any],
     tokenizers: dict[str, Tokenizer],
 ) -> Path:
-    """Writes a checkpoint to RUN/checkpoints/<step>, or <step>-2 if that exists, and returns its path.
+    """Writes a checkpoint to RUN/checkpoints/<step in six digits>, or <...>-2 if that exists, and returns its path. A
+    crash leaves earlier checkpoints as they were, and nothing under the new name.
 
-    `algorithm` is its flat state_dict, `state` that of the run. A crash leaves earlier checkpoints as they were.
+    `algorithm` is its flat state_dict, `state` that of the recorder; all but tensors must be values that JSON can hold.
+    `tokenizers` has the key "target", and "source"; one object under both keys is written once. Sets no link.
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
@@ -89,7 +91,8 @@ def save(
 
 
 def set_link(run: Path, name: str, path: Path) -> None:
-    """Points the link RUN/checkpoints/NAME (`last`, `best` or `warm_start`) at a checkpoint, in one atomic step."""
+    """Points the link RUN/checkpoints/NAME (`last`, `best` or `warm_start`) at a checkpoint of the run; see
+    `directory.set_link`."""
     directory.set_link(run, name, path.name)
 
 
@@ -97,7 +100,8 @@ def restore_links(run: Path, saved: Checkpoint) -> None:
     """Points the links of a run where the state of the checkpoint `saved` says, and removes all later checkpoints.
 
     A process that was killed may have saved the checkpoint without setting the links. Later checkpoints exist only if
-    they are damaged and the run is resumed from an earlier one.
+    they are damaged and the run is resumed from an earlier one. `best` and `warm_start` stay as they are if their
+    checkpoint is missing, but are removed if they point to a later one.
     """
     folder = run / directory.CHECKPOINTS
     directory.set_link(run, "last", saved.path.name)
@@ -117,8 +121,11 @@ def restore_links(run: Path, saved: Checkpoint) -> None:
 def prune(run: Path, keep_last: int, keep_best: int) -> None:
     """Removes the checkpoints of a run that are not needed any more.
 
-    The newest `keep_last` stay whole. Others stay, reduced by `slim`, if a link points to them, if one of the newest
-    needs them as its best checkpoint or its warm start, or if they are among the `keep_best` with the highest scores.
+    The newest `keep_last` (at least 1) stay whole. Others stay only with what evaluation needs (see `slim`), so that no
+    run can be resumed from them, if a link (`last`, `best`, `warm_start`) points to them, if one of the newest needs
+    them as its best checkpoint or the end of its warm start, or if they are among the `keep_best` with the highest
+    scores of all, the newest included. The score is `trainer.monitor` on val, negated if lower is better. Folders
+    without a manifest are left alone.
     """
     folder = run / directory.CHECKPOINTS
     complete = [name for name in directory.checkpoint_names(folder) if (folder / name / MANIFEST).is_file()]
@@ -141,7 +148,7 @@ def prune(run: Path, keep_last: int, keep_best: int) -> None:
 
 def slim(path: Path) -> None:
     """Reduces a checkpoint to what evaluation needs: the model, and the entries of the algorithm that its policy needs.
-    It cannot be resumed from afterwards."""
+    It cannot be resumed from afterwards. One that is slim already stays as it is."""
     manifest = _manifest(path)
     if all(name in manifest for name in TO_GO_ON):
         tensors = _tensors(path / "algorithm.safetensors")
@@ -162,9 +169,12 @@ def slim(path: Path) -> None:
 
 
 def load(path: Path, go_on: bool = False) -> Checkpoint:
-    """Reads a checkpoint and verifies every file. Raises UserError that names a file which is damaged or missing.
+    """Reads a checkpoint, given its directory, and verifies the SHA-256 of every file. Raises UserError, which names
+    the file, if one is missing or damaged, if tokenizer/ holds one that the manifest does not list, if the format is
+    another, or if the config is not plain values.
 
-    With `go_on` the checkpoint must hold all that resuming needs; without it the weights and the policy are enough.
+    With `go_on` the checkpoint must hold all that resuming needs; without it one that `slim` has reduced is accepted,
+    too.
     """
     path = path.resolve()
     manifest = _manifest(path)
@@ -197,10 +207,10 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
 
 
 def newest(run: Path, fallback: bool) -> Checkpoint | None:
-    """The checkpoint to resume a run from: its newest one, or None if it has none yet.
+    """Loads the checkpoint to resume a run from, the newest one; None if it has none yet.
 
-    Raises UserError if the newest is damaged; with `fallback` the newest that is whole is returned instead, and
-    UserError is raised if none is.
+    Raises UserError if the newest is damaged or was reduced by `slim`; with `fallback` the newest one that can be
+    resumed from is returned instead, and UserError is raised if there is none.
     """
     directory.require_own(run)
     folder = run / directory.CHECKPOINTS
@@ -225,7 +235,9 @@ def newest(run: Path, fallback: bool) -> Checkpoint | None:
 
 
 def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, state: dict[str, Any]) -> None:
-    """Calls `load(state)`, a method of an algorithm. Raises UserError if the saved state does not fit the algorithm."""
+    """Calls `load(state)`, a method of an algorithm that restores `state`, from the checkpoint `saved`. An
+    AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError, which means that the state is of
+    another algorithm, becomes a UserError that names the checkpoint."""
     try:
         load(state)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -234,8 +246,9 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`, in place, so that tied parameters stay tied. Raises UserError if names,
-    shapes or types differ, or if a weight is not finite."""
+    """Copies the saved weights into `model`, in place, so that tied parameters stay tied. Raises UserError if the names
+    or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied by then.
+    Another floating-point type is converted."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(checkpoint.model)):
         raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")

@@ -1,4 +1,4 @@
-"""The directory of a run: its lock, its links and its checkpoint folders. Only this module changes them.
+"""The directory of a run: its lock, its links, its checkpoint folders, and the rules for every change in it.
 
 These rules keep a run usable at whatever moment its process is killed:
 
@@ -18,7 +18,8 @@ These rules keep a run usable at whatever moment its process is killed:
 So everything whose name has no leading dot is whole, and a run is resumed from the newest checkpoint. The state in that
 checkpoint also says where the links point: they are set from it on resume.
 
-A run may come from an untrusted source: no link in it is followed, neither to read nor to write.
+A run may come from an untrusted source: no link in it is followed, neither to read nor to write, but for `last`, `best`
+and `warm_start`, which must name a checkpoint beside them.
 """
 
 from __future__ import annotations
@@ -48,21 +49,25 @@ UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 
 
 def checkpoint_names(folder: Path) -> list[str]:
-    """The names of the checkpoints in RUN/checkpoints, the oldest first; [] if there is no such folder."""
+    """The names of the checkpoints in the folder RUN/checkpoints, the oldest first; [] if there is no such folder.
+    Entries with other names, such as the links and hidden files, are left out; what a checkpoint holds is not
+    checked."""
     found = [each.name for each in folder.iterdir() if NAME.fullmatch(each.name)] if folder.is_dir() else []
     return sorted(found, key=order)
 
 
 def order(name: str) -> tuple[int, int]:
-    """The sort key of a checkpoint name: its step, then its number among those of that step."""
+    """The sort key of a checkpoint name: its step, then its number among those of that step (1 for a name without a
+    number). `name` must be one that `checkpoint_names` may return."""
     match = NAME.fullmatch(name)
     assert match is not None
     return int(match[1]), int(match[2] or 1)
 
 
 def link_target(folder: Path, link: str) -> str | None:
-    """The name of the checkpoint that the link `last`, `best` or `warm_start` points to; None if it is not a link, as
-    in a copy made by a program that follows links. Raises UserError if it points elsewhere."""
+    """The name of the checkpoint that the link `last`, `best` or `warm_start` in RUN/checkpoints points to; None if
+    there is none, or if it is a folder, as in a copy made by a program that follows links. The checkpoint may be
+    missing. Raises UserError if the link points to anything but a checkpoint beside it."""
     place = folder / link
     if not place.is_symlink():
         return None
@@ -74,10 +79,12 @@ def link_target(folder: Path, link: str) -> str | None:
 
 
 def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
-    """The directory of a checkpoint, given a run, RUN/checkpoints/NAME or the checkpoint itself.
+    """The directory of a checkpoint, absolute and without links. `place` is a run, its folder of checkpoints,
+    RUN/checkpoints/NAME, where NAME may also be a link such as `best`, or a copy of a checkpoint that lies elsewhere.
 
     A run stands for the first of the links `prefer` that it has, or else for its newest checkpoint. Raises UserError if
-    there is no complete checkpoint.
+    there is no checkpoint, if the chosen one has no manifest, or if a folder of the run is a link. Its files are not
+    verified; `checkpoint.load` does that.
     """
     place = place.absolute()
     # the name of the link is replaced first: resolving the path would follow any link
@@ -102,8 +109,9 @@ def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
 
 
 def new_checkpoint(run: Path, step: int) -> tuple[Path, Path]:
-    """Makes an empty hidden folder to build a checkpoint of a step in; returns it and the final path of the
-    checkpoint."""
+    """Makes an empty hidden folder in which to build a checkpoint; returns it and the path to which `publish` should
+    rename it: RUN/checkpoints/<step in six digits>, with -2, -3 ... if that exists. Makes RUN/checkpoints if it is
+    missing."""
     folder = run / CHECKPOINTS
     if not folder.is_dir():
         disk.change(os.makedirs, folder)
@@ -119,13 +127,14 @@ def new_checkpoint(run: Path, step: int) -> tuple[Path, Path]:
 
 
 def publish(part: Path, place: Path) -> None:
-    """Renames a complete file or folder, already synced to disk, to its final name."""
+    """Renames a complete file or folder, already synced to disk, to its final name, and syncs the folder around it.
+    Replaces a file of that name."""
     disk.change(os.rename, part, place)
     disk.sync(place.parent)
 
 
 def remove_checkpoint(place: Path) -> None:
-    """Removes a checkpoint. No link may point to it."""
+    """Removes a checkpoint: renames it to a hidden name, then deletes it. No link may point to it."""
     gone = place.parent / f".{place.name}.gone"
     disk.discard(gone)
     disk.change(os.rename, place, gone)
@@ -133,7 +142,8 @@ def remove_checkpoint(place: Path) -> None:
 
 
 def set_link(run: Path, link: str, name: str) -> None:
-    """Points the link RUN/checkpoints/LINK at the checkpoint NAME beside it, in one atomic step."""
+    """Points the link RUN/checkpoints/LINK at the checkpoint NAME beside it, which must exist, in one atomic step. If a
+    folder stands in its place, a copy made by a program that follows links, that is removed first."""
     folder = run / CHECKPOINTS
     place, new = folder / link, folder / f".{link}.link"
     if place.is_symlink() and os.readlink(place) == name:
@@ -147,8 +157,9 @@ def set_link(run: Path, link: str, name: str) -> None:
 
 
 def require_own(run: Path, *folders: str) -> None:
-    """Raises UserError if one of the `folders` of a run is a link, so that its files lie elsewhere. Without `folders`
-    all that a run has are checked."""
+    """Raises UserError if one of `folders`, paths relative to a run, is a link, so that its files lie elsewhere.
+    Without `folders` these are checked: checkpoints, .hydra and each checkpoint, but not eval. The run itself may be a
+    link."""
     saved = [f"{CHECKPOINTS}/{name}" for name in checkpoint_names(run / CHECKPOINTS)]
     for name in folders or (CHECKPOINTS, ".hydra", *saved):
         if (run / name).is_symlink():
@@ -161,10 +172,11 @@ def require_own(run: Path, *folders: str) -> None:
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Holds the lock of a run while the block runs, so that no other process writes to it, and removes leftovers first.
+    """Holds the lock of a run, an existing directory, while the block runs, so that no other process writes to it;
+    first removes what a killed process has left (`remove_leftovers`).
 
-    The system releases the lock however the process ends. Raises UserError if another process holds it. On a file
-    system without locks only a warning is printed.
+    The system releases the lock however the process ends; the file .lock stays. Raises UserError if another process
+    holds the lock or a folder of the run is a link. On a file system without locks only a warning is printed.
     """
     require_own(run)
     descriptor = disk.opened(run / LOCK, os.O_RDWR | os.O_CREAT)
@@ -190,13 +202,14 @@ def locked(run: Path) -> Iterator[None]:
 
 def remove_traces(run: Path) -> None:
     """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock. Its
-    directory and all other files stay."""
+    directory and all other files stay. Missing files are no error."""
     for name in (CONFIG, ".hydra", "train.log", LOCK):
         disk.discard(run / name)
 
 
 def remove_leftovers(run: Path) -> None:
-    """Removes the hidden, unfinished files and folders that a killed process has left in a run."""
+    """Removes what a killed process has left unfinished: hidden names that end in .part, .gone or .link, in the run, in
+    its folder of checkpoints and in each checkpoint. Call it only while holding the lock."""
     checkpoints = run / CHECKPOINTS
     for folder in (run, checkpoints, *(checkpoints / name for name in checkpoint_names(checkpoints))):
         for each in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():

@@ -64,7 +64,8 @@ def acting_policy(algorithm: Algorithm) -> Model:
 
 @torch.no_grad()
 def same_policy(policy: Model, model: Model, task: Task) -> bool:
-    """Whether two policies give the same token probabilities, within 1e-4, on a few demonstrations of val.
+    """Whether two policies give the same probability to every token, within 1e-4, in the states of at most 8
+    demonstrations of val.
 
     Switches both to evaluation mode.
     """
@@ -90,12 +91,13 @@ def evaluate(
     step: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Evaluation:
-    """Decodes the first `examples` of a split (0: all) with a policy and scores the texts.
+    """Decodes the first `examples` of a split (0: all) with a policy and scores the texts. Texts and scores of the
+    result are in the order of the split; `stage` and `step` are only recorded.
 
     `policy` must be in evaluation mode, as `acting_policy` returns it. `progress(done, total)` is called before each
     batch and after the last one with the number of examples decoded so far and in all.
 
-    The metrics of the result are those of the task and:
+    The metrics of the result are those of the task, the corpus score of the reward (see `reward_scores`) and:
     * `reward` and `completions/*` of the decoded texts;
     * `sampled_reward`, `entropy` (nats per token) and `policy/mode_prob`, `policy/top10_mass` of one more text per
       source, sampled from the policy at temperature 1;
@@ -103,7 +105,9 @@ def evaluate(
       each example; absent if no source has a reference;
     * `q/overestimation` = mean of max_a Q(s_0, a) - reward, for a policy that has Q-values.
 
-    Draws come from generators of their own, so that an evaluation changes no draw of the training.
+    Draws come from generators of their own, so that an evaluation changes no draw of the training. Raises NonFinite if
+    a probability is not finite, UserError if a reward or metric fails, or if the split is empty, or unlimited while
+    `examples` is 0.
     """
     size = task.dataset.size(split)
     total = examples if size is None else min(examples or size, size)
@@ -191,8 +195,8 @@ def _likelihood(sums: dict[str, float]) -> dict[str, float]:
 def decoding_for(task: Task, split: str, examples: int) -> Decoding:
     """The decoding for an evaluation of the first `examples` of a split (0: all).
 
-    It is that of the task, except if every source is empty: greedy and beam search would then give one and the same
-    text for all of them, so texts are sampled at temperature 1 instead.
+    It is that of the task, the same object, except if every source is empty: greedy and beam search would then give one
+    and the same text for all of them, so texts are sampled at temperature 1 instead.
     """
     decoding = task.decoding
     if decoding.name == "sample" or not all_empty(task.dataset, split, examples):
@@ -201,9 +205,9 @@ def decoding_for(task: Task, split: str, examples: int) -> Decoding:
 
 
 def direction(name: str, evaluation: Evaluation) -> int:
-    """1 if a higher value of the named number of an evaluation is better, -1 if a lower one is.
+    """1 if a higher value of the named metric of an evaluation is better, -1 if a lower one is.
 
-    Raises UserError if there is no such number, or if neither direction is known to be better: the worst checkpoint
+    Raises UserError if there is no such metric, or if neither direction is known to be better: the worst checkpoint
     might then be taken for the best.
     """
     if name in evaluation.corpus:
@@ -218,8 +222,9 @@ def direction(name: str, evaluation: Evaluation) -> int:
 
 
 def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
-    """Yields the first `examples` of a split (0: all) as batches of N sources on the device of the task, each with the
-    N indices of its examples in the split."""
+    """Yields the first `examples` of a split (0: all) as batches of at most `batch_size` sources, N, on the device of
+    the task, each with the N indices of its examples in the split. Sources of similar length are batched together, not
+    in the order of the split. See `data.batching.evaluation_batches` for the errors."""
     tokenizers = task.source_tokenizer, task.tokenizer
     batches = evaluation_batches(task.dataset, split, examples, batch_size, *tokenizers, task.decoding.max_length)
     for indices, batch in batches:
@@ -230,7 +235,8 @@ def decode(
     policy: Model, batch: Batch, task: Task | GenerationTask, decoding: Decoding, draws: torch.Generator
 ) -> Rollout:
     """Decodes one text for each of the N sources of a batch, by beam search if `beam_size` is above 1, else token by
-    token: a Rollout of N rows. `draws` is the generator that sampling draws from."""
+    token, sampled or greedily: a Rollout of N rows in the order of the batch, without rewards. `draws` is the generator
+    that sampling draws from. `policy` must be in evaluation mode. Raises NonFinite if a probability is not finite."""
     eos_id = task.tokenizer.eos_id
     if decoding.beam_size > 1:
         samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)
@@ -259,11 +265,11 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
 def reward_scores(
     reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
 ) -> dict[str, CorpusScore]:
-    """The corpus scores of the reward in use, in addition to `corpus`, those of the metrics of the config.
+    """The corpus scores of the reward in use, to be added to `corpus`, those of the metrics of the config.
 
-    "reward" is the mean of `scores` [n], the rewards of the n texts: the number that is learned from, higher is better.
-    If the reward has a corpus score of its own (BLEU on 0-100, an error rate for which lower is better), that comes
-    under the name of the reward, unless a metric has that name or the same signature already.
+    "reward" is the mean of `scores` [n], the rewards of the n texts, NaN left out: the number that is learned from,
+    higher is better. If the reward has a corpus score of its own (BLEU on 0-100, an error rate for which lower is
+    better), that comes under the name of the reward, unless a metric has that name or the same signature already.
     """
     name = name_of(reward)
     found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}

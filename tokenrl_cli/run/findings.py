@@ -25,11 +25,12 @@ from tokenrl_cli.run.task import Task
 
 @torch.no_grad()
 def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
-    """A note if the warm start has memorised the sources that RL is about to train on; else [].
+    """One note if the warm start has memorised the sources that RL is about to train on; else [].
 
-    The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts
-    for val, of which `val` is the evaluation. Decodes one batch of `examples` sources spread over train. Returns [] at
-    once if RL has sources of its own, if train is unlimited, or if decoding samples.
+    The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts for
+    val, of which `val` is the evaluation. Decodes one batch of at most `examples` sources spread over train; `policy`
+    must be in evaluation mode. Returns [] at once if RL has sources of its own, if train is unlimited, or if decoding
+    samples.
     """
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
@@ -69,7 +70,8 @@ def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
 
 
 def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
-    """A note that names the splits whose sources are all empty and whose texts are therefore sampled; [] if none.
+    """One note that names the splits whose sources are all empty, if texts are therefore sampled instead of decoded
+    greedily or by beam search; [] if there is none, or if `task.decoding` samples anyway.
 
     `examples` is how many of each split are decoded, 0 for all.
     """

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeader:
-    """The facts of a run, from its config, task and model.
+    """The facts of a run for the line that describes it at its start, from its config, task and model.
 
-    Shared parameters are counted once. A data set that is read from files is named by their directory.
+    Shared parameters are counted once. A data set that is read from files is named by its `path`, any other by its
+    module.
     """
     trainer, block = config["trainer"], config["dataset"]
     sizes = (("warm_start", "warm_start_steps", "warm_start_batch_size"), ("train", "steps", "batch_size"))

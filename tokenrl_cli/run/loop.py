@@ -21,7 +21,8 @@ from tokenrl_cli.run.task import Task
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: an algorithm, its batches, and the steps from `start` up to `end`."""
+    """One stage of a run: an algorithm, its batches, and its range of steps. Steps are counted over the whole run: the
+    stage begins after `start` steps and is over after `end`."""
 
     name: str  # "warm_start" or "train"
     algorithm: Algorithm
@@ -31,7 +32,8 @@ class Stage:
 
 
 class Observer(Protocol):
-    """Watches the loop: logs, evaluates, saves, and decides when to stop. It must not change what is learned."""
+    """What the training loop calls after each step: it logs, evaluates, saves, and decides when to stop. It must not
+    change what is learned."""
 
     def step(
         self,
@@ -41,15 +43,17 @@ class Observer(Protocol):
         metrics: dict[str, float],
         seconds: dict[str, float],
     ) -> bool:
-        """Called after each step, with the number of steps `done` in the run, the rollout, the metrics of the step, and
-        the seconds spent on "rollout", "reward" and "update". Returns False to end the stage."""
+        """Called after each step, with the number of steps `done` in the run, the rollout (with rewards, if the
+        algorithm needs them), the metrics of the step, and the seconds spent on "rollout", "reward" and "update".
+        Returns False to end the stage. What it raises ends the run."""
 
 
 def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
-    """Trains a stage from step `done` of the run to its end, or until the observer ends it.
+    """Trains a stage from step `done` of the run to its end, or until `observer.step` returns False.
 
     Steps are counted over both stages. All random draws of a step are functions of (seed, step), so that a resumed run
-    repeats them. Changes the model and the algorithm of the stage, and the global generator of torch.
+    repeats them. Changes the model and the algorithm of the stage, and seeds the global generator of torch. Raises
+    NonFinite if a loss, a gradient, a parameter or a probability is not finite, UserError if a reward fails.
     """
     for step in range(done, stage.end):
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator

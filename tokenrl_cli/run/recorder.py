@@ -30,7 +30,8 @@ WITHOUT_REWARD = 10  # consecutive batches without any reward after which a run 
 
 
 class Interrupted(Exception):
-    """A signal has stopped the run after a step; its checkpoint is saved."""
+    """Raised after a signal has stopped the run at the end of a step and its checkpoint is saved. `status` is the exit
+    code of the process: 128 + the number of the signal."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -41,7 +42,7 @@ class Interrupted(Exception):
 class Trainer:
     """The `trainer` block of the config. conf/trainer/default.yaml explains each value.
 
-    Raises UserError if `monitor` names a loss.
+    Raises UserError if `monitor` begins with "loss"; types and ranges are checked by `config.build.check`, not here.
     """
 
     warm_start_steps: CountOrNone
@@ -77,8 +78,9 @@ class Trainer:
             )
 
     def check_monitors(self, metrics: Iterable[str]) -> None:
-        """Raises UserError unless `monitor` and `warm_start_monitor` can choose a checkpoint: each must be one of the
-        `metrics` of the config or of `evaluation.DIRECTIONS`."""
+        """Raises UserError unless `monitor` and `warm_start_monitor` can choose a checkpoint: each must be one of
+        `metrics`, the names of the corpus scores that an evaluation reports (`episodes.scoring.reported`), or of
+        `evaluation.DIRECTIONS`."""
         known = sorted({*metrics, *DIRECTIONS})
         for key in ("warm_start_monitor", "monitor"):
             if (name := getattr(self, key)) not in known:
@@ -109,7 +111,13 @@ STATE: dict[str, Any] = {  # the types of the values that `Recorder.state` retur
 
 
 def require_state(saved: checkpoint.Checkpoint) -> None:
-    """Raises UserError unless the state in a checkpoint has the keys and the types that `Recorder.state` writes."""
+    """Raises UserError unless the state of the recorder in a checkpoint can be resumed: it must have the keys and types
+    of STATE, the step of the checkpoint, a `stage_start` not above that step, findings with the fields of a Finding,
+    and lists of finite numbers in `window`.
+
+    None is allowed for `best` and `evaluated`, and where STATE says so. Other keys are ignored. Neither the weights nor
+    the state of the algorithm are checked; `checkpoint.restore_state` does that.
+    """
     wrong = list(_wrong(saved.state, STATE, ""))
     if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
         wrong.append(f"step: must be {saved.step}, and stage_start not above it")
@@ -125,7 +133,8 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
 
 
 def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
-    """Yields a description of each value, at any depth, that does not have its `wanted` type. `where` is its key."""
+    """Yields a description of each key that is missing and of each value, at any depth, that does not have its `wanted`
+    type. `where` is the key of `value`."""
     if value is None and wanted is MONITORED:  # not evaluated yet
         return
     if not isinstance(wanted, dict):
@@ -135,13 +144,18 @@ def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
         yield f"{where}: must be a dictionary"
     else:
         for key, kind in wanted.items():
-            yield from _wrong(value.get(key), kind, f"{where}.{key}".lstrip("."))
+            inner = f"{where}.{key}".lstrip(".")
+            if key in value:
+                yield from _wrong(value[key], kind, inner)
+            else:
+                yield f"{inner}: is missing"
 
 
 class Recorder:
     """The observer of the training loop: writes logs and checkpoints, and shows the run.
 
-    Everything that it remembers between steps is in `state`, so that a resumed run continues as if never stopped.
+    Everything that it remembers between steps is in `state`, so that a resumed run continues as if it had never been
+    stopped. It writes into the directory `run`; `config` is stored in each checkpoint.
     """
 
     def __init__(
@@ -183,9 +197,14 @@ class Recorder:
         metrics: dict[str, float],
         seconds: dict[str, float],
     ) -> bool:
-        """Records a step, and logs, evaluates and saves if it is time; see `loop.Observer`. Returns whether the stage
-        goes on. Raises Interrupted after saving if a signal has arrived, UserError if no text gets a reward any
-        more."""
+        """Records a step, and logs, evaluates and saves if it is time; see `loop.Observer.step`. Returns False if the
+        stage is over: by its number of steps, by max_tokens or max_time, or because the warm start has stopped
+        improving.
+
+        Raises Interrupted after saving if a signal has arrived; UserError if no text had a reward in the last
+        WITHOUT_REWARD steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability that
+        is not finite.
+        """
         self.done = done
         self._require_rewards(stage, done, rollout)
         tokens = int(rollout.mask.sum())
@@ -210,7 +229,12 @@ class Recorder:
         return not stop
 
     def evaluate_on_val(self, stage: Stage, done: int) -> bool:
-        """Evaluates the policy of a stage on val. Returns whether it is the best of the stage so far by its monitor."""
+        """Evaluates the policy of a stage on val after `done` steps of the run (see `evaluate`), and updates `latest`,
+        `best` and `stale`. Switches the policy to evaluation mode.
+
+        Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage; in RL it
+        must also be better than the checkpoint that RL started from. A best of NaN is always replaced.
+        """
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._monitored(self.trainer.monitor, evaluation)
         # with 0 steps the warm start is only evaluated as the start of RL, so the monitor of RL applies
@@ -231,8 +255,9 @@ class Recorder:
         return found | {"reward": evaluation.metrics["reward"]}
 
     def begin_rl(self, start: dict[str, Any]) -> None:
-        """Begins the RL stage. `start` is the summary (see `_monitored`) of the checkpoint that it starts from: that is
-        the best of the run so far, by `trainer.monitor`. Forgets the best and the patience of the warm start."""
+        """Begins the RL stage. `start` is the summary (see `_monitored`) of the checkpoint that RL starts from, by
+        `trainer.monitor`; it becomes the best of the run. Forgets the best of the warm start, its patience and why it
+        ended. Shows a message if both stages have steps."""
         why = "its last checkpoint"
         if self.trainer.warm_start_from == "best" and self.best is not None:
             end = "highest" if self.best["better"] > 0 else "lowest"
@@ -242,8 +267,12 @@ class Recorder:
         self.best, self.stale, self.stopped, self.warm_start = start, 0, None, start["step"]
 
     def evaluate(self, policy: Model, split: str, stage: str, step: int) -> Evaluation:
-        """Evaluates a policy on a split, writes the numbers and samples, and shows them. On val only
-        `trainer.eval_examples` examples are decoded."""
+        """Evaluates a policy, which must be in evaluation mode, on a split; logs its metrics and `trainer.samples`
+        texts, and shows them. On val only the first `trainer.eval_examples` examples are decoded (0: all).
+
+        Raises NonFinite, with its `step` set to `step`, if a probability is not finite; UserError if a reward or metric
+        fails.
+        """
         examples = self.trainer.eval_examples if split == "val" else 0
         size, decoding = self.trainer.eval_batch_size, decoding_for(self.task, split, examples)
         progress = partial(self.display.evaluating, stage, split, step)
@@ -258,7 +287,8 @@ class Recorder:
         return evaluation
 
     def save(self, stage: Stage, done: int, best: bool) -> None:
-        """Writes a checkpoint, points `last` (and `best` if `best`) at it, and removes old ones. Logs must be written
+        """Writes a checkpoint after `done` steps of the run, points the link `last` at it (and `best`, if `best` is
+        True), and removes the checkpoints that are not needed any more; see `checkpoint.prune`. Logs must be written
         before: the checkpoint records how far the log files go."""
         path = checkpoint.save(
             self.run,
@@ -282,7 +312,8 @@ class Recorder:
         return self.before + time.monotonic() - self.began
 
     def over_budget(self) -> str | None:
-        """Which limit of the run, of tokens or of time, is reached, as a sentence; None if neither is."""
+        """Says in a sentence which limit of the run is reached, `trainer.max_tokens` or `trainer.max_time`; None if
+        neither is."""
         if self.trainer.max_tokens and self.tokens >= self.trainer.max_tokens:
             return f"trainer.max_tokens={self.trainer.max_tokens} is reached"
         if self.trainer.max_time and self.elapsed >= self.trainer.max_time:
@@ -290,13 +321,15 @@ class Recorder:
         return None
 
     def note(self, finding: Finding) -> None:
-        """Keeps a finding for results.json and shows it at once, unless one with the same text was noted before."""
+        """Adds a finding to those of the run, which go into checkpoints and results.json, and shows its text. Does
+        nothing if a finding with the same text was noted before."""
         if finding.text not in [each.text for each in self.findings]:
             self.findings.append(finding)
             self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
-        """Everything that `resume` needs, as plain values for JSON; STATE has the types."""
+        """Everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its lists
+        and dictionaries are partly those of the recorder, so write it before the next step."""
         return {
             "stage": stage.name,
             "step": done,
@@ -316,10 +349,11 @@ class Recorder:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Restores what was remembered from the state of a checkpoint, and removes what was logged after it."""
+        """Restores what was remembered from `state`, which `require_state` has checked. Cuts metrics.jsonl and
+        samples.jsonl to what was written before that checkpoint, and removes results.json."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
-        self.latest, self.warm_start = state["evaluated"], state.get("warm_start")
+        self.latest, self.warm_start = state["evaluated"], state["warm_start"]
         self.tokens, self.before = state["tokens"], state["elapsed"]
         self.unrewarded = state["unrewarded"]
         self.findings = [Finding(**finding) for finding in state["findings"]]
@@ -329,12 +363,12 @@ class Recorder:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Handles signals while the block runs: the first Ctrl-C, SIGTERM or SIGHUP stops the run after the current
-        step, a second one at once (KeyboardInterrupt).
+        """Handles signals while the block runs: the first Ctrl-C, SIGTERM or SIGHUP is remembered, and `step` stops the
+        run after the current step; a second one raises KeyboardInterrupt at once.
 
-        A second SIGHUP is ignored, because a terminal that closes may send several. So is any SIGHUP if it was ignored
-        when the process started, as under nohup. Does nothing outside the main thread: Python allows no other to set
-        handlers.
+        A SIGHUP after another signal is ignored, because a terminal that closes may send several. So is every SIGHUP if
+        it was ignored when the block began, as under nohup. Does nothing outside the main thread: Python allows no
+        other to set handlers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def together(self) -> Texts:
-        """All kinds in one Texts of kinds * N rows, for a single call of a reward."""
+        """All kinds in one Texts of kinds * N rows, one kind after the other, for a single call of a reward."""
         width = max(texts.actions.shape[1] for texts in self.kinds)
 
         def stacked(name: str) -> np.ndarray:
@@ -70,8 +70,9 @@ def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Tri
     """The demonstrations of a batch of N sources, and five spoiled versions of each: the demonstration of another
     source, the first half (without EOS), the words shuffled, the first word repeated, and the empty text.
 
-    Words are divided by spaces; a text of a single word is spoiled by characters instead. Texts are cut at `max_length`
-    tokens. `seed` determines the shuffling.
+    Words are divided by white space; a text of a single word is spoiled by characters instead. Spoiled texts are cut at
+    `max_length` tokens. `seed` determines the shuffling. If all demonstrations are equal, that of another source is the
+    source's own.
     """
     ids = [row[real].tolist() for row, real in zip(batch.targets.cpu(), batch.target_mask.cpu(), strict=True)]
     texts = [tokenizer.decode(list(row)) for row in ids]
@@ -91,8 +92,9 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
     """What the scores [kinds, N] of a Trial show, NaN for a missing score; `same` [kinds, N] as in Trial.
 
     "nothing": all scores are NaN. "alike": no spoiled kind differs from the demonstrations by more than noise, which is
-    ERRORS standard errors of the mean difference per source. "inverted": demonstrations score lower than every spoiled
-    kind. "alive": anything else.
+    ERRORS standard errors of the mean difference per source, or rounding if fewer than FEW sources can be compared.
+    "inverted": demonstrations score lower than every spoiled kind, of at least two. "alive": anything else; also if no
+    pair can be compared.
     """
     if np.isnan(scores).all():
         return "nothing"
@@ -116,9 +118,9 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
     """The findings about a reward before training, for each part of a mixture separately.
 
     "dead_reward" is a stop if no text gets a number, or if no demonstration has one after the credit (`rewarded` says
-    whether any has); a warning if all kinds get the same; a note if the reward is a control, which is constant on
-    purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text. "fragile_reward" is
-    a warning: the reward raises an error on spoiled texts, which a policy may well generate.
+    whether any has); a warning if all kinds get the same; a note if they do and the reward is a control, which is
+    constant on purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text.
+    "fragile_reward" is a warning: the reward raises an error on spoiled texts, which a policy may well generate.
     """
     found: list[Finding] = []
     for key, part in keyed_parts(reward):
@@ -140,9 +142,9 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
 
 
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
-    """The findings about a metric of the evaluation, by the same rule: a "dead_metric" warning if all kinds get the
-    same scores or the same corpus score, or none at all; a "fragile_metric" warning if it raises an error on spoiled
-    texts.
+    """The findings about a metric of the evaluation: a "dead_metric" warning if demonstrations and all kinds of spoiled
+    texts get the same scores (see `verdict`) or the same corpus score, or none at all; a "fragile_metric" warning if it
+    raises an error on spoiled texts.
 
     A control gets none. Errors on demonstrations are raised as they are.
     """
@@ -294,12 +296,13 @@ def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
 def check_rewards(task: Task, learns: bool) -> list[Finding]:
     """Scores demonstrations of val with reward, credit and metrics, and spoiled versions with reward and metrics.
 
-    Returns the findings. Raises UserError if reward and credit do not fit each other, or if no text has a reward in a
-    run that `learns` from rewards; in another run that is a warning. If val has sources without references there are no
-    demonstrations to score, which is a note.
+    Returns the findings; none is a "stop". Raises UserError if reward, credit or a metric fails on demonstrations, if
+    reward and credit do not fit each other, or if no demonstration has a reward in a run that `learns` from rewards; in
+    another run that is a warning. If one of these demonstrations has no reference, only a note says that nothing was
+    checked.
 
-    Scores SOURCES demonstrations with the credit, and six times as many texts with the reward; only if none has a
-    reward MORE demonstrations with the credit.
+    Scores the first SOURCES demonstrations with the credit, and six times as many texts with the reward; only if none
+    has a reward MORE demonstrations with the credit.
     """
     _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # enough that a few samples without a reward stop no run
     if not all(batch.references):

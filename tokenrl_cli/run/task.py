@@ -33,12 +33,14 @@ class Task:
     seed: int
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """The context to run the model in: mixed precision if the precision is bf16. Weights stay float32."""
+        """A context to run the model in: torch.autocast if the precision is bf16, one that does nothing if it is fp32.
+        Weights stay float32."""
         return numerics(self.device, self.precision)
 
 
 def numerics(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """A context in which forward passes run in a precision: autocast for bf16, nothing special for fp32."""
+    """A context for forward passes in a precision: torch.autocast to it on the device, or one that does nothing for
+    float32."""
     reduced = precision != torch.float32
     return torch.autocast(device.type, precision) if reduced else contextlib.nullcontext()
 
@@ -56,5 +58,5 @@ class GenerationTask:
     max_source_length: int  # tokens; longer sources are cut
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """The context to run the model in, as for a Task."""
+        """A context to run the model in; see `Task.numerics`."""
         return numerics(self.device, self.precision)

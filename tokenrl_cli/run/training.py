@@ -33,8 +33,9 @@ class Training:
 
     `saved` is the checkpoint to resume from, None at the start. `record` becomes config.yaml of the run, `line` holds
     the overrides as typed, `go_on` is the command that resumes the run after an interruption, `afterwards` are commands
-    to suggest at its end. The constructor builds all objects and writes nothing; it raises UserError for a config that
-    cannot run.
+    to suggest at its end. The constructor builds all objects, with the initial or the saved weights, and writes no
+    file; it makes the directory if it is missing, and sets the number of threads and the global generator of torch. It
+    raises UserError for a config that cannot run.
     """
 
     def __init__(
@@ -91,12 +92,17 @@ class Training:
             raise UserError(f"init_from={origin.path}", problem, f"name a checkpoint of the warm start{start}")
 
     def run(self, findings: list[Finding], learns: bool) -> float | None:
-        """Trains and writes everything into the directory of the run; returns the objective: `trainer.monitor` of the
-        best checkpoint on val, None without one. `findings` are those of the checks of the config, reported with the
-        others before the first step; `learns` says whether any stage that has steps learns from rewards.
+        """Runs the warm start, RL and the final evaluation on test, and writes everything into the directory of the
+        run. Returns the objective: the value of `trainer.monitor` on val at the best checkpoint, where the one that RL
+        started from counts, too. It may be NaN.
 
-        Raises UserError if the rewards are useless or a number is not finite, SystemExit with 128 + the signal if the
-        run was interrupted; its checkpoint is then saved.
+        `findings` are those of the checks of the config, reported with the others before the first step; `learns` says
+        whether any stage that has steps learns from rewards.
+
+        Raises UserError if it `learns` and no demonstration, or no text of WITHOUT_REWARD steps in a row, has a reward;
+        if a reward fails or does not fit the credit; and if a loss, gradient, parameter or probability is not finite:
+        the step is then not saved. After Ctrl-C, SIGTERM or SIGHUP it finishes the step, saves a checkpoint and raises
+        SystemExit with 128 + the signal; a second one raises KeyboardInterrupt at once, without saving.
         """
         # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
         found = findings + check_rewards(self.task, learns)
@@ -205,7 +211,7 @@ class Training:
 
     def _finish(self, stage: Stage) -> float | None:
         """Evaluates the policies of the warm start, of the end and of the best checkpoint on test, writes results.json,
-        shows the table, and returns the objective."""
+        shows the table, and returns the objective. A signal does not stop it."""
         recorder = self.recorder
         if over := recorder.over_budget():
             recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))

@@ -1,7 +1,7 @@
 """Calls of rewards, metrics and credits, which may be the user's own classes, and checks of what they return.
 
 What they return is converted to float64 arrays and plain values; a wrong result, or an exception in the user's code,
-becomes one UserError that names the class.
+becomes a UserError that names the class.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from tokenrl_cli.usercode.values import LARGEST, number, plain, shown, shown_wit
 def call_user_code(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls `function(*arguments)`, a method of `owner`, and returns its result.
 
-    If the class of `owner` is not of this package, the state of the process is restored afterwards (`process_restored`,
-    `same_numerics`), and whatever it raises becomes a UserError, with `where` as its place and the file and line of the
-    user's code in the message. A signal that really came, such as Ctrl-C, is raised as it is.
+    If the class of `owner` is of this package, nothing else is done. If it is not, the state of the process is restored
+    afterwards (`process_restored`, `same_numerics`), and whatever it raises, SystemExit included, becomes a UserError,
+    with `where` as its place and the file and line of the user's code in the message; a UserError is raised as it is. A
+    signal that really came, such as Ctrl-C, is raised as it is, too.
     """
     if type(owner).__module__.partition(".")[0] == PACKAGE.name:
         return function(*arguments)
@@ -45,9 +46,9 @@ def call_user_code(owner: Any, where: str, function: Callable[..., Any], *argume
 
 
 def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    """The scores that a reward called `name` returned, copied to a float64 array of one of `shapes`, such as [B] or
-    [B, T]; NaN where there is no score. Raises UserError where they are no numbers, have another shape, are infinite or
-    above LARGEST."""
+    """The scores that a reward called `name` returned, copied to a new float64 array of one of `shapes`, such as [B] or
+    [B, T]; NaN where there is no score, also for None in a list. Raises UserError if they are no numbers, have another
+    shape, are infinite, or are above LARGEST or below -LARGEST."""
     scores = _floats(given)
     if scores is None:
         raise UserError("reward", f"{name} gave {shown_with_type(given)}, must be an array of numbers")
@@ -64,8 +65,9 @@ def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarra
 
 
 def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) -> Scored:
-    """What a reward called `name` returned for `count` texts, as a checked Scored: scores, metrics as floats, columns
-    as lists of plain values. Bare scores get no metrics and no columns. Raises UserError for anything else."""
+    """What a reward called `name` returned for `count` texts, as a checked Scored: scores as in `scores_of`, metrics as
+    floats (NaN is allowed), columns as lists of `count` plain values. Bare scores get no metrics and no columns. Raises
+    UserError for anything else."""
     given = given if isinstance(given, Scored) else Scored(given, {}, {})
     scores = scores_of(given.scores, name, shapes)
     metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
@@ -85,8 +87,9 @@ def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) 
 
 
 def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
-    """The corpus score that a metric called `name` returned for `count` texts, with value and sentence scores checked.
-    Raises UserError for anything else."""
+    """The corpus score that a metric called `name` returned for `count` texts: a copy with its value as a float, which
+    may be NaN but not infinite, and its sentence scores [count] checked as in `scores_of`. Its statistics are not
+    checked. Raises UserError for anything else."""
     if not isinstance(given, CorpusScore):
         raise UserError("metrics", f"corpus of {name} gave {shown_with_type(given)}, must be a CorpusScore")
     value = number(given.value)

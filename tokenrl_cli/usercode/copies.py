@@ -42,7 +42,8 @@ def own_texts(texts: Texts) -> Texts:
 
 
 def own_example(example: Example) -> Example:
-    """A copy of an example, which stays as it is when the data set reuses its lists for the next example."""
+    """A copy of an example with lists and columns of its own: it stays as it is when the data set reuses the lists for
+    the next example."""
     return replace(
         example,
         references=copied(example.references),

@@ -30,7 +30,7 @@ class _Stream:
 
 
 def signals_of(*names: str) -> tuple[signal.Signals, ...]:
-    """Those of these names that the machine has."""
+    """The signals with these names, such as "SIGHUP", that this system has; others are left out."""
     return tuple(each for each in signal.Signals if each.name in names)
 
 
@@ -40,10 +40,12 @@ STOPS = signals_of("SIGINT", "SIGTERM", "SIGHUP")
 @contextmanager
 def process_restored() -> Iterator[Callable[[], bool]]:
     """Context manager for foreign code: restores the working directory, the standard streams, the recursion limit, the
-    umask and the signal handlers afterwards. Inside, os._exit raises SystemExit instead of ending the process.
+    umask and the signal handlers afterwards. Inside, os._exit raises SystemExit instead of ending the process, except
+    in a child made by fork, and closing standard output or standard error only flushes it.
 
-    Yields a function that returns True once a SIGINT, SIGTERM or SIGHUP has arrived: foreign code may raise
-    KeyboardInterrupt by itself, and that must not be taken for Ctrl-C.
+    Yields a function that returns True once a SIGINT, SIGTERM or SIGHUP that has a handler has arrived: foreign code
+    may raise KeyboardInterrupt by itself, and that must not be taken for Ctrl-C. Outside the main thread signals are
+    neither restored nor noticed.
     """
     here = None
     with suppress(OSError):  # the directory has been removed
@@ -98,8 +100,9 @@ def _handlers() -> dict[int, Any]:
 
 @contextmanager
 def same_numerics() -> Iterator[None]:
-    """Context manager for foreign code: restores numpy's error settings, the warning filters, and torch's random state,
-    default type, number of threads, gradient mode and deterministic mode afterwards."""
+    """Context manager for foreign code: restores afterwards numpy's error settings, the warning filters, and torch's
+    random state on the CPU, default type, number of threads, gradient mode and deterministic mode. A library that was
+    not imported before the block is left alone."""
     filters, torch, numpy = warnings.filters[:], sys.modules.get("torch"), sys.modules.get("numpy")
     before = _torch_state(torch) if torch else None
     errors = numpy.geterr() if numpy else {}

@@ -1,4 +1,4 @@
-"""Import of the user's modules, which a command line names in `imports`, with errors that name file and line.
+"""Imports the user's modules, which a command line names in `imports`, with errors that name file and line.
 
 An entry is a dotted name (`my_rewards`) or a file (`rewards/mine.py`). A file is registered in sys.modules under its
 path, so that one called random.py does not replace a library; a target may name it by its stem. The current directory
@@ -34,8 +34,8 @@ PACKAGE = Path(__file__).parents[1]  # the folder tokenrl_cli
 
 
 def file_of(name: str, imports: Sequence[str]) -> Path | None:
-    """The file among the entries of `imports` whose stem or path is `name`, as an absolute path; None if there is
-    none."""
+    """The file among the entries of `imports` whose stem or absolute path is `name`, as an absolute path without links;
+    None if there is none. Of several with this stem, the first."""
     for entry in imports:
         if entry.endswith(".py") and name in (Path(entry).stem, str(Path(entry).resolve())):
             return Path(entry).resolve()
@@ -43,13 +43,15 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 
 def holds(imports: Sequence[str], module: str) -> bool:
-    """Whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one."""
+    """Whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. A file is in
+    sys.modules under its absolute path."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 
 
 def import_all(imports: Sequence[str]) -> None:
-    """Imports every entry, so that a missing or failing one stops the command at its start. Raises UserError."""
+    """Imports every entry, which runs the modules, so that a missing or failing one stops the command at its start.
+    Raises UserError, which names the entry."""
     for entry in imports:
         if entry.endswith(".py"):
             loaded(Path(entry).resolve(), f"imports=[{entry}]")
@@ -61,10 +63,10 @@ def import_all(imports: Sequence[str]) -> None:
 
 
 def imported(name: str, where: str) -> Any:
-    """Imports and returns the module of a dotted name.
+    """Imports and returns the module of a dotted name. Adds the current directory at the end of sys.path.
 
-    Raises UserError, with `where` as its place, where the name is no module name, there is no such module, importing it
-    fails, or a library hides a file of the same name in the current directory.
+    Raises UserError, with `where` as its place, if the name is no module name, if there is no such module, if importing
+    it fails, or if a library hides a file of the same name in the current directory.
     """
     if not re.fullmatch(DOTTED, name):
         remedy = f"did you mean imports=[{name}.py]?" if Path(f"{name}.py").is_file() else ""
@@ -85,8 +87,9 @@ def imported(name: str, where: str) -> Any:
 
 
 def loaded(path: Path, where: str) -> Any:
-    """Imports and returns the module of a file, which runs only at the first call. Raises UserError, with `where` as
-    its place, where there is no such file or it fails."""
+    """Imports and returns the module of the file `path`, which must be absolute and runs only at the first call; later
+    calls return the same module. Adds the current directory at the end of sys.path. Raises UserError, with `where` as
+    its place, if there is no such file or it fails; a file that failed runs again at the next call."""
     if not path.is_file():
         raise UserError(where, f"there is no file {path}")
     if str(path) in sys.modules:
@@ -177,7 +180,8 @@ def _refuse_shadowed(name: str, module: Any, where: str) -> None:
 
 def place_of_error(error: BaseException) -> str:
     """Where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if there
-    is none, the innermost of all."""
+    is none, the innermost of all; "nowhere" for an exception that was not raised. Of a syntax error in the user's file,
+    the line with the error."""
     if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -199,7 +203,8 @@ def _short(file: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of an exception in one line, such as "ValueError: math domain error"."""
+    """Type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error without
+    the quoted source. Can be written as UTF-8."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
         line = f"{type(error).__name__}: {error.msg}"

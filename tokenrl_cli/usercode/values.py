@@ -1,4 +1,4 @@
-"""Conversion of values that a user's code returns: numbers of any library to floats, any object to a short text."""
+"""Converts values that a user's code returns: numbers of any library to floats, any object to a short text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def plain(value: Any) -> Any:
-    """Arrays and scalars of numpy, torch, jax and pandas (whatever has `tolist`) as lists and numbers of Python; other
-    values, and those whose `tolist` fails, unchanged."""
+    """Converts arrays and scalars of numpy, torch, jax and pandas (any object that has `tolist`) to lists and numbers
+    of Python. Other values, and those whose `tolist` fails, come back unchanged."""
     if type(value) in (float, int, bool, str, list, tuple, dict, type(None)):
         return value
     try:
@@ -26,8 +26,8 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float or NaN; None where it is not a real number, is infinite, or is too large for a
-    float."""
+    """The value as a finite float or NaN; None if it is not a real number, infinite, or too large for a float. A bool
+    counts as a number, text does not; scalars of other libraries go through `plain`."""
     value = plain(value)
     if not isinstance(value, numbers.Real | Decimal):
         return None
@@ -39,12 +39,13 @@ def number(value: Any) -> float | None:
 
 
 def shown_with_type(value: Any) -> str:
-    """A short text of any object with its type, such as "'0.5' (str)", for an error message. Never raises."""
+    """A short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def shown(value: Any, width: int = 80) -> str:
-    """The repr of any object in one line of at most `width` characters, for a message. Never raises."""
+    """The repr of any object in one line of at most `width` characters, for a message; long strings and containers are
+    shortened. Raises nothing, even if `__repr__` fails."""
     _short.maxstring = width
     try:
         text = _short.repr(value)
