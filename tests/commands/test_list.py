@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from tests.presets import composed
 from tests.running import tokenrl
 from tokenrl_cli.commands.list import hung
 from tokenrl_cli.config.options import about, choices, conf_dir, groups, options, parts, roots
@@ -86,7 +87,7 @@ def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
     shown = [line for line in shown if not line.endswith("=null")]  # a part left out, as ~GROUP is typed
     place = {"optimizer": "optimizer@algorithm.optimizer"}.get(group, group)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        chosen = compose("train", [f"{place}={name}"])
+        chosen = composed((f"{place}={name}",))
         assert compose("train", [f"{place}={name}", *shown]) == chosen
 
 
