@@ -20,7 +20,7 @@ class Random:
         self.seed = seed
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns the score of each text, [B] float64."""
         pairs = zip(texts.sources, texts.hypotheses, strict=True)
         return np.array([self._draw(texts.step, *pair) for pair in pairs], dtype=np.float64)
 
