@@ -21,7 +21,7 @@ def test_a_node_may_have_no_edges(graph: Graph) -> None:
 )  # fmt: skip
 def test_any_other_line_is_no_graph(key: str) -> None:
     assert Graph.parse("0|5|1|0")
-    with pytest.raises(ValueError, match="graph|unpack|int"):
+    with pytest.raises(ValueError, match=r"graph|unpack|int"):
         Graph.parse(key)
 
 

@@ -131,7 +131,7 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
 def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     """Raises UserError where a reward, or a part of a mixture, needs a column that the first example of train, val or
-    test does not have. Reads nothing where no reward needs columns; skips a split that is empty."""
+    test does not have. Reads nothing where no reward is a `ReadsColumns`; skips a split that is empty."""
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():

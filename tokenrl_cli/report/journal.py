@@ -18,7 +18,7 @@ class Journal:
 
     Each line is appended to its file in one piece, and the file is closed again. NaN and infinity become null, because
     JSON has no such numbers. Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape, \\ud800.
-    Raises UserError where a file to be written is a link, OSError where it cannot be written.
+    Raises UserError where metrics.jsonl or samples.jsonl is a link, OSError where a file cannot be written.
     """
 
     def __init__(self, run: Path) -> None:

@@ -49,13 +49,14 @@ NOT_OURS = {
 
 def located(function: str, trust: Sequence[str], where: str) -> Callable[..., Any]:
     """Imports the module or the file that `function` names, so runs its code, and returns the callable there.
-    `function` is "module.name" or "file.py:name", where the name may go on, as "name.method"; the module, a package
-    that contains it, or the file must be listed in `trust`, the command line's `imports`.
+    `function` is "module.name" or "file.py:name", where the name may go on, as "name.method"; `module` may be the stem
+    of a file. The module, a package that contains it, or the file must be listed in `trust`, the command line's
+    `imports`.
 
     A config may come from someone else's checkpoint, and must reach nothing that the user did not write or list:
     `os.system` through a module that imports os, for example. Accepted is what a listed module defines, and a method of
-    an object that one made. Refused is what is tokenrl's, and what a listed module only imported from one that is not,
-    with numpy's ufuncs and HARMLESS (len, sum, max, min, any, all) as the exceptions.
+    an object that it made. Refused is what is tokenrl's, and what a listed module only imported from one that is not
+    listed, except numpy's ufuncs and HARMLESS (len, sum, max, min, any, all).
 
     Raises UserError, with `where` as its place, for what is refused or not listed, where there is no such module, file
     or name, where importing or reading it fails, and where it is private (a name in "_"), a class, or not callable.
