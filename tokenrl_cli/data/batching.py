@@ -1,10 +1,10 @@
 """Batches of examples, for training and for evaluation. `Batching.batch(step)` is a pure function of (seed, step).
 
-A training batch holds examples of about the same length. A finite split is read in epochs: the usable examples are
-permuted and divided into pools of POOL batches; each pool is sorted by length and cut into batches, which are then
-shuffled. The last batch of an epoch is filled up from the start of the permutation, so the batch size is constant. An
-unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with several references, one is
-drawn anew in every epoch.
+A training batch holds examples of about the same length, unless `alike_lengths` is False. A finite split is read in
+epochs: the usable examples are permuted and divided into pools of POOL batches; each pool is sorted by length and cut
+into batches, which are then shuffled. The last batch of an epoch is filled up from the start of the permutation, so the
+batch size is constant. An unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with
+several references, one is drawn anew in every epoch.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ Reason = Literal["few_sentences", "not_a_number", "no_variation"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of the scores of two systems on one test set, with its 95 % interval [low, high] and two-sided p.
+    """Difference of the scores of two systems on one test set: its `mean`, as observed, with its 95 % interval [low,
+    high] and two-sided p.
 
     `low`, `high` and both p are None in the three cases of the module's docstring. `sacrebleu_p` is the number that
     `sacrebleu --paired-bs` prints, about half of a two-sided p; None where several seeds are compared, which that

@@ -53,7 +53,8 @@ class PlainDisplay:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts."""
+        """Prints a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
+        out)."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 

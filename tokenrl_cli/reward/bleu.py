@@ -18,8 +18,9 @@ from tokenrl_cli.metrics.ngrams import matches
 class Bleu:
     """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002.
 
-    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by
-    the brevity penalty, a long one by its precision.
+    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by the
+    brevity penalty, a long one by its precision. Raises SettingError for a `smoothing_value` beside a `smoothing` that
+    has none.
     """
 
     needs_references = True
