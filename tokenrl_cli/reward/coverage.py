@@ -17,8 +17,8 @@ class Coverage:
     """Share of the items of a dataset's column that occur in the text, as whole words; NaN where there are none.
 
     `column` holds a list of strings a source, a record whose values are the items, one string whose words they are, or
-    None, which is no item. Items in `unsaid` do not count: the "yes" of a slot is no word of its text. The rest of the
-    text, and repetitions, do not matter: gamed by listing everything there is.
+    None, which is no item. Items that the config excludes do not count: the "yes" of a slot is no word of its text. The
+    rest of the text, and repetitions, do not matter: gamed by listing everything there is.
     """
 
     needs_references = False
