@@ -1,10 +1,10 @@
 """Batches of examples, for training and for evaluation. `Batching.batch(step)` is a pure function of (seed, step).
 
-A training batch holds examples of about the same length. A finite split is read in epochs: the usable examples are
-permuted and divided into pools of POOL batches; each pool is sorted by length and cut into batches, which are then
-shuffled. The last batch of an epoch is filled up from the start of the permutation, so the batch size is constant. An
-unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with several references, one is
-drawn anew in every epoch.
+A training batch holds examples of about the same length, unless `alike_lengths` is False. A finite split is read in
+epochs: the usable examples are permuted and divided into pools of POOL batches; each pool is sorted by length and cut
+into batches, which are then shuffled. The last batch of an epoch is filled up from the start of the permutation, so the
+batch size is constant. An unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with
+several references, one is drawn anew in every epoch.
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ class Batching:
 
     With `alike_lengths` a batch holds texts of similar length, which saves padding; a loss that is a mean over the
     tokens of each batch then gives a token of a short text more weight than one of a long text. Without it batches are
-    drawn at random. The epoch or pool in use is cached between calls; no state changes what `batch` returns. Raises
-    UserError where the split is empty, where `overlong=drop` leaves no example, or where `member` does.
+    drawn at random. A finite split is read and encoded at once and held in memory as ids; the epoch or pool in use is
+    cached between calls, and no state changes what `batch` returns.
+
+    Raises UserError where `batch_size` is below 1, the split is empty, `member` leaves no example or divides an
+    unlimited split, or `overlong=drop` leaves no example (of an unlimited split, when a batch is drawn).
     """
 
     def __init__(
@@ -76,7 +79,8 @@ class Batching:
         self._chapter: _Chapter | None = None
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: a pure function of the seed and the step, whatever was called before."""
+        """Returns the batch of a step, from 0: a pure function of the seed and the step, whatever was called before.
+        Opening another epoch or pool than that of the last call draws it anew."""
         number, index = divmod(step, self.batches_per_chapter)
         if self._chapter is None or self._chapter.number != number:
             self._chapter = self._open(number)
@@ -85,8 +89,9 @@ class Batching:
         return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
 
     def counts(self) -> dict[str, int]:
-        """Numbers of examples, sources, targets and tokens, and how many are cut, dropped or unknown to a tokenizer; of
-        all examples of a finite split, or of the first SEEN of an unlimited one."""
+        """Returns the numbers of examples, sources, targets and tokens, and how many are cut, dropped or unknown to a
+        tokenizer; of all examples of a finite split, or of the first SEEN of an unlimited one, which are read again at
+        each call. Tokens are counted after the cut, and targets are demonstrations."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -102,7 +107,8 @@ class Batching:
         }
 
     def findings(self) -> list[Finding]:
-        """Findings for the user, one for each of the `counts` of cut, dropped or unknown texts that is not 0."""
+        """Returns notes and warnings for the user, one for each of the `counts` of cut, dropped or unknown texts or
+        tokens that is not 0; [] where all are."""
         n = self.counts()
         name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
         source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
@@ -218,11 +224,11 @@ def evaluation_batches(
     max_length: int,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Yields (indices in the split, batch) for the first `examples` examples of a split (0: all), sorted by the length
-    of the source so that there is little padding.
+    of the source so that there is little padding; the last batch may be smaller.
 
     Nothing is dropped or drawn at random. Source and target ids are cut at their limits, the texts `references` are
-    not. Targets are the first demonstration of each example. Raises UserError where the split is empty, or is unlimited
-    and `examples` is 0.
+    not. Targets are the first demonstration of each example; `step` is 0. All examples are read before the first batch
+    comes. Raises UserError then, where the split is empty, or is unlimited and `examples` is 0.
     """
     size = dataset.size(split)
     if size is None and examples == 0:
@@ -247,7 +253,7 @@ def example_batch(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
-    """One batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`."""
+    """Returns one batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`."""
     items = [own_example(dataset.example(split, i)) for i in indices]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))
@@ -257,7 +263,8 @@ def example_batch(
 def source_batch(
     sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
 ) -> Batch:
-    """One batch of plain source texts to decode, without references: targets are [N, 1], all padding.
+    """Returns one batch of plain source texts to decode, without references and columns: targets are [N, 1], all
+    padding. Sources are cut at `max_source_length` tokens.
 
     `unread`, where given, counts how many sources are cut and how many tokens are unknown.
     """
@@ -271,11 +278,12 @@ def source_batch(
 
 
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
-    """Yields the texts that a tokenizer is trained on: sources, targets or both, of every example of train.
+    """Yields the texts that a tokenizer is trained on: sources, targets or both, as the two flags say, of every example
+    of train.
 
     Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
-    are read, until the second half of those read has brought no new word. Raises UserError, at the end, where all texts
-    were empty or there was none.
+    are read, at least 2,000 and at most VOCABULARY_EXAMPLES, until the second half of those read has brought no new
+    word. Raises UserError, at the end, where all texts were empty or there was none.
     """
     size = dataset.size("train")
     words: set[str] = set()

@@ -17,22 +17,22 @@ GIVEN = frozenset(  # arguments of reward functions; a column of the data with s
 
 
 class Unread:
-    """Counts the sources that are cut at `limit` tokens, and the tokens that are unknown to the tokenizer
-    (`unknown_id`; None where it knows every text)."""
+    """Counts the sources that are cut at `limit` tokens, and the tokens among those left that are unknown to the
+    tokenizer (`unknown_id`; None where it knows every text)."""
 
     def __init__(self, unknown_id: int | None, limit: int) -> None:
         self.unknown_id, self.limit = unknown_id, limit
         self.sources = self.overlong = self.tokens = self.unknown = 0
 
     def add(self, sources: Ragged) -> None:
-        """Adds the numbers of some sources to the counts."""
+        """Adds the numbers of some sources to the counts. The sources must have been cut at `limit`."""
         self.sources += len(sources.lengths)
         self.overlong += int(sources.overlong.sum())
         self.tokens += len(sources.flat)
         self.unknown += count(sources, self.unknown_id)
 
     def sentence(self) -> str:
-        """A message for the user about both counts; "" where they are 0."""
+        """Returns a message for the user about both counts; "" where they are 0."""
         found = []
         if self.overlong:
             verb = "was" if self.overlong == 1 else "were"
@@ -44,14 +44,16 @@ class Unread:
 
 
 def unknown_share(unknown: int, total: int, side: str) -> str:
-    """Beginning of a message, such as "17 of 2,400 source tokens (0.7 %) are"; never with "0.0 %"."""
+    """Returns the beginning of a message, such as "17 of 2,400 source tokens (0.7 %) are"; never with "0.0 %". `total`
+    is above 0."""
     share = f"{unknown / total:.1%}".replace("%", " %") if unknown / total >= 0.001 else "less than 0.1 %"
     return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
 
 
 def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Finding]:
-    """Finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or "target"): a note,
-    or a warning above UNKNOWN_SHARE. [] where none is. `split` is the beginning of the message, such as "train"."""
+    """Returns the finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or
+    "target"): a list with one note, or one warning above UNKNOWN_SHARE; [] where none is unknown. `split` is the
+    beginning of the message, such as "train"."""
     if not unknown:
         return []
     many = unknown / total > UNKNOWN_SHARE
@@ -63,11 +65,13 @@ def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Fin
 def split_findings(
     dataset: Dataset, source_tokenizer: Tokenizer, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
 ) -> list[Finding]:
-    """Findings about the splits that a run is evaluated on: unknown tokens, sources that are cut, sources that are in
-    train, too, and columns that a reward function cannot get.
+    """Returns findings about the splits that a run is evaluated on: tokens of sources and references that are unknown
+    to the tokenizers; sources longer than `dataset.max_source_length`, which are cut; sources that are in train, too;
+    and columns that may not reach a reward function, because tokenrl gives it an argument of the same name.
 
-    Unlimited splits are not read. Tokens are counted in the first LOOKED_AT examples of a split. Sources are compared
-    as exact text, all of them but empty ones.
+    Unlimited splits are not read; all examples of the others are held in memory. Tokens and lengths are counted in the
+    first LOOKED_AT examples of a split. Sources are compared with train as exact text, all of them but empty ones,
+    unless train is unlimited; this reads train once.
     """
     found: list[Finding] = []
     sources: dict[str, list[str]] = {}

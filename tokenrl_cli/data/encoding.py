@@ -15,7 +15,8 @@ from tokenrl_cli.interfaces import Batch, Example, Tokenizer, UserError
 class Ragged:
     """n sequences of token ids stored one after another, each cut at `limit` tokens.
 
-    Sequence i is flat[starts[i] : starts[i] + lengths[i]]; overlong [n] bool is True for those that were cut.
+    Sequence i is flat[starts[i] : starts[i] + lengths[i]], flat int32, starts and lengths [n] int64; overlong [n] bool
+    is True for those that were cut.
     """
 
     def __init__(self, sequences: Iterable[list[int]], limit: int) -> None:
@@ -29,8 +30,9 @@ class Ragged:
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The sequences of rows [N], padded on the right: ids [N, L] int64 (0 where padded), mask [N, L] bool. L is the
-        longest length, at least 1."""
+        """Returns the sequences with the numbers rows [N], in that order and padded on the right: ids [N, L] int64, 0
+        where padded, and mask [N, L] bool, True at real tokens. L is the length of the longest of these sequences, at
+        least 1."""
         lengths = self.lengths[rows]
         columns = np.arange(lengths.max(initial=1))
         mask = columns < lengths[:, None]
@@ -44,10 +46,11 @@ class Encoded:
     """n examples as token ids. Each has one or more pairs (demonstration, clean reference); an example without a
     reference has one pair of empty sequences.
 
-    EOS is appended to every target and counts towards the limit, so a target that is cut has no EOS. `pairs` [P] are
-    the numbers of the usable pairs and `rows` [M] those of the usable examples: all, or with `drop` only pairs whose
-    source and demonstration are within the limits, and examples with such a pair. Raises UserError where an example
-    has not as many demonstrations as references.
+    EOS is appended to every target and counts towards the limit `max_length`, so a target that is cut has no EOS.
+    `pairs` [P] are the numbers of the usable pairs and `rows` [M] those of the usable examples: all, or with `drop`
+    only pairs whose source and demonstration are within the limits, and examples with such a pair. `unknown` counts the
+    unknown tokens of sources and of demonstrations, after the cut. Raises UserError where an example has not as many
+    demonstrations as references.
     """
 
     def __init__(
@@ -83,20 +86,23 @@ class Encoded:
         return len(self._choices)
 
     def choose(self, rows: np.ndarray, draws: torch.Generator) -> np.ndarray:
-        """Draws one usable pair of each example uniformly. rows [N] of usable examples -> pairs [N]."""
+        """Draws one usable pair of each example uniformly. rows [N], numbers of usable examples -> [N], numbers of
+        pairs. Draws N numbers from `draws`, however many pairs there are."""
         # floor(u * n) with one u for every row: the same number of draws whatever the numbers of pairs are.
         uniform = torch.rand(len(rows), dtype=torch.float64, generator=draws).numpy()
         chosen: np.ndarray = self.pairs[self._first[rows] + (uniform * self._choices[rows]).astype(np.int64)]
         return chosen
 
     def first_pairs(self, rows: np.ndarray) -> np.ndarray:
-        """The first usable pair of each example. rows [N] of usable examples -> pairs [N]."""
+        """Returns the first usable pair of each example. rows [N], numbers of usable examples -> [N], numbers of
+        pairs."""
         pairs: np.ndarray = self.pairs[self._first[rows]]
         return pairs
 
     def batch(self, step: int, rows: np.ndarray, pairs: np.ndarray, examples: list[Example]) -> Batch:
-        """A padded batch of N examples. rows [N] of the sources, pairs [N] of their targets and clean references;
-        `examples` are the N examples of these rows, for the texts and columns. A missing column value is None."""
+        """Returns a padded batch of N examples. rows [N] are the numbers of the sources, pairs [N] those of their
+        targets and clean references, and `examples` the N examples of these rows, for the texts and columns. The
+        columns are those of any of them; a value that an example lacks is None. `step` is the batch's."""
         keys = dict.fromkeys(key for example in examples for key in example.columns)
         return Batch(
             step,
@@ -110,7 +116,8 @@ class Encoded:
 
 
 def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
-    """Token ids of each source; of an empty source one EOS, without which attention over it would be over nothing."""
+    """Yields the token ids of each source, encoded as they are requested; for a source without tokens one EOS, without
+    which attention over it would be over nothing."""
     return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
 
 
@@ -133,5 +140,5 @@ def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str | None], li
 
 
 def count(ragged: Ragged, token: int | None) -> int:
-    """Number of occurrences of a token id in all sequences; 0 for None."""
+    """Returns the number of occurrences of a token id in all sequences, after the cut; 0 for None."""
     return 0 if token is None else int((ragged.flat == token).sum())

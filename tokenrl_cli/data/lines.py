@@ -23,10 +23,12 @@ DEEPEST = 50  # lists and records inside one another in a line of JSON
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yields the lines of a file without their line ends; the last line may lack one. Nothing is read in advance.
+    """Yields the lines of a UTF-8 file, without the LF or CRLF at their ends and without a byte order mark; the last
+    line may lack its end. The file is opened when the first line is requested, and read as lines are requested.
 
-    A file is unpacked if its name ends in .gz or its content begins like gzip data. Raises UserError, with the number
-    of the line, for bytes that are not UTF-8 and for NUL bytes, and for a file that is damaged or cannot be read.
+    A file is unpacked if its name ends in .gz or its content begins like gzip data. Raises UserError when it comes to
+    the mistake: with the number of the line for bytes that are not UTF-8 and for NUL bytes, without it for damaged gzip
+    data and for a file that cannot be opened or read.
     """
     try:
         with path.open("rb") as file:
@@ -36,8 +38,9 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def standard_input() -> Iterator[str]:
-    """Yields the lines of standard input by the rules of `read_lines`, whatever the locale's encoding is. Raises
-    UserError where `read_lines` does, and where standard input is closed."""
+    """Yields the lines of standard input by the rules of `read_lines`, whatever the locale's encoding is; unpacked if
+    its content begins like gzip data. Raises UserError where `read_lines` does, and where standard input is closed, all
+    when lines are requested."""
     require_open()
     try:
         yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]
@@ -46,7 +49,7 @@ def standard_input() -> Iterator[str]:
 
 
 def require_open() -> None:
-    """Raises UserError where the program was started without a standard input."""
+    """Raises UserError where the program was started without a standard input (sys.stdin is None)."""
     if sys.stdin is None:
         raise UserError("standard input", "is closed", "name a file with input=FILE, or pipe text into the command")
 
@@ -76,13 +79,14 @@ def _lines(file: io.BufferedReader, name: str, packed: bool) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """The text with a space in place of every line break that any reader might split at, and as by `well_formed`."""
+    """Returns a text as one line: every line break that any reader might split at (all that str.splitlines knows)
+    becomes a space, one at the end is dropped, and what UTF-8 cannot encode is replaced as by `well_formed`."""
     return well_formed(" ".join(text.splitlines()))
 
 
 def well_formed(text: str) -> str:
-    """The text with everything that UTF-8 cannot encode replaced: a lone surrogate becomes U+FFFD, and two that are a
-    pair become their character."""
+    """Returns the text with everything that UTF-8 cannot encode replaced: a lone surrogate becomes U+FFFD, and two that
+    are a pair become their character."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -94,10 +98,11 @@ def well_formed(text: str) -> str:
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """The JSON object of a line, as a dictionary. Raises UserError, with `where` as its place, for anything else.
+    """Returns the JSON object of a line, as a dictionary. Raises UserError, with `where` as its place, for anything
+    else.
 
     It also refuses what Python's reader would silently accept and change: duplicate keys, NaN and Infinity, numbers out
-    of range, lone surrogates, and nesting deeper than DEEPEST.
+    of range, lone surrogates; and nesting deeper than DEEPEST and integers of more digits than Python reads.
     """
     remedy = "one JSON object a line"
     # Checked before json.loads, whose recursion a deeply nested line would exhaust.
@@ -121,7 +126,8 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A JSON value as text of at most 60 characters, for an error message; "nothing" for None."""
+    """Returns a JSON value as text of at most 60 characters, for an error message; "nothing" for None. Raises TypeError
+    for what is no JSON value."""
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

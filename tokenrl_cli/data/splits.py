@@ -16,8 +16,9 @@ MADE = 100  # examples to check of a split that is generated, not read from file
 
 
 def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
-    """The split that a stage draws its sources from, and a function that is True for those of its examples that may be
-    drawn (None: all may). `stage` is "warm_start", or "train" for RL."""
+    """Returns the split that a stage draws its sources from, and a function that is True for those of its examples that
+    may be drawn (None: all may). `stage` is "warm_start", or "train" for RL. Both stages draw from all of train, unless
+    the data set is `Divided` and sets `rl_split` or an `rl_share` above 0."""
     if not isinstance(dataset, Divided):
         return "train", None
     if dataset.rl_split is not None:
@@ -29,7 +30,8 @@ def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
 
 
 def kept_for_rl(source: str, index: int, share: float) -> bool:
-    """Whether an example of train belongs to the `share` of examples that only RL draws, by a hash of its source.
+    """Returns whether an example of train belongs to the `share` (0 to 1) of examples that only RL draws, by a hash of
+    its source.
 
     Equal sources are so always on the same side; of an empty source the index is hashed. The examples of a smaller
     share are among those of a larger one.
@@ -40,13 +42,14 @@ def kept_for_rl(source: str, index: int, share: float) -> bool:
 
 
 def splits_of(dataset: Dataset) -> list[str]:
-    """The names of the splits of a data set: train, val and test, and those that it names itself."""
+    """Returns the names of the splits of a data set, each once: train, val and test, and then those that it names
+    itself."""
     named = dataset.splits() if isinstance(dataset, NamedSplits) else []
     return list(dict.fromkeys(["train", "val", "test", *named]))
 
 
 def require_split(dataset: Dataset, split: str) -> None:
-    """Raises UserError where the data set has no split of this name; the message lists those it has."""
+    """Raises UserError where the data set has no split of this name; the message lists those it has. Reads no data."""
     known = splits_of(dataset)
     if split not in known:
         problem = f"the data set has no such split{hint(split, known)}"
@@ -54,8 +57,8 @@ def require_split(dataset: Dataset, split: str) -> None:
 
 
 def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
-    """Whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then gives
-    the same text for each."""
+    """Returns whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then
+    gives the same text for each. False for a split without examples, and for an unlimited one where `examples` is 0."""
     size = dataset.size(split)
     count = examples if size is None else min(examples or size, size)
     return count > 0 and all(not dataset.example(split, i).source for i in range(count))
@@ -76,13 +79,14 @@ class Reader:
 
     @property
     def reads(self) -> bool:
-        """Whether the component needs references."""
+        """Whether the component says that it needs references (`ReadsReferences.needs_references`)."""
         return isinstance(self.part, ReadsReferences) and self.part.needs_references
 
 
 def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
     """Raises UserError where a component needs references and an example that it reads has none. The message names all
-    such components and the first such example."""
+    such components and the first such example. Of a split that is generated, not read from files, or unlimited, only
+    the first MADE examples are checked."""
     memo: dict[tuple[str, Member | None], list[str]] = {}
     lacking = []
     for reader in readers:

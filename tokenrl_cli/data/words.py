@@ -15,11 +15,11 @@ SPANS = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))  # where marks are; the
 
 @cache
 def marks() -> frozenset[str]:
-    """Every combining mark (Unicode's general categories Mn, Mc and Me) and both joiners."""
+    """Returns every combining mark (Unicode's general categories Mn, Mc and Me) and both joiners. Cached."""
     found = {chr(code) for span in SPANS for code in span if unicodedata.category(chr(code))[0] == "M"}
     return frozenset(found | set(JOINERS))
 
 
 def in_word(letter: str) -> bool:
-    """Whether a character can be part of a word."""
+    """Returns whether a character can be part of a word; False for the empty string."""
     return letter.isalnum() or letter == "_" or letter in marks()

@@ -18,8 +18,8 @@ PACKED = (".zst", ".bz2", ".xz", ".zip", ".7z")  # packed files that cannot be r
 
 
 def find(directory: Path, name: str) -> Path:
-    """The path `directory/name`, or that with .gz appended. Raises UserError where neither exists, and names a file of
-    the directory that may be meant."""
+    """Returns the path `directory/name` if that file exists, else the one with .gz appended. Raises UserError where
+    neither exists (the message names a file of the directory that may be meant), or where `directory` is no folder."""
     if directory.is_file():
         raise UserError(str(directory), f"is a file, expected the folder that {name} lies in", REMEDY)
     if not directory.is_dir():
@@ -50,7 +50,9 @@ def _meant(directory: Path, name: str) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file. Raises UserError where it cannot be read or all lines are blank."""
+    """Reads a whole file and returns all its lines, blank ones included, without line ends (see
+    `data.lines.read_lines`). Raises UserError where it cannot be read, is not UTF-8 or damaged, or has only blank
+    lines."""
     found = list(lines.read_lines(path))
     if not any(line.strip() for line in found):
         raise UserError(str(path), "is empty: expected at least one example")

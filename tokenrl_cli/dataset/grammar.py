@@ -15,12 +15,12 @@ SHARES = {"test": range(0, 1), "val": range(1, 2), "train": range(2, 20)}  # twe
 
 
 class Grammar:
-    """English sentences of `tokenrl_cli.tasks.grammar`, each with one German reference drawn from the distribution of
-    its translations.
+    """English sentences of `tokenrl_cli.tasks.grammar`, each with one German reference, its demonstration, too, drawn
+    from the distribution of its translations.
 
     Example i is a pure function of (corpus_seed, split, i); train is unlimited. A hash of the source decides its split,
-    so no source of val or test is ever in train, whatever the corpus seed. The column `meaning` is read by the rewards
-    `validity`, `adequacy` and `gap_closed`.
+    so no source of val or test is ever in train, whatever the corpus seed. The column `meaning`, made by `Meaning.key`,
+    is read by the rewards `validity`, `adequacy` and `gap_closed`.
     """
 
     def __init__(
@@ -35,11 +35,14 @@ class Grammar:
         self.sizes = {"train": None, "val": val_size, "test": test_size}
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split; None for train, which is unlimited."""
+        """Returns the number of examples of a split; None for train, which is unlimited. Raises KeyError for a split
+        other than "train", "val" and "test"."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split: a pure function of (corpus_seed, split, index)."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). `split` must be "train",
+        "val" or "test": the search for a source of any other split never ends. `index` is not compared with the
+        size."""
         draws = Random(streams.derive(self.corpus_seed, f"grammar/{split}", index))
         while True:  # until the hash of the source belongs to the split: 20 draws on average for val and test
             source, translation, meaning = grammar.sample(draws)
@@ -48,7 +51,8 @@ class Grammar:
 
 
 def split_of(source: str) -> str:
-    """The split that a source belongs to, by its hash: 1/20 of all sources are test, 1/20 val, the others train."""
+    """Returns the split that a source belongs to, by its hash: 1/20 of all sources are test, 1/20 val, the others
+    train."""
     digest = hashlib.blake2b(source.encode(), digest_size=8).digest()
     twentieth = int.from_bytes(digest, "big") % 20
     return next(split for split, share in SHARES.items() if twentieth in share)

@@ -17,14 +17,14 @@ class Jsonl:
     """Examples from files with one JSON object a line.
 
     The source is the string under `source_column`, the references are the list of equally valid targets under
-    `reference_column`, and all other keys become columns that rewards may read; a key `id` names the example, too. An
-    empty or missing list makes a prompt without reference. With `source_column` null every source is empty
-    (unconditional text). Blank lines are skipped.
+    `reference_column`, which are the demonstrations, too, and all other keys become columns that rewards may read, None
+    where a line lacks one; a key `id` names the example, too. An empty or missing list makes a prompt without
+    reference. With `source_column` null every source is empty (unconditional text). Blank lines are skipped.
 
     The files of a split are found by `dataset/splits.py`; by default they are `path/{train,val,test}.jsonl[.gz]`. With
     `reverse`, every distinct reference becomes a source, whose references are the sources of the examples that had it;
-    its columns are those of the first such example. A split is read when it is first used; UserError names the line of
-    a mistake.
+    its columns are those of the first such example. A split is read when it is first used; a UserError then names the
+    line of a mistake. Raises SettingError for settings that contradict each other.
     """
 
     def __init__(
@@ -52,15 +52,17 @@ class Jsonl:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
-        """Names of the splits: train, val, test and those of `splits`."""
+        """Returns the names of the splits: train, val, test and those of the setting `splits`. Reads no file."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns the number of examples of a split; never None. The first use of a split reads all its files and keeps
+        the examples in memory. Raises UserError where a file is missing or has a mistake, or there is no such split."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns example `index` of a split: the stored object itself, which must not be changed. Reads the files and
+        raises UserError as `size` does, and IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

@@ -13,12 +13,13 @@ from tokenrl_cli.interfaces import Example, SettingError, UserError
 
 
 class Parallel:
-    """Examples from pairs of text files that differ in their suffix: one source a line of the first, its one reference
-    on the same line of the second.
+    """Examples from pairs of text files that differ in their suffix: one source a line of the first, its one reference,
+    the demonstration, too, on the same line of the second.
 
     The files of sources of a split are found by `dataset/splits.py`, whose entries may leave out the suffix; by default
-    they are `path/{train,val,test}.SUFFIX[.gz]`. A split is read when it is first used; UserError where the two files
-    have different numbers of lines, or a line is blank.
+    they are `path/{train,val,test}.SUFFIX[.gz]`. A split is read when it is first used; a UserError then says where the
+    two files have different numbers of lines, or a line is blank. Raises SettingError for suffixes that are equal or
+    contain "/".
     """
 
     def __init__(
@@ -45,15 +46,17 @@ class Parallel:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
-        """Names of the splits: train, val, test and those of `splits`."""
+        """Returns the names of the splits: train, val, test and those of the setting `splits`. Reads no file."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns the number of examples of a split; never None. The first use of a split reads all its files and keeps
+        the examples in memory. Raises UserError where a file is missing or has a mistake, or there is no such split."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns example `index` of a split: the stored object itself, which must not be changed. Reads the files and
+        raises UserError as `size` does, and IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

@@ -21,11 +21,13 @@ KEPT = 20_000  # examples that are cached: the tokenizer, the counts and every e
 
 
 class SequenceTask:
-    """Sources are sequences of numbers below `symbols`, separated by spaces, uniform in length and in each number.
+    """Sources are sequences of numbers below `symbols`, separated by spaces, uniform in length (`min_symbols` to
+    `max_symbols`) and in each number.
 
     The reference is the correct answer. In the demonstration each number of it is replaced, with probability
     `corruption`, by a different one: imitation learns the errors, too, and only RL can reach a score of 1. Example i,
-    errors included, is a pure function of (corpus_seed, split, i); train is unlimited.
+    errors included, is a pure function of (corpus_seed, split, i); train is unlimited. Raises SettingError where
+    `min_symbols` is above `max_symbols`.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class SequenceTask:
         self.sizes = {"train": None, "val": val_size, "test": test_size}
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split; None for train, which is unlimited."""
+        """Returns the number of examples of a split; None for train, which is unlimited. Raises KeyError for a split
+        other than "train", "val" and "test"."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split: a pure function of (corpus_seed, split, index)."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). Neither is checked
+        against `size`."""
         symbols, shifts, uniform = _drawn(self.corpus_seed, split, index, self.symbols, *self.lengths)
         right = self.solve(list(symbols))
         wrong = [chance < self.corruption for chance in uniform]

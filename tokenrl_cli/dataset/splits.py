@@ -19,8 +19,10 @@ class Splits:
 
     `named` maps a split to a file, a folder, a pattern or a list of these, relative to `path`. Where it does not name
     train, val or test, their file is `path/NAME` + `suffix`, with or without .gz. An entry may leave out `suffix` and
-    .gz. A folder means its files with that suffix, a pattern (*, ?, [abc], **) its matches, both sorted by name; a list
-    is read in its own order. Raises UserError for a wrong name of a split and for an empty entry.
+    .gz. A folder means its files that end in `suffix` or in `suffix` and .gz, without hidden ones; a pattern (*, ?,
+    [abc], **) its matches with such an end, or if there are none all its matches. Both are sorted by name, and of a
+    file that is there plain and packed only the plain one is read. A list is read in its own order. Raises SettingError
+    for a wrong name of a split and for an empty entry; no file is looked for before `files` is called.
     """
 
     def __init__(self, path: str, named: dict[str, str | list[str]], suffix: str) -> None:
@@ -35,11 +37,12 @@ class Splits:
 
     @property
     def names(self) -> list[str]:
-        """Names of the splits: train, val, test and those of `named`."""
+        """The names of the splits: train, val, test and those of `named`, whether or not there are files."""
         return list(dict.fromkeys([*USUAL, *self.named]))
 
     def files(self, split: str) -> list[Path]:
-        """The files of a split, in the order in which they are read. Raises UserError where there is none."""
+        """Returns the files of a split, in the order in which they are read. Raises UserError where an entry leads to
+        no file, or there is no such split."""
         if split in self.named:
             return [file for entry in self.named[split] for file in self._entry(entry, split)]
         if split in USUAL:
@@ -77,7 +80,8 @@ class Splits:
 
 
 def check_rl(rl_share: float, rl_split: str | None, names: list[str]) -> None:
-    """The two settings that say where RL draws its sources from. Raises SettingError."""
+    """Raises SettingError where `rl_split` is not one of `names`, is val or test, or stands beside an `rl_share` above
+    0. Without `rl_split` nothing is checked."""
     if rl_split is None:
         return
     if rl_split not in names:

@@ -22,12 +22,14 @@ class Text:
 
     The source of a piece is its first `prompt_words` words, and its one reference is the rest, with the white space
     before it; with 0 the source is empty (unconditional text). A piece that would have no rest is joined to a
-    neighbour. No text is lost: all sources and references of a file, one after another, are its text without the last
-    line end; white space between two pieces belongs to the first.
+    neighbour, which may then have more words than `piece_words`. No text is lost: all sources and references of a file,
+    one after another, are its text with LF as line ends, without the last; white space between two pieces belongs to
+    the first.
 
-    The files of a split are found by `dataset/splits.py`. Where `path` is a file, or a folder without train, val and
-    test .txt[.gz], all its pieces are divided by `shares`: the first are train, the next val, the last test. Text is
-    read when it is first used; UserError for a wrong setting, and where a file is too short or a share gets no piece.
+    The files of a split are found by `dataset/splits.py`. Where `splits` names none of train, val and test, and `path`
+    is a file, or a folder without train, val and test .txt[.gz], all its pieces are divided by `shares`: the first are
+    train, the next val, the last test. Text is read when it is first used. Raises SettingError for a wrong setting, at
+    once, and UserError, when the text is read, where a file is too short or a share gets no piece.
     """
 
     def __init__(
@@ -62,15 +64,17 @@ class Text:
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
-        """Names of the splits: train, val, test and those of `splits`."""
+        """Returns the names of the splits: train, val, test and those of the setting `splits`. Reads no file."""
         return self.files.names
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns the number of pieces of a split; never None. The first use of a split reads all its files and keeps
+        the examples in memory. Raises UserError where a file is missing or too short, or there is no such split."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split, whose files are read at the first call. Raises UserError for wrong files."""
+        """Returns example `index` of a split: the stored object itself, which must not be changed. Reads the files and
+        raises UserError as `size` does, and IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

@@ -12,13 +12,13 @@ from tokenrl_cli.tasks import walks
 
 
 class Walks:
-    """The source is a start node of one random graph, the demonstration a random walk from there of at most `limit`
-    steps, the reference a shortest path to the goal.
+    """Each source is a start node of one random graph, its demonstration a random walk from there of at most `limit`
+    steps, its reference a shortest path to the goal (which has the reward 0 if it is longer than `limit`).
 
     Imitation reaches only the rewards of random walks; an offline RL method can compose better paths from pieces of
     different walks. The task is from Chen et al. 2021 (arXiv:2106.01345, section 5.2) and is used by ILQL
-    (arXiv:2206.11871). The column `graph` is read by the reward `walk`. Example i is a pure function of (corpus_seed,
-    split, i). Raises UserError where `degree` is not below `nodes`.
+    (arXiv:2206.11871). The column `graph`, made by `Graph.key`, is read by the reward `walk`. Example i is a pure
+    function of (corpus_seed, split, i). Raises SettingError where `degree` is not below `nodes`.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class Walks:
         self.graph = walks.draw(nodes, degree, limit, Random(streams.derive(corpus_seed, "walks/graph", 0)))
 
     def size(self, split: str) -> int | None:
-        """Number of examples of a split."""
+        """Returns the number of examples of a split, as configured; never None. Raises KeyError for a split other than
+        "train", "val" and "test"."""
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Example `index` of a split: a pure function of (corpus_seed, split, index)."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). Its start node is never
+        the goal. `index` is not compared with the size."""
         draws = Random(streams.derive(self.corpus_seed, f"walks/{split}", index))
         start = draws.choice([node for node in range(len(self.graph.edges)) if node != self.graph.goal])
         shortest, walk = (

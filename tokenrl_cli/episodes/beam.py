@@ -17,8 +17,11 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
     rows, actions and mask [N, T], without gradients. source and source_mask [N, S].
 
     Hypotheses are compared by log p / lp, lp = ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144,
-    equation 14; EOS counted). A hypothesis ends when EOS is among the best `beam_size` continuations of its source; a
-    source is done when it has as many as there are beams, or no open one can overtake. One beam is greedy decoding.
+    equation 14; EOS counted), with p the policy's own probability: temperature, top-k, top-p and epsilon are ignored,
+    forbidden tokens are not. A hypothesis ends when EOS is among the best `beam_size` continuations of its source; a
+    source is done when it has as many as there are beams, or no open one can overtake. At `decoding.max_length` tokens
+    the open hypotheses compete, too, and have `ended` False. One beam is greedy decoding. The model's mode (dropout) is
+    not changed.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device
@@ -76,9 +79,9 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Compares C hypotheses of one length for each source, actions [N, C, L] with normalised scores [N, C], with
-        the best so far, and keeps the better one. A score of -inf marks a place without a hypothesis. `ended` is False
-        where they were cut at the limit."""
+        """Compares C hypotheses of one `length` for each source, actions [N, C, L] with normalised scores [N, C], with
+        the best so far, replaces that where one is better, and counts them in `found`. A score of -inf marks a place
+        without a hypothesis. `ended` is False where they were cut at the limit."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]
@@ -89,8 +92,8 @@ class Best:
         self.found = self.found + (scores > -torch.inf).sum(1)
 
     def samples(self) -> Samples:
-        """Returns the best hypotheses as samples: actions and mask [N, T], log-probabilities [N, T] of 0, because
-        nothing was drawn, as in greedy decoding."""
+        """Returns the best hypotheses as samples: actions and mask [N, T], T the longest length, and log-probabilities
+        [N, T] of 0, because nothing was drawn, as in greedy decoding."""
         length = int(self.lengths.max())
         mask = torch.arange(length, device=self.lengths.device) < self.lengths.unsqueeze(1)
         nothing = torch.zeros(mask.shape, dtype=self.score.dtype, device=mask.device)

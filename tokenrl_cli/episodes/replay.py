@@ -22,12 +22,13 @@ FACTS = ["group", "role", "ended"]  # what has one value an episode
 
 
 class Replay:
-    """The newest valid episodes with rewards: as many as `capacity` tokens of texts, and of sources and references,
-    have room. Episodes of one source that come together share one copy of it.
+    """Keeps the newest valid episodes with rewards, as many as fit: the texts, the sources, the targets and the
+    references of all kept episodes may each have `capacity` tokens. Episodes of one source that come together share one
+    copy of it.
 
-    Memory is allocated once, when the first episodes come: ring buffers of `capacity` tokens, in which the episodes
-    follow one another without padding and new ones overwrite the oldest; `bytes` is its size. Episodes are numbered in
-    the order they came.
+    Memory is allocated once, when the first episodes come: ring buffers of `capacity` tokens, on the CPU, in which the
+    episodes follow one another without padding and new ones overwrite the oldest; `bytes` is its size. Episodes are
+    numbered in the order they came, from 0, and keep their number.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -42,7 +43,7 @@ class Replay:
 
     @property
     def tokens(self) -> int:
-        """The number of tokens of the texts that are kept."""
+        """The number of tokens of the texts of the kept episodes, without sources and references."""
         return int(self.table["length"][self._live(), -1].sum()) if len(self) else 0
 
     @property
@@ -55,10 +56,10 @@ class Replay:
         return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
-        """Copies the valid rows of a rollout [B, T] to the CPU, over the oldest episodes, with the highest priority
-        that any kept episode has. A stored support is dropped: Q-learning does not need the probability of an action.
-        Of a rollout larger than the buffer only the last rows are kept. Raises UserError where not even the last one
-        fits."""
+        """Copies the valid rows of a rollout [B, T] with rewards to the CPU, over the oldest episodes, each with the
+        highest priority that any kept episode has (1 without one). A stored support is dropped: Q-learning does not
+        need the probability of an action. Of a rollout larger than the buffer only the last rows are kept; without
+        valid rows nothing happens. Raises UserError where not even the last row fits."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
         lost = 0
         if not self._fits(rows):  # a rollout may be larger than the replay: then it takes as many of the last as it can
@@ -118,9 +119,9 @@ class Replay:
         return torch.arange(self.first, self.added) % self.capacity
 
     def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k
-        priority_k ** exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers
-        [count] int64 and the probabilities p_i [count] float64."""
+        """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k priority_k **
+        exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers [count] int64
+        and the probabilities p_i [count] float64, both on the CPU. The buffer must not be empty."""
         if exponent == 0:
             index = torch.randint(len(self), (count,), generator=generator)
             return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
@@ -132,23 +133,24 @@ class Replay:
         return self.first + index, share[index]
 
     def prioritise(self, numbers: Tensor, priorities: Tensor) -> None:
-        """Sets the priorities [M] of the episodes with these numbers [M], at least 1e-12. Those of episodes that have
-        been overwritten are ignored."""
+        """Sets the priorities [M] of the episodes with the numbers [M], as `draw` returned them; a priority below 1e-12
+        becomes 1e-12. Numbers of episodes that have been overwritten since are ignored."""
         kept = numbers >= self.first
         self.table["priority"][numbers[kept] % self.capacity] = priorities[kept].double().cpu().clamp(min=1e-12)
 
     def same_group(self, numbers: Tensor) -> Tensor:
-        """Returns the numbers [M] of all kept episodes that are of the same group, so of the same source and step of
-        sampling, as one of `numbers` [G]. They come one group after another."""
+        """Returns the numbers [M] int64 of all kept episodes in the groups of the episodes with the numbers [G], G at
+        least 1, which must be kept themselves. A group holds the episodes sampled from one source in one step. The
+        groups come one after another in the order of `numbers`; a group that two of these belong to comes twice."""
         live = self._live()
         groups = self.table["group"][live]
         found = [(groups == group).nonzero().squeeze(-1) for group in self.table["group"][numbers % self.capacity]]
         return self.first + torch.cat(found)
 
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
-        """Returns the episodes with these numbers [B], on the device of `like`, with `T` the length of the longest, and
-        each source once: actions, rewards [B, T], source [N, S]. Fields that the buffer does not keep are those of
-        `like`; `support` is None."""
+        """Returns the episodes with the numbers [B], which must be kept, in that order, on the device of `like`:
+        actions, rewards [B, T] with T the length of the longest, and each source once, source [N, S]. All are valid and
+        their own parent; `support` is None, and `step` is that of `like`."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
         first, found["source_row"] = first_of_each(found["group"])

@@ -35,8 +35,9 @@ class Decoding:
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 
     def idle(self) -> list[tuple[str, str, float]]:
-        """(name, why, the value that turns it off) of each setting that does nothing: a beam draws no samples, and
-        nothing cuts off the best token."""
+        """Returns (name, why, the value that turns it off) of each setting that is in use but has no effect beside the
+        others: a beam search draws no samples, nothing cuts off the best token of greedy decoding, and one hypothesis
+        needs no length penalty."""
         cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
         drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
         if self.beam_size > 1:
@@ -50,12 +51,13 @@ class Decoding:
 
     @property
     def name(self) -> str:
-        """The kind of decoding, beam, greedy or sample, as file names and logs have it."""
+        """The kind of decoding as file names and logs have it: "beam", "greedy" (temperature 0, whatever epsilon is) or
+        "sample"."""
         return "beam" if self.beam_size > 1 else "greedy" if self.temperature == 0 else "sample"
 
     @property
     def cuts(self) -> bool:
-        """Whether top-k or top-p may remove tokens from the distribution."""
+        """Whether top-k or top-p may remove tokens from the distribution; never at temperature 0."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
 
@@ -71,12 +73,14 @@ class Samples:
 
 
 def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Returns the log-probabilities [..., V] of the tokens that `decoding` would choose from `logits` [..., V], and the
-    support: the ids [..., k] that a cut kept, repeats allowed; None without a cut.
+    """Returns the log-probabilities [..., V] of the distribution that `decoding` samples from, given `logits` [..., V],
+    and the support: the ids [..., k] that a cut by top-k or top-p kept, repeats allowed; None without a cut. A token
+    that cannot be sampled has -inf. Computed in float32 at least.
 
     logits -> forbidden tokens removed -> top-k and top-p -> temperature -> softmax -> mixture with the uniform
-    distribution (epsilon); top-p counts the mass at that temperature. Give the support back as `support` [..., k] to
-    score under exactly that cut, for a cut recomputed from slightly different logits may keep other tokens.
+    distribution over the tokens left (epsilon); top-p counts the mass at that temperature. Temperature 0 gives the best
+    token the probability 1, without a gradient. Give the support back as `support` [..., k] to score under exactly that
+    cut, for a cut recomputed from slightly different logits may keep other tokens.
     """
     logits = precise(logits)
     if decoding.forbidden:
@@ -110,8 +114,8 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
 
 
 def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
-    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits
-    [B, T, V]; `support` [B, T, k] as in `distribution`."""
+    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits [B,
+    T, V]; -inf for a token that it cannot sample. `support` [B, T, k] as in `distribution`."""
     logprobs, _ = distribution(logits, decoding, support)
     return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
@@ -129,14 +133,15 @@ def generate(
     source_row: Tensor | None = None,
 ) -> Samples:
     """Samples `samples` episodes for each of N sources, source-major, without gradients; each source is encoded once.
-    Returns B = N * samples rows: actions, mask and log-probabilities [B, T]. source and source_mask [N, S].
+    Returns B = N * samples rows: actions, mask and log-probabilities [B, T], T the length of the longest. source and
+    source_mask [N, S]. The model's mode (dropout) is not changed, and `decoding.beam_size` is not read.
 
     With `source_row` [M], samples `samples` episodes for each of the sources at its M rows: B = M * samples rows.
 
     Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. Rows that have ended leave the
     computation as soon as they are a quarter of it. `forced` holds tokens [B, P] and a mask [B, P] bool, True where the
-    token is taken whatever the policy would choose; its log-probability is then given as 0. Raises NonFinite where a
-    token that was chosen has no finite log-probability.
+    token is taken whatever the policy would choose; its log-probability is then given as 0. `generator` is one of the
+    CPU. Raises NonFinite where a token that was chosen has no finite log-probability.
     """
     state, total = _begin(model, source, source_mask, samples, source_row)
     limit, device = decoding.max_length, source.device
@@ -214,7 +219,8 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
 
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
     """Returns the episodes of `samples`, B = N * K rows [B, T] with K for each source of `batch`, as a Rollout of one
-    `role`, without rewards."""
+    `role`, without rewards and all valid. Every real token counts as chosen by the policy, except with the role
+    DEMONSTRATION."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(
@@ -241,16 +247,17 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
 
 
 def recite(batch: Batch, eos_id: int) -> Rollout:
-    """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source, with `chosen`
-    False and log-probabilities 0 everywhere."""
+    """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source (without
+    tokens where it has no demonstration), with `chosen` False and log-probabilities 0 everywhere."""
     ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
     nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
     return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Returns one rollout with the rows of several, each field padded to the longest, [B, T]. Continuations go on from
-    rows of the first rollout.
+    """Returns one rollout with the rows of several, in their order, each field padded to the longest, [B, T]; `step` is
+    that of the first. Continuations, in whichever rollout, go on from rows of the first rollout. `support` is 0 for a
+    rollout without one.
 
     Episodes of one group have one source: it is held once, in the order of the groups, whichever rollout it came from.
     """

@@ -44,14 +44,14 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured of a rollout, for the log."""
+    """The metrics of a scored rollout, by name, for the log."""
 
     metrics: dict[str, float]
 
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
     """Returns the text of each of B rows, decoded from its own sampled ids, with the references and columns of its
-    source.
+    source in `batch`, which must be the batch that the rollout was sampled for.
 
     The source is found by the row's `group`, never by its position: rows may have been shuffled, cut or repeated.
     """
@@ -73,14 +73,16 @@ def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
 def judge(
     rollout: Rollout, batch: Batch, tokenizer: Tokenizer, reward: Reward, credit: Credit
 ) -> tuple[Rollout, Scores]:
-    """Scores the texts of a rollout. Returns the rollout with rewards [B, T], and metrics for the log. Each part of a
-    mixture is credited separately, then they are summed with their weights.
+    """Scores the texts of a rollout. Returns a copy of the rollout with rewards [B, T], 0 past the end, and metrics for
+    the log. Each part of a mixture is credited separately, then they are summed with their weights.
 
-    A row whose reward is NaN is invalid: its rewards and its weight in the loss are 0, and it is counted in
+    A row whose reward is NaN becomes invalid: its rewards and its weight in the loss are 0, and it is counted in
     `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it; `reward` is
     what is optimised. They are NaN where no sampled row has a reward, and absent where nothing was sampled.
-    `demonstrations/reward` is the mean reward of demonstrations. Raises UserError where the reward or the credit
-    returns something it must not.
+    `demonstrations/reward` is the mean reward of demonstrations, absent where none has one.
+
+    Raises UserError where the reward returns no array of numbers of a right shape, or infinite ones, where the rewards
+    of the credit are none or do not sum to the score, and where the user's own code for one of them fails.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -119,7 +121,7 @@ def judge(
 
 def scored(reward: Reward, texts: Texts) -> Scored:
     """Returns the scores of a reward, checked: [B] or [B, T] float64, finite or NaN. Raises UserError where they are
-    something else.
+    something else, and where a reward of the user's fails.
 
     The reward gets copies, and what it returns is copied: neither side sees what the other writes later.
     """
@@ -128,7 +130,8 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
 
 def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
-    """Raises UserError where a reward, or a part of a mixture, needs a column that some split does not have."""
+    """Raises UserError where a reward, or a part of a mixture, needs a column that the first example of train, val or
+    test does not have. Reads nothing where no reward is a `ReadsColumns`; skips a split that is empty."""
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
@@ -140,8 +143,8 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns one score for each text, [B], from scores [B] or [B, T] and mask [B, T]: one number a token counts as its
-    sum over the real tokens, NaN where one of them is."""
+    """Returns one score for each text, [B], from scores [B], which come back as they are, or [B, T] and mask [B, T]:
+    one number a token counts as its sum over the real tokens, NaN where one of them is."""
     whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
     return whole
 
@@ -153,8 +156,10 @@ def mean_of(scores: np.ndarray) -> float:
 
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
-    """Returns the score of a metric over all texts: its own corpus score, or the mean of its scores of the texts.
-    Raises UserError where the metric returns something it must not."""
+    """Returns the score of a metric over all texts, on its own scale: what its `corpus` gives, or else the mean of its
+    scores of the texts, where scores per token are summed first and NaN ones are left out (NaN without any). Raises
+    UserError where a metric of the user's fails, or returns something of another type or shape, or an infinite
+    number."""
     if isinstance(metric, ScoresCorpus):
         said = call_user_code(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
@@ -162,25 +167,28 @@ def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
 
 
 def name_of(reward: Reward) -> str:
-    """Returns the name that a reward's numbers are logged under: its own `name`, or that of its module."""
+    """Returns the name that a reward's numbers are logged under: its own `name`, or the last part of the name of its
+    class's module, such as "bleu"."""
     return str(reward.name) if isinstance(reward, Named) else type(reward).__module__.rpartition(".")[2]
 
 
 def parts_of(reward: Reward) -> list[Part]:
-    """Returns the parts of a mixture; for any other reward, itself as the only part, with weight 1."""
+    """Returns the parts of a mixture; for any other reward, itself as the only part, with weight and scale 1 and shift
+    0."""
     return reward.parts if isinstance(reward, HasParts) else [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]
 
 
 def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
-    """Returns the same parts as `parts_of`, each with its key in the config."""
+    """Returns the parts of `parts_of`, each behind its key in the config: "reward.parts.NAME" in a mixture, else
+    "reward"."""
     keyed = [(f"reward.parts.{part.name}", part) for part in parts_of(reward)]
     return keyed if isinstance(reward, HasParts) else [("reward", keyed[0][1])]
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
-    """Returns the names of the corpus scores of an evaluation: the metrics of the config, the reward, and the reward's
-    own metric where it has one. With `is_metric` the latter is a metric of the config already, and is not listed a
-    second time."""
+    """Returns the names of the corpus scores of an evaluation, each once: the metrics of the config, "reward", and the
+    name of the reward itself where it has a corpus score. With `is_metric` the latter is a metric of the config
+    already, and is not listed a second time."""
     own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
@@ -217,10 +225,12 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
 
 
 def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], potential: str) -> Scored:
-    """The score of every prefix by `potential`, a method of the reward: [B, T + 1] float64, finite or NaN.
+    """Returns the score of every prefix by `potential`, "prefix_scores" or "completion_scores", a method of the reward:
+    [B, T + 1] float64, finite or NaN, T the columns of texts.mask. What stands past the end of a row means nothing.
 
     `prefixes` holds T_b + 1 strings a row, the first "". A reward without `prefix_scores` scores each prefix as a text.
-    Raises UserError where the reward lacks another `potential`, or returns something else.
+    Raises UserError where the reward has no `completion_scores` and these are wanted, for another `potential`, and
+    where the scores are not numbers of that shape.
     """
     score = _potential(reward, potential)
     if score is None:
@@ -243,10 +253,11 @@ def _potential(reward: Reward, wanted: str) -> Callable[..., Any] | None:
 
 
 def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-    """The score of every prefix, [B, T + 1] float64, NaN where the reward does not apply.
+    """Returns the score of every prefix, [B, T + 1] float64, NaN where the reward does not apply.
 
-    `prefixes` as in `scored_prefixes`. The score of a mixture is the sum over its parts, weight * (scale * score +
-    shift), never normalised. The differences along a row are the rewards that credit=delta gives its tokens.
+    `prefixes` as in `scored_prefixes`; the longest row has T tokens, as many as texts.mask has columns. The score of a
+    mixture is the sum over its parts, weight * (scale * score + shift), never normalised. The differences along a row
+    are the rewards that credit=delta gives its tokens. Raises UserError as `scored_prefixes` does.
     """
     total = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
     for part in parts_of(reward):

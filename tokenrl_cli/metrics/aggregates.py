@@ -16,7 +16,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean score, (sum of numerators) / (sum of denominators): [2] -> a number; NaN where the second sum is 0."""
+    """Mean score, (sum of numerators) / (sum of denominators): [2] -> a number; NaN where the second sum is not above
+    0."""
 
     def __call__(self, total: np.ndarray) -> float:
         return float(total[0] / total[1]) if total[1] > 0 else float("nan")
@@ -24,7 +25,8 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rate:
-    """Error rate, (sum of errors) / (sum of reference lengths): [2] -> a number; with a length of 0, the errors."""
+    """Error rate, (sum of errors) / (sum of reference lengths): [2] -> a number, from 0, which may be above 1; where
+    the length is 0, the number of errors."""
 
     def __call__(self, total: np.ndarray) -> float:
         return float(total[0] / max(total[1], 1))
@@ -39,15 +41,16 @@ SACREBLEU = {  # sacrebleu's metrics -> those of their settings that are read wh
 
 @dataclass(frozen=True)
 class Sacrebleu:
-    """Corpus score of a sacrebleu metric, 0-100, from sums [k] of the statistics that the library itself extracts."""
+    """Corpus score of a sacrebleu metric on the library's scale (BLEU and chrF 0-100, TER from 0, which may be above
+    100), from sums [k] of the statistics that the library itself extracts."""
 
     metric: str  # a key of SACREBLEU
     settings: dict[str, Any]
 
     @cached_property
     def library(self) -> Any:
-        """The sacrebleu metric object with these settings, made once. Raises TypeError for a setting it does not have,
-        KeyError for an unknown metric."""
+        """The sacrebleu metric object with these settings, made at the first access and kept. Raises TypeError for a
+        setting that the metric does not have, KeyError for an unknown metric."""
         from sacrebleu import BLEU, CHRF, TER
 
         return {"BLEU": BLEU, "CHRF": CHRF, "TER": TER}[self.metric](**self.settings)
@@ -60,20 +63,22 @@ KINDS = {"mean": Mean, "rate": Rate, "sacrebleu": Sacrebleu}
 
 
 def sacrebleu_of(library: Any) -> Sacrebleu:
-    """The `Sacrebleu` aggregate with the same metric and settings as a metric object of sacrebleu."""
+    """Returns the `Sacrebleu` aggregate of a BLEU, CHRF or TER object of sacrebleu, with those of its settings that are
+    read when statistics become a score. Raises KeyError for an object of another class."""
     name = type(library).__name__
     return Sacrebleu(name, {setting: getattr(library, setting) for setting in SACREBLEU[name]})
 
 
 def described(aggregate: Any) -> dict[str, Any] | None:
-    """A dictionary for JSON that `rebuilt` can read: "kind", a key of KINDS, and the settings of the aggregate. None
-    for any other function, such as a user's own, which cannot be saved."""
+    """Returns a dictionary for JSON that `rebuilt` can read: "kind", a key of KINDS, and the settings of the aggregate.
+    None for any other function, such as a user's own, which cannot be saved."""
     kinds = [name for name, kind in KINDS.items() if type(aggregate) is kind]
     return {"kind": kinds[0], **asdict(aggregate)} if kinds else None
 
 
 def rebuilt(description: dict[str, Any]) -> Any:
-    """The aggregate of a dictionary made by `described`. Raises ValueError where there is no such kind or setting."""
+    """Returns the aggregate of a dictionary made by `described`. Raises ValueError where there is no such kind or
+    setting."""
     settings = {name: value for name, value in description.items() if name != "kind"}
     try:
         aggregate = KINDS[description["kind"]](**settings)

@@ -11,14 +11,16 @@ from tokenrl_cli.metrics.ngrams import totals
 def bleu(
     matched: np.ndarray, lengths: np.ndarray, nearest: np.ndarray, smoothing: str, value: float, effective_order: bool
 ) -> np.ndarray:
-    """BLEU, brevity * exp(mean_n log precision_n) * 100, equal to sacrebleu's `BLEU.compute_bleu`. Papineni et al.
-    2002; the smoothing methods are named as by Chen and Cherry 2014.
+    """Returns BLEU, brevity * exp(mean_n log precision_n) * 100, equal to sacrebleu's `BLEU.compute_bleu`. Papineni et
+    al. 2002; the smoothing methods are named as by Chen and Cherry 2014.
 
     matched [..., order] clipped n-gram matches, lengths [...] of the texts and nearest [...] of the references in
-    tokens -> [...], 0-100. brevity = exp(1 - nearest / length) for texts shorter than the reference, else 1. Details of
-    the library that may surprise: a text without a single matching word scores 0 under every smoothing; with
-    `effective_order` the mean is over the orders n that the text has n-grams of, including those without a match, which
-    are smoothed, or without smoothing make the score 0; "add-k" adds `value` to n = 2 and above only.
+    tokens -> [...], 0-100. brevity = exp(1 - nearest / length) for texts shorter than the reference, else 1. `value` is
+    the number that "floor" and "add-k" add. Details of the library that may surprise: a text without a single matching
+    word scores 0 under every smoothing; with `effective_order` the mean is over the orders n that the text has n-grams
+    of, including those without a match, which are smoothed, or without smoothing make the score 0; without it a text
+    that is too short to have n-grams of every order scores 0; "add-k" adds `value` to n = 2 and above only, there also
+    to the number of n-grams.
     """
     order = matched.shape[-1]
     total = totals(lengths, order)
@@ -42,7 +44,7 @@ def bleu(
 
 
 def nearest_lengths(lengths: np.ndarray, references: References) -> np.ndarray:
-    """Length of the reference that is nearest in length to the text, the shorter of two equally near ones.
+    """Returns the length of the reference that is nearest in length to the text, the shorter of two equally near ones.
 
     lengths [B, W] of each prefix, in tokens -> [B, W]. -1 where a row has no reference.
     """

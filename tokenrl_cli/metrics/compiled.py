@@ -61,7 +61,8 @@ def _cache_class() -> Any:
 
 
 def compiled(function: Loop) -> Loop:
-    """Decorator: `function` compiled by numba at its first call, for Python to call; otherwise as `loop`."""
+    """Decorator: `function` compiled by numba at its first call, for Python to call with positional arguments;
+    otherwise as `loop`."""
     fast = loop(function)
 
     @functools.wraps(function)

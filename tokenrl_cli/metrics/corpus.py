@@ -11,8 +11,8 @@ from tokenrl_cli.metrics.aggregates import sacrebleu_of
 
 
 def library_score(metric: Any, texts: Texts, sentences: np.ndarray, appendix: str) -> CorpusScore:
-    """The number of `metric.corpus_score`, 0-100, of a sacrebleu metric object, as a CorpusScore with the statistics
-    [n, k] of each of the n texts.
+    """Computes `metric.corpus_score` of a sacrebleu metric object, on its own scale (TER may be above 100), as a
+    CorpusScore with the statistics [n, k] of each of the n texts.
 
     sentences [n]: the score of each text alone. `appendix` is appended to the library's signature, for settings that
     the library leaves out of it. Texts without a reference have statistics 0 and do not count. Raises UserError where

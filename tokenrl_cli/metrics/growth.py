@@ -46,13 +46,13 @@ class Growth:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each prefix. [B, W]"""
+        """The number of tokens of each prefix. [B, W]"""
         lengths: np.ndarray = self.kept + self.added
         return lengths
 
     @property
     def longest(self) -> int:
-        """Number of tokens of the longest prefix of all; 0 without rows."""
+        """The number of tokens of the longest prefix of all; 0 without rows."""
         return int(self.lengths.max(initial=0))
 
 
@@ -72,7 +72,7 @@ class References:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each reference of each row. [B, G], -1 where the row has fewer references."""
+        """The number of tokens of each reference of each row. [B, G], -1 where the row has fewer references."""
         count = np.diff(self.sets)[self.rows]
         place = np.arange(self.most)[None, :]
         index = np.minimum(self.sets[self.rows][:, None] + place, len(self.starts) - 1)
@@ -87,10 +87,10 @@ class References:
 
 
 def characters(prefixes: Sequence[Sequence[str]]) -> Growth:
-    """Code points of every prefix, as a Growth with one token for each character.
+    """Returns the code points of every prefix, as a Growth with one token for each character.
 
-    prefixes: for each of B rows its prefixes, in order. Rows may have different numbers of prefixes: a shorter row is
-    filled up to W with unchanged copies of its last prefix.
+    prefixes: for each of B rows its prefixes, at least one, in order; a prefix need not begin with the one before it. W
+    is the largest number of prefixes: a row with fewer is filled up to W with unchanged copies of its last prefix.
     """
     lengths = [list(map(len, strings)) for strings in prefixes]
     ends = _filled(lengths, lengths)
@@ -134,7 +134,9 @@ class Characters:
         self.clean, self.squeezed = clean, squeezed
 
     def read(self, prefixes: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[Growth, References]:
-        """The code points of all prefixes and of the references; arguments and result as of `Words.read`."""
+        """Returns all prefixes and references as tokens that are Unicode code points, after `clean` and, where
+        `squeezed`, without white space: a Growth of B rows, and References. Arguments as of `Words.read`. A code point
+        is the same id in every call, and nothing is cached."""
         return self._grow(prefixes), _collected(references, self._reference)
 
     def _reference(self, texts: list[str]) -> list[np.ndarray]:
@@ -173,11 +175,12 @@ class Words:
         self._tokens, self._starts = np.zeros(0, np.int32), np.zeros(1, np.int64)
 
     def read(self, prefixes: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[Growth, References]:
-        """Token ids of all prefixes, a Growth of B rows, and of the references of each row.
+        """Returns the token ids of all prefixes, a Growth of B rows, and of the references of each row.
 
-        prefixes: for each of B rows its prefixes, in order; a shorter row is filled up with its last one. references:
-        for each row its reference texts. Ids are the same in both results, but may differ in the next call, for the
-        caches are emptied when they hold more than REMEMBERED words and references.
+        prefixes: for each of B rows its prefixes, at least one, in order; a row with fewer than W is filled up with
+        unchanged copies of its last. references: for each row its reference texts, which may be none. An id means the
+        same token in both results, but may mean another in the next call, for the caches are emptied when they hold
+        more than REMEMBERED words and references together.
         """
         if len(self._starts) + len(self._references) > REMEMBERED:
             self._forget()

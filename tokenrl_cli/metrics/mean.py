@@ -9,7 +9,7 @@ from tokenrl_cli.metrics.aggregates import Mean
 
 
 def mean_score(sentences: np.ndarray, signature: str) -> CorpusScore:
-    """The mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale.
+    """Returns the mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale.
 
     Its statistics [n, 2] are (score, 1), or (0, 0) for NaN; `signature` says how the scores were computed. The value is
     NaN where all scores are.

@@ -43,8 +43,8 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 
 def matches(growth: Growth, references: References, order: int, merged: bool) -> np.ndarray:
-    """Clipped n-gram matches of each prefix: the number of its n-grams that a reference has, each n-gram counted at
-    most as often as in that reference. Papineni et al. 2002, section 2.1.1.
+    """Returns the clipped n-gram matches of each prefix: the number of its n-grams that a reference has, each n-gram
+    counted at most as often as in that reference. Papineni et al. 2002, section 2.1.1.
 
     -> [B, W, order, G] int32 for n = 1 .. order; 0 where a row has no such reference. With `merged` (for BLEU) G is 1:
     all references of a row are compared with at once, and an n-gram counts at most as often as in the reference that
@@ -66,7 +66,8 @@ def matches(growth: Growth, references: References, order: int, merged: bool) ->
 
 
 def totals(lengths: np.ndarray, order: int) -> np.ndarray:
-    """Number of n-grams, n = 1 .. order, of texts of `lengths` tokens: max(length - n + 1, 0). [...] -> [..., order]"""
+    """Returns the number of n-grams, n = 1 .. order, of texts of `lengths` tokens: max(length - n + 1, 0). [...] ->
+    [..., order]"""
     return np.maximum(lengths[..., None] - np.arange(order), 0)
 
 

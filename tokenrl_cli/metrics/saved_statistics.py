@@ -28,10 +28,12 @@ LARGEST = 2**53  # integers up to it are exact in float64
 
 
 def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] | None = None) -> None:
-    """Writes all corpus scores of an evaluation, by metric, without loss, and `numbers` beside them, to `path`.
+    """Writes all corpus scores of an evaluation, by metric, and `numbers` beside them, to `path`, for `load` and
+    `load_numbers`. Nothing is lost but an infinite value, which becomes NaN, and an aggregate that is not of
+    metrics/aggregates.
 
-    Missing folders are made. The file is complete or absent, never half-written, and the same scores give the same
-    bytes.
+    Missing folders are made, and an existing file is replaced. The file is complete or absent, never half-written, and
+    the same scores give the same bytes. Raises OSError where it cannot be written.
     """
     about: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -54,8 +56,8 @@ def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] |
 
 
 def load(path: Path) -> dict[str, CorpusScore]:
-    """The corpus scores of a file written by `save`, by metric. Raises UserError where the file is missing, damaged or
-    of another format.
+    """Returns the corpus scores of a file written by `save`, by metric. Raises UserError where the file is missing,
+    damaged or of another format.
 
     The aggregate of a user's metric is a function of theirs that cannot be saved: in its place stands one that raises
     UserError when it is called.
@@ -68,7 +70,8 @@ def load(path: Path) -> dict[str, CorpusScore]:
 
 
 def load_numbers(path: Path) -> dict[str, float]:
-    """The `numbers` that `save` wrote beside the scores. Raises UserError where `load` does."""
+    """Returns the `numbers` that `save` wrote beside the scores. Raises UserError where the file is missing, damaged or
+    of another format."""
     with _opened(path) as (_, about):
         return {str(name): float(value) for name, value in about["numbers"].items()}
 

@@ -24,7 +24,8 @@ Reason = Literal["few_sentences", "not_a_number", "no_variation"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of the scores of two systems on one test set, with its 95 % interval [low, high] and two-sided p.
+    """Difference of the scores of two systems on one test set: its `mean`, as observed, with its 95 % interval [low,
+    high] and two-sided p.
 
     `low`, `high` and both p are None in the three cases of the module's docstring. `sacrebleu_p` is the number that
     `sacrebleu --paired-bs` prints, about half of a two-sided p; None where several seeds are compared, which that
@@ -39,12 +40,12 @@ class Difference:
 
 
 def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> Difference:
-    """Paired bootstrap of score(a) - score(b), with `samples` resamples, each of the same sentences for both systems.
-    Koehn 2004.
+    """Computes a paired bootstrap of score(a) - score(b), with `samples` resamples, each of the same sentences for both
+    systems. Koehn 2004. The same seed gives the same numbers.
 
-    The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0
-    (see `_decided`). Raises ValueError where the two have different numbers of sentences, or where `samples` is below
-    40, too few for a 95 % interval.
+    The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0.
+    Raises ValueError where the two have different numbers of sentences, or, outside the three cases without an
+    interval, where `samples` is below 40, too few for a 95 % interval.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -56,24 +57,26 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
 
 
 def sacrebleu_p(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> float | None:
-    """The p that `sacrebleu --paired-bs` prints for the same seed and resamples, by its own formula: the share of
-    resamples with |d| - mean|d| above the observed |difference|, d the resampled differences.
+    """Returns the p that `sacrebleu --paired-bs` prints for the same seed and resamples, by its own formula: the share
+    of resamples with |d| - mean|d| above the observed |difference|, d the resampled differences; one is added to the
+    number of these and of all resamples.
 
-    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None, or a
-    ValueError, where `paired_bootstrap` has one.
+    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None where
+    `paired_bootstrap` gives no p; raises ValueError where it does.
     """
     return paired_bootstrap(a, b, samples, seed).sacrebleu_p
 
 
 def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples: int, seed: int) -> Difference:
-    """Nested bootstrap of the mean over training seeds of score(a) - score(b): each resample draws seeds with
-    replacement, and for every drawn seed its own resample of sentences. Davison and Hinkley 1997, section 3.8.
+    """Computes a nested bootstrap of the mean over training seeds of score(a) - score(b): each resample draws seeds
+    with replacement, and for every drawn seed its own resample of sentences. Davison and Hinkley 1997, section 3.8.
 
-    `pairs` holds (a, b) of each of S seeds. Because a seed that is drawn twice resamples its sentences twice,
-    independently, the variance of the mean is (variance between seeds + mean variance within a seed) / S. With one seed
-    only the sentences vary, and the interval says nothing about the noise of training. With few seeds the interval is
-    too narrow: a bootstrap of S seeds sees (S - 1) / S of the variance between them. p as in `paired_bootstrap`;
-    raises ValueError where `samples` is below 40.
+    `pairs` holds (a, b) of each of S seeds, at least one, a and b of the same sentences. Because a seed that is drawn
+    twice resamples its sentences twice, independently, the variance of the mean is (variance between seeds + mean
+    variance within a seed) / S. With one seed only the sentences vary, and the interval says nothing about the noise of
+    training. With few seeds the interval is too narrow: a bootstrap of S seeds sees (S - 1) / S of the variance between
+    them. p as in `paired_bootstrap`, `sacrebleu_p` None; raises ValueError where there is an interval to compute and
+    `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
@@ -90,8 +93,8 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
 
 
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
-    """95 % bootstrap interval (low, high) of one system's score, equal to that of `sacrebleu --confidence`;
-    (None, None) in the three cases of the module's docstring."""
+    """Returns the 95 % bootstrap interval (low, high) of one system's score, equal to that of `sacrebleu --confidence`
+    for the same seed and resamples; (None, None) in the three cases of the module's docstring."""
     if known(score) < FEWEST_SENTENCES:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))
@@ -102,13 +105,14 @@ def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[flo
 
 
 def known(*scores: CorpusScore) -> int:
-    """Number of sentences for which all of these systems have a score that is not NaN."""
+    """Returns the number of sentences for which all of these systems have a score that is not NaN. All must have the
+    same number of sentences."""
     return int(np.logical_and.reduce([~np.isnan(score.sentences) for score in scores]).sum())
 
 
 def reason(*scores: CorpusScore) -> Reason:
-    """The case of the module's docstring in which one score, or the difference of two, has no interval. Meaningful only
-    where there is none."""
+    """Returns the case of the module's docstring in which one score, or the difference of two, has no interval.
+    Meaningful only where there is none: with an interval it returns a reason as well."""
     if known(*scores) < FEWEST_SENTENCES:
         return "few_sentences"
     return "no_variation" if np.isfinite([score.value for score in scores]).all() else "not_a_number"

@@ -16,36 +16,44 @@ LOWEST = 3  # lines that a terminal must have for a bar below the scrolling text
 
 
 class Display(Protocol):
-    """Shows a run to the user. Nothing that is saved or learned depends on it."""
+    """Shows a run to the user. Nothing that is saved or learned depends on it. `stage` is "warm_start", "train" (RL),
+    or that of an evaluation."""
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Announces a run: its stages with their numbers of steps, how many of them are `done`, and what is known of
-        it."""
+        """Announces a run with a `title`: its stages, each with its name and number of steps, how many of all these
+        steps are `done` before (in a run that is resumed), and the facts known of it, if given. Called once, before the
+        other methods."""
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Shows that `step` steps of the run are done, with the metrics of the latest."""
+        """Shows that `step` steps of the whole run, all stages counted together, are done, with the metrics of the
+        latest step, which was one of `stage`."""
 
     def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
-        """Shows the progress of a running evaluation: `done` of `total` examples are decoded, 0 at its start."""
+        """Shows the progress of a running evaluation of `split` after `step` steps of the run: `done` of `total`
+        examples are decoded, 0 at its start."""
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Shows a finished evaluation with its first `samples` texts."""
+        """Shows a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
+        out), and ends the progress that `evaluating` shows."""
 
     def message(self, text: str) -> None:
-        """Shows a message."""
+        """Shows a message, such as a finding or a warning; control characters in it have no effect."""
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """Shows the table of a finished run (`results` as in results.json), and the commands to type `then`."""
+        """Shows the table of a finished run (`results` as in results.json), its findings, its directory `run`, and the
+        commands to type `then`."""
 
     def close(self) -> None:
-        """Stops drawing and leaves the terminal as it was."""
+        """Stops drawing, so that the terminal can be used again; what was printed stays. May be called more than
+        once."""
 
 
 def choose_display(stream: TextIO | None = None) -> Display:
-    """The display for a stream, standard error by default: standard output is for the result of a command.
+    """Returns the display for a stream, standard error by default: standard output is for the result of a command.
 
-    A terminal gets a LiveDisplay with a progress bar, anything else plain lines. A terminal that reports no size, or
-    one too small for a bar, gets plain lines of a readable width.
+    A terminal gets a LiveDisplay with a progress bar, anything else a PlainDisplay. A terminal that reports the size 0,
+    or one too small for a bar, gets a PlainDisplay with lines of a readable width. COLUMNS and LINES, if set, replace
+    the size that the terminal reports.
     """
     stream = stream or sys.stderr
     if not stream.isatty():

@@ -20,11 +20,12 @@ Settings = dict[str, Any]
 
 
 def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
-    """The folder in `out` for the results of an evaluation with `settings` (plain JSON values), named after `parts`.
+    """Returns the folder in `out` for the results of an evaluation with `settings` (plain JSON values), named after
+    `parts`.
 
-    The returned folder does not exist yet, or holds results of the same settings. If the name is taken by results of
-    other settings, the settings that differ from those are appended; if that name is taken as well, or the other
-    settings are unknown, a number is appended. Creates nothing.
+    The folder has no results.json yet, or one of the same settings. If the name is taken by results of other settings,
+    the settings that differ from those are appended; if that name is taken as well, or the other settings are unknown,
+    a number is appended. Creates nothing.
     """
     name = file_name(parts)
     found = settings_in(out / name)
@@ -41,8 +42,8 @@ def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
 
 
 def settings_in(folder: Path) -> Settings | None:
-    """The settings that the results in a folder were computed with: {} if results.json does not state them or cannot be
-    read, None if the folder has no results.json."""
+    """Returns the settings that the results in a folder were computed with: {} if results.json does not state them or
+    cannot be read, None if the folder has no results.json."""
     file = folder / "results.json"
     if not os.path.lexists(file):
         return None
@@ -54,11 +55,11 @@ def settings_in(folder: Path) -> Settings | None:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """The differences between two configs: KEY=VALUE for each value that is new or has changed, KEY=none for each key
-    that has gone. `prefix` is put before every key.
+    """Returns the differences between two configs: KEY=VALUE for each value that is new or has changed, KEY=none for
+    each key that has gone. `prefix` is put before every key.
 
-    A block that has become another class is named by the module of that class, as in `reward=chrf`; the keys that the
-    former class had are then left out.
+    A block that has become another class is named by the module of that class, as in `reward=chrf`, beside those of its
+    values that differ; the keys that only the former class had are then left out.
     """
     found = []
     other_class = before.get("_target_") != now.get("_target_")
@@ -76,16 +77,18 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = 
 
 
 def as_typed(value: Any) -> str:
-    """A value roughly as it would be typed on the command line; a list as its items between commas."""
+    """Returns a value roughly as it would be typed on the command line; a list as its items between commas."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return ",".join(map(as_typed, value)) if isinstance(value, list) else str(value)
 
 
 def file_name(parts: list[str]) -> str:
-    """The parts joined to one file name of letters, digits and ._=+,@- only.
+    """Joins the parts by "-" to one file name of letters of any script, digits and ._=+,@- only; other characters
+    become "_".
 
-    A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different names stay different.
+    A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different long names stay
+    different.
     """
     whole = "-".join(parts)
     safe = re.sub(r"[^\w.=+,@-]+", "_", whole)

@@ -21,11 +21,13 @@ class EvaluationLines:
         self.seen: dict[str, str] = {}  # JSON of an evaluation's metrics and texts -> its title
 
     def lines(self, evaluation: Evaluation, samples: int, width: int | None, ellipsis: str = "…") -> list[str]:
-        """The lines that show an evaluation and its first `samples` texts; the evaluation is remembered.
+        """Returns the lines that show an evaluation and its first `samples` texts, and remembers its numbers for the
+        next call.
 
-        No line is wider than `width` terminal cells; with None the numbers stand in one line of any length. An
+        Lines are laid out for `width` terminal cells; with None the numbers stand in one line of any length. An
         evaluation equal to an earlier one is one line that names the earlier one. Of an evaluation that the final table
-        of the run will show only the samples of the final policy are given: its numbers are left to that table.
+        of the run will show only the samples of the final policy are given, [] for the other policies: its numbers are
+        left to that table.
         """
         title = title_of(evaluation)
         if in_final_table(evaluation):
@@ -50,22 +52,25 @@ class EvaluationLines:
 
 
 def in_final_table(evaluation: Evaluation) -> bool:
-    """Whether the final table of a run shows this evaluation: one of the whole test split at the end of `train`."""
+    """Returns whether the final table of a run shows this evaluation: one of the whole test split at the end of
+    `train`."""
     return evaluation.split == "test" and evaluation.stage != "eval"
 
 
 def title_of(evaluation: Evaluation) -> str:
-    """The heading of an evaluation, such as "RL step 100, val, greedy"."""
+    """Returns the heading of an evaluation, such as "RL step 100, val, greedy"."""
     return f"{stage_name(evaluation.stage)} step {evaluation.step}, {evaluation.split}, {evaluation.decode}"
 
 
 def shortened(metric: str) -> str:
-    """The name of a metric without the prefix "completions/"."""
+    """Returns the name of a metric without the prefix "completions/"."""
     return metric.removeprefix("completions/")
 
 
 def sample_lines(evaluation: Evaluation, samples: int, width: int | None, ellipsis: str) -> list[str]:
-    """A table of the first `samples` texts: source, hypothesis, first reference and reward, one line per text."""
+    """Returns a table of the first `samples` texts, header first: source, hypothesis, first reference and reward, one
+    line per text, cut where they do not fit (blocks of lines if `width` is too small for columns). [] without a
+    text."""
     several = zip(evaluation.sources, evaluation.hypotheses, evaluation.references, evaluation.scores, strict=True)
     rows = [
         [*map(layout.escaped, (source, hypothesis, references[0] if references else "")), number(score)]

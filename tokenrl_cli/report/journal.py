@@ -16,8 +16,9 @@ FILES = ("metrics.jsonl", "samples.jsonl")
 class Journal:
     """Writes the records of one run; makes the directory of the run if it is missing.
 
-    Each line is written whole and at once. NaN and infinity become null, because JSON has no such numbers. Half of a
-    surrogate pair, which UTF-8 cannot hold, is written as its escape, \\ud800.
+    Each line is appended to its file in one piece, and the file is closed again. NaN and infinity become null, because
+    JSON has no such numbers. Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape, \\ud800.
+    Raises UserError where metrics.jsonl or samples.jsonl is a link, OSError where a file cannot be written.
     """
 
     def __init__(self, run: Path) -> None:
@@ -51,16 +52,19 @@ class Journal:
             self._append("samples.jsonl", record | more)
 
     def results(self, results: dict[str, Any]) -> None:
-        """Writes results.json, whole or not at all. A run that has this file is finished."""
+        """Writes results.json, whole or not at all, in place of an existing one. A run that has this file is
+        finished."""
         text = json.dumps(json_values(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         writing.write(self.run / "results.json", text)
 
     def position(self) -> dict[str, int]:
-        """The current size of metrics.jsonl and samples.jsonl, in bytes; 0 for a file that does not exist."""
+        """Returns the current size of metrics.jsonl and samples.jsonl, in bytes, by name; 0 for a file that does not
+        exist. A checkpoint keeps it for `cut`."""
         return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
 
     def cut(self, position: dict[str, int]) -> None:
-        """Removes everything written after `position`, an incomplete last line included, and results.json."""
+        """Removes what was written after `position` returned these sizes, an incomplete last line included, and
+        results.json, so that a resumed run appends where its checkpoint was. A file that is not named is emptied."""
         disk.discard(self.run / "results.json")
         for name in FILES:
             disk.cut(self.run / name, position.get(name, 0))
@@ -71,7 +75,8 @@ class Journal:
 
 
 def json_values(value: Any) -> Any:
-    """A value for JSON: NaN and infinity become None, at any depth, and tuples become lists."""
+    """Returns a copy of `value` for JSON: at any depth NaN and infinity become None, and tuples become lists. Keys and
+    values of other types stay as they are, whether or not JSON has them."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

@@ -17,13 +17,14 @@ SMALLEST = 6  # cells that a column of text gets at least
 
 
 def layout_width(reported: int) -> int:
-    """The width to lay lines out for, between NARROW and WIDE, given the width that a terminal reports; UNKNOWN if it
-    reports 0. A narrower terminal wraps the lines itself."""
+    """Returns the width to lay lines out for, between NARROW and WIDE, given the width that a terminal reports; UNKNOWN
+    if it reports 0. A narrower terminal wraps the lines itself."""
     return UNKNOWN if reported < 1 else min(max(reported, NARROW), WIDE)
 
 
 def cells(text: str) -> int:
-    """The number of terminal cells that a text takes at most: two for a wide character, none for a combining one."""
+    """Returns the number of terminal cells that a text takes at most: two for a wide character, none for a combining
+    one."""
     if text.isascii():
         return len(text)
     return sum(_cells(character) for character in text)
@@ -37,8 +38,8 @@ def _cells(character: str) -> int:
 
 
 def escaped(text: str, allowed: str = "") -> str:
-    """The text with control characters (those that move the cursor or reverse the direction of writing) replaced by
-    escapes such as \\x1b, except the characters in `allowed`."""
+    """Returns the text with control characters (those that move the cursor or reverse the direction of writing)
+    replaced by escapes such as \\x1b, except the characters in `allowed`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(each if each in allowed or not _is_control(each) else _escape(each) for each in text)
@@ -56,8 +57,8 @@ def _escape(character: str) -> str:
 
 
 def truncated(text: str, width: int, ellipsis: str = "…") -> str:
-    """The text cut to at most `width` cells, with an ellipsis if anything is cut off. A letter keeps its combining
-    marks."""
+    """Returns the text cut to at most `width` cells, at least as many as `ellipsis` has, which ends it if anything is
+    cut off. A letter keeps its combining marks."""
     if cells(text) <= width:
         return text
     room, taken = width - cells(ellipsis), 0
@@ -69,15 +70,18 @@ def truncated(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
-    """The text filled with spaces to `width` cells: after it, or before it if it is to be right-aligned."""
+    """Returns the text filled with spaces to `width` cells: after it, or before it if it is to be right-aligned. A
+    longer text stays as it is."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
 
 
 def wrapped(text: str, width: int, hanging: int = 0) -> list[str]:
-    """The text in lines of at most `width` cells, broken only at spaces: a longer word stays whole.
+    """Returns the text in lines of at most `width` cells, broken only at white space: a longer word stays whole. An
+    empty text is one empty line.
 
-    Each line but the first is indented by `hanging` spaces. Leading spaces of the text are kept.
+    Each line but the first is indented by `hanging` spaces. Leading spaces of the text are kept; any other white space
+    between two words becomes one space.
     """
     lines: list[str] = []
     indent = len(text) - len(text.lstrip(" "))
@@ -93,8 +97,9 @@ def wrapped(text: str, width: int, hanging: int = 0) -> list[str]:
 
 
 def message(text: str, width: int | None) -> list[str]:
-    """A message as lines, control characters escaped. They are wrapped to `width` if it is given and the message holds
-    neither a command nor the path of a run: those are copied from the screen and must stay in one piece."""
+    """Returns a message as lines, control characters escaped. They are wrapped to `width` if it is given and the
+    message holds neither a command nor the path of a run: those are copied from the screen and must stay in one
+    piece."""
     lines = escaped(text, "\n").split("\n")
     if width is None or "tokenrl " in text or text.startswith("run: "):
         return lines
@@ -102,7 +107,8 @@ def message(text: str, width: int | None) -> list[str]:
 
 
 def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
-    """Lines that show items (name, value, change) side by side, in as many columns as fit into `width` cells."""
+    """Returns the lines that show items (name, value, change) side by side, in as many columns as fit into `width`
+    cells; one column, however wide, if no more fit. [] without items."""
     for count in range(max(1, len(items)), 0, -1):  # the largest number of columns that fits
         rows = [items[start : start + count] for start in range(0, len(items), count)]
         widths = [[max(cells(row[i][part]) for row in rows if i < len(row)) for part in range(3)] for i in range(count)]
@@ -119,12 +125,12 @@ def _item(item: tuple[str, str, str], widths: list[int]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), ellipsis: str = "…") -> list[str]:
-    """The lines of a table whose first row is the header, at most `width` cells wide.
+    """Returns the lines of a table whose first row is the header, at most `width` cells wide.
 
     Columns with an index in `texts` hold text: they are left-aligned, share the width that the others leave, and are
     cut with an ellipsis. The first column is left-aligned as well, every other one right-aligned and never cut. Words
     of a header are wrapped onto several lines. If the columns do not fit, each row becomes a block of lines, one per
-    column.
+    column, in which a long word may be wider than `width`.
     """
     count = len(rows[0])
     longest = [max((cells(row[i]) for row in rows[1:]), default=0) for i in range(count)]
@@ -175,7 +181,8 @@ def _blocks(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int], ell
 
 
 def number(value: float | None) -> str:
-    """A number in about five characters: 0.412, 41.20, 412.0, 4,120; "-" for None. What rounds to zero has no sign."""
+    """Returns a number in about five characters: 0.412, 41.20, 412.0, 4,120, 1.23e+07, nan, inf; "-" for None. What
+    rounds to zero has no minus sign."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -187,8 +194,8 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None, like: float | None = None) -> str:
-    """A number with its sign, with as many digits as `number` gives `like`, or the value itself if `like` is None; "-"
-    for None."""
+    """Returns a number with its sign, with as many digits as `number` gives `like`, or the value itself if `like` is
+    None; "-" for None, and no plus sign for NaN and infinity."""
     if value is None or not math.isfinite(value):
         return number(value)
     model = number(value if like is None or not math.isfinite(like) else like)
@@ -199,7 +206,8 @@ def signed(value: float | None, like: float | None = None) -> str:
 
 
 def change(value: float, before: float | None) -> str:
-    """The change from `before` to `value` in parentheses, such as "(+1.30)"; "" if either is missing or not finite."""
+    """Returns the change from `before` to `value` in parentheses, such as "(+1.30)", with as many digits as `number`
+    gives `value`; "" if `before` is None, or either is not finite."""
     if before is None or not (math.isfinite(value) and math.isfinite(before)):
         return ""
     return f"({signed(value - before, value)})"

@@ -30,7 +30,8 @@ SHORTEST = 8  # the narrowest bar; with less room there is none
 
 
 class LiveDisplay:
-    """Shows a run on one console. Brackets in texts of the user are printed as they are, never read as rich markup."""
+    """Shows a run on one console, with a bar in the last line that stays below what is printed (see `Display`).
+    Brackets in texts of the user are printed as they are, never read as rich markup."""
 
     def __init__(self, stream: TextIO) -> None:
         self.console = Console(file=stream, highlight=False)
@@ -53,7 +54,7 @@ class LiveDisplay:
         return layout.layout_width(self.console.width)
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title and the facts, and draws the bar; `done` steps of the stages are behind."""
+        """Prints the title and the facts, and draws the bar; `done` steps of the stages, in their order, are behind."""
         self.message(title)
         if facts is not None:
             self.message(facts.line())
@@ -66,7 +67,8 @@ class LiveDisplay:
         self._draw()
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Advances the bar to `step`; rich redraws it a few times a second."""
+        """Advances the bar to `step`, one step of `stage`, with some of the metrics beside it; rich redraws it a few
+        times a second."""
         now = time.monotonic()
         if self.last is not None and step > self.last[1]:
             took = (now - self.last[0]) / (step - self.last[1])
@@ -77,8 +79,8 @@ class LiveDisplay:
         self.metrics = [f"{label} {layout.number(metrics[name]):>6}" for name, label in STEP_METRICS if name in metrics]
 
     def remaining(self) -> str:
-        """The estimated time left, "" before the second step. Each stage counts at its own measured pace; an RL stage
-        that has not begun at RL_WEIGHT times that of the warm start."""
+        """Returns the estimated time left as text, "" before the second step. Each stage counts at its own measured
+        pace, a moving average; an RL stage that has not begun at RL_WEIGHT times that of the warm start."""
         if not self.pace:
             return ""
         guess = self.pace.get("warm_start", 0.0) * RL_WEIGHT
@@ -86,35 +88,38 @@ class LiveDisplay:
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
 
     def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
-        """Turns the bar to a running evaluation, of which `done` of `total` examples are decoded."""
+        """Turns the bar to a running evaluation, of which `done` of `total` examples are decoded, until `evaluation` is
+        called."""
         self.evaluated = (f"evaluating {split}, {stage_name(stage)} step {step}", done, total)
         self._draw()
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts above the bar."""
+        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again."""
         lines = self.evaluations.lines(evaluation, samples, self.width, self.ellipsis)
         self._print(lines)
         self.evaluated = None
         self.last = None  # or the time of the evaluation would count as a step's
 
     def message(self, text: str) -> None:
-        """Prints a message above the bar."""
+        """Prints a message above the bar, control characters escaped."""
         self._print(layout.message(text, self.width), None)
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """Removes the bar and prints the final table, the findings and the commands to type `then`."""
+        """Stops the bar, and prints below it the final table, the findings, the directory of the run and the commands
+        to type `then`."""
         self.close()
         self._print(["", *layout.table(final_table(results), self.width), ""], 1)
         for line in closing_lines(results, run, then):
             self.message(line)
 
     def close(self) -> None:
-        """Stops drawing the bar. May be called more than once."""
+        """Stops drawing the bar; its last state stays on the screen. Messages can still be printed, but the bar does
+        not come back. May be called more than once."""
         self.progress.stop()
 
     def line(self) -> str:
-        """The text of the bar: stage, steps, time left and metrics. Pieces that do not fit are left out whole, the
-        least important first."""
+        """Returns the text of the bar: stage, steps, time left and metrics, or the progress of a running evaluation.
+        Pieces that do not fit are left out whole, the least important first."""
         stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
         if self.evaluated is not None:
             (stage, done, total), left, metrics = self.evaluated, "", []

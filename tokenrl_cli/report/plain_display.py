@@ -18,8 +18,8 @@ QUIET = 10.0  # seconds without a line after which a running evaluation prints i
 
 
 class PlainDisplay:
-    """Prints a run to a stream, each line flushed. With a `width` lines are wrapped to it; else they have any
-    length."""
+    """Prints a run to a stream, each line flushed (see `Display`). With a `width` lines are wrapped to it; else they
+    have any length."""
 
     def __init__(self, stream: TextIO, width: int | None = None) -> None:
         self.stream, self.width = stream, width
@@ -29,7 +29,7 @@ class PlainDisplay:
         self.printed = self.clock()  # when the last line was written
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title, and the facts or else the number of steps of each stage."""
+        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage."""
         self.total = sum(steps for _, steps in stages)
         if facts is None:
             title += ": " + ", ".join(f"{name} {steps} steps" for name, steps in stages)
@@ -38,30 +38,34 @@ class PlainDisplay:
             self.message(facts.line())
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Prints the metrics of a step, for about LINES steps of a run."""
+        """Prints the metrics of a step, for about LINES steps of a run, at equal distances; nothing at the other
+        steps."""
         if step % max(1, self.total // LINES) == 0:  # LINES lines in a log, however long the run is
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in STEP_METRICS if name in metrics)
             self.message(f"{stage_name(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")
 
     def evaluating(self, stage: str, split: str, step: int, done: int, total: int) -> None:
-        """Prints the progress of an evaluation at its start and, if it takes long, every QUIET seconds. The start of
-        one on val between two steps is not printed: it is short."""
+        """Prints the progress of an evaluation at its start, and whenever nothing at all was printed for QUIET seconds.
+        In a training run the start on val is not printed, as such an evaluation is mostly short, unless QUIET seconds
+        were silent before it."""
         between_steps = split == "val" and stage != "eval"
         if (done == 0 and not between_steps) or self.clock() - self.printed >= QUIET:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts."""
+        """Prints a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
+        out)."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 
     def message(self, text: str) -> None:
-        """Prints a message."""
+        """Prints a message to the stream, flushed: control characters escaped, and wrapped to `width` if there is one,
+        except messages with a command or the path of a run."""
         for line in layout.message(text, self.width):
             self._write(line)
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """Prints the final table, the findings and the commands to type `then`."""
+        """Prints the final table, the findings, the directory of the run and the commands to type `then`."""
         rows = final_table(results)
         for line in ["", *(aligned(rows) if self.width is None else layout.table(rows, self.width)), ""]:
             self._write(line)

@@ -21,15 +21,17 @@ def results(
     spent: dict[str, float],
     findings: list[Finding],
 ) -> dict[str, Any]:
-    """The summary of a run, as plain values for JSON.
+    """Returns the summary of a run, as plain values for JSON.
 
-    `rows` are the evaluations on test of the policies "warm_start", "final" and "best"; `wall_time` is in seconds;
-    `spent` holds the tokens and the seconds of the RL stage.
+    `rows` are the evaluations on test of the policies "warm_start", "final" and "best"; `objective` is written as it
+    is; `wall_time` is in seconds; `spent` holds the "tokens" of the RL stage, and the seconds of its "rollout" and
+    "update".
 
     In the result `difference` is final - warm start on the same sentences, for each metric, for the reward and for the
     corpus score of the reward: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p"
     that belongs to the interval, "sacrebleu_p"}, by paired bootstrap. If a bootstrap cannot tell, all but the mean are
-    None, and a finding gives the reason. `decode` names the decoding of the test set.
+    None, and a finding gives the reason. `decode` names the decoding of the test set. NaN and infinity are left as they
+    are.
     """
     before, after = rows["warm_start"].corpus, rows["final"].corpus
     differences = {name: vars(paired_bootstrap(after[name], before[name], RESAMPLES, SEED)) for name in after}
@@ -56,10 +58,11 @@ def results(
 def interval_findings(
     unknown: dict[str, Reason], fewest: int, step: int, key: str | None, lacking: str = "no interval and no p"
 ) -> list[Finding]:
-    """One note for each reason why numbers have no interval; [] if all have one.
+    """Returns one note for each reason why numbers have no interval; [] if all have one.
 
     `unknown` maps each number without an interval to the reason, `fewest` is the smallest number of sentences with a
-    score, `key` the setting that would give more sentences, `lacking` the beginning of the sentence.
+    score, `step` that of the findings, `key` the setting that would give more sentences, `lacking` the beginning of the
+    sentence.
     """
     why = {
         "few_sentences": (
@@ -79,7 +82,7 @@ def interval_findings(
 
 
 def peak_memory_mb() -> int:
-    """The largest resident memory of this process so far, in MiB."""
+    """Returns the largest resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # Linux, where getrusage would include the memory of the process that started this one
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -20,8 +20,8 @@ class RunHeader:
     seed: int
 
     def line(self) -> str:
-        """The facts in one line: "1.24 M parameters, vocabulary 3,000, data/e2e: 42,061 examples, warm start 400 steps
-        = 0.6 epochs, ..."."""
+        """Returns the facts in one line: "1.24 M parameters, vocabulary 3,000, data/e2e: 42,061 examples, warm start
+        400 steps = 0.6 epochs, ..."."""
         vocabulary = f"vocabulary {self.vocabulary:,}"
         if self.source_vocabulary is not None:
             vocabulary += f" (sources {self.source_vocabulary:,})"
@@ -40,7 +40,8 @@ class RunHeader:
 
 
 def stage_name(stage: str) -> str:
-    """The name of a stage as users read it: "RL" for "train", "warm start" for "warm_start"."""
+    """Returns the name of a stage as users read it: "RL" for "train", "warm start" for "warm_start"; any other with
+    spaces for underscores."""
     return {"train": "RL"}.get(stage, stage.replace("_", " "))
 
 

@@ -28,7 +28,9 @@ class OutputClosed(BaseException):
 
 
 class SafeStream:
-    """A text stream that writes to another one, `raw`; all other attributes are those of `raw`."""
+    """A text stream that writes to another one, `raw`; all other attributes are those of `raw`. With `escapes` control
+    characters are written as escapes; with `required` a failure to write is an error, else what was to be written is
+    lost in silence."""
 
     def __init__(self, raw: TextIO, escapes: bool, required: bool) -> None:
         self.raw = raw
@@ -36,23 +38,25 @@ class SafeStream:
         self.required = required  # whether failing to write is an error
 
     def write(self, text: str) -> int:
-        """Writes a text and returns its length. Raises as described at `_failing`."""
+        """Writes a text and returns its length. If the stream is required, raises OutputClosed where the reader has
+        closed the pipe, UserError where it cannot be written otherwise (a full disk, a closed stream)."""
         with self._failing():
             self.raw.write(escaped(text, "\n\t") if self.escapes else text)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Writes each of several texts; adds no line breaks."""
+        """Writes each of several texts, as `write` does; adds no line breaks."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes what is buffered. Raises as described at `_failing`."""
+        """Writes what is buffered. Raises as `write` does."""
         with self._failing():
             self.raw.flush()
 
     def without_escaping(self) -> SafeStream:
-        """The same stream without escaping, for a display: it moves the cursor on purpose and escapes texts itself."""
+        """Returns a new stream to the same `raw` without escaping, for a display: it moves the cursor on purpose and
+        escapes texts itself."""
         return SafeStream(self.raw, False, self.required)
 
     @contextmanager
@@ -75,8 +79,9 @@ class SafeStream:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Replaces sys.stdout and sys.stderr by SafeStreams while the block runs. If the process has no such stream, what
-    is written to it is lost."""
+    """Context manager: replaces sys.stdout and sys.stderr by SafeStreams while the block runs, and restores them.
+    Standard output is required, standard error is not. If the process has no such stream, what is written to it is
+    lost."""
     before = sys.stdout, sys.stderr
     out, err = (each if each is not None else open(os.devnull, "w", encoding="utf-8") for each in before)  # noqa: SIM115
     sys.stdout, sys.stderr = SafeStream(out, _is_terminal(out), True), SafeStream(err, True, False)
@@ -89,7 +94,9 @@ def standard_streams() -> Iterator[None]:
 
 
 def ignore_output_errors() -> None:
-    """Makes errors of standard output harmless from now on: for a command whose result is written to files."""
+    """From now on drops what cannot be written to standard output (a closed pipe, a full disk) in silence instead of
+    raising: for a command whose result is written to files. Works on the stream that `standard_streams` put in place,
+    until its block ends; without it nothing changes."""
     if isinstance(sys.stdout, SafeStream):
         sys.stdout.required = False
 
@@ -99,7 +106,8 @@ def prepare_streams() -> None:
 
     Both write UTF-8 whatever the locale and PYTHONIOENCODING say, and half of a surrogate pair as its escape. If the
     process was started with descriptor 0, 1 or 2 closed, it is opened on /dev/null: otherwise the next file to be
-    opened would get that number, and everything printed would land in it.
+    opened would get that number, and everything printed would land in it. A line that logging cannot write is lost
+    without a traceback.
     """
     for number in (0, 1, 2):
         try:
@@ -114,7 +122,7 @@ def prepare_streams() -> None:
 
 
 def flush_streams() -> None:
-    """Writes what the standard streams still buffer, once at the end of a process.
+    """Writes what the standard streams still buffer, once at the end of a process; raises nothing where that fails.
 
     A stream that can no longer be written is pointed at /dev/null: otherwise the interpreter would flush it once more
     on exit, print an error and change the exit code.

@@ -14,9 +14,10 @@ from tokenrl_cli.tasks.grammar import Content, Meaning, adequate, contents
 
 
 class Adequacy:
-    """1 where the text says every content of its source and nothing else, in any order; else 0.
+    """1 where the text expresses every content of its source and nothing else, in any order; else 0.
 
-    The rule is `grammar.adequate`; a valid text is adequate, an adequate one may have its words in a wrong order.
+    The rule is `grammar.adequate`; a valid text is adequate, an adequate one may have its words in a wrong order. For
+    the data set `grammar` alone; the contents of the last `cached_sources` sources are remembered.
     """
 
     needs_references = False
@@ -25,12 +26,12 @@ class Adequacy:
         self._contents = lru_cache(cached_sources)(_contents)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B] of 0 and 1."""
+        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the dataset has no column `meaning`."""
         pairs = zip(texts.hypotheses, meanings(texts, "adequacy"), strict=True)
         return np.array([adequate(self._contents(meaning), text) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The share of adequate texts."""
+        """Returns the share of adequate texts, 0-1, with the score of each, [B]."""
         return mean_score(self(texts), "share of texts with every content of their source")
 
 

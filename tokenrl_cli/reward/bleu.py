@@ -18,8 +18,9 @@ from tokenrl_cli.metrics.ngrams import matches
 class Bleu:
     """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002.
 
-    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by
-    the brevity penalty, a long one by its precision.
+    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by the
+    brevity penalty, a long one by its precision. Raises SettingError for a `smoothing_value` beside a `smoothing` that
+    has none.
     """
 
     needs_references = True
@@ -45,11 +46,13 @@ class Bleu:
         self.words = Words(self._tokens, tokenize in ("intl", "zh"), whole)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, 0-1; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
+        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
+        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
+        `texts` are read."""
         growth, references = self.words.read(prefixes, texts.references)
         matched = matches(growth, references, self.order, merged=True)[..., 0]
         nearest = nearest_lengths(growth.lengths, references)
@@ -57,12 +60,13 @@ class Bleu:
         return np.where(references.known, score, np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns corpus BLEU, 0-100: sacrebleu's `corpus_score`, which has no effective order."""
+        """Returns corpus BLEU, 0-100, as sacrebleu's `corpus_score`, which has no effective order, with 100 times the
+        score of each text. Texts without a reference do not count; raises UserError where no text has one."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns a sentence that names the setting where the tokenizer leaves references shorter than the longest
-        n-gram; an empty string where it leaves none. `scores` [N] are not read."""
+        """Returns a sentence that names the setting `tokenize`, if it makes of any reference of `texts` fewer words
+        than the longest n-gram has; else an empty string. `scores` [N] are not read."""
         every = [text for references in texts.references for text in references]
         short = sum(len(self._tokens(text)) < self.order for text in every)
         if not short:

@@ -31,14 +31,19 @@ class UserFunction:
     tokens (ids), ended (EOS was chosen), step, or any column of the dataset; `batched`, with many samples at once and
     everything but step a list (hypotheses, references (a list a sample), sources ...), to return a list of the above.
     One that names any of `prompts`, `completions` (plain texts, no lists of messages), `completion_ids` and
-    `trainer_state` (global_step alone) is called as TRL calls its rewards: batched, with these and the columns.
+    `trainer_state` (global_step alone), but neither `hypothesis` nor `hypotheses`, is called as TRL calls its rewards:
+    batched, with these, the names above and the columns.
 
-    A sample that raises, runs longer than `timeout` or gives NaN is invalid: its score is NaN, as for None, but it is
-    counted (`failed`) and shown, or stops the run. Any other answer is a mistake, and always does.
+    A sample that raises, runs longer than `timeout` seconds or gives NaN is invalid: its score is NaN, as for None, but
+    it is counted (`failed`) and shown, or stops the run (`on_error`, `max_failed_fraction`). Any other answer is a
+    mistake, and always stops it.
 
     With `workers` = 0 an async function runs for all samples at once, a plain one for one after another, in a thread;
     one that hangs is left behind there. In worker processes it is killed and replaced. What it changes of this process
     (the directory, standard streams, seeds and switches of numpy and torch) is put back.
+
+    Constructing it imports the function's module, which must be among `trust` (see `located`). Raises UserError where
+    the function is not accepted, or its parameters cannot be read.
     """
 
     measures = ("function",)
@@ -71,17 +76,25 @@ class UserFunction:
             self._run = InTurn(partial(answer, found, self.asked.places, asyncio.run), timeout)
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raises UserError where a parameter without a default is neither what every reward may have nor a column."""
+        """Raises UserError where a parameter without a default is neither one of tokenrl's names (those of the class's
+        docstring) nor among `columns`."""
         if lacking := self.asked.lacks(columns):
             raise UserError(self.where, placed(lacking, self.here))
 
     @property
     def needs_references(self) -> bool:
-        """Whether it has a parameter for them without a default."""
+        """Whether it has a parameter `reference` or `references` without a default."""
         return bool({"reference", "references"} & {*self.asked.needed})
 
     def __call__(self, texts: Texts) -> Scored:
-        """[B], or [B, T] with 0 at masked places where the function gives a number a token. Raises UserError."""
+        """Returns a Scored: scores [B], or [B, T] with 0 at masked places where the function gives a number a token,
+        NaN where it gives None or fails; as metrics the number that failed and the means of its numbers; as columns its
+        other entries, None for a text without.
+
+        Raises UserError where a column that it needs is missing, an answer is of a wrong type or too large, and where
+        samples fail: any with `on_error=raise`, else more than `max_failed_fraction`; fewer are logged, each error
+        once.
+        """
         self.check_columns(texts.columns)
         with process_restored(), same_numerics():
             answers = self._batches(texts) if self.asked.batched else self._samples(texts)
@@ -96,8 +109,8 @@ class UserFunction:
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns a sentence on a function that gives no number at all, where every one of `scores` [N] is NaN;
-        otherwise an empty string."""
+        """Returns a sentence on a function that gives no number at all, if every one of `scores` [N] is NaN; else an
+        empty string. `texts` are not read."""
         if not np.isnan(scores).all():
             return ""
         return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"
@@ -169,7 +182,7 @@ def _brief(text: str) -> str:
 
 
 class Wrong(Exception):
-    """An answer of a wrong type: a mistake in the function, where a Failure is of one sample."""
+    """An answer of a wrong type: a mistake in the function, which stops the run, where a Failure is of one sample."""
 
 
 def _plain(given: Any, batched: bool) -> Any:

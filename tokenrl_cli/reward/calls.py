@@ -48,11 +48,18 @@ NOT_OURS = {
 
 
 def located(function: str, trust: Sequence[str], where: str) -> Callable[..., Any]:
-    """Returns the callable that `function` names, of a module or a file that `trust`, the command line's imports,
-    names. Raises UserError, which names `where`, if there is none.
+    """Imports the module or the file that `function` names, so runs its code, and returns the callable there.
+    `function` is "module.name" or "file.py:name", where the name may go on, as "name.method"; `module` may be the stem
+    of a file. The module, a package that contains it, or the file must be listed in `trust`, the command line's
+    `imports`.
 
-    A config may be of a stranger's checkpoint. So neither tokenrl's own functions are taken, nor what a trusted module
-    has only imported from others: a stranger could name `os.system` through it.
+    A config may come from someone else's checkpoint, and must reach nothing that the user did not write or list:
+    `os.system` through a module that imports os, for example. Accepted is what a listed module defines, and a method of
+    an object that it made. Refused is what is tokenrl's, and what a listed module only imported from one that is not
+    listed, except numpy's ufuncs and HARMLESS (len, sum, max, min, any, all).
+
+    Raises UserError, with `where` as its place, for what is refused or not listed, where there is no such module, file
+    or name, where importing or reading it fails, and where it is private (a name in "_"), a class, or not callable.
     """
     module, names = _in_file(function, trust, where) if ":" in function else _in_module(function, trust, where)
     found = module
@@ -167,7 +174,7 @@ def _holder(found: Any, trust: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a callable's parameters name."""
+    """What the parameters of a callable say about how it must be called; `parameters_of` reads it."""
 
     places: tuple[str, ...]  # what its positional-only parameters get, in order
     needed: tuple[str, ...]  # without these it cannot be called
@@ -177,16 +184,18 @@ class Parameters:
     trl: bool  # its names are those of TRL's rewards
 
     def facts(self) -> tuple[str, ...]:
-        """What there is besides the columns of the data."""
+        """Returns the names of the arguments that tokenrl has for such a function, besides the columns of the data."""
         return (OF_TRL if self.trl else ()) + (OF_ALL if self.batched else OF_EACH)
 
     def of(self, known: Arguments) -> Arguments:
-        """The arguments of one call; `known` is all there is."""
+        """Returns the arguments of one call, by name: those of `known`, all that there are, that the function takes.
+        TRL's names are given to a function of another kind only if it cannot be called without them."""
         known = {name: value for name, value in known.items() if self.trl or name not in OF_TRL or name in self.needed}
         return {name: value for name, value in known.items() if self.everything or name in self.taken + self.places}
 
     def lacks(self, columns: Collection[str]) -> str:
-        """What it needs and never gets, with what there is; or ""."""
+        """Returns a message that names the first parameter without a default that is neither a fact nor one of
+        `columns`, with the names that there are; "" where there is none."""
         there = dict.fromkeys((*self.facts(), *columns))
         for name in self.needed:
             if name not in there:
@@ -196,8 +205,9 @@ class Parameters:
 
 
 def parameters_of(function: Callable[..., Any], batched: bool, where: str) -> Parameters:
-    """Read from the signature; of a network from that of `forward`. Raises UserError where there is none to read, and
-    where it would be called with nothing."""
+    """Reads the Parameters of a function from its signature; of a torch network from that of `forward`. `batched` is
+    the setting, and is True in the result, too, for a function with TRL's names. Raises UserError, with `where` as its
+    place, where the signature cannot be read, and where it has only *args, which would get nothing."""
     try:
         read = function.forward if isinstance(function, nn.Module) else function
         parameters = list(inspect.signature(read).parameters.values())
@@ -224,14 +234,17 @@ def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """A coroutine function, a partial of one, or an object whose __call__ is one."""
+    """Returns whether calling it gives an awaitable: True for a coroutine function, a partial of one, and an object
+    whose __call__ is one. An ordinary function that returns an awaitable is not recognised."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def call(function: Callable[..., Any], places: tuple[str, ...], arguments: Arguments) -> Any:
-    """Its answer, or, of an async function, what is to be awaited."""
+    """Calls a user's function with `arguments`, name to value: those named in `places` by position, in that order, the
+    others by name. Returns what it returns, for an async function an awaitable. Passes its exceptions on; raises
+    KeyError for a place that is not among the arguments."""
     rest = {name: value for name, value in arguments.items() if name not in places}
     return function(*(arguments[name] for name in places), **rest)
 
@@ -239,7 +252,9 @@ def call(function: Callable[..., Any], places: tuple[str, ...], arguments: Argum
 def answer(
     function: Callable[..., Any], places: tuple[str, ...], run: Callable[[Any], Any], arguments: Arguments
 ) -> Any:
-    """Its answer, by `run` where it is to be awaited; the working directory is what it was."""
+    """Calls a user's function as `call` does and returns its result; an awaitable is given to `run`, as a coroutine,
+    and the result is what `run` returns. Afterwards the working directory is what it was before. Passes exceptions
+    on."""
     here = None
     with suppress(OSError):
         here = os.getcwd()
@@ -260,7 +275,9 @@ async def _awaited(given: Any) -> Any:
 
 
 def of_all(texts: Texts) -> Arguments:
-    """Lists with an item a sample, copies of ours; in TRL's names, too."""
+    """Returns the arguments that a batched function may have, by name: the columns of the data, hypotheses, references,
+    sources, tokens (the real ones of each text's T ids) and ended, each a list with an item a text; step, a number; and
+    the same under TRL's names. Mutable values are copied."""
     tokens = [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)]
     known = {
         **copied(texts.columns),
@@ -277,9 +294,9 @@ def of_all(texts: Texts) -> Arguments:
 
 
 def of_one(texts: Texts, row: int) -> Arguments:
-    """Returns what a function may have as parameters, by name, for the text of one row: columns of the data,
-    hypothesis, reference (the first, or None), references, source, tokens (the real ones of its T ids), ended and step.
-    Mutable values are copied."""
+    """Returns the arguments that a function called once a text may have, by name, for the text of one row: the columns
+    of the data, hypothesis, reference (the first, or None), references, source, tokens (the real ones of its T ids),
+    ended and step. Mutable values are copied."""
     references = copied(texts.references[row])
     return {
         **{name: copied(values[row]) for name, values in texts.columns.items()},
@@ -294,7 +311,8 @@ def of_one(texts: Texts, row: int) -> Arguments:
 
 
 def shares(known: Arguments, count: int, parts: int) -> list[tuple[int, Arguments]]:
-    """What is known of `count` samples, cut into `parts`, each with its number of samples."""
+    """Cuts the arguments of `count` samples, as `of_all` returns them, into `parts` of about the same size. Returns the
+    number of samples of each, from 0, and its arguments; step and trainer_state are the same in all."""
     cuts = pairwise(count * i // parts for i in range(parts + 1))
     return [
         (end - start, {name: v if name in ONE_FOR_ALL else v[start:end] for name, v in known.items()})

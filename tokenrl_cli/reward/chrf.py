@@ -41,11 +41,13 @@ class Chrf:
             self.units.append((Words(self._tokens, False, None), word_order))  # type: ignore[arg-type]
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, 0-1; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
+        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
+        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
+        `texts` are read."""
         matched, said, wanted = [], [], []
         for unit, order in self.units:
             growth, references = unit.read(prefixes, texts.references)
@@ -58,7 +60,9 @@ class Chrf:
         return np.where(references.known, score / 100, np.nan)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns corpus chrF, 0-100: sacrebleu's `corpus_score`, from the statistics of each text's best reference."""
+        """Returns corpus chrF, 0-100, as sacrebleu's `corpus_score` gives it: the statistics of each text against its
+        best reference, the one with the highest F, are summed. With 100 times the score of each text. Texts without a
+        reference do not count; raises UserError where no text has one."""
         beta = self.library.beta
         return library_score(self.library, texts, self(texts) * 100, "" if beta == 2 else f"|beta:{beta}")
 

@@ -19,5 +19,5 @@ class Constant:
         self.value = value
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns `value` for each text, [B] float64."""
         return np.full(len(texts.hypotheses), self.value, dtype=np.float64)

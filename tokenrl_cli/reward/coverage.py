@@ -28,8 +28,8 @@ class Coverage:
         self.column, self.unsaid, self.flags = column, frozenset(unsaid), re.IGNORECASE if lowercase else 0
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the share for each text, [B] float64; NaN for a source without items. Raises UserError where the
-        dataset has no such column, or it holds something else."""
+        """Returns the share for each text, [B] float64, 0-1; NaN for a source without items. An item that is listed
+        twice counts twice. Raises UserError where the dataset has no such column, or it holds something else."""
         if self.column not in texts.columns:
             there = ", ".join(sorted(texts.columns)) or "no columns"
             raise UserError(self.where, f"the dataset has no such column, but {there}")

@@ -21,7 +21,7 @@ class Distinct:
         self.order = order
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns the share for each text, [B] float64, 0-1. Words are split at white space."""
         return np.array([self._score(text.split()) for text in texts.hypotheses], dtype=np.float64)
 
     def _score(self, words: list[str]) -> float:

@@ -17,5 +17,5 @@ class Ended:
     needs_references = False
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B] of 0 and 1."""
+        """Returns 1 or 0 for each text, [B] float64."""
         return texts.ended.astype(np.float64)

@@ -25,7 +25,8 @@ class ErrorRate:
     With one reference the rate is jiwer's `wer` (unit words) or `cer` (characters); of several references the one with
     the smallest rate. As in jiwer, words are what spaces divide (a single tab does not), characters include inner white
     space, and where the reference is empty the rate is the number of insertions. Phones are what any white space
-    divides. 0 for an empty text, and below 0, without limit, for one that goes on: length never pays.
+    divides. 0 for an empty text (1 if a reference is empty, too), and below 0, without limit, for one that goes on:
+    length never pays.
     """
 
     needs_references = True
@@ -41,17 +42,19 @@ class ErrorRate:
         self.reader = readers[unit]
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, at most 1; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1]: of every prefix as it stands, against the whole reference."""
+        """Returns the score of every prefix, as it stands, against the whole reference, [B, T + 1] float64: column t
+        after t tokens, past the end of a row the score of its last prefix; NaN for a source without a reference."""
         growth, references = self.reader.read(prefixes, texts.references)
         return _best(edit_distances(growth, references), references)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """[B, T + 1]: the best that a text which begins so can still have (optimal completion); at the end of each row
-        what it has. A prefix that ends inside a word counts that word as it stands."""
+        """Returns the best score that a text which begins with each prefix can still have, [B, T + 1] float64 (optimal
+        completion); at the end of each row the score that it has. A prefix that ends inside a word counts that word as
+        it stands. NaN for a source without a reference."""
         growth, references = self.reader.read(prefixes, texts.references)
         scores = _best(edit_distances(growth, references), references)
         reachable = _best(fewest_edits(growth, references), references)
@@ -59,7 +62,9 @@ class ErrorRate:
         return np.where(np.arange(scores.shape[1]) < last, reachable, scores)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """All errors over all words of the references, each text against its best one: jiwer's rate, 0 is perfect."""
+        """Returns jiwer's rate, all errors over the length of all references, each text against its best one: a share,
+        not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B]. Texts
+        without a reference do not count; where none has one the rate is 0."""
         growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
         errors = edit_distances(growth, references)
         best = _rates(errors, references).argmin(-1)

@@ -12,7 +12,8 @@ from tokenrl_cli.metrics.mean import mean_score
 
 
 class ExactMatch:
-    """1 where the hypothesis equals a reference, else 0."""
+    """1 where the hypothesis equals a reference, else 0; `strip` ignores white space at both ends, `lowercase` the
+    case."""
 
     needs_references = True
 
@@ -20,12 +21,13 @@ class ExactMatch:
         self.lowercase, self.strip = lowercase, strip
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B] of 0 and 1; NaN for a source without a reference."""
+        """Returns 1 or 0 for each text, [B] float64; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
         return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The share of equal texts."""
+        """Returns the share of texts that equal a reference, 0-1, of those whose source has one, with the score of
+        each, [B]."""
         settings = f"case:{'lc' if self.lowercase else 'mixed'}|strip:{'yes' if self.strip else 'no'}"
         return mean_score(self(texts), f"exact_match|{settings}|version:tokenrl {__version__}")
 

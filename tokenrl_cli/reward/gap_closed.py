@@ -17,8 +17,9 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 class GapClosed:
     """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations.
 
-    0 is the greedy path of the true distribution, what perfect likelihood training says; 1 is the best of the grammar's
-    own translations. Worse than the first is below 0. NaN for a source without a gap.
+    0 is the greedy path of the true distribution, what perfect likelihood training generates; 1 is the best of the
+    grammar's own translations. Worse than the first is below 0. NaN for a source without a gap. For the data set
+    `grammar` alone; both numbers of the last `cached_sources` sources are remembered.
     """
 
     needs_references = False
@@ -27,11 +28,13 @@ class GapClosed:
         self._ceiling = lru_cache(cached_sources)(_ceiling)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns the score of each text, [B] float64; NaN for a source without a gap. Raises UserError where the
+        dataset has no column `meaning`."""
         return _share(*self._measure(texts))
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The mean gain over the mean gap: sources count by how much there is to gain."""
+        """Returns the sum of the gains b - greedy over the sum of the gaps best - greedy, so that sources count by how
+        much there is to gain; NaN where no source has a gap. With the score of each text, [B]."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)
         signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"

@@ -20,7 +20,8 @@ class Length:
     needs_references = True
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, 0-1; NaN for a source without a reference. Words are split at
+        white space."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
         best = [max((_ratio(text, reference) for reference in refs), default=math.nan) for text, refs in pairs]
         return np.array(best, dtype=np.float64)

@@ -25,8 +25,9 @@ class Likelihood:
 
     The text is read as the saved run's own tokenizer spells it, EOS included where the text ended; the score of no
     token at all, a text not yet begun, is 0. With `per_token` the sampled ids are scored as they are, which needs the
-    same tokenizer. `temperature` divides its logits. Gamed by what is likely anywhere: short, general and repeated
-    text (arXiv:1904.09751), so mix it with a reward that sees the reference.
+    same tokenizer. `temperature` divides its logits. The run named by `checkpoint` is loaded when the first text is
+    scored. Gamed by what is likely anywhere: short, general and repeated text (arXiv:1904.09751), so mix it with a
+    reward that sees the reference.
     """
 
     needs_references = False
@@ -46,8 +47,8 @@ class Likelihood:
 
     @cached_property
     def judge(self) -> Frozen:
-        """The saved run that scores the texts, loaded at the first access. Raises UserError where it cannot be loaded,
-        or, with `per_token`, has another target tokenizer."""
+        """The saved run that scores the texts, loaded at the first access and kept. Raises UserError where it cannot be
+        loaded, or, with `per_token`, has another target tokenizer."""
         where = f"{self.here}.checkpoint={self.checkpoint}"
         try:
             judge = self.frozen(self.checkpoint)
@@ -59,13 +60,14 @@ class Likelihood:
         return judge
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the mean log-probability of each text, [B] float64, or with `per_token` that of each token,
-        [B, T]."""
+        """Returns the mean log-probability of each text, [B] float64, at most 0, or with `per_token` that of each
+        token, [B, T], 0 past the end. Raises UserError where the saved run cannot be used."""
         parts = [self._score(texts, slice(start, start + ROWS)) for start in range(0, len(texts.hypotheses), ROWS)]
         return np.concatenate(parts)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, with the score of each, [B]: the mean log-probability of its tokens."""
+        """Returns the mean over the texts, in nats, with the score of each, [B]: the mean log-probability of its
+        tokens, also with `per_token`."""
         scores = self(texts)
         if self.per_token:
             scores = np.where(texts.mask, scores, 0.0).sum(-1) / np.maximum(texts.mask.sum(-1), 1)

@@ -6,7 +6,8 @@ from tokenrl_cli.interfaces import Texts, UserError
 
 
 def meanings(texts: Texts, reward: str) -> list[str]:
-    """The key of each source's meaning. Raises UserError where the dataset does not say."""
+    """Returns the column `meaning`, a key of `Meaning.parse` for each of the texts; the list is not copied. Raises
+    UserError, with the name `reward` as its place, where the dataset has no such column."""
     if "meaning" not in texts.columns:
         raise UserError(
             reward,

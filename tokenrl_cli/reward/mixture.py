@@ -17,7 +17,8 @@ class Mixture:
     logged by its name, before it is scaled. `normalize` replaces scale and shift by those that give each part mean 0
     and standard deviation 1 over the sampled texts of the batch: a part of any scale has the influence that its weight
     gives it, but what is optimised then moves with the batch. Evaluation does not normalise. NaN in a part makes the
-    sum NaN.
+    sum NaN. Raises SettingError without parts, for a name that is no part, for `normalize` beside scales or shifts, and
+    for a mixture as a part.
     """
 
     def __init__(
@@ -46,12 +47,13 @@ class Mixture:
 
     @property
     def needs_references(self) -> bool:
-        """Whether a part needs references."""
+        """Whether any part says that it needs references."""
         return any(isinstance(each.reward, ReadsReferences) and each.reward.needs_references for each in self.parts)
 
     def __call__(self, texts: Texts) -> Scored:
-        """Returns the sum for each text, [B] float64, never normalised, and the score of each part as a column. A part
-        of one number a token, [B, T], counts as its sum."""
+        """Returns a Scored: the sum for each text, [B] float64, never normalised, and as columns the score of each part
+        before it is scaled, by its name, and the part's own columns, as NAME/COLUMN. A part that gives one number a
+        token, [B, T], counts as its sum. Raises UserError where a part gives something else."""
         total = np.zeros(len(texts.hypotheses))
         columns: dict[str, list[Any]] = {}
         for part in self.parts:

@@ -11,7 +11,7 @@ from tokenrl_cli.interfaces import Texts
 
 class Random:
     """Uniform in [0, 1), a pure function of the seed, the step, the source and the text: noise of the size of a reward,
-    which says nothing. What a run gains with it, it does not owe to its reward."""
+    which has nothing to do with how good a text is. What a run gains with it, it does not owe to its reward."""
 
     needs_references = False
     control = True
@@ -20,7 +20,7 @@ class Random:
         self.seed = seed
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]."""
+        """Returns the score of each text, [B] float64."""
         pairs = zip(texts.sources, texts.hypotheses, strict=True)
         return np.array([self._draw(texts.step, *pair) for pair in pairs], dtype=np.float64)
 

@@ -39,11 +39,13 @@ class Rouge:
         self.words = Words(DefaultTokenizer(stemmer).tokenize, False, None)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the score of each text, [B] float64; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, 0-1; NaN for a source without a reference."""
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix as a text, [B, T + 1] float64; NaN for a source without a reference."""
+        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
+        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
+        `texts` are read."""
         growth, references = self.words.read(prefixes, texts.references)
         if self.variant == "rougeL":
             shared, order = common_subsequences(growth, references), 1
@@ -55,8 +57,8 @@ class Rouge:
         return np.where(references.known, rouge(shared, said, wanted, self.measure), np.nan)
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns a sentence that names other rewards where references have no word in rouge-score's sense; an empty
-        string where all have one. `scores` [N] are not read."""
+        """Returns a sentence that names other rewards if any reference of `texts` has no word of a-z or 0-9; else an
+        empty string. `scores` [N] are not read."""
         every = [text for references in texts.references for text in references]
         silent = sum(not self.words.tokenize(text) for text in every)
         if not silent:
@@ -67,6 +69,7 @@ class Rouge:
         )
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over sentences, 0-1, on rouge-score's own scale."""
+        """Returns the mean over the texts that have a reference, 0-1, on rouge-score's own scale, with the score of
+        each, [B]."""
         settings = f"{self.variant}|{self.measure}|stemmer:{'yes' if self.stemmer else 'no'}"
         return mean_score(self(texts), f"{settings}|version:rouge-score {version('rouge-score')}")

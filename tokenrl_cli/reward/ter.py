@@ -28,12 +28,14 @@ class Ter:
         self.library = TER(normalized, no_punct, asian_support, case_sensitive)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the score of each text, [B] float64, at most 1; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
         return np.array([self._score(text, references) for text, references in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Corpus TER, 0 is perfect: sacrebleu's `corpus_score`."""
+        """Returns corpus TER as sacrebleu's `corpus_score`, in percent of the references' length: 0 is perfect, lower
+        is better, and it may be above 100. With the TER of each text on that scale, [B], NaN without a reference; such
+        texts do not count. Raises UserError where no text has a reference."""
         return replace(library_score(self.library, texts, 100 - self(texts) * 100, ""), lower_is_better=True)
 
     def _score(self, text: str, references: list[str]) -> float:

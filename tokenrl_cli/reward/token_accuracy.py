@@ -21,13 +21,13 @@ class TokenAccuracy:
     needs_references = True
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B]; NaN for a source without a reference."""
+        """Returns the share for each text, [B] float64, 0-1; NaN for a source without a reference."""
         pairs = zip(texts.hypotheses, texts.references, strict=True)
         best = [max((_accuracy(text.split(), r.split()) for r in refs), default=math.nan) for text, refs in pairs]
         return np.array(best, dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The mean over texts."""
+        """Returns the mean over the texts that have a reference, 0-1, with the score of each, [B]."""
         settings = "positions:reference|split:whitespace"
         return mean_score(self(texts), f"token_accuracy|{settings}|version:tokenrl {__version__}")
 

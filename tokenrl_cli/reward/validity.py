@@ -14,7 +14,8 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 
 
 class Validity:
-    """1 where the text is one of the grammar's translations of its source, however improbable; else 0."""
+    """1 where the text is one of the grammar's translations of its source, however improbable; else 0. For the data set
+    `grammar` alone; the translations of the last `cached_sources` sources are remembered."""
 
     needs_references = False
 
@@ -22,12 +23,12 @@ class Validity:
         self._translations = lru_cache(cached_sources)(_translations)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """[B] of 0 and 1."""
+        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the dataset has no column `meaning`."""
         pairs = zip(texts.hypotheses, meanings(texts, "validity"), strict=True)
         return np.array([text in self._translations(meaning) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """The share of valid texts."""
+        """Returns the share of valid texts, 0-1, with the score of each, [B]."""
         return mean_score(self(texts), "share of texts among the translations of their source")
 
 

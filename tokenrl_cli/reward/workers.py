@@ -44,7 +44,8 @@ LONGEST = 0.25  # seconds that count of a slice, however long it was: the rest i
 
 @dataclass(frozen=True)
 class Failure:
-    """What a runner gives in place of an answer: the error in one line, and its traceback where there is one."""
+    """What a runner gives in place of an answer where a call fails: the error in one line, and its traceback where
+    there is one."""
 
     error: str  # one line
     trace: str = ""
@@ -54,7 +55,8 @@ NEVER = Failure("its process died, or hung, before it could begin")
 
 
 def failure(error: BaseException) -> Failure:
-    """Returns an exception as a Failure, which can be sent between processes and written to a file."""
+    """Returns an exception as a Failure, which can be sent between processes and written to a file (lone surrogates are
+    escaped)."""
     said = " ".join("".join(traceback.format_exception_only(error)).split())
     return Failure(writable(said), writable("".join(traceback.format_exception(error))))
 
@@ -91,7 +93,9 @@ def _soon(done: queue.SimpleQueue[Any], timeout: float) -> Any:
 
 
 class InTurn:
-    """One call after another in a daemon thread. Python cannot stop one that hangs: it is left behind there."""
+    """Runs one call after another in a daemon thread. An object of it is called with the arguments of each call and
+    returns the result of each, in order, or a Failure. Python cannot stop a call that takes longer than `timeout`
+    seconds: it is left behind in its thread, and the calls after it go on in a new one."""
 
     def __init__(self, function: Callable[[Arguments], Any], timeout: float) -> None:
         self.function, self.timeout = function, timeout
@@ -129,7 +133,9 @@ def _in_turn(
 
 
 class Together:
-    """All calls of an async function at once, in an event loop that lives on: a client that belongs to it stays usable.
+    """Runs all calls of an async function at once, in an event loop that lives on: a client that belongs to it stays
+    usable. An object of it is called with the arguments of each call and returns the result of each, in order, or a
+    Failure; calls that take longer than `timeout` seconds are cancelled.
 
     A loop that is blocked is left behind, and the next calls get another.
     """
@@ -186,9 +192,11 @@ async def _gather(
 
 
 class Processes:
-    """Calls spread over processes; one that takes too long is killed and one that dies is replaced.
+    """Spreads calls over at most `workers` processes; one that takes longer than `timeout` seconds for a call is killed
+    and one that dies is replaced. An object of it is called with the arguments of each call and returns the result of
+    each, in order, or a Failure.
 
-    `call(arguments)` answers there, after `prepare(*facts)` in each new process. Both are functions of a module, found
+    `call(arguments)` runs there, after `prepare(*facts)` in each new process. Both are functions of a module, found
     there by name, so that only plain data goes to and fro. Each process has a line of its own and gets one call at a
     time: one that dies takes nothing else along, and a call that it had not taken up goes to another. The processes end
     with this object, or with the program, however that ends.

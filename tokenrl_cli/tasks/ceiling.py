@@ -30,7 +30,9 @@ class Ceiling:
 
 
 def ceiling(meaning: Meaning) -> Ceiling:
-    """The greedy output of the true distribution and the translation with the highest expected BLEU, of one source."""
+    """Computes the expected sentence BLEU of two translations of one source: the greedy output of the true
+    distribution, and the translation with the highest expected BLEU (the first of equals). Both are exact, over all of
+    `translations(meaning)`."""
     distribution = translations(meaning)
     texts = list(distribution)
     expected = expected_bleu(texts, distribution)
@@ -39,8 +41,9 @@ def ceiling(meaning: Meaning) -> Ceiling:
 
 
 def greedy_text(distribution: Mapping[str, float]) -> str:
-    """Greedy decoding of a distribution over whole texts (text -> probability): at each step the most probable next
-    token given the tokens so far, until the most probable is the end. Ties go to the first text of the mapping."""
+    """Returns the text that greedy decoding of a distribution over whole texts (text -> probability, at least one)
+    gives: at each step the most probable next token given the tokens so far, until the most probable is the end. Of
+    equally probable tokens the one that comes first in the mapping is taken."""
     left = [(tokens(text), text, probability) for text, probability in distribution.items()]
     position = 0
     while True:
@@ -56,8 +59,8 @@ def greedy_text(distribution: Mapping[str, float]) -> str:
 
 
 def expected_bleu(hypotheses: Sequence[str], references: Mapping[str, float]) -> np.ndarray:
-    """Expected sentence BLEU of each of H hypotheses, sum_r p(r) BLEU(hypothesis, r), with one reference r drawn from
-    `references` (text -> probability). -> [H], 0 to 1."""
+    """Returns the expected sentence BLEU of each of H hypotheses, sum_r p(r) BLEU(hypothesis, r), with one reference r
+    drawn from `references` (text -> probability, together 1). -> [H], 0 to 1."""
     probabilities = np.array(list(references.values()))
     split = [tokens(text) for text in hypotheses]
     expected: np.ndarray = sentence_bleu(split, [tokens(text) for text in references]) @ probabilities
@@ -65,10 +68,10 @@ def expected_bleu(hypotheses: Sequence[str], references: Mapping[str, float]) ->
 
 
 def sentence_bleu(hypotheses: Sequence[Tokens], references: Sequence[Tokens]) -> np.ndarray:
-    """Sentence BLEU of each of H hypotheses against each of R references alone. -> [H, R], 0 to 1.
+    """Returns the sentence BLEU of each of H hypotheses against each of R references alone. -> [H, R], 0 to 1.
 
-    sacrebleu's sentence BLEU (Papineni et al. 2002) with exponential smoothing and effective order, of texts given as
-    tokens.
+    As sacrebleu's sentence BLEU (Papineni et al. 2002), orders 1 to 4, with exponential smoothing and effective order,
+    of texts that are split into tokens already. 0 for a text without any matching token.
     """
     length, other = (np.array([len(words) for words in side], dtype=np.float64) for side in (hypotheses, references))
     logs, orders = np.zeros((len(length), len(other))), np.zeros((len(length), 1))

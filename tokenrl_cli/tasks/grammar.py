@@ -43,12 +43,13 @@ class Meaning(NamedTuple):
     time: str  # an adverb, which fixes the tense of the verb
 
     def key(self) -> str:
-        """All fields in one string, for a column of the data set."""
+        """Returns all fields in one string, separated by "|", for a column of the data set; `parse` reads it."""
         return "|".join(self)
 
     @staticmethod
     def parse(key: str) -> Meaning:
-        """The meaning of a string made by `key`. Raises TypeError where it has too few or too many fields."""
+        """Returns the meaning of a string made by `key`. Raises TypeError where it has too few or too many fields.
+        Words are not checked: a word that the lexicon lacks is a KeyError where translations are made."""
         return Meaning(*key.split("|"))
 
 
@@ -132,7 +133,8 @@ EVERY = {name: list(table) for name, table in (("opening", OPENINGS), ("verb", V
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """Words and punctuation marks of a text; for the texts of this grammar the same tokens as BLEU's 13a."""
+    """Splits a text into its words and punctuation marks, without white space; for the texts of this grammar these are
+    the tokens of BLEU's 13a."""
     return tuple(TOKEN.findall(text))
 
 
@@ -143,7 +145,9 @@ def sample(draws: Random) -> tuple[str, str, Meaning]:
 
 
 def sample_meaning(draws: Random) -> Meaning:
-    """Draws the meaning of a sentence: a verb, nouns and adjectives that fit it, an opening and a time, uniformly."""
+    """Draws the meaning of a sentence, each part uniformly among those that fit: opening, verb, time, a subject and an
+    object, each with an adjective in a share ADJECTIVE_SHARE of cases, and for a verb that can have a recipient one in
+    a share RECIPIENT_SHARE of cases."""
 
     def one_of(options: Sequence[str], taken: Sequence[str] = ()) -> str:
         # Faster than draws.choice; the examples of train are made anew whenever they are read.
@@ -167,7 +171,7 @@ def sample_meaning(draws: Random) -> Meaning:
 
 
 def english(meaning: Meaning) -> str:
-    """The English sentence of a meaning; there is one."""
+    """Returns the English sentence of a meaning; each meaning has exactly one."""
     verb = ENGLISH_VERBS[meaning.verb][TENSE[meaning.time]]
     parts = [meaning.opening, meaning.subject, verb, meaning.recipient, meaning.object, meaning.time]
     # "a old man" becomes "an old man".
@@ -184,7 +188,8 @@ def sample_translation(meaning: Meaning, draws: Random) -> str:
 
 
 def translations(meaning: Meaning) -> dict[str, float]:
-    """All German translations of a meaning, text -> exact probability; the probabilities sum to 1."""
+    """Returns all German translations of a meaning, text -> exact probability; the probabilities sum to 1, up to
+    rounding. A new dictionary at each call, computed anew."""
     found: dict[str, float] = {}
     shares = (HOUSE_SHARE, 1 - HOUSE_SHARE)
     for opening, share, weights in zip(OPENINGS[meaning.opening], shares, (HOUSE, OTHERS), strict=True):
@@ -236,8 +241,9 @@ def _orders(meaning: Meaning, weights: Weights) -> list[tuple[str, float]]:
 
 
 def phrases(english: str, case: int, weights: Weights) -> list[tuple[str, float]]:
-    """All German translations of an English noun phrase such as "the old doctor" in a grammatical case, with their
-    probabilities. An empty phrase has one translation, the empty text."""
+    """Returns all German translations of an English noun phrase such as "the old doctor" in a grammatical case
+    (NOMINATIVE, ACCUSATIVE or DATIVE), as (text, probability); `weights` is HOUSE or OTHERS, the habits of one
+    translator. An empty phrase has one translation, the empty text."""
     if not english:
         return [("", 1.0)]
     determiner, *adjective, noun = english.split()
@@ -275,8 +281,8 @@ def _clause(
 
 
 def contents(meaning: Meaning) -> list[Content]:
-    """The contents that a translation of a meaning must express: opening, subject, recipient, object, time, and the
-    verb in its tense. A part that the meaning does not have is left out."""
+    """Returns the contents that a translation of a meaning must express, each with all its translations: opening,
+    subject, recipient, object, time, and the verb in its tense. A part that the meaning does not have is left out."""
 
     def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
         return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]
@@ -297,7 +303,8 @@ def _verb_ways(form: VerbForm) -> list[list[tuple[str, ...]]]:
 
 
 def adequate(wanted: list[Content], text: str) -> bool:
-    """Whether a German text expresses all wanted contents and nothing else, in any word order, grammatical or not.
+    """Returns whether a German text expresses all wanted contents (as `contents` returns them) and nothing else, in any
+    word order, grammatical or not.
 
     That is: each content appears in one of its translations, each run of which is found once and then used up; the
     opening comes first; the subject comes before recipient and object (German case endings often do not distinguish

@@ -17,27 +17,34 @@ STRIDE = 4  # the largest decrease of the node number in one step of a drawn gra
 
 @dataclass(frozen=True)
 class Graph:
-    """A directed graph with nodes 0 .. len(edges) - 1 and edges from node u to each of edges[u]; a goal node; and the
-    largest number of steps of a walk."""
+    """A directed graph with nodes 0 .. len(edges) - 1 and edges from node u to each of edges[u]; a goal node; and
+    `limit`, the largest number of steps of a walk. What is passed is not checked; `parse` checks it."""
 
     edges: tuple[Nodes, ...]
     goal: int
     limit: int
 
     def key(self) -> str:
-        """The whole graph in one line, for a column of the data set: goal, limit and the edges of each node."""
+        """Returns the whole graph in one line, for a column of the data set: goal, limit and, for each node, the nodes
+        that its edges lead to, such as "0|5|1|0,1". `parse` reads it."""
         return f"{self.goal}|{self.limit}|" + "|".join(",".join(map(str, nodes)) for nodes in self.edges)
 
     @staticmethod
     def parse(key: str) -> Graph:
-        """The graph of a line made by `key`. Raises ValueError for any other text."""
+        """Returns the graph of a line that `Graph.key` wrote. Raises ValueError for any other text, and where the goal
+        or the end of an edge is no node, or the limit is below 1."""
         goal, limit, *edges = key.split("|")
-        return Graph(tuple(tuple(map(int, nodes.split(","))) for nodes in edges), int(goal), int(limit))
+        following = tuple(tuple(map(int, nodes.split(","))) if nodes else () for nodes in edges)
+        graph = Graph(following, int(goal), int(limit))
+        named = {graph.goal, *(node for nodes in following for node in nodes)}
+        if graph.key() != key or not named <= set(range(len(edges))) or graph.limit < 1:
+            raise ValueError(f"is no graph: {key[:60]!r}")
+        return graph
 
     @cached_property
     def distances(self) -> Nodes:
-        """Fewest steps from each node to the goal, by breadth-first search from the goal; len(edges) where the goal
-        cannot be reached."""
+        """The fewest steps from each node to the goal, by breadth-first search from the goal; len(edges) for a node
+        from which the goal cannot be reached."""
         steps = [len(self.edges)] * len(self.edges)
         steps[self.goal] = 0
         queue = deque([self.goal])
@@ -50,7 +57,9 @@ class Graph:
         return tuple(steps)
 
     def shortest(self, start: int) -> Nodes:
-        """Nodes after `start` on a shortest path to the goal; of several paths the one with the lowest node numbers."""
+        """Returns the nodes after `start` on a shortest path to the goal, of several nodes equally near to it always
+        the lowest number; an empty path from the goal itself. The path may be longer than `limit`. The goal must be
+        reachable from `start`."""
         walk: list[int] = []
         while start != self.goal:
             start = min(self.edges[start], key=lambda node: (self.distances[node], node))
@@ -58,8 +67,10 @@ class Graph:
         return tuple(walk)
 
     def end(self, start: int, text: str) -> tuple[int, int] | None:
-        """(last node, number of steps) of the walk that a text describes from `start`; None where it is not a walk, has
-        more than `limit` steps, or goes on after the goal."""
+        """Returns (last node, number of steps) of the walk from the node `start` that a text describes: the numbers of
+        the nodes after `start`, separated by white space. The walk need not reach the goal, and the empty text is a
+        walk of 0 steps. None where a step is no number or follows no edge, where there are more than `limit` steps, or
+        where the walk goes on after the goal."""
         node, steps = start, text.split()
         for step in steps:
             if node == self.goal or not step.isdecimal() or int(step) not in self.edges[node]:
@@ -68,23 +79,27 @@ class Graph:
         return (node, len(steps)) if len(steps) <= self.limit else None
 
     def score(self, start: int, text: str) -> float:
-        """Reward of a text, max(0, limit + 1 - steps) / limit, for a walk from `start` that ends at the goal: 1 for one
-        step, 1 / limit less for every further one. 0 for every other text."""
+        """Returns the reward of a text, 0 to 1: (limit + 1 - steps) / limit for a walk from the node `start` (see
+        `end`) that ends at the goal, so 1 for one step and 1 / limit less for every further one. 0 for every other
+        text. With the goal as `start` the empty text has 1, and every other text 0."""
         ended = self.end(start, text)
         return self._reward(ended[1]) if ended and ended[0] == self.goal else 0.0
 
     def best(self, start: int, text: str) -> float:
-        """Highest reward of all texts that begin with `text`: that of going on by a shortest path to the goal. 0 where
-        `text` is not a walk."""
+        """Returns the highest reward (see `score`) of the walks from the node `start` that begin with the nodes of
+        `text`, whose last number counts as complete: the walk that goes on by a shortest path to the goal. 0 where
+        `text` is not a walk (see `end`), and where the goal cannot be reached from its last node within `limit`."""
         ended = self.end(start, text)
-        return self._reward(ended[1] + self.distances[ended[0]]) if ended else 0.0
+        if ended is None or self.distances[ended[0]] == len(self.edges):
+            return 0.0
+        return self._reward(ended[1] + self.distances[ended[0]])
 
     def _reward(self, steps: int) -> float:
-        return max(0, self.limit + 1 - steps) / self.limit
+        return min(1.0, max(0, self.limit + 1 - steps) / self.limit)  # no step at all is as good as one
 
     def wander(self, start: int, draws: Random) -> Nodes:
-        """Draws a random walk from `start`, uniform over the edges of each node, to the goal or to the limit. Returns
-        the nodes after `start`."""
+        """Draws a random walk from `start`, uniform over the edges of each node, until it reaches the goal or has
+        `limit` steps. Returns the nodes after `start`. Raises IndexError where it comes to a node without edges."""
         walk: list[int] = []
         while start != self.goal and len(walk) < self.limit:
             start = draws.choice(self.edges[start])
@@ -93,7 +108,8 @@ class Graph:
 
 
 def draw(nodes: int, degree: int, limit: int, draws: Random) -> Graph:
-    """Draws a random graph with `degree` edges out of every node (fewer where there are too few nodes to choose from).
+    """Draws a random graph with `degree` edges out of every node (fewer where there are too few nodes to choose from);
+    `nodes` and `degree` are at least 1.
 
     The goal is node 0. No edge lowers the node number by more than STRIDE, so the goal is several steps away from most
     nodes; one edge of every node lowers it, so the goal can be reached from everywhere.

@@ -36,9 +36,9 @@ LETTERS = _letters()
 
 
 class Bpe:
-    """Tokens are sequences of bytes, made by joining the most frequent neighbours within a word
-    (arXiv:1508.07909, on bytes: arXiv:1909.03341). Nothing is unknown, and decode(encode(x)) == x for every text;
-    half of a surrogate pair, which no text has, comes back as U+FFFD.
+    """Tokens are sequences of bytes, made by joining the most frequent neighbours within a word (arXiv:1508.07909, on
+    bytes: arXiv:1909.03341). Nothing is unknown, and decode(encode(x)) == x for every text; half of a surrogate pair,
+    which no text has, comes back as U+FFFD. Before `train` or `load` the tokens are EOS and the 256 bytes.
 
     The start of a text counts as a space, as for `word`. A prefix that ends inside a character ends with U+FFFD.
     """
@@ -78,12 +78,12 @@ class Bpe:
         self._assign(tokens, [(left, right) for left, right in learned["merges"]])
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without EOS; none of the empty text."""
+        """Returns the ids of a text, without EOS; [] for the empty text."""
         return self._engine.encode(" " + well_formed(text)).ids if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids; EOS has no text. Bytes that are no UTF-8, as after a prefix that ends inside a
-        character, become U+FFFD."""
+        """Returns the text of any ids below `size`; EOS has no text, and the space before the first word is left out.
+        Bytes that are no UTF-8, as after a prefix that ends inside a character, become U+FFFD."""
         return _text(b"".join([self._bytes[i] for i in ids]))
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
@@ -91,7 +91,8 @@ class Bpe:
         return [_text(content) for content in accumulate((self._bytes[i] for i in ids), initial=b"")]
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to bpe.json in `directory`, which is made where it is missing."""
+        """Writes the vocabulary to bpe.json in `directory`, which is made where it is missing. An existing file is
+        replaced."""
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": "bpe", "tokens": self._tokens, "merges": self._merges}
         (directory / FILE).write_bytes((json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode())

@@ -12,7 +12,8 @@ from tokenrl_cli.tokenizer.vocabulary import EOS, UNKNOWN, Vocabulary
 
 
 class Char:
-    """A token is a Unicode code point, white space included; decode(encode(x)) == x without unknown ones."""
+    """A token is a Unicode code point, white space included; decode(encode(x)) == x without unknown ones. Before
+    `train` or `load` every character is unknown."""
 
     def __init__(
         self,
@@ -29,8 +30,8 @@ class Char:
 
     def train(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary from `texts` and replaces the one there was: the most frequent characters, at most
-        `vocabulary_size` tokens in all, of those that occur `min_count` times or more. Raises UserError where there is
-        no text."""
+        `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur `min_count` times or
+        more. Raises UserError where there is no character."""
         self._vocabulary.train(list(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:
@@ -39,7 +40,7 @@ class Char:
         return self._vocabulary.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids: EOS has none, and an unknown token is shown as U+2047."""
+        """Returns the text of any ids below `size`: EOS has none, and an unknown token is shown as U+2047."""
         return self._vocabulary.join(ids)
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
@@ -47,7 +48,8 @@ class Char:
         return list(accumulate(map(self._vocabulary.tokens.__getitem__, ids), initial=""))
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing."""
+        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing. An existing file
+        is replaced."""
         self._vocabulary.save(directory)
 
     def load(self, directory: Path) -> None:

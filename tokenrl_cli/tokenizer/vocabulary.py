@@ -16,7 +16,9 @@ FILE = "vocabulary.json"
 
 
 class Vocabulary:
-    """Tokens are the literal pieces of a text: joined, they are the text."""
+    """A list of tokens, each the piece of text that it stands for, so that joined pieces are the text. EOS and the
+    unknown token come first, and are all there is before `train` or `load`. `kind` names the tokenizer in the file,
+    `unknown` is the text of an unknown token."""
 
     def __init__(self, kind: str, unknown: str, vocabulary_size: int, min_count: int) -> None:
         self.kind, self.vocabulary_size, self.min_count = kind, vocabulary_size, min_count
@@ -29,8 +31,8 @@ class Vocabulary:
 
     def train(self, pieces: Iterable[list[str]]) -> None:
         """Counts the pieces of all texts and keeps the most frequent, at most `vocabulary_size` tokens with the two
-        reserved ones, of those that occur `min_count` times or more. Ties go by code point, so the order of the texts
-        changes nothing. Raises UserError where there is no piece."""
+        reserved ones, of those that occur `min_count` times or more; they replace the tokens there were. Ties go by
+        code point, so the order of the texts changes nothing. Raises UserError where there is no piece."""
         counts: Counter[str] = Counter()
         for text in pieces:
             counts.update(text)
@@ -46,11 +48,13 @@ class Vocabulary:
         return [find(piece, UNKNOWN) for piece in pieces]
 
     def join(self, ids: Sequence[int]) -> str:
-        """Returns the texts of any ids, joined; EOS has none."""
+        """Returns the texts of any ids, joined; EOS has none, and an unknown token has the text `unknown`. Raises
+        IndexError for an id above the last."""
         return "".join([self.tokens[i] for i in ids])
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing."""
+        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing. An existing file
+        is replaced."""
         directory.mkdir(parents=True, exist_ok=True)
         content = {"kind": self.kind, "tokens": self.tokens[RESERVED:]}
         text = json.dumps(content, ensure_ascii=False, indent=0) + "\n"

@@ -32,8 +32,8 @@ class Word:
     A mark and a word glued to the left one are tokens of their own without that space, so the vocabulary holds two
     forms only of what the data writes in two ways. The start of a text counts as a space: the first word of a sentence
     is the token it would be in the middle. Combining marks and joiners belong to the word, the mark or the emoji that
-    they follow. Hence decode(encode(x)) == x for any x without unknown words, and the text
-    of a prefix of the ids is a prefix of the text.
+    they follow. Hence decode(encode(x)) == x for any x without unknown words, and the text of a prefix of the ids is a
+    prefix of the text. Before `train` or `load` every word is unknown.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Word:
 
     def train(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words and marks, at most
-        `vocabulary_size` tokens in all, of those that occur `min_count` times or more. Raises UserError where there is
-        no text."""
+        `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur `min_count` times or
+        more. Raises UserError where there is no word or mark."""
         self._vocabulary.train(_pieces(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without EOS: one for each word or mark, `unknown_id` for one that is not in the
-        vocabulary."""
+        """Returns the ids of a text, without EOS: one for each word, mark or further white space, `unknown_id` for one
+        that is not in the vocabulary; [] for the empty text."""
         return self._vocabulary.encode(_pieces(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids: EOS has none, and an unknown token is shown as U+2047. The space before the
-        first word is left out."""
+        """Returns the text of any ids below `size`: EOS has none, and an unknown token is shown as U+2047, with a space
+        before it. The space before the first word is left out."""
         return self._vocabulary.join(ids).removeprefix(" ")
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
@@ -72,7 +72,8 @@ class Word:
         return [text.removeprefix(" ") for text in texts]
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing."""
+        """Writes the vocabulary to vocabulary.json in `directory`, which is made where it is missing. An existing file
+        is replaced."""
         self._vocabulary.save(directory)
 
     def load(self, directory: Path) -> None:
