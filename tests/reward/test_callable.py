@@ -505,6 +505,7 @@ def messages(completions, **kwargs):
     return [completion[0]["content"] for completion in completions]
 
 sqrt, run, count = math.sqrt, os.system, "b".count
+unread = functools.partial("b".count)
 ours = Length()
 
 def typo(hypothesis, refrence, **others):
@@ -534,6 +535,15 @@ class Odd:
         return {}["weights"]
 
 odd = Odd()
+
+from pathlib import Path
+from sys import argv
+
+class Mine(type(Path())):
+    pass
+
+precious, mine, log = Path("precious"), Mine("precious"), open("log", "a")
+log.close()
 """
 
 
@@ -575,10 +585,16 @@ def test_a_reward_written_for_trl_works_as_it_is(ways: str, caplog: pytest.LogCa
         ("ways.run", "is defined in posix, which is not in imports"),
         ("ways.sqrt", "is defined in math, which is not in imports"),
         ("ways.os.system", "leads into the module os"),
+        ("ways.argv.append", "is a method that builtins defines, which is not in imports"),
+        ("ways.log.truncate", "is a method that _io defines, which is not in imports"),
+        ("ways.precious.unlink", "is a method that pathlib defines, which is not in imports"),
+        ("ways.mine.unlink", "is a method that pathlib defines, which is not in imports"),
+        ("ways.Mine.cwd", "is a method that pathlib defines, which is not in imports"),
         ("ways.describe", "comes from tokenrl_cli, must be your own"),
         ("ways.ours", "comes from tokenrl_cli, must be your own"),
         ("ways.Judge.method", "needs 'self', .* it is a method of a class"),
-        ("ways.count", "its parameters cannot be read"),
+        ("ways.count", "is a method that builtins defines, which is not in imports"),
+        ("ways.unread", "its parameters cannot be read"),
         ("ways.share", "needs 'letter', which it will never get; there are hypothesis, "),
         ("ways.typo", r"needs 'refrence', which it will never get \(did you mean 'reference'\?\)"),
         ("ways.of_many", "needs 'hypotheses', .* with reward.batched=true"),

@@ -54,9 +54,10 @@ def located(function: str, trust: Sequence[str], where: str) -> Callable[..., An
     `imports`.
 
     A config may come from someone else's checkpoint, and must reach nothing that the user did not write or list:
-    `os.system` through a module that imports os, for example. Accepted is what a listed module defines, and a method of
-    an object that it made. Refused is what is tokenrl's, and what a listed module only imported from one that is not
-    listed, except numpy's ufuncs and HARMLESS (len, sum, max, min, any, all).
+    `os.system` through a module that imports os, for example. Accepted is what a listed module defines, a method of a
+    class that it defines, and an object of any class that it made. Refused is what is tokenrl's, what a listed module
+    only imported from one that is not listed, except numpy's ufuncs and HARMLESS (len, sum, max, min, any, all), and a
+    method that another module's class defines or passes on, such as the `unlink` of a path that a listed module holds.
 
     Raises UserError, with `where` as its place, for what is refused or not listed, where there is no such module, file
     or name, where importing or reading it fails, and where it is private (a name in "_"), a class, or not callable.
@@ -133,8 +134,14 @@ def _refuse_foreign(found: Any, trust: Sequence[str], where: str) -> None:
         raise UserError(where, f"comes from {PACKAGE}, must be your own", WRAP)
     if isinstance(found, types.ModuleType):
         raise UserError(where, f"leads into the module {found.__name__}, which is not in imports")
-    if inspect.ismethod(found):
-        _refuse_foreign(found.__self__, trust, where)
+    owner = getattr(found, "__self__", None)
+    if inspect.isroutine(found) and owner is not None and not isinstance(owner, types.ModuleType):
+        # A method. Whoever made its object, the code that runs is that of the class that defines it: a module that is
+        # trusted may hold a path, and a stranger may name its method unlink.
+        function = getattr(found, "__func__", None)  # none of those written in C
+        if function is None or not holds(trust, str(function.__module__)):
+            home = getattr(function, "__module__", None) or type(owner).__module__
+            raise UserError(where, f"is a method that {home} defines, which is not in imports", WRAP)
         return
     if isinstance(found, np.ufunc) or any(found is each for each in HARMLESS):
         return
