@@ -32,6 +32,13 @@ TINY = [
     "trainer.gate=null",
     "dataset.test_size=16",
 ]
+QUICK = [  # beside TINY, where it only matters that a run ends
+    "trainer.warm_start_steps=2",
+    "trainer.steps=2",
+    "trainer.eval_every=100",
+    "trainer.eval_examples=4",
+    "dataset.test_size=4",
+]
 
 
 def tokenrl(*arguments: str) -> int:

