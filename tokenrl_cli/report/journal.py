@@ -59,7 +59,7 @@ class Journal:
 
     def position(self) -> dict[str, int]:
         """Returns the current size of metrics.jsonl and samples.jsonl, in bytes, by name; 0 for a file that does not
-        exist. A checkpoint keeps it for `cut`."""
+        exist. A checkpoint stores it, and a resumed run passes it to `cut`."""
         return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
 
     def cut(self, position: dict[str, int]) -> None:

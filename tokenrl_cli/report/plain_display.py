@@ -29,7 +29,8 @@ class PlainDisplay:
         self.printed = self.clock()  # when the last line was written
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage."""
+        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage. `done` is
+        not shown."""
         self.total = sum(steps for _, steps in stages)
         if facts is None:
             title += ": " + ", ".join(f"{name} {steps} steps" for name, steps in stages)
