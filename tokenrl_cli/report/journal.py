@@ -64,7 +64,8 @@ class Journal:
 
     def cut(self, position: dict[str, int]) -> None:
         """Removes what was written after `position` returned these sizes, an incomplete last line included, and
-        results.json, so that a resumed run appends where its checkpoint was. A file that is not named is emptied."""
+        results.json, so that a resumed run appends where its checkpoint was. A file that is not named is emptied; one
+        that is missing or shorter stays as it is. Raises UserError where a file is a link."""
         disk.discard(self.run / "results.json")
         for name in FILES:
             disk.cut(self.run / name, position.get(name, 0))
