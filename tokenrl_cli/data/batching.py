@@ -94,8 +94,8 @@ class Batching:
     def counts(self) -> dict[str, int]:
         """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
         unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN of an
-        unlimited one, which are read again at each call. All but dropped_examples count dropped examples, too. Tokens
-        are counted after the cut, EOS included, and targets are demonstrations."""
+        unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
+        are counted after the cut, EOS of targets included, and targets are demonstrations."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),

@@ -20,9 +20,9 @@ class Display(Protocol):
     or that of an evaluation."""
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Announces a run with a `title`: its stages, each with its name and number of steps, how many of all these
-        steps are `done` before (in a run that is resumed), and the facts known of it, if given. Called once; before it
-        only `message` may be called."""
+        """Announces a training run with a `title`: its stages, each with its name and number of steps, how many of all
+        these steps are `done` before (in a run that is resumed), and the facts known of it, if given. Called once,
+        before `step`; the command `eval` uses the other methods without it."""
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Shows that `step` steps of the whole run, all stages counted together, are done, with the metrics of the

@@ -204,7 +204,7 @@ class Parameters:
         return {name: value for name, value in known.items() if self.everything or name in self.taken + self.places}
 
     def lacks(self, columns: Collection[str]) -> str:
-        """Returns a message that names the first parameter without a default that is neither a fact nor one of
+        """Returns a message that names the first parameter without a default that is neither among `facts()` nor one of
         `columns`, with the names that there are; "" where there is none."""
         there = dict.fromkeys((*self.facts(), *columns))
         for name in self.needed:

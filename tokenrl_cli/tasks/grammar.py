@@ -310,9 +310,10 @@ def adequate(wanted: list[Content], text: str) -> bool:
     """Returns whether a German text expresses all wanted contents (as `contents` returns them) and nothing else, in any
     word order, grammatical or not.
 
-    That is: each content appears in one of its translations, each run of which is found once and then used up; the
-    opening comes first; the subject comes before recipient and object (German case endings often do not distinguish
-    them, and then order does); and the only tokens left over are "dass", "," and ".".
+    That is: each content appears in one of its translations (the first of `ways` of which every run is found), whose
+    runs are then used up, without backtracking; the opening comes first; the subject comes before recipient and object
+    (German case endings often do not distinguish them, and then order does); and the only tokens left over are "dass",
+    "," and ".".
     """
     left: list[str | None] = list(tokens(text))
     places: dict[str, int] = {}
