@@ -13,6 +13,7 @@ from tokenrl_cli.config.options import options, target_in
 from tokenrl_cli.config.types import is_union, ranges_of
 
 BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # far above every sensible value
+WITHOUT_TARGET = {"trainer": "tokenrl_cli.run.recorder.Trainer"}  # a group whose options name no class
 DEFINED = (ast.ClassDef, ast.FunctionDef)
 NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str": str}
 
@@ -20,7 +21,7 @@ NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str
 def target_of(file: Path, places: Sequence[Path], group: str) -> str:
     """The `_target_` of an option of `group`: its own, else that of the option that is the first of its defaults; "" if
     neither has one. `places` are the folders that hold the options."""
-    if own := target_in(file):
+    if own := target_in(file) or WITHOUT_TARGET.get(group, ""):
         return own
     base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
     known = options(places, group)

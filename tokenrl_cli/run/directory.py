@@ -31,7 +31,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokenrl_cli.files import disk
@@ -201,10 +201,13 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def remove_traces(run: Path) -> None:
-    """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock. Its
-    directory and all other files stay. Missing files are no error."""
+    """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock; and its
+    directory, unless it holds other files or is the current one. Missing files are no error."""
     for name in (CONFIG, ".hydra", "train.log", LOCK):
         disk.discard(run / name)
+    if run.resolve() != Path.cwd():
+        with suppress(OSError):  # it holds other files
+            disk.change(os.rmdir, run)
 
 
 def remove_leftovers(run: Path) -> None:
