@@ -15,8 +15,9 @@ UNCHANGEABLE = (str, int, float, bool, bytes, type(None))
 
 
 def copied(value: Any) -> Any:
-    """A deep copy of `value`. Lists and dictionaries are copied element by element, which is faster than
-    `copy.deepcopy`, but makes two copies of a list that is referred to twice; other objects are left to it."""
+    """Returns a deep copy of `value`. Lists and dictionaries are copied element by element, which is faster than
+    `copy.deepcopy`, but makes two copies of a list that is referred to twice, and recurs without end in one that holds
+    itself; other objects are left to `deepcopy`."""
     kind = type(value)
     if kind in UNCHANGEABLE:
         return value
