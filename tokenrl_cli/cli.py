@@ -169,7 +169,7 @@ def dispatch(arguments: Arguments) -> None:
 
 
 def overview() -> str:
-    """The text of `tokenrl --help`: the commands, and a few command lines as examples."""
+    """Returns the text of `tokenrl --help`: the commands, and a few command lines as examples."""
     lines = [f"  {name:<9} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [

@@ -45,8 +45,8 @@ def cut(path: Path, size: int) -> None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a regular file. Raises UserError if it is larger than `limit` bytes, a link or not a regular file;
-    OSError if it is missing or cannot be read."""
+    """Returns the content of a regular file. Raises UserError if it is larger than `limit` bytes, a link or not a
+    regular file; OSError if it is missing or cannot be read."""
     with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -68,8 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def yaml_text(content: dict[str, Any]) -> str:
-    """A dictionary of plain values as YAML text, in its order, from which `read_yaml` and other YAML readers restore
-    the same values. Raises yaml.YAMLError for objects of other types."""
+    """Returns a dictionary of plain values as YAML text, in its order, from which `read_yaml` and other YAML readers
+    restore the same values. Raises yaml.YAMLError for objects of other types."""
     import yaml
 
     text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)

@@ -312,8 +312,8 @@ class Recorder:
         return self.before + time.monotonic() - self.began
 
     def over_budget(self) -> str | None:
-        """Says in a sentence which limit of the run is reached, `trainer.max_tokens` or `trainer.max_time`; None if
-        neither is."""
+        """Says in a sentence which limit of the run is reached, `trainer.max_tokens` or `trainer.max_time` (seconds),
+        by all its steps and processes so far; None if neither is. A limit of 0 is none."""
         if self.trainer.max_tokens and self.tokens >= self.trainer.max_tokens:
             return f"trainer.max_tokens={self.trainer.max_tokens} is reached"
         if self.trainer.max_time and self.elapsed >= self.trainer.max_time:
@@ -328,8 +328,8 @@ class Recorder:
             self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
-        """Everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its lists
-        and dictionaries are partly those of the recorder, so write it before the next step."""
+        """Returns everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its
+        lists and dictionaries are partly those of the recorder, so write it before the next step."""
         return {
             "stage": stage.name,
             "step": done,

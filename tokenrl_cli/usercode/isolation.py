@@ -30,7 +30,7 @@ class _Stream:
 
 
 def signals_of(*names: str) -> tuple[signal.Signals, ...]:
-    """The signals with these names, such as "SIGHUP", that this system has; others are left out."""
+    """Returns the signals with these names, such as "SIGHUP", that this system has; others are left out."""
     return tuple(each for each in signal.Signals if each.name in names)
 
 

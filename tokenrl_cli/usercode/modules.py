@@ -34,8 +34,8 @@ PACKAGE = Path(__file__).parents[1]  # the folder tokenrl_cli
 
 
 def file_of(name: str, imports: Sequence[str]) -> Path | None:
-    """The file among the entries of `imports` whose stem or absolute path is `name`, as an absolute path without links;
-    None if there is none. Of several with this stem, the first."""
+    """Returns the file among the entries of `imports` whose stem or absolute path is `name`, as an absolute path
+    without links; None if there is none. Of several with this stem, the first."""
     for entry in imports:
         if entry.endswith(".py") and name in (Path(entry).stem, str(Path(entry).resolve())):
             return Path(entry).resolve()
@@ -43,8 +43,8 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 
 def holds(imports: Sequence[str], module: str) -> bool:
-    """Whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. A file is in
-    sys.modules under its absolute path."""
+    """Returns whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. A file is
+    in sys.modules under its absolute path."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 
@@ -182,9 +182,9 @@ def _refuse_shadowed(name: str, module: Any, where: str) -> None:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if there
-    is none, the innermost of all; "nowhere" for an exception that was not raised. Of a syntax error in the user's file,
-    the line with the error."""
+    """Returns where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if
+    there is none, the innermost of all; "nowhere" for an exception that was not raised. Of a syntax error in the user's
+    file, the line with the error."""
     if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -206,8 +206,8 @@ def _short(file: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error without
-    the quoted source. Can be written as UTF-8."""
+    """Returns type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error
+    without the quoted source. Can be written as UTF-8."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
         line = f"{type(error).__name__}: {error.msg}"

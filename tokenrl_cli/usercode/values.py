@@ -40,13 +40,13 @@ def number(value: Any) -> float | None:
 
 
 def shown_with_type(value: Any) -> str:
-    """A short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
+    """Returns a short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def shown(value: Any, width: int = 80) -> str:
-    """The repr of any object in one line of at most `width` characters, for a message; long strings and containers are
-    shortened. Raises nothing, even if `__repr__` fails."""
+    """Returns the repr of any object in one line of at most `width` characters, for a message; long strings and
+    containers are shortened. Raises nothing, even if `__repr__` fails."""
     _short.maxstring = width
     try:
         text = _short.repr(value)
@@ -57,5 +57,5 @@ def shown(value: Any, width: int = 80) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot encode, replaced by escapes such as \\ud800."""
+    """Returns the text with lone surrogates, which UTF-8 cannot encode, replaced by escapes such as \\ud800."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
