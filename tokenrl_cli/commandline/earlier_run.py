@@ -205,8 +205,8 @@ def require_plain(config: dict[str, Any], where: str) -> None:
 
 
 def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values to write to config.yaml of a run: those of the resolved `config`, but texts that begin with
-    ${data_root}, and have no other variable, in the unresolved `raw` config as they are there."""
+    """Returns the values to write to config.yaml of a run: those of the resolved `config`, except texts that begin with
+    ${data_root} in `raw`, the same config unresolved, and have no other variable there: these are taken from `raw`."""
     if isinstance(raw, dict) and isinstance(config, dict):
         return {key: recorded_values(raw.get(key), value) for key, value in config.items()}
     if isinstance(raw, list) and isinstance(config, list) and len(raw) == len(config):
@@ -319,9 +319,9 @@ def checkpoint_dir(arguments: Arguments) -> Path:
 
 
 def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
-    """Returns the option `checkpoint` of each group, and of the root (""), made from the config.yaml in the directory
-    of a checkpoint: conf/eval.yaml and conf/generate.yaml start from them. Raises UserError if that config is not plain
-    or not complete."""
+    """Returns what the option `checkpoint` of eval and generate sets, made from the config.yaml in the directory of a
+    checkpoint: a dictionary from group ("dataset", "reward", "algorithm", and "" for the option at the root) to a part
+    of a config. Raises UserError if that config is not plain or not complete."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:

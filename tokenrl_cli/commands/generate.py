@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
-    """Decodes the sources that the config names (a file, standard input, a split, or N empty ones) and writes the texts
-    to `output` or standard output, in their order, flushed after each batch. Notes go to standard error. Called by
-    Hydra, on whose state (HydraConfig) it depends. Raises UserError for a mistake of the user's, OSError if the system
-    refuses; a file `output` is then not made."""
+    """Decodes the sources that the config names (a file, standard input, a split, or N empty ones) and writes the
+    texts, one a line, to `output` or standard output, in their order, flushed after each batch. A blank line of the
+    input gives an empty one. Notes go to standard error. Called by Hydra, on whose state (HydraConfig) it depends.
+    Raises UserError for a mistake of the user's, OSError if the system refuses; a file `output` is then not made."""
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import typed_values

@@ -108,9 +108,9 @@ def _limited(file: Path, places: list[Path], group: str) -> list[str]:
 
 
 def origins(arguments: Arguments) -> str:
-    """Comments to print above the config of `train`, one a line: which values of other blocks its model and its data
-    set set; "" if they set none. An experiment and the command line take precedence over these, so that the config may
-    show other values."""
+    """Returns comments to print above the config of `train`, one a line: which values of other blocks its model and its
+    data set set; "" if they set none. An experiment and the command line take precedence over these, so that the config
+    may show other values."""
     places = roots(arguments.flags.get("--config-dir"))
     chosen = choices(conf_dir() / "train.yaml")
     if recipe := options(places, "experiment").get(str(arguments.value("experiment"))):

@@ -20,8 +20,8 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its
-    result."""
+    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its result.
+    All changes that a killed run must survive are made through it, so that a test can simulate a crash before each."""
     return operation(*operands)
 
 

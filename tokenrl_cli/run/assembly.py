@@ -65,8 +65,8 @@ def meta_device(*blocks: Config) -> AbstractContextManager[Any]:
     """Returns a context in which new tensors have a shape but no memory, so that a model of any size can be built and
     counted.
 
-    `blocks` are the blocks of the config that will be built in it. Does nothing if one of them, at any depth, names a
-    class of the user's: its constructor might read the values of its tensors.
+    `blocks` are the blocks of the config that will be built in it. The context does nothing if one of them, at any
+    depth, names a class of the user's: its constructor might read the values of its tensors.
     """
     return torch.device("meta") if all(map(_only_own_targets, blocks)) else nullcontext()
 
@@ -282,8 +282,9 @@ def algorithm_of(
 
     Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
     reference where the policy reads the source, so its source tokenizer is that of the targets. Seeds the global
-    generator of torch. Switches the policy to evaluation mode. Raises UserError if the algorithm cannot be built, or if
-    its policy could not be loaded again: see `require_loadable_policy`.
+    generator of torch. Switches the policy to evaluation mode, and so `model`, which is the policy or a part of it.
+    Raises UserError if the algorithm cannot be built, or if its policy could not be loaded again: see
+    `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(

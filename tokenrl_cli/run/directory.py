@@ -177,8 +177,9 @@ def locked(run: Path) -> Iterator[None]:
     """Holds the lock of a run, an existing directory, while the block runs, so that no other process writes to it;
     first removes what a killed process has left (`remove_leftovers`).
 
-    The system releases the lock however the process ends; the file .lock stays. Raises UserError if another process
-    holds the lock or a folder of the run is a link. On a file system without locks only a warning is printed.
+    The system releases the lock however the process ends; the file .lock stays. Raises UserError if the lock is held
+    already, by another process or by this one, or if a folder of the run is a link. On a file system without locks a
+    warning is printed, and the block runs unprotected.
     """
     require_own(run)
     descriptor = disk.opened(run / LOCK, os.O_RDWR | os.O_CREAT)

@@ -270,11 +270,13 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
 def reward_scores(
     reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
 ) -> dict[str, CorpusScore]:
-    """Returns the corpus scores of the reward in use, to be added to `corpus`, those of the metrics of the config.
+    """Returns the corpus scores of the reward in use, by name, to be added to `corpus`, those of the metrics of the
+    config.
 
     "reward" is the mean of `scores` [n], the rewards of the n texts, NaN left out: the number that is learned from,
     higher is better. If the reward has a corpus score of its own (BLEU on 0-100, an error rate for which lower is
     better), that comes under the name of the reward, unless a metric has that name or the same signature already.
+    Raises UserError if a reward of the user's fails.
     """
     name = name_of(reward)
     found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}

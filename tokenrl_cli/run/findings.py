@@ -25,12 +25,12 @@ from tokenrl_cli.run.task import Task
 
 @torch.no_grad()
 def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
-    """Returns one note if the warm start has memorised the sources that RL is about to train on; else [].
+    """Returns one note, in a list, if the warm start has memorised the sources that RL is about to train on; else [].
 
     The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts for
     val, of which `val` is the evaluation. Decodes one batch of at most `examples` sources spread over train; `policy`
     must be in evaluation mode. Returns [] at once if RL has sources of its own, if train is unlimited, or if decoding
-    samples.
+    samples. Raises NonFinite as `decode` does, UserError if the reward fails.
     """
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
@@ -70,8 +70,8 @@ def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
 
 
 def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
-    """Returns one note that names the splits whose sources are all empty, if texts are therefore sampled instead of
-    decoded greedily or by beam search; [] if there is none, or if `task.decoding` samples anyway.
+    """Returns one note, in a list, that names the splits whose sources are all empty, if texts are therefore sampled
+    instead of decoded greedily or by beam search; [] if there is none, or if `task.decoding` samples anyway.
 
     `examples` is how many of each split are decoded, 0 for all.
     """

@@ -44,8 +44,8 @@ class Observer(Protocol):
         seconds: dict[str, float],
     ) -> bool:
         """Called after each step, with the number of steps `done` in the run, the rollout (with rewards, if the
-        algorithm needs them), the metrics of the step, and the seconds spent on "rollout", "reward" and "update".
-        Returns False to end the stage. What it raises ends the run."""
+        algorithm needs them), the metrics of the update and of the reward in this step, and the seconds spent on
+        "rollout", "reward" and "update". Returns False to end the stage. What it raises ends the run."""
 
 
 def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:

@@ -202,8 +202,8 @@ class Recorder:
         improving.
 
         Raises Interrupted after saving if a signal has arrived; UserError if no text had a reward in the last
-        WITHOUT_REWARD steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability that
-        is not finite.
+        WITHOUT_REWARD (10) steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability
+        that is not finite.
         """
         self.done = done
         self._require_rewards(stage, done, rollout)

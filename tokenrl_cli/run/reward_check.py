@@ -295,15 +295,16 @@ def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
 
 
 def check_rewards(task: Task, learns: bool) -> list[Finding]:
-    """Scores demonstrations of val with reward, credit and metrics, and spoiled versions with reward and metrics.
+    """Scores demonstrations of val with reward, credit (which the task must have) and metrics, and spoiled versions
+    with reward and metrics.
 
     Returns the findings; none is a "stop". Raises UserError if reward, credit or a metric fails on demonstrations, if
     reward and credit do not fit each other, or if no demonstration has a reward in a run that `learns` from rewards; in
     another run that is a warning. If one of these demonstrations has no reference, only a note says that nothing was
     checked.
 
-    Scores the first SOURCES demonstrations with the credit, and six times as many texts with the reward; only if none
-    has a reward MORE demonstrations with the credit.
+    Scores the first SOURCES (32) demonstrations with the credit, and six times as many texts with the reward; only if
+    none has a reward the first MORE (256) demonstrations with the credit.
     """
     _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # enough that a few samples without a reward stop no run
     if not all(batch.references):
