@@ -78,8 +78,8 @@ class PrefixScores:
     @property
     def rewards(self) -> list[float]:
         """A list of T numbers: what each token adds to the score, scores[t + 1] - scores[t]; the rewards of
-        credit=delta. Their sum is the score of the text minus that of the empty text; NaN beside a score that is
-        NaN."""
+        credit=delta. Their sum is the score of the text minus that of the empty text. NaN for a token with a score of
+        NaN before or after it."""
         return [after - before for before, after in pairwise(self.scores)]
 
 
@@ -101,7 +101,8 @@ def load(
             checkpoint.
         imports: your own modules or files whose classes and functions the run uses, as in `imports=[...]` of the
             command. Nothing of a run is imported that is not named here.
-        device: "cpu", "cuda" or "auto", which takes a GPU if there is one; None is "auto".
+        device: "cpu", "cuda" or "auto", which takes a GPU if there is one; None is "auto", or device=... in
+            `overrides`.
         overrides: KEY=VALUE as `tokenrl eval` takes them, for all that is done with the run: "data_root=DIR",
             "dataset.path=DIR", "decode=beam", "precision=bf16", "algorithm.beta=4" ...
 
@@ -342,7 +343,7 @@ class Run:
         Q-values of the tokens, if the policy has them.
 
         The texts are split anew by the run's tokenizer, so that a text which the policy made of other tokens has other
-        log-probabilities here. Token t is scored given the true tokens before it.
+        log-probabilities here. Token t is scored given the hypothesis's own tokens before it.
 
         Args:
             sources: N texts.

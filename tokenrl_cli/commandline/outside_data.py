@@ -54,7 +54,7 @@ def texts_in(value: Any, *keys: str) -> Iterator[Text]:
 def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
     """Returns the texts of a resolved config that name an existing file or folder outside the current directory and
     `root`, or a folder with a link that leads out, as `texts_in` yields them. Links are resolved. An entry of
-    `dataset.splits` with ".." counts even if it does not exist; keys in HANDLED are left out."""
+    `dataset.splits` with ".." counts even if it does not exist; the root keys in HANDLED, such as out, are left out."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
     data = config.get("dataset")
     path = str(data.get("path") or "") if isinstance(data, dict) else ""

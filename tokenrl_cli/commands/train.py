@@ -18,7 +18,7 @@ def run(config: DictConfig) -> float | None:
     Hydra has made.
 
     Holds the lock of the run meanwhile. If a new run fails before its first stage has begun, config.yaml, .hydra,
-    train.log and the lock are removed; not if Ctrl-C ends it there. Raises UserError for a mistake of the user's,
+    train.log and the lock are removed; not if a signal ends it there. Raises UserError for a mistake of the user's,
     SystemExit if a signal stopped the run and it was saved, KeyboardInterrupt if it was not.
     """
     from hydra.core.hydra_config import HydraConfig

@@ -321,9 +321,9 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
-    """Returns the policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode; its
-    parameters still require gradients. `config` is that of the checkpoint with the overrides of the command line. Seeds
-    the global generator of torch. Raises UserError if the policy cannot be built or the saved weights do not fit it."""
+    """Returns the policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode;
+    gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. Seeds the
+    global generator of torch. Raises UserError if the policy cannot be built or the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])

@@ -49,7 +49,7 @@ LARGEST_NLL = 700.0  # nats; exp of more overflows a float
 
 
 def acting_policy(algorithm: Algorithm) -> Model:
-    """Returns the policy of an algorithm, switched to evaluation mode; nothing switches it back by itself. Raises
+    """Returns the policy of an algorithm, which may be the model that it trains, switched to evaluation mode. Raises
     UserError if it is not a torch.nn.Module.
 
     All code outside an algorithm gets its policy here: with dropout on, a policy would decode different texts at every

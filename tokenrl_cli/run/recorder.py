@@ -232,8 +232,9 @@ class Recorder:
         """Evaluates the policy of a stage on val after `done` steps of the run (see `evaluate`), and updates `latest`,
         `best` and `stale`. Switches the policy to evaluation mode.
 
-        Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage; in RL it
-        must also be better than the checkpoint that RL started from. A best of NaN is always replaced.
+        Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage (that of RL
+        if the warm start has no steps); in RL it must also be better than the checkpoint that RL started from. A best
+        of NaN is always replaced.
         """
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._monitored(self.trainer.monitor, evaluation)
