@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokenrl_cli.episodes.sampling import Decoding, Samples, distribution
+from tokenrl_cli.episodes.sampling import NO_NUMBERS, Decoding, Samples, distribution
 from tokenrl_cli.interfaces import Model
+from tokenrl_cli.optim import NonFinite
 
 
 @torch.no_grad()
@@ -25,8 +26,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
     one can score higher. At `decoding.max_length` tokens the unfinished ones are compared, too; their `ended` is False.
     One beam is greedy decoding.
 
-    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises nothing where
-    probabilities are NaN: the row of that source is then empty.
+    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where
+    no hypothesis of a source has a finite probability.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device
@@ -63,6 +64,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
         previous = actions[:, :, t].flatten()
         state = state.reorder((first + origin.gather(1, kept)).flatten())
     assert best is not None
+    if not bool(best.score.isfinite().all()):
+        raise NonFinite(NO_NUMBERS)
     return best.samples()
 
 

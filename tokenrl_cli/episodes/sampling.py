@@ -20,6 +20,8 @@ from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout, State
 from tokenrl_cli.optim import NonFinite
 
+NO_NUMBERS = "its probabilities are no numbers: the weights are too large to be computed with"
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -186,7 +188,7 @@ def generate(
             rows, previous, state, live = rows[index], previous[index], state.reorder(index), live[index]
     assert logprobs is not None
     if not bool(logprobs.isfinite().all()):
-        raise NonFinite("its probabilities are no numbers: the weights are too large to be computed with")
+        raise NonFinite(NO_NUMBERS)
     length = int(mask.sum(-1).max())
     support, ended = _assemble(supports, total, length), (mask & (actions == eos_id)).any(-1)
     return Samples(actions[:, :length], mask[:, :length], logprobs[:, :length], support, ended)

@@ -289,11 +289,9 @@ async def _awaited(given: Any) -> Any:
 def of_all(texts: Texts) -> Arguments:
     """Returns the arguments that a batched function may have, by name: the columns of the data, hypotheses, references,
     sources, tokens (the real ones of each text's T ids) and ended, each a list with an item a text; step, a number; and
-    the same under TRL's names. Mutable values are copied. A column called as one of these is left out; one called as
-    one of TRL's names is given instead of it."""
+    the same under TRL's names. Mutable values are copied. A column called as one of these is left out."""
     tokens = [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)]
     known = {
-        **copied(texts.columns),
         "hypotheses": list(texts.hypotheses),
         "references": copied(texts.references),
         "sources": list(texts.sources),
@@ -303,7 +301,7 @@ def of_all(texts: Texts) -> Arguments:
     }
     state = types.SimpleNamespace(global_step=texts.step)
     trl = (list(texts.sources), list(texts.hypotheses), copied(tokens), state)
-    return dict(zip(OF_TRL, trl, strict=True)) | known
+    return copied(texts.columns) | dict(zip(OF_TRL, trl, strict=True)) | known
 
 
 def of_one(texts: Texts, row: int) -> Arguments:
