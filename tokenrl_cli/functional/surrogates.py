@@ -1,10 +1,10 @@
 """Surrogate objectives of policy gradients, per token; the loss is minus their weighted sum.
 
 logprobs [B, T] are log pi(a_t | s_t) of the policy now, sampled_logprobs [B, T] those when the token was sampled,
-advantages A [B, T], both without gradient. Every function returns (objective [B, T], clipped [B, T] bool), where
-`clipped` is True at tokens that clipping leaves without a gradient. Padding gets values, too: the caller masks them. At
-the policy that was sampled from, the ratio rho = pi / pi_sampled is 1, and
-all of them have the gradient A_t grad log pi(a_t | s_t), `per_decision` if its limit is 0 or at least 1.
+advantages A [B, T], the last two without gradient. Every function returns (objective [B, T], clipped [B, T] bool),
+where `clipped` is True at tokens that clipping leaves without a gradient. Padding gets values, too: the caller masks
+them. At the policy that was sampled from, the ratio rho = pi / pi_sampled is 1, and all of them have the gradient A_t
+grad log pi(a_t | s_t), `per_decision` if its limit is 0 or at least 1.
 """
 
 from __future__ import annotations

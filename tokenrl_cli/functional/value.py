@@ -58,8 +58,8 @@ def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor,
     rewards, mask bool [B, T] that begins each row; values [B, T + 1], of each state and of the state after the last
     column; ended [B] bool -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token
     counts as 0 where `ended` is True, and is used where it is False, for an episode that was cut at the length limit.
-    An infinite horizon gives Monte Carlo returns. Sutton & Barto 2018, section 7.1; n = 1 is the target of Watkins
-    1989.
+    An infinite horizon gives Monte Carlo returns (and V at such a cut). Sutton & Barto 2018, section 7.1; n = 1 is the
+    target of Watkins 1989.
     """
     lengths = mask.sum(-1, keepdim=True)
     not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
