@@ -31,8 +31,8 @@ class WeightedDemonstrations:
         return len(self.episodes)
 
     def rows(self, index: slice) -> WeightedDemonstrations:
-        """Returns the demonstrations at `index` and their rows of the weights, [B', T] for B' of them; a
-        micro-batch."""
+        """Returns a micro-batch: the demonstrations in the slice `index` and their rows of the weights, [B', T] for B'
+        of them."""
         return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 

@@ -33,11 +33,12 @@ class Penalties:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
-        """Returns the rollout with other rewards [B, T], and metrics, of the samples alone: `kl` (mean log-ratio, nats
-        a token), `kl_coef` (beta before this update) and `overlong_penalty` (mean an episode, 0 to -1); the first two
-        only with beta above 0, the last only with `overlong_share` above 0.
+        """Returns a new Rollout with other rewards [B, T], and metrics, of the sampled episodes alone, also those
+        without a reward: `kl` (mean log-ratio, nats a token), `kl_coef` (beta before this update) and
+        `overlong_penalty` (mean an episode, 0 to -1); the first two only with beta above 0, the last only with
+        `overlong_share` above 0. AssertionError for a rollout without rewards.
 
-        Afterwards beta is adapted to the KL of this rollout.
+        Afterwards beta, if it is above 0, is adapted to the KL of this rollout.
         """
         assert rollout.rewards is not None
         rewards, metrics = rollout.rewards, dict[str, float]()

@@ -27,7 +27,8 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def logits(self, episodes: Rollout) -> Tensor:
-        """Returns the logits of every token in every state of the episodes, [B, T, V], without gradient."""
+        """Returns the logits of every token in every state of the episodes, [B, T, V], not normalised, without
+        gradient."""
         logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
         return logits
 
@@ -44,7 +45,7 @@ class ReferencePolicy:
             move(self.model, policy, self.schedule(rollouts))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the weights of the copy; {} without one."""
+        """Returns the weights of the copy, the live tensors; {} without a copy."""
         return {} if self.model is None else dict(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
