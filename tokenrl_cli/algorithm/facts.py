@@ -46,8 +46,8 @@ def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
 
 
 def function_of(part: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function behind a part, without the arguments that its config binds (those of a
-    functools.partial)."""
+    """Returns the function behind a part that is a functools.partial, as the config builds a function with settings;
+    any other part as it is."""
     return part.func if isinstance(part, functools.partial) else part
 
 

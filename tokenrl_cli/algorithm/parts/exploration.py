@@ -18,16 +18,17 @@ class Exploration(Protocol):
     model: Any  # a frozen network that it samples with, saved beside the algorithm's; or None
 
     def acting(self, policy: Any, step: int) -> Any:
-        """Returns the Model to sample with at `step` of the stage, counted from 0; `policy` is the one that has been
-        learned so far."""
+        """Returns the Model to sample with at `step` of the stage, counted from 0; `policy`, a Model, is the one that
+        has been learned so far. Networks are shared with it, not copied."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Returns the metrics of that step, by name; {} for none."""
+        """Returns the metrics of exploration at `step` of the stage, by name; {} for none."""
 
 
 def mixed(first: Model, second: Model, share: float) -> Composed:
-    """Returns the policy (1 - share) first(a | s) + share second(a | s): at every token `second` acts with probability
-    `share`."""
+    """Returns the policy (1 - share) first(a | s) + share second(a | s) as a Model that shares both networks: at every
+    token `second` acts with probability `share`. Its logits [B, T, V] are normalised log-probabilities, -inf where both
+    policies give 0; its hidden states are those of `first`."""
 
     def join(first_output: ModelOutput, second_output: ModelOutput) -> Tensor:
         probabilities = [precise(output.logits).softmax(-1) for output in (first_output, second_output)]
@@ -53,7 +54,8 @@ class WarmStart:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
     def acting(self, policy: Composed, step: int) -> Any:
-        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s), with the epsilon of `step`."""
+        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s) as a Model, with the epsilon of
+        `step`."""
         return mixed(policy, self.model, self.epsilon(step))
 
     def metrics(self, step: int) -> dict[str, float]:
