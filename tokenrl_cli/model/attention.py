@@ -55,8 +55,8 @@ class Cache:
 
     def write(self, at: int, keys: Tensor, values: Tensor) -> None:
         """Writes keys and values [B, heads, T, D / heads] of T steps to the positions `at` ... `at` + T - 1. The
-        tensors change in place: a state of an earlier step that shares them is no longer usable. RuntimeError where the
-        cache has not as many positions."""
+        tensors change in place: a state of an earlier step that shares them is no longer usable. The cache must have
+        these positions; it is not always noticed where it has not."""
         self.keys[:, :, at : at + keys.shape[2]] = keys
         self.values[:, :, at : at + values.shape[2]] = values
 

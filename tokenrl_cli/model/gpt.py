@@ -121,8 +121,8 @@ class Gpt(nn.Module):
 
     def step(self, state: GptState, previous: Tensor | None) -> tuple[ModelOutput, GptState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. At most `max_length` steps: the next one raises
-        RuntimeError. The caches are written in place: `state` must not be used again."""
+        [B] int64, the token just generated; None before the first. At most `max_length` steps: a further one raises no
+        error, but its token is never attended to. The caches are written in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.seen),), self.begin, device=state.seen.device)
         spoken = state.done - (state.seen.shape[1] - self.max_length)
