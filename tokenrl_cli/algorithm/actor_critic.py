@@ -143,8 +143,8 @@ class Actor:
     """loss = -(1 / B) sum_t sum_a pi(a | s_t) Q(a; s_t, y*) + nll_mix NLL - entropy_coef H
 
     over B episodes that have a reward. NLL is a mean over the tokens of the demonstrations of all episodes, in nats, H
-    (the entropy of pi) one over the tokens of the B episodes.
-    The delayed copy pi' goes `target_rate` of the way to pi after each step.
+    (the entropy of pi) one over the tokens of the B episodes. The delayed copy pi' goes `target_rate` of the way to pi
+    after each step.
     """
 
     def __init__(

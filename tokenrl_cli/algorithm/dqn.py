@@ -39,7 +39,10 @@ class Dqn(ValueBased):
     greedy policy generates nothing but token 0; with `acting` tilted the policy of the warm start is multiplied by
     exp(beta Q) instead.
 
-    The constructor raises UserError where the choices do not fit each other.
+    The constructor raises UserError for a `Logits` head; for a `horizon` above 1, unless the policy that acts is valued
+    and episodes are its own (`expected`, no exploration, on-policy data with one update a step); for
+    `bootstrap_truncated` without a horizon; and for greedy acting that learns from its own samples alone, without
+    exploration or demonstrations.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Dqn(ValueBased):
 
         The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
         errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
-        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap,
+        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of
         |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor;
         and the ranges of q and, with a target network, of v. Changes no parameter.
         """

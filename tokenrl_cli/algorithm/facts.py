@@ -38,7 +38,8 @@ Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  
 
 
 def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
-    """Calls `part` with those of the facts `known` that are among its parameters, and returns its result.
+    """Calls `part` with those of the keyword arguments `known` whose names are among its parameters, and returns its
+    result; the others are left out.
 
     Raises TypeError where `part` has a parameter without a default that is not among `known`.
     """

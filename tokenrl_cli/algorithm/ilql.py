@@ -33,7 +33,8 @@ class Ilql(ValueBased):
     0, and the policy is the warm start.
 
     Differs: gamma is 1, as 0.99 would be a penalty of length; one trunk with three kinds of heads (the paper had three
-    models). The constructor raises UserError where the choices do not fit each other.
+    models). The constructor raises UserError for a `Logits` head, and for a `behaviour_coef` above 0 without
+    `train_trunk`.
     """
 
     def __init__(

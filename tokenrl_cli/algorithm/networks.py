@@ -28,8 +28,8 @@ def differentiable(module: Any) -> Any:
     evaluation mode, and returns the same module.
 
     Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. Without
-    dropout a layer computes the same in both modes, so for the length of a call with gradients it is switched to
-    training mode, with its own dropout off.
+    dropout a layer computes the same in both modes, so for the length of a call with gradients in evaluation mode it is
+    switched to training mode, with its own dropout off. The outputs stay the same.
     """
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
@@ -49,8 +49,9 @@ def _end_call(layer: Any, _inputs: Any, _output: Any) -> None:
 
 
 def one_more_column(actions: Tensor) -> Tensor:
-    """Returns actions [B, T] with a column of zeros after them, [B, T + 1]: the tokens of T + 1 states. The zeros
-    change no output, for a model reads a token only after the state in which it was generated."""
+    """Returns a copy of actions [B, T] with a column of zeros after them, [B, T + 1], so that a teacher-forced pass has
+    T + 1 states, that after the last token included. The zeros change no output, for a model reads a token only after
+    the state in which it was generated."""
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 

@@ -39,7 +39,10 @@ class PathConsistency(ValueBased):
     gradient is -tau times that of E[R] - tau KL(pi || prior). V after the last token is 0; with `bootstrap_truncated`
     it counts where an episode was cut at the limit.
 
-    The constructor raises UserError where the choices do not fit each other.
+    The constructor raises UserError for Boltzmann exploration, as there is no Q; for `every_state` false with a
+    `consistency` that leaves tokens without a gradient then (`one_token`, or a `span`); and for state_value=group_mean
+    with `every_state` or `bootstrap_truncated`, with a `priority`, with demonstrations but no fresh samples, or with
+    fewer than two samples of a source.
     """
 
     def __init__(

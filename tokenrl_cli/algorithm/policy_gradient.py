@@ -71,7 +71,7 @@ class PolicyGradient:
     they are all that the NLL counts.
 
     The constructor passes the keys of its block on to the parts; what each of them means is explained in
-    conf/algorithm/reinforce.yaml. Raises UserError where parts do not fit each other.
+    conf/algorithm/reinforce.yaml. It raises the UserErrors of `Sampler`, `AdvantageEstimator` and `KlLoss`.
     """
 
     needs_rewards = True

@@ -53,8 +53,8 @@ def group_mean(returns: Tensor, valid: Tensor) -> Tensor:
     0 where no sample is valid.
 
     returns [N, K, T], valid [N, K] bool -> [N, 1, T]. Past the end of an episode its `returns` enter the mean as they
-    stand there. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample
-    itself is in the mean, the expected gradient is (K - 1) / K of the true one, where K counts the valid samples.
+    stand there. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample itself is in the mean, the expected
+    gradient is (K - 1) / K of the true one, where K counts the valid samples.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
@@ -65,8 +65,7 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     where no sample is valid.
 
     returns [N, K, T], valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean as they
-    stand there. Of B valid samples the expected gradient is (B - 1) / B of the
-    true one.
+    stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)

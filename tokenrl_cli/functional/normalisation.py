@@ -27,8 +27,8 @@ def group_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
     freedom); 0 where that is 1e-6 or less, or fewer than two are valid. GRPO, Shao et al. 2024 (arXiv:2402.03300).
 
     advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Padding and samples that are not valid are
-    divided like the others: the caller masks them. Sources with a small and with a large spread of
-    scores get the same weight, which changes the direction of the gradient (Liu et al. 2025, arXiv:2503.20783).
+    divided like the others: the caller masks them. Sources with a small and with a large spread of scores get the same
+    weight, which changes the direction of the gradient (Liu et al. 2025, arXiv:2503.20783).
     """
     return _divided(advantages, _deviation(scores, valid, (1,)).unsqueeze(-1))
 
@@ -38,8 +38,8 @@ def batch_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
     0 where that is 1e-6 or less, or fewer than two are valid.
 
     advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Padding and samples that are not valid are
-    divided like the others: the caller masks them. One factor for the whole batch: it changes the
-    length of the gradient, not its direction.
+    divided like the others: the caller masks them. One factor for the whole batch: it changes the length of the
+    gradient, not its direction.
     """
     return _divided(advantages, _deviation(scores, valid, (0, 1)).unsqueeze(-1))
 

@@ -63,10 +63,10 @@ def per_decision(
     is the reward of token t.
 
     logprobs, sampled_logprobs, mask bool [B, T], and advantages [B, T], which must be 0 where masked -> (objective
-    [B, T], clipped [B, T] bool, all False). Precup,
-    Sutton & Singh 2000. Without a limit, a baseline or a normalisation the expected gradient is exact for episodes
-    sampled from any policy that gives each of their tokens some probability. The ratio of one token alone, as in
-    `clipped_ratio`, is biased there; the price is that the variance of w_t grows with the length of the episode.
+    [B, T], clipped [B, T] bool, all False). Precup, Sutton & Singh 2000. Without a limit, a baseline or a normalisation
+    the expected gradient is exact for episodes sampled from any policy that gives each of their tokens some
+    probability. The ratio of one token alone, as in `clipped_ratio`, is biased there; the price is that the variance of
+    w_t grows with the length of the episode.
     """
     ratios = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0).cumsum(-1).exp().detach()
     bounded = ratios.clamp(max=limit) if limit > 0 else ratios

@@ -39,8 +39,8 @@ class ReferencePolicy:
         return -negative_log_likelihood(self.logits(episodes), episodes.actions, 0.0)
 
     def follow(self, policy: Any, rollouts: int) -> None:
-        """Moves the copy `schedule(rollouts)` of the way to `policy`, where `rollouts` were learned from before this
-        one. Does nothing without a copy."""
+        """Moves the copy `schedule(rollouts)` of the way to `policy`, a model of the same shapes; `rollouts` is the
+        number of rollouts that were learned from before this one. Does nothing without a copy."""
         if self.model is not None:
             move(self.model, policy, self.schedule(rollouts))
 
@@ -50,7 +50,8 @@ class ReferencePolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the weights of the copy. Raises UserError where there is a copy and `state` is empty: the saved run
-        had none, and the policy that it began with is gone. Without a copy `state` is ignored."""
+        had none, and the policy that it began with is gone. Raises RuntimeError where names or shapes differ. Without a
+        copy `state` is ignored."""
         if self.model is None:
             return
         if not state:

@@ -41,8 +41,8 @@ class WarmStart:
     """Epsilon-greedy exploration, but with the policy of the warm start in place of uniform tokens: of thousands of
     tokens nearly all are wrong everywhere, and episodes of uniform tokens would hardly ever be rewarded.
 
-    At every token the frozen warm start acts with probability epsilon, which falls in a straight line from `start` to
-    `end` over the first `steps` steps of the stage, and stays there.
+    At every token the warm start (a frozen copy of `model`, made by the constructor) acts with probability epsilon,
+    which goes in a straight line from `start` to `end` over the first `steps` steps of the stage, and stays there.
     """
 
     def __init__(self, model: Any, start: Probability, end: Probability, steps: Count) -> None:
@@ -73,7 +73,7 @@ class Boltzmann:
 
     def acting(self, policy: Composed, step: int) -> Any:
         """Returns a Model with logits Q(s, a) / temperature, [B, T, V], of the Q-values of `policy`, at every step.
-        AssertionError where `policy` has no Q-values."""
+        `policy` must be a `Composed`; AssertionError where it has no Q-values."""
         values = policy.values
         assert values is not None
         return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)

@@ -31,9 +31,9 @@ class QHead(Head):
 class Linear(QHead):
     """`count` linear heads, Q_h(s, a) = w_{h,a} x + b_{h,a}, where x is the hidden state of s.
 
-    With `layer` > 0, x is a random layer of `layer` times D units and a ReLU on it, one such layer for each head. Two
-    heads that start at zero on the same x get the same gradients and stay equal for ever, so `count` above 1 needs it:
-    the constructor raises UserError without.
+    With `layer` > 0, x is a layer of `layer` times D units and a ReLU on it, one for each head, initialised at random
+    and trained with it. Two heads that start at zero on the same x get the same gradients and stay equal for ever, so
+    `count` above 1 needs it: the constructor raises UserError without.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:

@@ -18,7 +18,8 @@ from tokenrl_cli.config.ranges import Positive
 
 
 class Head:
-    """V(s) = w x + b, a head of its own on hidden states x, into which no gradient flows."""
+    """V(s) = w x + b, a head of its own on hidden states x, into which no gradient flows; w and b start at 0 and are
+    learned with `lr_factor` times the learning rate."""
 
     compares_samples = False
 
