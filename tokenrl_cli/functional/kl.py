@@ -20,7 +20,7 @@ def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
     log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats; single values may be negative. Subtract it, times a
     coefficient, from the reward, before the return-to-go is summed: the expected gradient is then that of the reward
-    less the KL divergence of whole sequences. As a loss its expected gradient is zero.
+    less that coefficient times the KL divergence of whole sequences. As a loss its expected gradient is zero.
     """
     return logprobs - reference_logprobs
 
