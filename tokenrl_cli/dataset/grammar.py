@@ -40,9 +40,9 @@ class Grammar:
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). `split` must be "train",
-        "val" or "test": the search for a source of any other split never ends. `index` is not compared with the
-        size."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index), made anew at each call.
+        `split` must be "train", "val" or "test": the search for a source of any other split never ends. `index` is not
+        compared with the size."""
         draws = Random(streams.derive(self.corpus_seed, f"grammar/{split}", index))
         while True:  # until the hash of the source belongs to the split: 20 draws on average for val and test
             source, translation, meaning = grammar.sample(draws)

@@ -6,8 +6,9 @@ from tokenrl_cli.interfaces import Texts, UserError
 
 
 def meanings(texts: Texts, reward: str) -> list[str]:
-    """Returns the column `meaning`, a key of `Meaning.parse` for each of the texts; the list is not copied. Raises
-    UserError, with the name `reward` as its place, where the dataset has no such column."""
+    """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads; the list
+    itself, not a copy. `reward` is the name that the UserError shows which is raised where the dataset has no such
+    column."""
     if "meaning" not in texts.columns:
         raise UserError(
             reward,
