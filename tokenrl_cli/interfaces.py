@@ -272,8 +272,9 @@ class State(Protocol):
         rows that have ended. Neither uses the old state afterwards, so the new one may share its memory."""
 
     def repeat(self, times: int) -> State:
-        """Returns the state of B * times episodes, each row `times` times, its copies next to each other. So K samples
-        of a source need one pass of the encoder. The old state is not used afterwards."""
+        """Returns the state of B * times episodes, each row `times` times, its copies next to each other: row
+        b * times + k is row b. So several samples of a source need one pass of the encoder. The old state is not used
+        afterwards."""
 
 
 @runtime_checkable
@@ -583,8 +584,8 @@ class Stateful(Protocol):
         may be the live ones; they are written at once."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        part: the run then ends with a UserError."""
+        """Restores what `state_dict` returned. Raises an AttributeError, IndexError, KeyError, RuntimeError, TypeError
+        or ValueError where the state is of another part: the run then ends with a UserError."""
 
 
 @runtime_checkable
@@ -666,8 +667,9 @@ class Algorithm(Protocol):
         weights begins with "policy.", and then the algorithm must be a `PolicyLoader`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises KeyError,
-        ValueError or the like where the state is of another algorithm: the run then ends with a UserError."""
+        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises an
+        AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError where the state is of another
+        algorithm: the run then ends with a UserError. The algorithm may be half changed by then."""
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ def read_states(model: Any, episodes: Rollout) -> ModelOutput:
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     """Moves the parameters of `kept` (a target network), in place, by `share` (0 to 1) of the way to those of
     `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Buffers are not moved. ValueError where the
-    two have not as many parameters."""
+    two have not as many parameters and `share` is above 0."""
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             ours.lerp_(theirs, share)

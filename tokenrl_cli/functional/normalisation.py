@@ -61,8 +61,8 @@ def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoo
     softmax_k(alpha log p(y_k)) over the valid samples k of the source, p the policy that they were sampled from. K is
     the mean number of valid samples of the sources that have any. 0 for samples that are not valid.
 
-    advantages [N, K, T] (read for their shape alone), scores, valid bool and likelihoods log p(y_k) [N, K] -> [N, K,
-    T], the same at every token, padding included: an expanded view, not to be written into. With them the policy
+    advantages [N, K, T] (read for their shape alone), scores, valid bool and likelihoods log p(y_k) [N, K] each ->
+    [N, K, T], the same at every token, padding included: an expanded view, not to be written into. With them the policy
     gradient is that of sum_k Q_k R_k, which is minus the expected risk: Shen et al. 2016 (arXiv:1512.02433), equations
     4 and 10. The sum over j is the baseline, so no other is needed. This is not the gradient of the expected reward:
     with alpha of order 1 it is biased; as alpha goes to 0, A_k becomes alpha times the advantage over the group mean.
