@@ -49,9 +49,11 @@ class SettingError(UserError):
     """
 
     def placed(self, path: str, group: str) -> UserError:
-        """Returns the error as a UserError for a block of the config group `group` at `path`, as "algorithm.head" of
-        "algorithm/head". There `where` "layer" becomes "algorithm.head.layer". "/head=logits" of a block of "algorithm"
-        becomes "algorithm/head=logits" at "algorithm", and "algorithm/head@warm_start.head=logits" at "warm_start"."""
+        """Returns a new UserError with the texts of this error, in which keys are named as they are typed. `path` is
+        where the block stands in the config, with dots ("algorithm.head"), `group` the config group that it is an
+        option of, with slashes ("algorithm/head"). There `where` "layer" becomes "algorithm.head.layer", and "" the
+        path itself. "/head=logits" of a block of the group "algorithm" becomes "algorithm/head=logits" at "algorithm",
+        and "algorithm/head@warm_start.head=logits" at "warm_start"."""
         joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
         whole = (f"{HERE}{joined}", self.problem, self.remedy)
         return UserError(*(placed(text, path, group) for text in whole))
@@ -64,9 +66,10 @@ HERE = "{here}"
 
 
 def placed(text: str, path: str, group: str = "") -> str:
-    """Replaces {here} in a text by `path`, where a block of the config group `group` stands (default: one that is named
-    as its path): "{here}.tau=1" becomes "warm_start.tau=1". "{here}/head=linear", an option of a sub-group, becomes
-    what is typed to choose it there, such as "algorithm/head@warm_start.head=linear"."""
+    """Returns a text with every {here} replaced by `path`, the place of a block in the config, with dots:
+    "{here}.tau=1" becomes "warm_start.tau=1". "{here}/head=linear", an option of a sub-group, becomes what is typed to
+    choose it there, such as "algorithm/head@warm_start.head=linear". `group`, with slashes, is the config group of the
+    block; without it the group has the name of the path, which is right only for a path without dots."""
     group = group or path
 
     def option(match: re.Match[str]) -> str:
@@ -80,13 +83,14 @@ def placed(text: str, path: str, group: str = "") -> str:
 class Finding:
     """Something about a run that its user should know: shown at once, and stored in checkpoints and results.json.
 
-    A "note" states a fact, a "warning" says that the numbers do not mean what they seem to, a "stop" ends the run. A
-    healthy run has no warning.
+    A "note" states a fact, a "warning" says that the numbers do not mean what they seem to. A "stop" says that there is
+    nothing to learn from: it ends a run that learns from rewards with a UserError, and becomes a warning in any other.
+    A healthy run has no warning.
     """
 
     rule: str  # a short name for the kind of finding, the same in every run
     severity: Literal["note", "warning", "stop"]
-    step: int  # of the run, when it was found
+    step: int  # of the run, when it was found; 0 before the first
     text: str  # one sentence for the user, with what to do
     key: str | None  # the setting to change, as it is typed; None where no single setting is to blame
 
@@ -98,7 +102,7 @@ class Example:
     id: str
     source: str
     references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
-    demonstrations: list[str]  # what imitation learns from; demonstrations[i] is references[i], corrupted or not
+    demonstrations: list[str]  # what imitation learns from, as many: each is references[i], corrupted or not
     columns: dict[str, Any]  # further values of the example, by name; rewards may read them
     place: str = field(default="", compare=False)  # where it was read, "FILE, line N"; "" if it was generated
 
@@ -111,9 +115,9 @@ class Batch:
     step: int  # global, over the warm start and RL
     source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
     source_mask: Tensor  # [N, S] bool
-    targets: Tensor  # [N, R] int64, one demonstration each, EOS included; R is at least 1
+    targets: Tensor  # [N, R] int64, one demonstration each, with EOS unless it was cut at the limit; R is at least 1
     target_mask: Tensor  # [N, R] bool, all False for a source without a reference
-    reference_ids: Tensor  # [N, R'] int64, the clean reference behind the demonstration, EOS included
+    reference_ids: Tensor  # [N, R'] int64, the clean reference behind the demonstration, EOS as in `targets`
     reference_mask: Tensor  # [N, R'] bool
     sources: list[str]
     references: list[list[str]]
@@ -159,11 +163,11 @@ class Rollout:
 
     def rows(self, index: Tensor | slice) -> Rollout:
         """Returns the episodes at `index`, in its order, with the sources that belong to them, each once and in the
-        order of this rollout: a copy, or views of this one's tensors for a slice. `index` is a slice, a tensor [M]
-        int64 of rows, repeats allowed, or [B] bool.
+        order of this rollout. `index` is a slice, a tensor [M] int64 of rows, repeats allowed, or [B] bool. The
+        tensors are copies, but for a slice those with one row an episode are views of this rollout's.
 
         `source_row` [M] points into the selected sources. But `parent` [M] still holds row numbers of this rollout, not
-        of the result.
+        of the result. The width T stays, even if the episodes left are shorter.
         """
         used, source_row = self.source_row[index].unique(return_inverse=True)
         chosen = {f.name: value[used if f.name in PER_SOURCE else index] for f, value in _tensors(self)}
@@ -208,7 +212,7 @@ class Texts:
 class Scored:
     """What a reward may return instead of an array of scores: these, and metrics and columns for the log."""
 
-    scores: np.ndarray  # [B] or [B, T] float64, NaN where the reward does not apply
+    scores: np.ndarray  # [B], [B, T] or, of prefixes, [B, T + 1] float64, NaN where the reward does not apply
     metrics: dict[str, float]  # logged as rewards/<name>/<key>
     columns: dict[str, list[Any]]  # one value for each text, logged with the samples
 
@@ -238,7 +242,7 @@ class Evaluation:
     hypotheses: list[str]
     references: list[list[str]]
     sources: list[str]
-    scores: list[float]  # the reward of each hypothesis
+    scores: list[float]  # the reward of each hypothesis, NaN where it has none
     columns: dict[str, list[Any]] = field(default_factory=dict)  # those of Scored, one value for each hypothesis
 
 
@@ -253,7 +257,8 @@ class ModelOutput:
 
     @cached_property
     def logits(self) -> Tensor:
-        """Logits [B, T, V], `project` of `hidden` [B, T, D]. Computed at the first access and stored."""
+        """Logits [B, T, V], `project` of `hidden` [B, T, D]. Computed at the first access and stored, so whether
+        gradients flow is decided there: if it is under torch.no_grad(), never."""
         return self.project(self.hidden)
 
 
@@ -267,8 +272,9 @@ class State(Protocol):
         rows that have ended. Neither uses the old state afterwards, so the new one may share its memory."""
 
     def repeat(self, times: int) -> State:
-        """Returns the state of B * times episodes, each row `times` times, its copies next to each other. So K samples
-        of a source need one pass of the encoder. The old state is not used afterwards."""
+        """Returns the state of B * times episodes, each row `times` times, its copies next to each other: row
+        b * times + k is row b. So several samples of a source need one pass of the encoder. The old state is not used
+        afterwards."""
 
 
 @runtime_checkable
@@ -285,24 +291,25 @@ class Model(Protocol):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Teacher-forced pass over given actions: output t is computed from (source, actions[:, :t]), so it scores
-        actions[:, t]; the model itself shifts the actions. Returns hidden [B, T, D] and logits [B, T, V]. Gradients
-        flow.
+        actions[:, t]; the model itself shifts the actions. Returns a ModelOutput with hidden [B, T, D] and logits
+        [B, T, V]. Gradients flow; dropout is on unless the model is in evaluation mode.
 
-        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, actions [B, T] int64. Row b of `actions`
-        goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B. Several
-        rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
+        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, actions [B, T] int64.
+        Padded actions need no mask, but must be ids below V: only outputs after them depend on them. Row b of
+        `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B.
+        Several rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
         `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
         `if source_row is not None: source, source_mask = source[source_row], source_mask[source_row]`.
         """
 
     def start(self, source: Tensor, source_mask: Tensor) -> State:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        (or [N, S, F] frames) with source_mask [N, S] bool."""
+        (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps."""
 
     def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first token. `state` stays usable unless the docstring of
-        the model says that it reuses the memory."""
+        [B] int64, the token just generated. The first call of a decoding gets the state of `start` and None. `state`
+        stays usable unless the docstring of the model says that it reuses the memory."""
 
     def eval(self) -> Any:
         """Switches dropout off, as torch.nn.Module does, and returns the module. Code that samples or scores obtains
@@ -316,13 +323,14 @@ class ValuedPolicy(Protocol):
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
         """Returns the value of the state before the first token, max_a Q(s_0, a) [N], in units of the reward, for
-        source [N, S] int64 (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps. None if this policy
-        has no Q-values."""
+        source [N, S] int64 (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps. Gradients may flow:
+        call it under torch.no_grad() to read only. None if this policy has no Q-values."""
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] int64, the sum of rewards expected from step t on, in units
-        of the reward; source [B, S] and source_mask [B, S] bool hold one source for each row. None if this policy has
-        no Q-values."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] int64: the sum of rewards expected from step t on, in units
+        of the reward. Row b belongs to row b of source [B, S] int64 (or [B, S, F] frames) and of source_mask [B, S]
+        bool, True at real steps. Padding of `actions` gets values without meaning: the caller masks them. Gradients may
+        flow: call it under torch.no_grad() to read only. None if this policy has no Q-values."""
 
 
 @runtime_checkable
@@ -335,18 +343,20 @@ class Tokenizer(Protocol):
     unknown_id: int | None  # None: every text can be encoded
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learns a vocabulary from `texts`, which replaces the present one. The same texts give the same bytes in
-        `save`."""
+        """Learns a vocabulary from `texts`, which replaces the present one; `size` may change. The same texts give the
+        same bytes in `save`. May raise UserError where the texts hold nothing to learn from."""
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without EOS; `unknown_id`, if there is one, for what the vocabulary does not
-        have."""
+        """Returns the ids of a text, without EOS, [] for the empty text; `unknown_id`, if there is one, for what the
+        vocabulary does not have."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids, also of a prefix that ends inside a word or a character. EOS adds no text."""
+        """Returns the text of any ids below `size`, also of a prefix that ends inside a word or a character. EOS adds
+        no text, wherever it stands; an unknown token adds some sign."""
 
     def save(self, directory: Path) -> None:
-        """Writes the vocabulary to a file in `directory`, which is created if it does not exist."""
+        """Writes the vocabulary to a file in `directory`, which is created if it does not exist; replaces the file that
+        an earlier call wrote there."""
 
     def load(self, directory: Path) -> None:
         """Replaces the vocabulary by the one that `save` wrote to `directory`. Raises UserError where the file is
@@ -370,8 +380,8 @@ class Frozen:
     policy: Model
     source_tokenizer: Tokenizer
     tokenizer: Tokenizer
-    max_source_length: int  # tokens; longer sources are cut
-    device: str | torch.device
+    max_source_length: int  # tokens; cut longer sources before they are given to `policy`
+    device: str | torch.device  # where `policy` is, and its inputs must be
 
 
 @runtime_checkable
@@ -384,12 +394,13 @@ class Dataset(Protocol):
 
     def size(self, split: str) -> int | None:
         """Returns the number of examples of a split; None: unlimited, made as they are read. Callers name only the
-        splits that `data.splits.splits_of` lists. Raises UserError where the data cannot be read."""
+        splits that `data.splits.splits_of` lists; for another name any exception may come. Raises UserError where the
+        data cannot be read."""
 
     def example(self, split: str, index: int) -> Example:
-        """Returns the example at `index` of a split: the same for the same arguments, whatever was read before. `index`
-        is at least 0, and below `size(split)` where that is a number. Raises UserError where the data cannot be
-        read."""
+        """Returns the example at `index` of a split: the same for the same arguments, whatever was read before. It may
+        be the stored object, which callers must not change. `index` is at least 0, and below `size(split)` where that
+        is a number. Raises UserError where the data cannot be read."""
 
 
 @runtime_checkable
@@ -413,8 +424,8 @@ class Divided(Protocol):
 @runtime_checkable
 class ReadsReferences(Protocol):
     """A reward, a metric or an algorithm that states whether it needs references or demonstrations, which are made of
-    references. If it does, a split with an example that has none is refused before the first step. Without this
-    attribute none are needed."""
+    references. If it does, a split with an example that has none is refused with a UserError before the first step; of
+    a split that is generated only the first examples are checked. Without this attribute none are needed."""
 
     needs_references: bool
 
@@ -430,14 +441,15 @@ class Reward(Protocol):
     def __call__(self, texts: Texts) -> np.ndarray | Scored:
         """Returns a score for each of B texts, [B], or for each of their tokens, [B, T], as float64 or what converts to
         it; or a Scored that holds such an array as `scores`. Higher is better. NaN where the reward does not apply:
-        such a text is left out of learning and of the means. Another shape, or an infinite score, ends the run with a
+        such a text, or one with a NaN at any of its tokens, is left out of learning and of the means. Past the end of a
+        row scores are not used. Another shape, an infinite score anywhere, or one beyond +-1e18 ends the run with a
         UserError."""
 
 
 @runtime_checkable
 class Named(Protocol):
-    """A reward with a name of its own, under which its numbers are logged; for others that is the name of their
-    module."""
+    """A reward with a name of its own, under which its numbers are logged; for others that is the last part of the name
+    of their module, such as "bleu". The parts of a mixture are logged under the names that the mixture gives them."""
 
     name: str
 
@@ -449,8 +461,9 @@ class ScoresPrefixes(Protocol):
 
     def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         """Returns the scores of all prefixes, [B, T + 1] float64, column t the score after t tokens, NaN where the
-        reward does not apply. T is the width of `texts.mask`; `prefixes` holds T_b + 1 strings for row b, which has T_b
-        tokens: the first "", the last the whole text. The values past the end of a row (columns above T_b) are not
+        reward does not apply: a row with one up to its end is left out of learning. T is the width of `texts.mask`;
+        `prefixes` holds T_b + 1 strings for row b, which has T_b tokens: the first "", the last the whole text. It is
+        not a copy, unlike `texts`: do not write into it. The values past the end of a row (columns above T_b) are not
         used, but must not be infinite."""
 
 
@@ -466,12 +479,13 @@ class ScoresCompletions(Protocol):
 
 @runtime_checkable
 class ScoresCorpus(Protocol):
-    """A reward or metric that scores a whole test set. For others evaluation takes the mean over the texts."""
+    """A reward or metric that scores a whole test set. For others evaluation takes the mean over the texts, NaN left
+    out."""
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the score of all B texts together, with the score of each sentence [B], NaN where there is none, and
-        the sufficient statistics [B, k] that a significance test resamples. Its value must be finite; raises UserError
-        where no text can be scored."""
+        the sufficient statistics [B, k] that a significance test resamples. Its value may be NaN, but an infinite one
+        is refused with a UserError. May raise UserError where no text can be scored. `texts` is a copy."""
 
 
 @runtime_checkable
@@ -484,8 +498,9 @@ class HasParts(Protocol):
 
 @runtime_checkable
 class Control(Protocol):
-    """A reward with `control` True gives no information about a text on purpose (a constant, noise): that it gives all
-    texts the same is then reported as a note, and not as a warning."""
+    """A reward with `control` True gives no information about a text on purpose (a constant, noise): that the check
+    before training finds no difference between good and spoiled texts is then reported as a note, and not as a warning.
+    Used as a metric it is not checked at all."""
 
     control: bool
 
@@ -502,25 +517,27 @@ class Advised(Protocol):
 
 @runtime_checkable
 class ReadsColumns(Protocol):
-    """A reward that reads columns of the data by name."""
+    """A reward or metric that reads columns of the data by name."""
 
     def check_columns(self, columns: Collection[str]) -> None:
         """Raises UserError where a column that it needs is not among `columns`, those of the first example of a split.
-        Called before training, for train, val and test."""
+        Called before training, for each of train, val and test that is not empty."""
 
 
 @runtime_checkable
 class Family(Protocol):
     """A reward of which some settings choose another measure (ROUGE-1 or ROUGE-L), not another way to compute the same
-    one: `measures` names these settings."""
+    one: `measures` names these settings. A metric of the same name that differs from the reward in these alone is
+    reported as a note, and not as a warning."""
 
     measures: tuple[str, ...]  # the names of those settings
 
 
 @dataclass(frozen=True)
 class Part:
-    """One reward of a mixture. Its scores count as weight * (scale * score + shift). With `normalize` scale and shift
-    are those that give the scores of the sampled texts of the batch mean 0 and standard deviation 1."""
+    """One reward of a mixture. Its scores count as weight * (scale * score + shift). With `normalize` training uses,
+    in place of scale and shift, those that give the scores of the sampled texts of the batch mean 0 and standard
+    deviation 1; evaluation still uses `scale` and `shift`."""
 
     name: str
     reward: Reward
@@ -539,13 +556,14 @@ class Credit(Protocol):
     that is above 1; UserError otherwise. See also HasPotential.
     """
 
-    needs_prefixes: bool
+    needs_prefixes: bool  # True: called with the scores of all prefixes, [B, T + 1]
 
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
         """Returns the rewards [B, T] of the tokens. scores, on the CPU, are [B], [B, T] or, with needs_prefixes,
         [B, T + 1] float64, NaN where there is none; mask [B, T] bool; ended [B] bool, True where EOS was generated. All
-        are copies. Rewards past the end of a row are not used, but must not be infinite. For a mixture it is called
-        once for each part, with scores that are scaled and weighted already."""
+        are copies. A row with a NaN among the rewards of its tokens counts as without a reward. Rewards past the end of
+        a row are not used, but must not be infinite. For a mixture it is called once for each part, with scores that
+        are scaled and weighted already."""
 
 
 @runtime_checkable
@@ -566,8 +584,8 @@ class Stateful(Protocol):
         may be the live ones; they are written at once."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        part: the run then ends with a UserError."""
+        """Restores what `state_dict` returned. Raises an AttributeError, IndexError, KeyError, RuntimeError, TypeError
+        or ValueError where the state is of another part: the run then ends with a UserError."""
 
 
 @runtime_checkable
@@ -595,9 +613,9 @@ class Critic(Stateful, Protocol):
     coef: float  # weight of `loss`, a mean over tokens, beside the loss of the policy
 
     def attach(self, model: Any) -> list[Any]:
-        """Creates what the critic needs for this Model, of its width, type and device. Returns the parameters that the
-        policy's optimiser is to learn, too, as parameters or as groups with a learning rate of their own
-        (`optim.ParameterGroup`); [] for none. Called once, before all other methods."""
+        """Creates what the critic needs for this Model: of its hidden size `model.width`, its dtype and device. Returns
+        the parameters that the policy's optimiser learns in addition to the policy's, as parameters or as groups with a
+        learning rate of their own (`optim.ParameterGroup`); [] for none. Called once, before all other methods."""
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the M prefixes from which new episodes are sampled, as rows and lengths in tokens, [M] int64 each;
@@ -605,14 +623,17 @@ class Critic(Stateful, Protocol):
         `continuations` is above 0."""
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """Returns V [B, T] of every state of the rewarded rollout, whose continuations are among its B rows, and a mask
-        [B, T] bool that is True where V was estimated for that state itself, not repeated from an earlier one: lambda
-        returns bootstrap only there. No gradient flows."""
+        """Returns V [B, T], in units of the reward, of every state of a rollout that has its rewards, and a mask [B, T]
+        bool that is True where V was estimated for that very state, False where it repeats the estimate of an earlier
+        one: lambda returns bootstrap only where it is True. `model` is the policy. The episodes sampled from `states`,
+        if any, are among the B rows; values of theirs and of padding are not read. Called under torch.no_grad(), so an
+        implementation need not stop gradients."""
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """Returns the error of each state [B, T], from the policy's hidden states [B, T, D], `before`, V as `measure`
-        returned it [B, T], and `targets`, the returns [B, T] that the advantages are computed from; None where nothing
-        is learned. Padding may hold anything: it is masked by the caller."""
+        """Returns the error of each state [B, T], before the factor `coef`, from the policy's hidden states [B, T, D],
+        `before`, V as `measure` returned it [B, T], and `targets`, the returns [B, T] that the advantages are computed
+        from; None where nothing is learned. An implementation that must not train the policy detaches `hidden`. Padding
+        may hold anything: the caller takes the mean over the tokens that are learned from."""
 
 
 @runtime_checkable
@@ -620,24 +641,25 @@ class Algorithm(Protocol):
     """Collects episodes and learns from them. It owns all its memory (heads, optimiser, replay, target networks,
     baselines); the training loop calls `collect`, lets the reward score the texts, and calls `update`."""
 
-    needs_rewards: bool
+    needs_rewards: bool  # False: the loop does not call the reward, and `update` gets a rollout without rewards
 
     def collect(self, batch: Batch) -> Rollout:
         """Returns the episodes of one step, B for the N sources of `batch`; their `rewards` are None, for the loop
-        scores the texts afterwards. Changes no weights, but may switch the model to evaluation mode. Random numbers
-        come from `streams.generator` at `batch.step`, so that a resumed run samples the same episodes."""
+        scores the texts afterwards. Changes no weights, but may switch the model to evaluation mode and count the step:
+        call it once a step, before `update`. Random numbers come from `streams.generator` at `batch.step`, so that a
+        resumed run samples the same episodes. Raises `optim.NonFinite` where a probability is not finite."""
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learns from a rollout ([B, T]; `rewards` are there where `needs_rewards`) and returns a flat dictionary of
-        metrics; it logs, evaluates and saves nothing. The model may be in evaluation mode when this is called, as
-        sampling and evaluation leave it: an algorithm that learns with dropout calls `model.train()` first. Raises
-        `optim.NonFinite` where a loss, gradient or parameter is infinite or NaN."""
+        """Learns from the rollout that `collect` returned ([B, T]; with `rewards` if `needs_rewards`) and returns a
+        flat dictionary of metrics; it logs, evaluates and saves nothing. The model may be in evaluation mode when this
+        is called, as sampling and evaluation leave it: an algorithm that learns with dropout calls `model.train()`
+        first. Raises `optim.NonFinite` where a loss, gradient or parameter is infinite or NaN."""
 
     def policy(self) -> Model:
         """Returns the policy that samples and is evaluated: its logits are log-probabilities up to a constant at each
         position. It is a torch.nn.Module that has every network it acts with as a submodule, so that evaluation mode
-        reaches them; see `run.evaluation.acting_policy`. It may share these networks with the algorithm: then later
-        updates change it."""
+        reaches them; it may be in training mode: use `run.evaluation.acting_policy` to decode. It may share these
+        networks with the algorithm: then later updates change it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what must be saved besides the weights of the model, as a flat dictionary of tensors (of any shape),
@@ -645,8 +667,9 @@ class Algorithm(Protocol):
         weights begins with "policy.", and then the algorithm must be a `PolicyLoader`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises KeyError,
-        ValueError or the like where the state is of another algorithm: the run then ends with a UserError."""
+        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises an
+        AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError where the state is of another
+        algorithm: the run then ends with a UserError. The algorithm may be half changed by then."""
 
 
 @runtime_checkable

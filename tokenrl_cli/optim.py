@@ -47,7 +47,8 @@ Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made 
 
 
 def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns torch's parameter groups: one for each pair of learning-rate factor and weight decay.
+    """Returns torch's parameter groups: a dictionary for each pair of learning-rate factor and weight decay, with
+    "params", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
 
     Only parameters of two and more dimensions (matrices, embeddings, stacks of matrices) decay. Biases, and the gains
     of normalisation layers, do not: pulling those towards 0 restricts a layer and regularises nothing. Parameters that
@@ -77,9 +78,9 @@ class Optimizer:
     """A torch optimiser with gradient clipping and a learning-rate schedule. `steps` counts its steps: those of a
     stage, as each stage has its own.
 
-    `clip_norm` bounds the global L2 norm of the gradient (0: off). The learning rate of a step is `lr` times
-    `schedule(steps)`, times the `lr_factor` of the group. The constructor raises UserError where `inner` was not made
-    with `torch_groups`.
+    `clip_norm` bounds the L2 norm of the gradient of all parameters together (0: off). The learning rate of a step is
+    `lr` times `schedule(steps)`, times the `lr_factor` of the group. The constructor raises UserError where `inner` was
+    not made with `torch_groups`.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
@@ -98,12 +99,12 @@ class Optimizer:
         self.inner.zero_grad(set_to_none=True)
 
     def step(self) -> dict[str, float]:
-        """Takes one step with the gradients that are there: clips them, sets the learning rate, changes the parameters
-        and counts the step. Returns grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of
-        clipped steps) and lr (without the factors of groups).
+        """Takes one step with the gradients that are there: clips them in place, sets the learning rate, changes the
+        parameters and counts the step. The gradients stay until `zero_grad`. Returns grad_norm (before clipping),
+        grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr (without the factors of groups).
 
         Raises NonFinite for an infinite or NaN gradient, before any parameter has changed; and right after the change,
-        without counting the step, where the norms of the parameters add up to LARGEST or more.
+        without counting the step, where the norms of the parameters add up to LARGEST (1e9) or more, or to NaN.
         """
         parameters = list(self.parameters.values())
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -131,9 +132,9 @@ class Optimizer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; the present settings (learning rate, decay ...) stay. Raises ValueError
-        for the number of a parameter that is not optimised here, or a tensor of another shape than its parameter;
-        KeyError without "steps"."""
+        """Restores what `state_dict` returned, its tensors perhaps shared with `state`; the present settings (learning
+        rate, decay ...) stay. Raises ValueError for the number of a parameter that is not optimised here, or a tensor
+        of another shape than its parameter, and changes nothing; KeyError without "steps", with all else restored."""
         kept: dict[int, dict[str, Any]] = {}
         for key, value in state.items():
             text, dot, name = key.partition(".")
@@ -167,7 +168,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, index: slice) -> Any:
-        """Returns the rows of a slice, as an object of the same kind."""
+        """Returns the rows of a slice, as a new object of the same kind."""
 
 
 R = TypeVar("R", bound=Rows)
@@ -177,11 +178,12 @@ def gradient_step(
     optimizer: Optimizer, rollout: R, loss: Callable[[R], tuple[Tensor, dict[str, Tensor]]], micro_batches: int
 ) -> dict[str, float]:
     """Takes one optimiser step on all B rows, at least one, in `micro_batches` parts or fewer whose gradients are added
-    up. Returns the metrics of the loss, and those of `Optimizer.step`.
+    up; earlier gradients are removed first. Returns the metrics of the loss, summed over the parts, and those of
+    `Optimizer.step`: grad_norm, grad_clipped and lr.
 
-    `loss(rows)` returns a scalar, [], and a dictionary of metrics, each []. Both are sums over the part divided by the
-    denominators of the *whole* rollout: then the number of parts changes no result. Raises NonFinite: for a loss or a
-    gradient before any parameter has changed, for a parameter right after.
+    `loss(rows)` returns a scalar, [], and a dictionary of metrics, each [], without gradient. Loss and metrics must be
+    sums over the part divided by the denominators of the *whole* rollout: then the number of parts changes no result.
+    Raises NonFinite: for a loss or a gradient before any parameter has changed, for a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)
@@ -213,8 +215,8 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
 
 
 def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:
-    """Returns a note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is not the number
-    of steps of its stage, `steps`; else, for a schedule without `horizon` and for a stage of 0 steps, [].
+    """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is
+    not the number of steps of its stage, `steps`; else [], as for a schedule without `horizon` and a stage of 0 steps.
 
     `schedule` is its block of the config, `stage` the key of the stage's algorithm there. A schedule does not follow
     `steps` by itself: else a run that is continued for more steps would differ from one of that length from the start.
@@ -238,8 +240,8 @@ def adam(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. Raises UserError where
-    no parameter requires a gradient."""
+    """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. `lr`, `clip_norm` and
+    `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.Adam(torch_groups(parameters, 0.0), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -254,7 +256,8 @@ def adamw(
     schedule: Schedule,
 ) -> Optimizer:
     """Returns an Optimizer with AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101),
-    of matrices alone (see `torch_groups`). Raises UserError where no parameter requires a gradient."""
+    of matrices alone (see `torch_groups`). `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError
+    where no parameter requires a gradient."""
     inner = torch.optim.AdamW(torch_groups(parameters, weight_decay), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -268,7 +271,8 @@ def sgd(
     schedule: Schedule,
 ) -> Optimizer:
     """Returns an Optimizer with stochastic gradient descent with momentum; weight decay is an L2 penalty, on matrices
-    alone (see `torch_groups`). Raises UserError where no parameter requires a gradient."""
+    alone (see `torch_groups`). `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no
+    parameter requires a gradient."""
     inner = torch.optim.SGD(torch_groups(parameters, weight_decay), lr, momentum)
     return Optimizer(inner, lr, clip_norm, schedule)
 

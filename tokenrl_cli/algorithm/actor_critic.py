@@ -30,8 +30,8 @@ class ActorCritic:
 
     Episodes are sampled from the delayed copy of the actor, as published, without an importance weight for the
     difference. In the first `critic_steps` updates the critic learns alone. If Q is that of the policy and episodes are
-    the policy's own, the expected gradient is that of the expected reward. All networks are in evaluation mode
-    throughout. Use with credit=delta: the critic then need not know which part of the reward has been given already.
+    the policy's own, the expected gradient is that of the expected reward. All networks learn and act in evaluation
+    mode. Use with credit=delta: the critic then need not know which part of the reward has been given already.
 
     Differs from the paper: Adam's step of the critic is `critic_lr_scale` times the actor's.
     """
@@ -69,18 +69,19 @@ class ActorCritic:
         self.steps = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples `samples_per_source` episodes of the delayed actor for every source of the batch; without rewards.
-        The same seed and `batch.step` draw from the same random numbers."""
+        """Samples `samples_per_source` episodes from the delayed actor for every source of the batch and returns them,
+        those of a source together, without rewards. The same seed and `batch.step` give the same random numbers. Raises
+        NonFinite where a probability is not finite."""
         draws = streams.generator(self.seed, "rollout", batch.step)
         times, policy = self.samples_per_source, self.actor.delayed
         samples = generate(policy, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws)
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Takes one optimiser step of the critic and, unless this is one of the first `critic_steps` updates, one of
-        the actor before it; then moves both delayed copies. Switches both networks to evaluation mode. Returns the
-        metrics of both steps, those of the critic's optimiser under critic/..., and value/explained_variance of the
-        critic after its step. Raises NonFinite, see `optim.gradient_step`."""
+        """Takes one optimiser step of the actor, but not in the first `critic_steps` updates, and then one of the
+        critic, on a rollout with rewards; then moves both delayed copies. Switches both networks to evaluation mode.
+        Returns the metrics of `Actor.learn` (absent in the first updates), of `ReferenceCritic.learn`, and
+        value/explained_variance of the critic after its step. Raises NonFinite, see `optim.gradient_step`."""
         self.model.eval()
         self.critic.network.eval()
         targets = self.critic.targets(rollout, self.actor.delayed)
@@ -94,7 +95,8 @@ class ActorCritic:
         return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
-        """Returns the model itself, that is the actor and not its delayed copy; later updates change it."""
+        """Returns the model itself, that is the actor, and not its delayed copy, from which `collect` samples; later
+        updates change it."""
         policy: Model = self.model
         return policy
 
@@ -131,8 +133,8 @@ class QNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, rollout: Rollout) -> Tensor:
-        """Returns Q of every token in every state of the B episodes, [B, T, V], in float32 or float64. Reads their
-        references and actions, and not their sources."""
+        """Returns Q of every token in every state of the B episodes, [B, T, V], in units of the reward, in float32 or
+        float64, with gradients. Reads their clean references and actions, and not their sources."""
         output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
         return precise(self.head(output.hidden))
 
@@ -140,8 +142,9 @@ class QNetwork(nn.Module):
 class Actor:
     """loss = -(1 / B) sum_t sum_a pi(a | s_t) Q(a; s_t, y*) + nll_mix NLL - entropy_coef H
 
-    over B episodes that have a reward. NLL and H are means over the tokens of the demonstrations and of the episodes.
-    The delayed copy pi' goes `target_rate` of the way to pi after each step.
+    over B episodes that have a reward. NLL is a mean over the tokens of the demonstrations of all episodes, in nats, H
+    (the entropy of pi) one over the tokens of the B episodes. The delayed copy pi' goes `target_rate` of the way to pi
+    after each step.
     """
 
     def __init__(
@@ -158,9 +161,13 @@ class Actor:
         self.target_rate, self.micro_batches = target_rate, micro_batches
 
     def learn(self, rollout: Rollout, critic: QNetwork) -> dict[str, float]:
-        """Takes one optimiser step on the episodes of a rollout that have a reward, weighted by Q of `critic`, which
-        gets no gradient. Returns loss/policy, entropy, loss/nll where `nll_mix` is above 0, and what the optimiser
-        logs."""
+        """Takes one optimiser step on the loss of the class's docstring: it raises sum_a pi(a | s_t) Q(a; s_t, y*), a
+        sum over all tokens, not over sampled ones alone, at the real tokens of episodes with a reward. Q is from
+        `critic`, which gets no gradient. Entropy is of the same tokens; NLL is of the demonstrations of all rows.
+
+        Returns loss/policy, entropy, loss/nll where `nll_mix` is above 0, and the optimiser's grad_norm, grad_clipped
+        and lr. Changes neither the mode of the model nor the delayed copy. Raises NonFinite, see
+        `optim.gradient_step`."""
         mask = _usable(rollout)
         episodes, tokens = mask.any(-1).sum().clamp(min=1), mask.sum().clamp(min=1)
         demonstrated = (
@@ -201,7 +208,8 @@ class EpisodesWithTargets:
         return len(self.episodes)
 
     def rows(self, index: slice) -> EpisodesWithTargets:
-        """Returns the episodes at `index` and their rows of the targets, [B', T] for B' of them; a micro-batch."""
+        """Returns a micro-batch: the episodes in the slice `index` and their rows of the targets, [B', T] for B' of
+        them."""
         return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
 
 
@@ -221,8 +229,8 @@ class ReferenceCritic:
 
     @torch.no_grad()
     def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
-        """Returns the targets q_t of every token of a rewarded rollout, [B, T], without gradient. `delayed_actor` is
-        pi' of the class's docstring."""
+        """Returns the targets q_t of every token of a rewarded rollout, [B, T], without gradient; padding gets values
+        without meaning. `delayed_actor` is pi' of the class's docstring. AssertionError without rewards."""
         assert rollout.rewards is not None
         logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)
@@ -230,9 +238,10 @@ class ReferenceCritic:
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))
 
     def learn(self, whole: EpisodesWithTargets) -> dict[str, float]:
-        """Takes one optimiser step towards the targets on the episodes that have a reward. Returns loss/value, q/mean,
-        q/spread (before the penalty's factor), and what the optimiser logs, under critic/..., as the actor's has the
-        plain name."""
+        """Takes one optimiser step towards the targets on the episodes that have a reward. Returns means over tokens:
+        loss/value (squared error, without the penalty), q/mean of the tokens taken, and q/spread, the penalty before
+        its factor; and critic/grad_norm, critic/grad_clipped and critic/lr of the optimiser. Does not move the delayed
+        copy. Raises NonFinite, see `optim.gradient_step`."""
         tokens = _usable(whole.episodes).sum().clamp(min=1)
 
         def loss(rows: EpisodesWithTargets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -254,8 +263,9 @@ class ReferenceCritic:
 
     @torch.no_grad()
     def quality(self, rollout: Rollout) -> dict[str, float]:
-        """Returns value/explained_variance: how much of the variance of the returns-to-go of a rewarded rollout Q(a_t;
-        s_t, y*) explains, 1 all of it, 0 none."""
+        """Returns {"value/explained_variance": ...}: the share of the variance of the returns-to-go of a rewarded
+        rollout that Q(a_t; s_t, y*) explains, 1 all of it, below 0 if Q is worse than a constant; 0 where the returns
+        do not vary. AssertionError without rewards."""
         assert rollout.rewards is not None
         q = self.network(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
         returns = reward_to_go(rollout.rewards, rollout.mask)

@@ -39,7 +39,10 @@ class Dqn(ValueBased):
     greedy policy generates nothing but token 0; with `acting` tilted the policy of the warm start is multiplied by
     exp(beta Q) instead.
 
-    The constructor raises UserError where the choices do not fit each other.
+    The constructor raises UserError for a `Logits` head; for a `horizon` above 1, unless the policy that acts is valued
+    and episodes are its own (`expected`, no exploration, on-policy data with one update a step); for
+    `bootstrap_truncated` without a horizon; and for greedy acting that learns from its own samples alone, without
+    exploration or demonstrations.
     """
 
     def __init__(
@@ -75,12 +78,13 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
 
         The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
-        errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean and, with a
-        target network, v/mean and target_gap, |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0
-        loss/conservative, before that factor; and the ranges of q and v. Changes no parameter.
+        errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
+        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of
+        |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor;
+        and the ranges of q and, with a target network, of v. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
@@ -141,8 +145,8 @@ class Dqn(ValueBased):
     def policy(self) -> Composed:
         """Returns the policy that `acting` computes from min_h Q_h, as a Model with logits [B, T, V].
 
-        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
-        min_h Q_h.
+        It shares the learned network, so later updates change it; gradients flow into it. Its `start_value` and
+        `action_values` are those of min_h Q_h.
         """
 
         def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:

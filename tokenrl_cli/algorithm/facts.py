@@ -38,7 +38,8 @@ Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  
 
 
 def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
-    """Calls `part` with those of the facts `known` that are among its parameters, and returns its result.
+    """Calls `part` with those of the keyword arguments `known` whose names are among its parameters, and returns its
+    result; the others are left out.
 
     Raises TypeError where `part` has a parameter without a default that is not among `known`.
     """
@@ -46,8 +47,8 @@ def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
 
 
 def function_of(part: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function behind a part, without the arguments that its config binds (those of a
-    functools.partial)."""
+    """Returns the function behind a part that is a functools.partial, as the config builds a function with settings;
+    any other part as it is."""
     return part.func if isinstance(part, functools.partial) else part
 
 

@@ -31,8 +31,8 @@ class WeightedDemonstrations:
         return len(self.episodes)
 
     def rows(self, index: slice) -> WeightedDemonstrations:
-        """Returns the demonstrations at `index` and their rows of the weights, [B', T] for B' of them; a
-        micro-batch."""
+        """Returns a micro-batch: the demonstrations in the slice `index` and their rows of the weights, [B', T] for B'
+        of them."""
         return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 
@@ -72,13 +72,16 @@ class Gold:
         self.updates = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns the demonstrations of the batch as episodes [N, R]; nothing is sampled."""
+        """Returns the demonstrations of the batch as a Rollout of one episode [N, R] for each source, without tokens
+        where it has none; nothing is sampled, and the model is not used."""
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Takes one optimiser step on the demonstrations, with dropout on, and renews the copy p~ after every
-        `sync_every`-th. Returns loss/policy, loss/nll, q/mean, importance/mean, importance/floored (the share of tokens
-        with p~ at the floor or below) and what the optimiser logs. Raises NonFinite, see `optim.gradient_step`."""
+        `sync_every`-th. Leaves the model in training mode. Returns means over tokens: loss/policy, loss/nll (without
+        the weights), q/mean (of max(c, Q_t - b)), importance/mean (of max(u, p~)), importance/floored (the share with
+        p~ at the floor or below); and grad_norm, grad_clipped and lr of the optimiser. Raises NonFinite, see
+        `optim.gradient_step`, and where there is no token at all."""
         weighted, metrics = self._with_weights(rollout)
         self.model.train()
         tokens = rollout.mask.sum()

@@ -33,7 +33,8 @@ class Ilql(ValueBased):
     0, and the policy is the warm start.
 
     Differs: gamma is 1, as 0.99 would be a penalty of length; one trunk with three kinds of heads (the paper had three
-    models). The constructor raises UserError where the choices do not fit each other.
+    models). The constructor raises UserError for a `Logits` head, and for a `behaviour_coef` above 0 without
+    `train_trunk`.
     """
 
     def __init__(
@@ -71,13 +72,13 @@ class Ilql(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
 
         The td errors [B, T] are r_t + V(s_{t+1}) - min_h Q_h(s_t, a_t). Logged are the means of the four terms, each
         without its factors (loss/td, loss/value, loss/conservative, loss/nll; the last two are 0 where their
-        coefficient is), of td_error (absolute), q/mean, v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token
-        taken), adv/mean, and adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v.
-        Changes no parameter.
+        coefficient is), of td_error (absolute), q/mean (of the tokens taken, the minimum of the heads), v/mean,
+        target_gap (|min_h Q_h - min_h Q'_h| of the token taken), adv/mean, and adv/clipped, the share of weights w_t
+        that the limit cut; and the ranges of q and v. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
@@ -134,8 +135,8 @@ class Ilql(ValueBased):
         """Returns the policy pi(a | s) ~ pi_b(a | s) exp(beta (min_h Q_h(s, a) - V(s))), as a Model with logits
         [B, T, V].
 
-        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
-        min_h Q_h.
+        The logits are log-probabilities up to a constant. It shares the learned network, so later updates change it;
+        gradients flow into it. Its `start_value` and `action_values` are those of min_h Q_h.
         """
 
         def values(output: ModelOutput, _other: None) -> Tensor:

@@ -52,12 +52,12 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns the demonstrations as episodes [N, R]; with scheduled sampling some tokens of their history are
-        sampled.
+        """Returns the demonstrations as a Rollout of one episode [N, R] for each source, without tokens where it has
+        none; with scheduled sampling some tokens of their history are sampled.
 
         The sampled tokens are in `actions`, the demonstrations themselves in `targets`. The share of sampled tokens is
         `scheduled_sampling` of the number of optimiser steps so far. Where it is above 0, the model is switched to
-        evaluation mode; `update` switches it back.
+        evaluation mode (`update` switches it back), and NonFinite is raised where a probability is not finite.
         """
         recited = recite(batch, self.eos_id)
         share = self.scheduled_sampling(self.optimizer.steps)
@@ -79,8 +79,9 @@ class Mle:
         return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Takes one optimiser step on the demonstrations, with dropout on. Returns loss/nll (nats a token, label
-        smoothing included) and what the optimiser logs. Raises NonFinite, see `optim.gradient_step`."""
+        """Takes one optimiser step on the demonstrations, with dropout on, and leaves the model in training mode.
+        Returns loss/nll (nats a token, label smoothing included), and grad_norm, grad_clipped and lr of the optimiser.
+        Raises NonFinite, see `optim.gradient_step`, and where there is no token at all."""
         self.model.train()
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 

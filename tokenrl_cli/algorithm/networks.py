@@ -14,7 +14,8 @@ from tokenrl_cli.interfaces import ModelOutput, Rollout, State
 
 
 def frozen_copy(module: Any) -> Any:
-    """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient."""
+    """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient. The module itself stays
+    as it is."""
     copied = copy.deepcopy(module).requires_grad_(False).eval()
     for part in copied.modules():
         if isinstance(part, nn.RNNBase):
@@ -27,8 +28,8 @@ def differentiable(module: Any) -> Any:
     evaluation mode, and returns the same module.
 
     Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. Without
-    dropout a layer computes the same in both modes, so for the length of a call with gradients it is switched to
-    training mode, with its own dropout off.
+    dropout a layer computes the same in both modes, so for the length of a call with gradients in evaluation mode it is
+    switched to training mode, with its own dropout off. The outputs stay the same.
     """
     for part in module.modules():
         if isinstance(part, nn.RNNBase):
@@ -48,14 +49,16 @@ def _end_call(layer: Any, _inputs: Any, _output: Any) -> None:
 
 
 def one_more_column(actions: Tensor) -> Tensor:
-    """Returns actions [B, T] with a column of zeros after them, [B, T + 1]: the tokens of T + 1 states. The zeros
-    change no output, for a model reads a token only after the state in which it was generated."""
+    """Returns a copy of actions [B, T] with a column of zeros after them, [B, T + 1], so that a teacher-forced pass has
+    T + 1 states, that after the last token included. The zeros change no output, for a model reads a token only after
+    the state in which it was generated."""
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
 def read_states(model: Any, episodes: Rollout) -> ModelOutput:
-    """Returns the model's output for every state of the episodes and for the one after the last column: hidden
-    [B, T + 1, D], logits [B, T + 1, V]."""
+    """Returns the model's output, in one teacher-forced pass, for every state of the episodes and for the one after the
+    last column: hidden [B, T + 1, D], logits [B, T + 1, V], column t for the state before token t. Gradients flow; the
+    model's mode is not changed."""
     output: ModelOutput = model(
         episodes.source, episodes.source_mask, one_more_column(episodes.actions), episodes.source_row
     )
@@ -64,8 +67,9 @@ def read_states(model: Any, episodes: Rollout) -> ModelOutput:
 
 @torch.no_grad()
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
-    """Moves the parameters of `kept` (a target network), in place, by `share` of the way to those of `learned`: Polyak
-    averaging; 0 changes nothing, 1 copies. Buffers are not moved."""
+    """Moves the parameters of `kept` (a target network), in place, by `share` (0 to 1) of the way to those of
+    `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Buffers are not moved. ValueError where the
+    two have not as many parameters and `share` is above 0."""
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             ours.lerp_(theirs, share)
@@ -91,11 +95,12 @@ class Both:
 
 
 class Composed(nn.Module):
-    """A Model whose logits `join` computes from the output of a model, and from that of a second one where there is
-    one.
+    """A Model whose logits `join(first, second)` computes from the ModelOutput of a model and that of a second one, or
+    None where there is no second.
 
-    `values`, where given, computes Q [..., V] from the same outputs, for `start_value` and `action_values`. Both models
-    are submodules, so that evaluation mode reaches them. Their weights are shared, not copied.
+    `values(first, second)`, where given, computes Q [..., V] from the same outputs, for `start_value` and
+    `action_values`. Both models are submodules, so that evaluation mode reaches them. Their weights are shared, not
+    copied. `width` and the hidden states are those of the first model.
     """
 
     def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
@@ -108,15 +113,16 @@ class Composed(nn.Module):
         """Teacher-forced pass of both models over actions [B, T]; see `Model.__call__`. Returns hidden [B, T, D] of the
         first model, and logits [B, T, V] by `join`, computed at the first access.
 
-        source [N, S] or [N, S, F], source_mask [N, S]; source_row [B] is the source of each row, and without it N = B.
+        source [N, S] or [N, S, F], source_mask [N, S]; source_row [B] is the source of each row, None: N = B and row b
+        has source b.
         """
         first = self.first(source, source_mask, actions, source_row)
         second = None if self.second is None else self.second(source, source_mask, actions, source_row)
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
-        """Returns the states of both models before the first token, for N sources [N, S] or [N, S, F] with source_mask
-        [N, S]."""
+        """Returns the states of both models before the first token, one row for each of N sources, source [N, S] or
+        [N, S, F] with source_mask [N, S] bool."""
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 
@@ -133,16 +139,16 @@ class Composed(nn.Module):
         return first, second, Both(left, right)
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
-        """Returns max_a Q(s_0, a) [N] of N sources [N, S]; None without `values`. Gradients flow. See
-        `ValuedPolicy.start_value`."""
+        """Returns max_a Q(s_0, a) [N] of N sources, source [N, S] or [N, S, F]; None without `values`. Gradients flow.
+        See `ValuedPolicy.start_value`."""
         if self.values is None:
             return None
         first, second, _ = self._step(self.start(source, source_mask), None)
         return self.values(first, second)[:, 0].amax(-1)
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] for sources [B, S]; None without `values`. Gradients flow.
-        See `ValuedPolicy.action_values`."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] for sources [B, S] or [B, S, F]; None without `values`.
+        Padding gets values without meaning. Gradients flow. See `ValuedPolicy.action_values`."""
         if self.values is None:
             return None
         first = self.first(source, source_mask, actions)

@@ -50,8 +50,9 @@ class Ocd:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples `samples_per_source` episodes of the policy for every source of the batch; without rewards. Switches
-        the model to evaluation mode. The same seed and `batch.step` draw from the same random numbers."""
+        """Samples `samples_per_source` episodes of the policy for every source of the batch and returns them, those of
+        a source together, without rewards. Switches the model to evaluation mode and leaves it there. The same seed and
+        `batch.step` give the same random numbers. Raises NonFinite where a probability is not finite."""
         self.model.eval()
         draws = streams.generator(self.seed, "rollout", batch.step)
         times = self.samples_per_source
@@ -59,9 +60,9 @@ class Ocd:
         return rollout_of(batch, samples, SAMPLED)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Takes one optimiser step on all episodes of a rollout; rewards are not read. Returns loss/ocd (nats a token)
-        and what the optimiser logs. Switches the model to evaluation mode. Raises NonFinite, see
-        `optim.gradient_step`."""
+        """Takes one optimiser step on all episodes of a rollout, compared with the clean reference of their source;
+        rewards are not read. Returns loss/ocd (nats a token), and grad_norm, grad_clipped and lr of the optimiser.
+        Switches the model to evaluation mode. Raises NonFinite, see `optim.gradient_step`."""
         self.model.eval()
         tokens = rollout.mask.sum().clamp(min=1)
 

@@ -39,7 +39,10 @@ class PathConsistency(ValueBased):
     gradient is -tau times that of E[R] - tau KL(pi || prior). V after the last token is 0; with `bootstrap_truncated`
     it counts where an episode was cut at the limit.
 
-    The constructor raises UserError where the choices do not fit each other.
+    The constructor raises UserError for Boltzmann exploration, as there is no Q; for `every_state` false with a
+    `consistency` that leaves tokens without a gradient then (`one_token`, or a `span`); and for state_value=group_mean
+    with `every_state` or `bootstrap_truncated`, with a `priority`, with demonstrations but no fresh samples, or with
+    fewer than two samples of a source.
     """
 
     def __init__(
@@ -74,20 +77,22 @@ class PathConsistency(ValueBased):
         super().__init__(network, None, collector, data, together, bootstrap_truncated, micro_batches, optimizer)
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Returns the minibatch with `source_values` [B], for state_value=group_mean: V(s_0) estimated from all samples
-        of a source, which may be in several micro-batches. For another state_value returns it as it is."""
+        """For state_value=group_mean returns a copy of a whole minibatch with `source_values` [B]: V(s_0) estimated
+        from all its episodes of the source, demonstrations included, for which the model reads the minibatch once more,
+        without gradient. Call it before the minibatch is cut into micro-batches, as these cut groups. For another
+        state_value returns the minibatch as it is."""
         if not self.state_value.compares_samples:
             return minibatch
         return replace(minibatch, source_values=self._source_values(minibatch.episodes))
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
 
-        Reads `source_values` [B] of the minibatch, which `prepare` has set for state_value=group_mean. The td errors
-        are the residuals C_t [B, T]. Logged are the means of loss/consistency, consistency_residual (|C_t|), v/mean and
-        q/mean, over the starts of paths; log_ratio, the mean of l_t over all tokens; and the ranges of q and v at the
-        starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is
-        pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
+        Reads `source_values` [B] of the minibatch, which `prepare` must have set for state_value=group_mean; without
+        them they count as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,
+        consistency_residual (|C_t|), v/mean and q/mean, over the starts of paths; log_ratio, the mean of l_t over all
+        tokens; and the ranges of q and v at the starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent
+        policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
         """
         episodes, mask = minibatch.episodes, minibatch.episodes.mask
         log_ratios, logit_values, hidden = self._read(episodes)
@@ -114,8 +119,8 @@ class PathConsistency(ValueBased):
         return episodes.mask if self.every_state else first
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
-        """Returns the number of starts of paths in the whole minibatch, [] or an int: its tokens, or with `every_state`
-        false its episodes."""
+        """Returns the number of starts of paths in the whole minibatch, [] or an int, also for a micro-batch of it: its
+        tokens, or with `every_state` false its episodes."""
         return minibatch.total_tokens if self.every_state else minibatch.total_episodes
 
     def _read(self, episodes: Rollout) -> tuple[Tensor, Tensor, Tensor]:

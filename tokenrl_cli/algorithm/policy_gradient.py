@@ -71,7 +71,7 @@ class PolicyGradient:
     they are all that the NLL counts.
 
     The constructor passes the keys of its block on to the parts; what each of them means is explained in
-    conf/algorithm/reinforce.yaml. Raises UserError where parts do not fit each other.
+    conf/algorithm/reinforce.yaml. It raises the UserErrors of `Sampler`, `AdvantageEstimator` and `KlLoss`.
     """
 
     needs_rewards = True
@@ -133,9 +133,10 @@ class PolicyGradient:
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples `samples_per_source` episodes of every source of the batch, and adds what the settings need: greedy
-        episodes, demonstrations, continuations (see `Sampler`). They have no rewards yet. Switches the model to
-        evaluation mode. The same seed and `batch.step` draw from the same random numbers."""
+        """Samples `samples_per_source` episodes of every source of the batch, adds what the settings need (greedy
+        episodes, demonstrations, continuations; see `Sampler` for their order), and returns all as one Rollout without
+        rewards. Switches the model to evaluation mode. The same seed and `batch.step` give the same random numbers.
+        Raises NonFinite where a probability is not finite."""
         self.model.eval()
         return self.sampler.collect(self.model, batch, self.rollouts)
 
@@ -145,8 +146,9 @@ class PolicyGradient:
         metrics: of the steps the mean, of names in /min and /max the least or greatest, but
         sampling/logp_difference/max of the first step alone.
 
-        Raises NonFinite, see `optim.gradient_step`; and RuntimeError in the very first step if the model's
-        teacher-forced pass gives other log-probabilities than sampling did (by more than SAME).
+        Raises NonFinite, see `optim.gradient_step`; UserError where the critic returns tensors of a wrong shape; and
+        RuntimeError after the very first step if the model's teacher-forced pass gave other log-probabilities than
+        sampling did (by more than SAME, in nats).
         """
         self.model.eval()  # dropout would make the scored distribution another one than the sampled
         rollout, metrics = self.penalties(rollout)

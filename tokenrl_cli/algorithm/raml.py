@@ -24,8 +24,8 @@ class Raml(Mle):
 
     Norouzi et al. 2016 (arXiv:1609.00150), equation 7: it has the optimum of RL with an entropy bonus of tau, without
     sampling from the policy. R = -(1 + log n) times the number of replaced tokens, where n is the number of tokens that
-    each can be replaced by (`functional.demonstrations.replaced_share`). The last token, EOS, is never replaced, and no
-    token is replaced by the unknown token.
+    each can be replaced by (`functional.demonstrations.replaced_share`). The last token of a demonstration, EOS unless
+    it was cut, is never replaced, and no token is replaced by EOS or the unknown token.
 
     Differs from the paper: of its edits only substitutions, so q is exact and no reward of the run is read. The
     constructor raises UserError where the vocabulary has fewer than two tokens that can be replaced by one another.
@@ -48,8 +48,9 @@ class Raml(Mle):
         self.share = replaced_share(len(self.allowed) - 1, tau)
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns demonstrations y' with replaced tokens as episodes [N, R]: they are both `actions` and `targets`. The
-        same seed and `batch.step` give the same ones."""
+        """Returns a Rollout of demonstrations y' with replaced tokens, one episode [N, R] for each source: the new
+        tokens stand in both `actions` and `targets`, while `reference_ids` are unchanged. The same seed and
+        `batch.step` give the same ones. The model is not used."""
         recited = super().collect(batch)
         replaced = self._replaced(recited)
         return replace(recited, actions=replaced, targets=replaced)

@@ -72,7 +72,7 @@ class SoftQ(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Computes the loss of the class's docstring for B rewarded episodes of T tokens -> `LossOutput`.
+        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
 
         The targets r_t + V(s_{t+1}) [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
         the means of loss/td, td_error (absolute), q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|,
@@ -128,8 +128,8 @@ class SoftQ(ValueBased):
     def policy(self) -> Composed:
         """Returns the policy pi(a | s) ~ prior(a | s) exp(min_h Q_h(s, a) / tau), as a Model with logits [B, T, V].
 
-        It shares the learned network, so later updates change it. Its `start_value` and `action_values` are those of
-        min_h Q_h.
+        The logits are log-probabilities up to a constant. It shares the learned network, so later updates change it;
+        gradients flow into it. Its `start_value` and `action_values` are those of min_h Q_h.
         """
 
         def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:

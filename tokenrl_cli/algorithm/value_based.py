@@ -41,29 +41,32 @@ class ValueNetwork(nn.Module):
         self.lr_factors = {name: head.lr_factor for name, head in heads.items()}
 
     def trainable(self) -> list[nn.Parameter]:
-        """Returns the parameters that are learned: those of the model, if `train_trunk`, and of the heads."""
+        """Returns the parameters to be trained: all of the model (the trunk), if `train_trunk`, and those of the
+        heads."""
         return [*(self.model.parameters() if self.train_trunk else ()), *self.heads.parameters()]
 
     def parameter_groups(self) -> list[nn.Parameter | ParameterGroup]:
-        """Returns the same parameters for an optimiser: those of each head as a group with its own factor of the
-        learning rate."""
+        """Returns the parameters of `trainable` in the form that an optimiser takes: those of each head as a group with
+        its own factor of the learning rate."""
         heads = [ParameterGroup(list(self.heads[name].parameters()), self.lr_factors[name]) for name in self.lr_factors]
         return [*(self.model.parameters() if self.train_trunk else ()), *heads]
 
     def read(self, episodes: Rollout) -> ModelOutput:
-        """Returns the model's output for every state of the episodes: hidden [B, T + 1, D], without gradient if the
-        trunk is not trained."""
+        """Returns the model's output for every state of the episodes and for the one after the last column: hidden
+        [B, T + 1, D], column t for s_t, without gradient if the trunk is not trained; logits [B, T + 1, V]."""
         output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
     def q(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q(s, .) by each of H heads, hidden [..., D] -> [H, ..., V]. `project` is what a head that has no
-        output layer of its own uses: it maps hidden states to logits, scaled as values."""
+        """Returns Q(s, .) by each of H heads, hidden [..., D] -> [H, ..., V], in float32 or float64. `project` is read
+        only by a head that takes Q from the model's own logits: it must map hidden states to these, already multiplied
+        by the temperature."""
         values: Tensor = self.heads["q"](hidden, project)
         return values
 
     def v(self, hidden: Tensor) -> Tensor:
-        """Returns V(s) by the head named "v", hidden [..., D] -> [...]. KeyError without that head."""
+        """Returns V(s) by the head named "v", hidden [..., D] -> [...], in float32 or float64. Raises KeyError where
+        there is no such head."""
         values: Tensor = self.heads["v"](hidden)
         return values
 
@@ -98,9 +101,11 @@ class Collector:
         self.steps = 0
 
     def collect(self, policy: Any, batch: Batch) -> Rollout:
-        """Returns, without rewards, K samples of each of the N sources of `batch` unless the data are demonstrations
-        alone, and then one demonstration of each source if the data uses them. `policy` is the Model that has been
-        learned. Counts one step."""
+        """Returns the episodes of a step, without rewards: `samples_per_source` samples of each of the N sources of
+        `batch`, those of a source together (none where the data are demonstrations alone), followed by one
+        demonstration of each source where the data uses them. `policy` is the Model that has been learned; the
+        exploration makes of it the one that samples. It must be in evaluation mode. Counts one step. Raises NonFinite
+        where a probability is not finite."""
         parts = []
         if self.data.samples:
             acting = self.exploration.acting(policy, self.steps)
@@ -143,8 +148,9 @@ class ValueBased:
         micro_batches: int,
         optimizer: Callable[[Learning], Optimizer],
     ) -> None:
-        """`target` gives the share of the way that the target network moves to the learned one after each update; None
-        for no target network. `samples_together`: the samples of a source that one minibatch must hold together."""
+        """`target`, of the number of optimiser steps before, gives the share of the way that the target network moves
+        to the learned one after each step; None for no target network. `samples_together`: how many samples of a source
+        a minibatch must hold together; 1 where they are not compared. Switches the model to evaluation mode."""
         self.network, self.model = network, network.model.eval()
         self.size = collector.tokenizer.size  # V
         self.target_update = target
@@ -157,12 +163,13 @@ class ValueBased:
     # ------------------------------------------------------------------------------------- what a method overrides
 
     def policy(self) -> Any:
-        """Returns the Model to act by. Each subclass has its own."""
+        """Returns the Model to act by; see `Algorithm.policy`. Raises NotImplementedError: each subclass has its
+        own."""
         raise NotImplementedError
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of a minibatch, or of a micro-batch of one; `mean_loss` helps to compute it. Each subclass
-        has its own."""
+        """Returns the loss of a minibatch of rewarded episodes, or of a micro-batch of one, with gradients into the
+        learned network; `mean_loss` helps to compute it. Raises NotImplementedError: each subclass has its own."""
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
@@ -175,22 +182,24 @@ class ValueBased:
         return episodes.mask
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
-        """Returns the number of tokens of `loss_mask` in the whole minibatch, [] or an int. A subclass that overrides
-        `loss_mask` must override this, too."""
+        """Returns the number of tokens of `loss_mask` in the whole minibatch, [] or an int, also where `minibatch` is a
+        micro-batch of it. A subclass that overrides `loss_mask` must override this, too."""
         return minibatch.total_tokens
 
     # ------------------------------------------------------------------------------------------------- the algorithm
 
     @property
     def needs_references(self) -> bool:
-        """Whether demonstrations are among the episodes that are learned from."""
+        """Whether demonstrations are among the episodes that are learned from; see `ReadsReferences`."""
         return self.data.demonstrated > 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples K episodes of T tokens or less for each of N sources with the exploring policy, unless the data are
-        demonstrations alone, and adds the demonstrations where the data uses any. Returns a rollout without rewards.
+        """Returns the episodes of a step, without rewards: `samples_per_source` samples of each source of `batch` by
+        the exploring policy (none where the data are demonstrations alone), followed by one demonstration of each
+        source where the data uses them.
 
-        Switches the model to evaluation mode, and counts one step of the stage.
+        Switches the model to evaluation mode, and counts one step of the stage, on which the exploration depends. The
+        same seed and `batch.step` give the same random numbers. Raises NonFinite where a probability is not finite.
         """
         self.model.eval()
         return self.collector.collect(self.policy(), batch)
@@ -200,9 +209,10 @@ class ValueBased:
         minibatch that `data` draws from the rollout and the replay; after each it moves the target network. Switches
         the model to evaluation mode.
 
-        Returns metrics: the mean over the minibatches, NaN left out (for names in /min and /max the least or greatest),
-        and those of exploration and replay; only the latter where no episode could be learned from. Raises NonFinite,
-        see `optim.gradient_step`.
+        Returns metrics: those of the loss and of the optimiser, as means over the minibatches, NaN left out (for names
+        in /min and /max the least or greatest), and those of the replay and of the exploration at the last `collect`.
+        Where no episode has a reward, no step is taken and only these last two come back. Raises NonFinite, see
+        `optim.gradient_step`, and UserError where the replay is too small for the last sample.
         """
         self.model.eval()  # what was sampled and what is scored must be one distribution
         minibatches = self.data.minibatches(rollout, self.collector.seed, self.samples_together)
@@ -239,8 +249,9 @@ class ValueBased:
         return episodes.rewards
 
     def terminated(self, episodes: Rollout) -> Tensor:
-        """Returns where the state after the last token has the value 0, [B] bool: at all episodes, or with
-        `bootstrap_truncated` at those that ended with EOS, as one that was cut at the limit has the value V there."""
+        """Returns [B] bool, True for the episodes whose state after the last token has the value 0: for all, or with
+        `bootstrap_truncated` for those that ended with EOS alone; one that was cut at the limit has the value V
+        there."""
         return episodes.ended if self.bootstrap_truncated else torch.ones_like(episodes.ended)
 
     def mean_loss(
@@ -252,9 +263,9 @@ class ValueBased:
         ranges: Mapping[str, Tensor],
     ) -> LossOutput:
         """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
-        the weight of its episode; the means of `logged`, unweighted; and the values of `ranges` at these tokens. Each
-        mean is a sum over the rows given, divided by the number of tokens of the whole minibatch. Without gradient but
-        for the loss."""
+        the weight of its episode; the means of `logged`, unweighted; and the values of `ranges` at these tokens, of
+        which the extremes are logged. Each mean is a sum over the rows given, divided by `loss_tokens`, the number of
+        the whole minibatch. Only the loss has a gradient."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}
@@ -287,7 +298,8 @@ class ValueBased:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the counters and every saved part from what `state_dict` returned.
 
-        Raises KeyError for a missing counter, and what a part raises where its entries do not fit.
+        Raises KeyError for a missing counter, and what a part raises where its entries do not fit; other parts may be
+        restored by then.
         """
         self.collector.steps, self.updates = state["collected"], state["updates"]
         for name, part in self._saved_parts().items():

@@ -24,8 +24,8 @@ def no_baseline(returns: Tensor) -> Tensor:
 
 
 def greedy(companion: Tensor) -> Tensor:
-    """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source (prompt), past its end that of
-    its last token. [N, T] -> [N, 1, T], a view.
+    """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source (prompt). `companion` [N, T]
+    holds these returns, past the end of the greedy episode that of its last token -> [N, 1, T], a view.
 
     Self-critical sequence training, Rennie et al. 2017 (arXiv:1612.00563), equation 9; with dense rewards, per token.
     """
@@ -36,8 +36,9 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
     """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source. Where there
     is no other valid sample, it is the sample's own return, so that the advantage is 0.
 
-    returns [N, K, T], valid [N, K] bool -> [N, K, T]. RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with
-    dense rewards, per token.
+    returns [N, K, T], valid [N, K] bool -> [N, K, T]. Samples that are not valid are in no mean, but have a baseline
+    themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et al. 2024
+    (arXiv:2402.14740), equation 6; with dense rewards, per token.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K], the number of other valid samples
@@ -51,8 +52,9 @@ def group_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Group mean: b_t = mean of G_{j,t} over all valid samples j of the source, the one it is subtracted from included;
     0 where no sample is valid.
 
-    returns [N, K, T], valid [N, K] bool -> [N, 1, T]. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample
-    itself is in the mean, the expected gradient is (K - 1) / K of the true one, where K counts the valid samples.
+    returns [N, K, T], valid [N, K] bool -> [N, 1, T]. Past the end of an episode its `returns` enter the mean as they
+    stand there. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample itself is in the mean, the expected
+    gradient is (K - 1) / K of the true one, where K counts the valid samples.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
@@ -62,15 +64,15 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included; 0
     where no sample is valid.
 
-    returns [N, K, T], valid [N, K] bool -> [1, 1, T]. Of B valid samples the expected gradient is (B - 1) / B of the
-    true one.
+    returns [N, K, T], valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean as they
+    stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
 
 
 def state_value(values: Tensor) -> Tensor:
-    """State-value baseline: b_t = V(s_t) of the critic. [N, K, T] -> [N, K, T], unchanged.
+    """State-value baseline: b_t = V(s_t) of the critic. [N, K, T] -> [N, K, T], the same tensor.
 
     V(s_t) depends only on the tokens before t, so it does not bias the gradient (actor-critic, Sutton et al. 2000).
     """

@@ -17,9 +17,10 @@ def in_pieces(reduce: Callable[..., tuple[Tensor, ...]], width: int, *columns: T
     [B, T].
 
     columns: tensors [B, T, ...], flattened to [B * T, ...] and split into as few chunks as keep chunk rows * `width`
-    near or below LARGEST elements. `reduce` takes a chunk of each column, may build a tensor [rows, width] (width = V),
-    and returns a tuple of tensors [rows]. Each row must be computed by itself: then values and gradients are those of
-    one call on everything. With several chunks `reduce` may be called again for each, in the backward pass.
+    near or below LARGEST (4 million) elements. `reduce` takes a chunk of each column, may build a tensor [rows, width]
+    (width = V), and returns a tuple of tensors [rows]. Each row must be computed by itself: then values and gradients
+    are those of one call on everything. With several chunks `reduce` may be called again for each, in the backward
+    pass.
     """
     shape = columns[0].shape[:2]
     flat = [column.flatten(0, 1) for column in columns]

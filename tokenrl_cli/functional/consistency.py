@@ -37,7 +37,8 @@ def path(
     u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
     (Nachum et al. 2017, arXiv:1702.08892): through V at both ends and through every log-ratio.
 
-    values [B, T + 1] after `zero_after_end`; rewards, log_ratios, mask bool [B, T].
+    values [B, T + 1] in units of the reward, after `zero_after_end`; rewards, log_ratios (nats), mask bool [B, T], True
+    from the start of each row to its end.
     """
     earned = (rewards - temperature * log_ratios).masked_fill(~mask, 0.0)
     earned_before = torch.nn.functional.pad(earned.cumsum(-1), (1, 0))  # before each state, [B, T + 1]
@@ -58,7 +59,7 @@ def one_token(
 
     Each of the two losses has the value C_t^2 / 2. In the first the log-ratios are constants: it trains the values
     alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. Arguments
-    as in `path`.
+    as in `path`, without a limit of the span.
     """
     value_loss, residual = path(values, rewards, log_ratios.detach(), mask, temperature, None)
     own = temperature * (log_ratios - log_ratios.detach())  # 0, with a gradient
@@ -71,8 +72,8 @@ def log_partition(scores: Tensor, log_ratios: Tensor, group: Tensor, temperature
     the same source, without gradient. For the optimal policy that term is V(s_0) in every episode.
 
     scores R, log_ratios of whole episodes (summed over tokens) and group, an integer that is the same for the episodes
-    of one source: [B] each -> [B]. Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025
-    (arXiv:2503.18929, equation 4).
+    of one source: [B] each -> [B], in units of the reward, equal for the episodes of a source. Trajectory balance with
+    the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
     """
     estimates = (scores - temperature * log_ratios).detach()
     groups, group_of_row = group.unique(return_inverse=True)

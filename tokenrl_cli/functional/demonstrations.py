@@ -12,7 +12,8 @@ from torch import Tensor
 def equal(logprobs: Tensor) -> Tensor:
     """Constant reward r_t = 1: every demonstration is as good as any other. GOLD-delta (arXiv:2009.07839).
 
-    logprobs [B, T] of the demonstration's tokens under the warm-started policy, read for their shape alone -> [B, T].
+    logprobs [B, T] of the demonstration's tokens under the warm-started policy, read for their shape and dtype alone
+    -> [B, T], 1 at padding, too.
     """
     return torch.ones_like(logprobs)
 
@@ -29,8 +30,8 @@ def probability(logprobs: Tensor) -> Tensor:
 
 
 def truncated_returns(rewards: Tensor, mask: Tensor, steps: int) -> Tensor:
-    """Truncated return Q_t = r_t + ... + r_{t + steps}, summed over real tokens: `steps` = 0 gives r_t alone. rewards
-    [B, T], mask [B, T] bool -> [B, T], 0 where masked.
+    """Truncated return Q_t = r_t + ... + r_{t + steps}: steps + 1 columns, of which masked ones add 0. `steps`, at
+    least 0, gives r_t alone at 0. rewards [B, T], mask [B, T] bool -> [B, T], 0 where masked.
 
     GOLD (arXiv:2009.07839) estimates Q(s_t, y_t) of a demonstration this way.
     """

@@ -18,9 +18,9 @@ from tokenrl_cli.functional.precision import precise
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Log-ratio log q(a_t) - log ref(a_t): an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. Schulman 2020.
 
-    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats. Subtract it from the reward, before the return-to-go is
-    summed: the expected gradient is then that of the reward less the KL divergence of whole sequences. As a loss its
-    expected gradient is zero.
+    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats; single values may be negative. Subtract it, times a
+    coefficient, from the reward, before the return-to-go is summed: the expected gradient is then that of the reward
+    less that coefficient times the KL divergence of whole sequences. As a loss its expected gradient is zero.
     """
     return logprobs - reference_logprobs
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of the values where mask is True. [B, T], [B, T] -> [] (a scalar). A masked value may be NaN or infinite."""
+    """Sum of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere. A
+    masked value may be NaN or infinite."""
     return values.masked_fill(~mask, 0.0).sum()
 
 
@@ -39,7 +40,8 @@ def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
 def first_occurrences(actions: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
     """False for a sample that has the same tokens as an earlier valid sample of the same source, True for all others.
 
-    actions [N, K, T], mask [N, K, T] bool, valid [N, K] bool -> [N, K] bool. Only real tokens are compared.
+    actions [N, K, T], mask [N, K, T] bool, valid [N, K] bool -> [N, K] bool. Only real tokens are compared. A sample
+    that is not valid itself is True unless it repeats a valid one: combine the result with `valid`.
     """
     real = actions.masked_fill(~mask, -1)  # no token has the id -1: sequences of different lengths differ
     same = (real.unsqueeze(2) == real.unsqueeze(1)).all(-1) & valid.unsqueeze(1)  # [N, K, K]: [n, i, j], i equals j

@@ -24,27 +24,29 @@ def unscaled(advantages: Tensor) -> Tensor:
 
 def group_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
     """Group-normalised advantages: A / std of the scores of the valid samples of the same source (n - 1 degrees of
-    freedom); 0 where these are all equal or fewer than two. GRPO, Shao et al. 2024 (arXiv:2402.03300).
+    freedom); 0 where that is 1e-6 or less, or fewer than two are valid. GRPO, Shao et al. 2024 (arXiv:2402.03300).
 
-    advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Sources with a small and with a large spread of
-    scores get the same weight, which changes the direction of the gradient (Liu et al. 2025, arXiv:2503.20783).
+    advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Padding and samples that are not valid are
+    divided like the others: the caller masks them. Sources with a small and with a large spread of scores get the same
+    weight, which changes the direction of the gradient (Liu et al. 2025, arXiv:2503.20783).
     """
     return _divided(advantages, _deviation(scores, valid, (1,)).unsqueeze(-1))
 
 
 def batch_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
     """Batch-normalised advantages: A / std of the scores of all valid samples of the batch (n - 1 degrees of freedom);
-    0 where these are all equal or fewer than two.
+    0 where that is 1e-6 or less, or fewer than two are valid.
 
-    advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. One factor for the whole batch: it changes the
-    length of the gradient, not its direction.
+    advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Padding and samples that are not valid are
+    divided like the others: the caller masks them. One factor for the whole batch: it changes the length of the
+    gradient, not its direction.
     """
     return _divided(advantages, _deviation(scores, valid, (0, 1)).unsqueeze(-1))
 
 
 def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
     """Whitened advantages, (A - mean) / std with mean and std (n degrees of freedom) over the unmasked tokens of the
-    batch; 0 where masked, and everywhere if the advantages are all equal.
+    batch; 0 where masked, and everywhere if the std is 1e-6 or less.
 
     advantages [N, K, T], mask [N, K, T] bool -> [N, K, T]. PPO's reference code (Schulman et al. 2017,
     arXiv:1707.06347) and REINFORCE++ (arXiv:2501.03262).
@@ -59,11 +61,11 @@ def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoo
     softmax_k(alpha log p(y_k)) over the valid samples k of the source, p the policy that they were sampled from. K is
     the mean number of valid samples of the sources that have any. 0 for samples that are not valid.
 
-    advantages [N, K, T] (read for their shape alone), scores, valid bool and likelihoods log p(y_k) [N, K] ->
-    [N, K, T], the same at every token. With them the policy gradient is that of sum_k Q_k R_k, which is minus the
-    expected risk: Shen et al. 2016 (arXiv:1512.02433), equations 4 and 10. The sum over j is the baseline, so no other
-    is needed. This is not the gradient of the expected reward: with alpha of order 1 it is biased; as alpha goes to 0,
-    A_k becomes alpha times the advantage over the group mean.
+    advantages [N, K, T] (read for their shape alone), scores, valid bool and likelihoods log p(y_k) [N, K] each ->
+    [N, K, T], the same at every token, padding included: an expanded view, not to be written into. With them the policy
+    gradient is that of sum_k Q_k R_k, which is minus the expected risk: Shen et al. 2016 (arXiv:1512.02433), equations
+    4 and 10. The sum over j is the baseline, so no other is needed. This is not the gradient of the expected reward:
+    with alpha of order 1 it is biased; as alpha goes to 0, A_k becomes alpha times the advantage over the group mean.
     """
     weights = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)  # Q, [N, K]
     valid_scores = scores.masked_fill(~valid, 0.0)

@@ -21,7 +21,7 @@ def reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
 
 def padded_reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
     """Return-to-go G_t = sum_{u >= t} r_u, gamma = 1; past the end of an episode the return of its last token is
-    repeated. rewards [B, T], mask [B, T] bool -> [B, T].
+    repeated (0 where it has no token). rewards [B, T], mask [B, T] bool that begins each row -> [B, T].
 
     For baselines that compare episodes of different lengths at the same t. With 0 past the end, a token of a long
     episode would be compared with the 0 of shorter ones, and a terminal reward with a mean that depends on how many
@@ -37,9 +37,9 @@ def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor,
     """Lambda-return G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token V = G = 0,
     also for an episode that was cut at the length limit.
 
-    rewards, values V(s_t), fresh bool, mask bool: [B, T] each -> [B, T], 0 where masked. G_t - V(s_t) is the
-    generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda = 1 gives the
-    return-to-go, lambda = 0 the one-step temporal difference target.
+    rewards, values V(s_t), fresh bool, mask bool that begins each row: [B, T] each -> [B, T], 0 where masked. Less
+    V(s_t) it is the generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda = 1
+    gives the return-to-go, lambda = 0 with `fresh` True everywhere the one-step temporal difference target.
 
     `fresh` is True where values[:, t] was estimated for the state s_t itself, and False where it is repeated from an
     earlier state. Such a repeated V(s_{t+1}) already contains rewards that were received since, so there G_t = r_t +
@@ -61,8 +61,8 @@ def overlong_penalty(mask: Tensor, max_length: int, share: float) -> Tensor:
     """Soft length penalty: 0 for lengths up to (1 - share) * max_length, then linear down to -1 at max_length, and -1
     beyond. `share` is above 0 and at most 1.
 
-    mask [B, T] bool -> [B] float64. DAPO (arXiv:2503.14476), equation 13, whose buffer of 4,096 tokens before a limit
-    of 20,480 is a share of 0.2.
+    The length of a row is the number of its real tokens. mask [B, T] bool -> [B] float64. DAPO (arXiv:2503.14476),
+    equation 13, whose buffer of 4,096 tokens before a limit of 20,480 is a share of 0.2.
     """
     buffer = share * max_length
     return ((max_length - buffer - mask.sum(-1).double()) / buffer).clamp(-1.0, 0.0)

@@ -1,9 +1,10 @@
 """Surrogate objectives of policy gradients, per token; the loss is minus their weighted sum.
 
 logprobs [B, T] are log pi(a_t | s_t) of the policy now, sampled_logprobs [B, T] those when the token was sampled,
-advantages A [B, T]. Every function returns (objective [B, T], clipped [B, T] bool), where `clipped` is True at tokens
-that clipping leaves without a gradient. At the policy that was sampled from, the ratio rho = pi / pi_sampled is 1, and
-all of them have the gradient A_t grad log pi(a_t | s_t), `per_decision` if its limit is 0 or at least 1.
+advantages A [B, T], the last two without gradient. Every function returns (objective [B, T], clipped [B, T] bool),
+where `clipped` is True at tokens that clipping leaves without a gradient. Padding gets values, too: the caller masks
+them. At the policy that was sampled from, the ratio rho = pi / pi_sampled is 1, and all of them have the gradient A_t
+grad log pi(a_t | s_t), `per_decision` if its limit is 0 or at least 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tokenrl_cli.config.ranges import Weight
 
 def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
     """Score-function objective A log pi: REINFORCE, Williams 1992. logprobs, advantages [B, T] -> (objective [B, T],
-    clipped [B, T] bool, all False).
+    clipped [B, T] bool, all False). The gradient flows into logprobs; padding is not masked.
 
     There is no ratio: a sample of an earlier policy counts like one of the current policy, which is biased.
     """
@@ -29,8 +30,8 @@ def clipped_ratio(
     """Clipped objective min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_sampled of the token.
 
     logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool, True where the token has no
-    gradient for that reason). PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 7; with two different bounds DAPO
-    (arXiv:2503.14476), equation 10.
+    gradient for that reason). The gradient flows into logprobs; padding is not masked. PPO, Schulman et al. 2017
+    (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476), equation 10.
     """
     return _clipped((logprobs - sampled_logprobs).exp(), advantages, clip_low, clip_high)
 
@@ -42,8 +43,9 @@ def sequence_ratio(
     log(pi / pi_sampled)) over its real tokens, at each of them; the gradient of rho at a token is that of the token's
     own log-probability.
 
-    logprobs, sampled_logprobs, advantages, mask [B, T] -> (objective [B, T], clipped [B, T] bool). GSPO-token, Zheng et
-    al. 2025 (arXiv:2507.18071), equation 14.
+    logprobs, sampled_logprobs, advantages [B, T], mask [B, T] bool -> (objective [B, T], clipped [B, T] bool, True
+    where the token has no gradient because the ratio is clipped). GSPO-token, Zheng et al. 2025 (arXiv:2507.18071),
+    equation 14.
     """
     # A mean, not a sum: the ratio of a long sequence would leave any clipping range after a tiny change of the policy.
     difference = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0)
@@ -60,10 +62,11 @@ def per_decision(
     most `limit` (0: no limit), as a constant, and A = 0 after the last column. If A is the return-to-go, A_t - A_{t+1}
     is the reward of token t.
 
-    logprobs, sampled_logprobs, advantages, mask [B, T] -> (objective [B, T], clipped [B, T] bool, all False). Precup,
-    Sutton & Singh 2000. Without a limit, a baseline or a normalisation the expected gradient is exact for episodes
-    sampled from any policy that gives each of their tokens some probability. The ratio of one token alone, as in
-    `clipped_ratio`, is biased there; the price is that the variance of w_t grows with the length of the episode.
+    logprobs, sampled_logprobs, mask bool [B, T], and advantages [B, T], which must be 0 where masked -> (objective
+    [B, T], clipped [B, T] bool, all False). Precup, Sutton & Singh 2000. Without a limit, a baseline or a normalisation
+    the expected gradient is exact for episodes sampled from any policy that gives each of their tokens some
+    probability. The ratio of one token alone, as in `clipped_ratio`, is biased there; the price is that the variance of
+    w_t grows with the length of the episode.
     """
     ratios = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0).cumsum(-1).exp().detach()
     bounded = ratios.clamp(max=limit) if limit > 0 else ratios

@@ -36,17 +36,18 @@ def expected(target: Tensor, policy: Tensor) -> Tensor:
     """Expected value V(s) = sum_a pi(a | s) Q_target(s, a) under the probabilities `policy`: Expected SARSA, van Seijen
     et al. 2009.
 
-    target [H, ..., V], policy [..., V] -> [...]. Of Q_target the minimum over the heads is taken first, for each token.
+    target [H, ..., V], policy [..., V], which sums to 1 -> [...]. Of Q_target the minimum over the heads is taken
+    first, for each token.
     """
     return (policy * target.amin(0)).sum(-1)
 
 
 def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
-    """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature`: the value of the policy
+    """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature` > 0: the value of the policy
     that maximises E[Q] - tau KL(pi || prior). Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
 
-    q [..., V], prior [..., V] or [..., 1] as log-probabilities -> [...]. Log-probabilities of 0 everywhere give tau log
-    sum_a exp(Q / tau), the value with an entropy bonus.
+    q [..., V] in units of the reward, and `prior` [..., V] or [..., 1] as *log*-probabilities -> [...]. Where these are
+    all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
@@ -54,10 +55,11 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
 def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
     """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode ends.
 
-    rewards, mask bool [B, T]; values [B, T + 1], of each state and of the state after the last column; ended [B] bool
-    -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token counts as 0 where `ended`
-    is True, and is used where it is False, for an episode that was cut at the length limit. An infinite horizon gives
-    Monte Carlo returns. Sutton & Barto 2018, section 7.1; n = 1 is the target of Watkins 1989.
+    rewards, mask bool [B, T] that begins each row; values [B, T + 1], of each state and of the state after the last
+    column; ended [B] bool -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token
+    counts as 0 where `ended` is True, and is used where it is False, for an episode that was cut at the length limit.
+    An infinite horizon gives Monte Carlo returns (and V at such a cut). Sutton & Barto 2018, section 7.1; n = 1 is the
+    target of Watkins 1989.
     """
     lengths = mask.sum(-1, keepdim=True)
     not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
@@ -96,8 +98,8 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
-    """Advantage weights min(exp(beta A), largest), and where exp(beta A) is above `largest`. [...] -> ([...], [...]
-    bool).
+    """Advantage weights min(exp(beta A), largest), and a mask that is True where exp(beta A) is above `largest`, a
+    number above 0. [...] -> ([...], [...] bool). Gradients flow into the advantages where they are not bounded.
 
     Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
     bounded before exp, so the weights are finite for every finite A.
@@ -109,13 +111,14 @@ def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[
 
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminal: Tensor) -> Tensor:
-    """One-step targets y_t = r_t + V(s_{t+1}), with V = 0 where `terminal` is True. [B, T] each -> [B, T] without
-    gradient (Sutton 1988)."""
+    """One-step targets y_t = r_t + V(s_{t+1}), with V = 0 where `terminal` is True (bool). Column t of `next_values` is
+    V(s_{t+1}), already shifted. [B, T] each -> [B, T] without gradient (Sutton 1988); padding is not masked."""
     return (rewards + next_values.masked_fill(terminal, 0.0)).detach()
 
 
 def last_steps(mask: Tensor) -> Tensor:
-    """True at the last real token of each row, for masks that begin each row. [B, T] -> [B, T] bool."""
+    """True at the last real token of each row, for masks that begin each row. [B, T] bool -> [B, T] bool; all False in
+    a row without tokens."""
     following = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
     return mask & ~following
 
@@ -137,8 +140,8 @@ def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) ->
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """Explained variance 1 - Var(G - V) / Var(G) of the returns G by the values V, over real tokens: 1 is perfect, 0 as
-    good as a constant, below 0 worse. values, returns, mask bool [B, T] -> a number; 0 where the returns do not vary,
-    and without a real token."""
+    good as a constant, below 0 worse. A constant offset of the values does not lower it. values, returns, mask bool
+    [B, T] -> a number; 0 where the returns do not vary, and without a real token."""
     real_returns = returns[mask].double()
     variance = float(real_returns.var(correction=0)) if len(real_returns) else 0.0
     return 1 - float((real_returns - values[mask].double()).var(correction=0)) / variance if variance > 1e-12 else 0.0

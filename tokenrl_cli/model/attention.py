@@ -36,7 +36,7 @@ class Attention(nn.Module):
     def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Returns the attention output [B, T, D] for read [B, T, D], from which the queries are computed, and keys and
         values [B, heads, S, D / heads] as `remember` returns them. mask [B or 1, 1, T or 1, S] bool is True where a key
-        may be attended to: at least one in every row."""
+        may be attended to: it must be for at least one key of every row."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
         output: Tensor = self.output(seen.transpose(1, 2).flatten(2))
         return output
@@ -55,7 +55,8 @@ class Cache:
 
     def write(self, at: int, keys: Tensor, values: Tensor) -> None:
         """Writes keys and values [B, heads, T, D / heads] of T steps to the positions `at` ... `at` + T - 1. The
-        tensors change in place: a state of an earlier step that shares them is no longer usable."""
+        tensors change in place: a state of an earlier step that shares them is no longer usable. The cache must have
+        these positions; it is not always noticed where it has not."""
         self.keys[:, :, at : at + keys.shape[2]] = keys
         self.values[:, :, at : at + values.shape[2]] = values
 
@@ -111,7 +112,7 @@ class Block(nn.Module):
         [B, 1, 1, S] of the source, for a `crossed` block; with None nothing of a source is read.
 
         With a cache, the keys and values of these T steps are written to it, in place, from position `at` on, and its
-        first P positions are attended to. Without one, P = T.
+        first P positions are attended to: P must be `at` + T. Without one, P = T, and `at` is not read.
         """
         normed = self.attention_norm(read)
         keys, values = self.attention.remember(normed)
@@ -140,6 +141,6 @@ class Block(nn.Module):
 
 
 def causal(length: int, device: torch.device) -> Tensor:
-    """Returns the mask [1, 1, T, T] bool of a causal model, T = `length`: step t attends to the steps up to and
-    including t."""
+    """Returns the mask [1, 1, T, T] bool of a causal model, T = `length`, on `device`: True where step t (row) may
+    attend to step s (column), s <= t."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]

@@ -31,8 +31,9 @@ class GptState:
         )
 
     def repeat(self, times: int) -> GptState:
-        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
-        source need one pass over it."""
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
+        is row b. The caches are copied, so `self` stays usable. So several samples of a source need one pass over
+        it."""
         return self.reorder(torch.arange(len(self.seen), device=self.seen.device).repeat_interleave(times))
 
 
@@ -74,8 +75,9 @@ class Gpt(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
-        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B.
+        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
+        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
+        source may be empty, and T above `max_length`. See `Model.__call__`.
 
         No position of the source attends to the response, so the keys and values of a source are computed once for all
         its rows.
@@ -119,8 +121,8 @@ class Gpt(nn.Module):
 
     def step(self, state: GptState, previous: Tensor | None) -> tuple[ModelOutput, GptState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. At most `max_length` steps. The caches are written
-        in place: `state` must not be used again."""
+        [B] int64, the token just generated; None before the first. At most `max_length` steps: a further one raises no
+        error, but its token is never attended to. The caches are written in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.seen),), self.begin, device=state.seen.device)
         spoken = state.done - (state.seen.shape[1] - self.max_length)

@@ -41,8 +41,9 @@ class RecurrentState:
         return RecurrentState(keys, values, mask, memories)
 
     def repeat(self, times: int) -> RecurrentState:
-        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
-        source need one pass of the encoder."""
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
+        is row b. All tensors are copied, so `self` stays usable. So several samples of a source need one pass of the
+        encoder."""
         rows = torch.arange(len(self.keys), device=self.keys.device).repeat_interleave(times)
         return self.reorder(rows)
 
@@ -85,9 +86,9 @@ class Recurrent(nn.Module):
         nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
 
     def train(self, mode: bool = True) -> Recurrent:
-        """Switches dropout on (`mode` True) or off, and returns the model. The recurrent layers themselves always stay
-        in training mode: they have no dropout of their own, and RL takes gradients in evaluation mode, where cuDNN
-        refuses their backward pass."""
+        """Switches dropout on (`mode` True) or off, as `eval` does, too, and returns the model. The recurrent layers
+        themselves always stay in training mode (their `training` is True): they have no dropout of their own, and RL
+        takes gradients in evaluation mode, where cuDNN refuses their backward pass."""
         super().train(mode)
         for layers in (self.forwards, self.backwards, self.decoder):
             layers.train()
@@ -97,8 +98,9 @@ class Recurrent(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
-        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
+        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
+        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
+        source may be empty. See `Model.__call__`."""
         state = self.start(source, source_mask)
         if source_row is not None:
             state = state.reorder(source_row)
@@ -115,8 +117,8 @@ class Recurrent(nn.Module):
 
     def start(self, source: Tensor, source_mask: Tensor) -> RecurrentState:
         """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token: keys
-        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] computed from the last states of
-        both directions; zeros take their place for an empty source."""
+        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] (two with LSTM cells) computed from
+        the last states of both directions, or from zeros for an empty source. D is the constructor's `hidden`."""
         embedded = self.dropout(self.source_embedding(source))  # [B, S, E]
         lengths = source_mask.sum(-1)
         backwards = _reversed(lengths, source.shape[1])

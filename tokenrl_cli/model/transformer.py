@@ -33,8 +33,9 @@ class TransformerState:
         )
 
     def repeat(self, times: int) -> TransformerState:
-        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
-        source need one pass of the encoder."""
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
+        is row b. The caches are copied, so `self` stays usable. So several samples of a source need one pass of the
+        encoder."""
         rows = torch.arange(len(self.source_mask), device=self.source_mask.device).repeat_interleave(times)
         return self.reorder(rows)
 
@@ -72,8 +73,9 @@ class Transformer(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
-        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
+        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
+        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
+        source may be empty, and T above `max_length`. See `Model.__call__`."""
         sources, seen = self._encode(source, source_mask)
         sources, seen = rows_of(sources, source_row), seen if source_row is None else seen[source_row]
         begin = torch.full_like(actions[:, :1], self.begin)
@@ -92,8 +94,8 @@ class Transformer(nn.Module):
 
     def step(self, state: TransformerState, previous: Tensor | None) -> tuple[ModelOutput, TransformerState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. At most `max_length` steps. The caches are written
-        in place: `state` must not be used again."""
+        [B] int64, the token just generated; None before the first. At most `max_length` steps: the next one raises
+        RuntimeError. The caches are written in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.source_mask),), self.begin, device=state.source_mask.device)
         read = self._embed(self.embedding, previous.unsqueeze(1), state.done)
@@ -128,7 +130,7 @@ class Transformer(nn.Module):
 
 
 def check_width(width: int, heads: int) -> None:
-    """Raises SettingError where `width` is not a multiple of 2 * heads: each head takes an equal share, and positions
-    are encoded in pairs of a sine and a cosine."""
+    """Raises SettingError, a UserError, where `width` is not a multiple of 2 * heads: each head takes an equal share,
+    and positions are encoded in pairs of a sine and a cosine."""
     if width % (2 * heads):
         raise SettingError("width", f"must be a multiple of twice the {heads} heads, got {width}")

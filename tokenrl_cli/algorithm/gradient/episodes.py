@@ -26,8 +26,9 @@ class EpisodesWithAdvantages:
         return len(self.episodes)
 
     def rows(self, index: slice | Tensor) -> EpisodesWithAdvantages:
-        """Returns the episodes at `index`, in its order, with their rows of every tensor: B' episodes of T tokens.
-        `index` is a slice, or a tensor [B'] int64 of row numbers or [B] bool."""
+        """Returns the episodes at `index`, in its order, with their rows of every tensor, [B', T] and so on for B'
+        episodes. `index` is a slice, or a tensor [B'] int64 of row numbers or [B] bool. `weights` stay those of the
+        optimiser step that they were computed for."""
         others = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "episodes"}
         return EpisodesWithAdvantages(self.episodes.rows(index), **others)
 
@@ -45,7 +46,8 @@ class EpisodesWithAdvantages:
 
 
 def learned_tokens(episodes: Rollout) -> Tensor:
-    """Returns bool [B, T]: real tokens that the policy generated, and all tokens of a demonstration that was added as a
-    sample; not those that were forced on the policy."""
+    """Returns bool [B, T]: real tokens that the policy generated, whatever the role of the episode, and all real tokens
+    of a demonstration that was added as a sample; not those that were forced on the policy. Whether the episode has a
+    reward (`valid`) is not read."""
     added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
     return episodes.mask & (episodes.chosen | added)

@@ -42,7 +42,7 @@ class AdvantageEstimator:
     mask        [N, K, T]  bool, the tokens of valid samples that are learned from
     scores      [N, K]     the sum of the rewards of the episode, penalties included
     likelihoods [N, K]     log-probability of the whole episode when it was sampled
-    companion   [N, T]     returns of the greedy episode of each source
+    companion   [N, T]     returns-to-go of the greedy episode of each source; past its end that of its last token
     advantages  [N, K, T]  G_t - b_t; a normalisation alone
 
     With `deduplicate` only the first of several equal texts of a source counts. `drop_equal_groups` leaves out sources
@@ -50,7 +50,8 @@ class AdvantageEstimator:
     place).
 
     The constructor raises UserError where a part needs values that the critic does not estimate, or where the baseline
-    compares the samples of a source and there is only one.
+    reads `valid`, and so compares the samples of a source, and `samples_per_source` is 1, even if a demonstration is
+    added.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class AdvantageEstimator:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout, model: Any) -> tuple[EpisodesWithAdvantages, dict[str, float]]:
-        """Returns the episodes that are learned from, samples and added demonstrations, those of a source together; and
-        the metrics of the estimate. The `weights` of the episodes are 0 still, and their `likelihood_mask` holds all
-        tokens of the demonstrations.
+        """Returns, for a rollout with rewards (penalties subtracted), the episodes that are learned from, samples and
+        added demonstrations, those of a source together, with advantages [B, T]; and the metrics of the estimate. Their
+        `valid` is False also where a rule of the class leaves them out, their `weights` are 0 still, and their
+        `likelihood_mask` holds all tokens of the demonstrations. `model` is the policy, for the critic.
 
         Afterwards a baseline with a memory is updated with the returns of this rollout. Raises UserError where the
         critic returns another shape than [B, T].

@@ -32,7 +32,8 @@ class ForwardPass:
 
     def token_mean(self, values: Tensor) -> Tensor:
         """Returns the sum of values [B, T] over the usable tokens of these rows, divided by the number of usable tokens
-        of the whole optimiser step -> []: added up over all parts, their mean."""
+        of the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up to
+        it. Usable: `EpisodesWithAdvantages.usable`."""
         return masked_sum(values, self.rows.usable) / self.tokens
 
     @cached_property
@@ -45,9 +46,10 @@ Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted 
 
 
 def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvantages, decoding: Decoding) -> ForwardPass:
-    """Runs the policy over `rows`, teacher-forced, and returns its outputs, scored under the distribution that
-    `decoding` samples from: hidden [B, T, D], logits [B, T, V]. The tokens that top-k or top-p leave are those that
-    were left when the episode was sampled."""
+    """Runs the policy over `rows`, a part of `whole` (all rows of the optimiser step), in one teacher-forced pass with
+    gradients, and returns its outputs: hidden [B, T, D], logits [B, T, V] of the plain softmax, and log-probabilities
+    under the distribution that `decoding` samples from. The tokens that top-k or top-p leave are those that were left
+    when the episode was sampled. The model must be in evaluation mode, as it was then; its mode is not changed."""
     seen, mask = rows.episodes, rows.usable
     output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
     log_policy, _ = distribution(output.logits, decoding, seen.support)
@@ -57,7 +59,8 @@ def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvanta
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the loss of a pass, the sum of all `terms` [], and the metrics of all of them in one dictionary."""
+    """Returns the loss of a pass, the sum of all `terms` [], at least one, and the metrics of all of them in one
+    dictionary, where the last of several with one name stays."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)
@@ -77,8 +80,9 @@ class SurrogateLoss:
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [] of a pass, and as metrics loss/policy; clip_ratio/low and clip_ratio/high, the shares of
-        tokens that are clipped with a negative and with a positive advantage; and approx_kl, KL(pi_sampled || pi) in
-        nats a token, estimated by k3."""
+        all usable tokens that are clipped with a negative and with a positive advantage; and approx_kl,
+        KL(pi_sampled || pi) in nats a token, estimated by k3. Loss and metrics are the parts of these rows: those of
+        all parts of the optimiser step add up to its values."""
         rows, mask = seen.rows, seen.rows.usable
         objective, clipped = call_with_facts(
             self.surrogate,

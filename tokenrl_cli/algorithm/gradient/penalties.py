@@ -17,14 +17,14 @@ from tokenrl_cli.interfaces import GREEDY, SAMPLED, Rollout
 
 
 class Penalties:
-    """r_t <- r_t - beta (log pi(a_t | s_t) - log ref(a_t | s_t)), and the penalty on length at the last token.
+    """r_t <- r_t - beta (log pi(a_t | s_t) - log ref(a_t | s_t)), plus a penalty on length, 0 to -1, at the last token.
 
     beta is the coefficient of `kl`. The log-ratio is `functional.kl.k1` at the time of sampling, so the returns hold
     the KL of the rest of the episode (Ziegler et al. 2019, arXiv:1909.08593, section 2.2). The penalty on length is
     `functional.returns.overlong_penalty`, which goes from 0 to -1 over the last `overlong_share` of `max_length`.
 
-    Both are subtracted for samples, added demonstrations and continuations, for the value of a state includes the
-    penalties that follow it; not for greedy episodes, which are the baseline of the reward alone. Forced tokens have no
+    Both apply to samples, added demonstrations and continuations, for the value of a state includes the
+    penalties that follow it; not to greedy episodes, which are the baseline of the reward alone. Forced tokens have no
     KL penalty, as the policy did not generate them.
     """
 
@@ -33,11 +33,12 @@ class Penalties:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> tuple[Rollout, dict[str, float]]:
-        """Returns the rollout with other rewards [B, T], and metrics, of the samples alone: `kl` (mean log-ratio, nats
-        a token), `kl_coef` (beta before this update) and `overlong_penalty` (mean an episode, 0 to -1); the first two
-        only with beta above 0, the last only with `overlong_share` above 0.
+        """Returns a new Rollout with other rewards [B, T], and metrics, of the sampled episodes alone, also those
+        without a reward: `kl` (mean log-ratio, nats a token), `kl_coef` (beta before this update) and
+        `overlong_penalty` (mean an episode, 0 to -1); the first two only with beta above 0, the last only with
+        `overlong_share` above 0. AssertionError for a rollout without rewards.
 
-        Afterwards beta is adapted to the KL of this rollout.
+        Afterwards beta, if it is above 0, is adapted to the KL of this rollout.
         """
         assert rollout.rewards is not None
         rewards, metrics = rollout.rewards, dict[str, float]()

@@ -27,7 +27,8 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def logits(self, episodes: Rollout) -> Tensor:
-        """Returns the logits of every token in every state of the episodes, [B, T, V], without gradient."""
+        """Returns the logits of every token in every state of the episodes, [B, T, V], not normalised, without
+        gradient."""
         logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
         return logits
 
@@ -38,18 +39,19 @@ class ReferencePolicy:
         return -negative_log_likelihood(self.logits(episodes), episodes.actions, 0.0)
 
     def follow(self, policy: Any, rollouts: int) -> None:
-        """Moves the copy `schedule(rollouts)` of the way to `policy`, where `rollouts` were learned from before this
-        one. Does nothing without a copy."""
+        """Moves the copy `schedule(rollouts)` of the way to `policy`, a model of the same shapes; `rollouts` is the
+        number of rollouts that were learned from before this one. Does nothing without a copy."""
         if self.model is not None:
             move(self.model, policy, self.schedule(rollouts))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the weights of the copy; {} without one."""
+        """Returns the weights of the copy, the live tensors; {} without a copy."""
         return {} if self.model is None else dict(self.model.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the weights of the copy. Raises UserError where there is a copy and `state` is empty: the saved run
-        had none, and the policy that it began with is gone. Without a copy `state` is ignored."""
+        had none, and the policy that it began with is gone. Raises RuntimeError where names or shapes differ. Without a
+        copy `state` is ignored."""
         if self.model is None:
             return
         if not state:

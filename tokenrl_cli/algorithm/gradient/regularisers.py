@@ -27,7 +27,8 @@ class EntropyBonus:
         self.coef = coef
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `entropy`, the mean in nats a token, whatever eta is."""
+        """Returns the loss [], and as metric `entropy`, the mean in nats a token, also with eta = 0. Both are the parts
+        of these rows in the mean of the step."""
         logits = seen.logits if self.coef else seen.logits.detach()  # what is only logged keeps no graph in memory
         mean = seen.token_mean(entropy(logits))
         return -self.coef * mean, {"entropy": mean.detach()}
@@ -56,8 +57,9 @@ class KlLoss:
         self.coef, self.divergence, self.reference = coef, divergence, reference
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `kl`, the exact KL of the states visited, a mean in nats a token, whatever
-        estimate the loss uses."""
+        """Returns the loss [], and as metric `kl` the exact KL(pi || ref) of the states in which the policy generated a
+        token, a mean in nats a token, whatever estimate the loss uses; the part of these rows in the mean of the
+        step."""
         rows, episodes = seen.rows, seen.rows.episodes
         reference_logits = self.reference.logits(episodes)
         estimate: Tensor = call_with_facts(
@@ -81,7 +83,8 @@ class ValueLoss:
         self.critic = critic
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric loss/value, the mean error before the coefficient."""
+        """Returns the loss [], and as metric loss/value the mean error before the coefficient: the parts of these rows
+        in the mean of the step."""
         errors = self.critic.loss(seen.hidden, seen.rows.values, seen.rows.returns)
         if errors is None:
             return seen.logprobs.new_zeros(()), {}
@@ -98,7 +101,8 @@ class DemonstrationLoss:
         self.coef = coef
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric loss/nll, the mean cross-entropy in nats a token."""
+        """Returns the loss [], and as metric loss/nll the mean cross-entropy in nats a token, before lambda: the parts
+        of these rows in the mean of the step."""
         rows, whole = seen.rows, seen.whole
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):

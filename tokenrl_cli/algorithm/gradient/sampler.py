@@ -53,14 +53,16 @@ class Sampler:
         self.eos_id, self.seed = eos_id, seed
 
     def reads_demonstrations(self) -> bool:
-        """Returns whether a rollout holds tokens of demonstrations: added ones, or forced prefixes."""
+        """Returns whether rollouts hold tokens of demonstrations: added ones, or forced prefixes (if `forced_prefix` is
+        finite at the first rollout)."""
         return self.add_reference or math.isfinite(self.forced_prefix(0))
 
     def collect(self, model: Any, batch: Batch, rollouts: int) -> Rollout:
-        """Returns the episodes of every source of `batch`, without rewards; `rollouts` were learned from before this
-        one.
+        """Returns the episodes of every source of `batch`, without rewards, in the order of the class's docstring;
+        `rollouts` is the number of rollouts learned from before this one, for `forced_prefix`.
 
-        `model` must be in evaluation mode. The same (seed, batch.step) draws from the same random numbers.
+        `model` must be in evaluation mode. The same seed and `batch.step` give the same random numbers. Raises
+        NonFinite where a probability is not finite.
         """
         sampled = self._episodes(model, batch, self.decoding, self.samples_per_source, SAMPLED, rollouts)
         parts = [sampled]
@@ -87,8 +89,9 @@ class Sampler:
         return target_mask & (torch.arange(target_mask.shape[1], device=target_mask.device) < kept)
 
     def likelihood_mask(self, target_mask: Tensor, rollouts: int) -> Tensor:
-        """Returns the tokens of the demonstrations that the cross-entropy counts: those that are forced after
-        `rollouts` rollouts, or all of them where no prefix is forced. [B, R] bool -> [B, R] bool."""
+        """Returns the tokens of the demonstrations that the cross-entropy counts: those that are forced on an episode
+        after `rollouts` rollouts, or all of them where `forced_prefix` is infinite. `target_mask` [B, R] bool holds
+        their real tokens -> [B, R] bool."""
         return self._forced(target_mask, rollouts) if math.isfinite(self.forced_prefix(rollouts)) else target_mask
 
     def _continuations(self, model: Any, sampled: Rollout) -> Rollout:
@@ -109,8 +112,9 @@ class Sampler:
 
     @torch.no_grad()
     def demonstrations(self, model: Any, batch: Batch) -> Rollout:
-        """Returns one demonstration of each source as an episode, [N, R], with the log-probability that the policy
-        gives its tokens; without gradient."""
+        """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens where a source
+        has none. `logprobs` are those that the policy gives its tokens under `decoding`, 0 where padded; without
+        gradient."""
         recited = recite(batch, self.eos_id)
         logits = model(recited.source, recited.source_mask, recited.actions, recited.source_row).logits
         logprobs = logprobs_of(logits, recited.actions, self.decoding, None)

@@ -31,7 +31,7 @@ class Greedy:
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
         """Returns 0 for the token with the largest Q (the first of several), -inf for all others: Q [..., V] ->
-        [..., V]. `prior` is not read."""
+        [..., V], without gradient. `prior` is not read."""
         return greedy(q)
 
 
@@ -46,7 +46,8 @@ class Tilted:
         self.beta, self.model = beta, frozen_copy(model)
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:
-        """Returns log prior(a | s) + beta Q(s, a), not normalised: Q [..., V] -> [..., V]. `prior` is the output of
-        `self.model` for the same states; AssertionError if it is None."""
+        """Returns log prior(a | s) + beta Q(s, a), not normalised, in float32 or float64: Q [..., V] -> [..., V].
+        `prior` is the output of `self.model` for the same states; AssertionError if it is None. Gradients flow into
+        Q."""
         assert prior is not None
         return precise(prior.logits).log_softmax(-1) + self.beta * q

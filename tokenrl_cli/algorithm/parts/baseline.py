@@ -27,8 +27,8 @@ class MovingAverage:
         return returns.new_tensor(self.average / self.weight if self.weight else 0.0)
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
-        """Updates b with a rollout: with the mean of returns [N, K, T] at t = 0 over the valid samples [N, K] bool. A
-        rollout without a valid sample changes nothing."""
+        """Updates b with a rollout: with the mean of returns [N, K, T] at t = 0, those of whole episodes, over the
+        valid samples [N, K] bool. A rollout without a valid sample changes nothing."""
         if bool(valid.any()):
             mean = float(returns[:, :, 0][valid].mean(dtype=torch.float64))
             self.average = self.decay * self.average + (1 - self.decay) * mean

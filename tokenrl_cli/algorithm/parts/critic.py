@@ -16,7 +16,7 @@ from tokenrl_cli.optim import ParameterGroup
 
 
 class NoCritic:
-    """No estimate: V is 0 everywhere, and a baseline or returns that need values are refused with it."""
+    """No estimate: V is 0 everywhere, and a baseline or returns that need values are refused with a UserError."""
 
     estimates, continuations, coef = False, 0, 0.0
 
@@ -25,7 +25,7 @@ class NoCritic:
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
+        """Raises NotImplementedError: this critic needs no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
@@ -47,9 +47,10 @@ class NoCritic:
 class ValueHead:
     """V(s_t) = w h_t + b, a linear head on the policy's hidden states h, [B, T, D] -> [B, T]; w and b start at 0.
 
-    No gradient flows into h. The head learns `functional.value.value_error` towards the returns G_t, a mean over tokens
-    times `coef`, in the policy's own optimiser, with `lr_factor` times its learning rate: a step of Adam has the same
-    length whatever the gradient is, and V has farther to go than a logit. `attach` must be called before all else.
+    V is in units of the reward. No gradient flows into h. The head learns `functional.value.value_error` towards the
+    returns G_t, a mean over tokens times `coef`, in the policy's own optimiser, with `lr_factor` times its learning
+    rate: a step of Adam has the same length whatever the gradient is, and V has farther to go than a logit. `attach`
+    must be called before all else.
     """
 
     estimates, continuations = True, 0
@@ -58,8 +59,8 @@ class ValueHead:
         self.coef, self.clip, self.lr_factor = coef, clip, lr_factor
 
     def attach(self, model: Any) -> list[ParameterGroup]:
-        """Creates the head for a model of this width, dtype and device, and returns its parameters as one group; see
-        `Critic.attach`."""
+        """Creates the head `self.head` for a model of this width, dtype and device, at 0, and returns its parameters as
+        one group; see `Critic.attach`. A second call replaces the head."""
         like = next(model.parameters())
         self.head = nn.Linear(model.width, 1).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)
@@ -71,18 +72,20 @@ class ValueHead:
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises NotImplementedError: it samples no continuations, so this is never called. mask [B, T]."""
+        """Raises NotImplementedError: this critic needs no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """Returns V [B, T] of the rollout's states, from one more pass of the policy, and True [B, T], as every state
-        has its own estimate. Gradients flow unless the caller stops them."""
+        """Returns V [B, T] of the rollout's states, from one more pass of the policy `model` in its present mode, and
+        True [B, T], as every state has its own estimate. Padding gets values without meaning. Gradients flow into the
+        head: call it under torch.no_grad() to read only."""
         hidden = model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).hidden
         return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
-        """Returns the error of each state, [B, T], from hidden [B, T, D] and the returns `targets` [B, T]; `before`
-        [B, T] is V when the episode was sampled, for the clip. See `functional.value.value_error`."""
+        """Returns the error of each state, [B, T], before the factor `coef`, from hidden [B, T, D] and the returns
+        `targets` [B, T]; `before` [B, T] is V when the episode was sampled, for the clip. Gradients flow into the head
+        alone. See `functional.value.value_error`."""
         return value_error(self.values(hidden), before, targets, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,19 +116,21 @@ class Continuations:
         return []
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the M prefixes to continue, as rows and lengths in tokens, [M] int64 each: for a True of mask [B, T]
-        in columns 0, `stride`, 2 `stride` ... the prefix before it. mask: the tokens that the policy generated."""
+        """Returns the M prefixes to continue, as rows and lengths in tokens, [M] int64 each: the prefix before every
+        True of `mask` [B, T] in columns 0, `stride`, 2 `stride` ..., so a length is its column and may be 0. `mask` is
+        True at the tokens that the policy generated."""
         wanted = mask.clone()
         wanted[:, torch.arange(mask.shape[1], device=mask.device) % self.stride != 0] = False
         rows, lengths = wanted.nonzero(as_tuple=True)
         return rows, lengths
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """Returns V [B, T] of every state, from the continuations among the B rows of a rewarded rollout, and where
-        [B, T] bool it was estimated.
+        """Returns V [B, T] of every state, from the continuations among the B rows of a rollout with rewards, and a
+        mask [B, T] bool, True where V was estimated for that state. `model` is not used.
 
-        Between two estimated states V is that of the earlier one, and before the first it is 0. A state whose
-        continuations all have no reward is not estimated.
+        After an estimated state V is repeated up to the next one, also over padding; before the first, and in the rows
+        of the continuations themselves, it is 0. A state whose continuations all have no reward is not estimated.
+        AssertionError without rewards.
         """
         others = rollout.rows((rollout.role == CONTINUATION).nonzero().squeeze(-1))
         assert others.rewards is not None

@@ -34,14 +34,16 @@ class Minibatch:
 
     @classmethod
     def of(cls, episodes: Rollout, weights: Tensor, replay_numbers: Tensor) -> Minibatch:
-        """Returns a whole minibatch of B episodes, with weights [B] and replay numbers [B]; computes the totals."""
+        """Returns a whole minibatch of B episodes, with weights [B] and replay numbers [B] int64, -1 for episodes that
+        are not from the replay; computes the totals. `source_values` is None."""
         return cls(episodes, weights, replay_numbers, episodes.mask.sum(), len(episodes))
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     def rows(self, index: Any) -> Minibatch:
-        """Returns the micro-batch of the episodes at `index`; its totals remain those of the whole minibatch."""
+        """Returns the micro-batch of the episodes at `index`, a slice or a tensor as for `Rollout.rows`; its totals
+        remain those of the whole minibatch."""
         values = None if self.source_values is None else self.source_values[index]
         return replace(
             self, episodes=self.episodes.rows(index), weights=self.weights[index],
@@ -94,13 +96,13 @@ class Experience:
 
     @property
     def samples(self) -> bool:
-        """Whether episodes must be sampled from the policy at all."""
+        """Whether episodes must be sampled from the policy at all: False where the data are demonstrations alone."""
         return self.fresh > 0 or self.replayed > 0
 
     @property
     def on_policy(self) -> bool:
-        """Whether every episode is of the step that learns from it, and there is one update a step: then the policy
-        that learns is the one that was to act."""
+        """Whether all episodes are samples of the step that learns from them (no replay, no demonstrations), and there
+        is one update a step: then the policy that learns is the one that acted, unless it explored."""
         return self.fresh == 1 and self.updates == 1
 
     def minibatches(self, rollout: Rollout, seed: int, samples_together: int) -> Iterator[Minibatch]:
@@ -109,9 +111,11 @@ class Experience:
 
         With `samples_together` above 1 the algorithm compares that many samples of a source: they are drawn together,
         and demonstrations only beside on-policy samples of their source; a minibatch may then be larger. Episodes
-        without a reward are left out. A minibatch is smaller where there are too few episodes; without any, none is
-        yielded. Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count
-        for the next. Raises UserError where not even the last sample fits into the replay.
+        without a reward are left out. A minibatch is smaller where there are too few on-policy samples or
+        demonstrations, which are drawn without replacement, unlike the replay's; without any episode, none is yielded.
+        Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count for the
+        next; nothing is added to the replay before the first. Raises UserError where not even the last sample fits into
+        the replay.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -162,15 +166,15 @@ class Experience:
         return Minibatch.of(self.replay.episodes(numbers, like), weights.to(like.actions.device), numbers)
 
     def observe(self, minibatch: Minibatch, errors: Tensor) -> None:
-        """Sets the priorities of the replayed episodes of a minibatch to their errors [B], which are at least 0. Does
-        nothing where `priority` is 0."""
+        """Sets the priorities of the replayed episodes of a minibatch to their `errors`: [B], one for each of its
+        episodes, at least 0; those of other episodes are ignored. Does nothing where `priority` is 0."""
         known = minibatch.replay_numbers >= 0
         if self.priority > 0 and bool(known.any()):
             self.replay.prioritise(minibatch.replay_numbers[known], errors.cpu()[known])
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Returns the metrics of the replay at a step of the run: its size in episodes and in tokens, its mean age in
-        steps, its memory in MiB; {} without a replay."""
+        """Returns the metrics of the replay at a step of the run: replay/size in episodes, replay/tokens (of the
+        texts), replay/age, the mean in steps, and replay/mb, its memory in MiB; {} without a replay."""
         if not self.replayed:
             return {}
         replay = self.replay
@@ -178,12 +182,13 @@ class Experience:
                 "replay/mb": replay.bytes / 2**20}  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the replay, its episodes and priorities included, as a flat dictionary of tensors and
-        numbers; see `Replay.state_dict`."""
+        """Returns the state of the replay, its episodes and priorities included, as a flat dictionary of tensors (not
+        copied) and numbers; see `Replay.state_dict`."""
         return self.replay.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the contents of the replay by those that `state_dict` returned."""
+        """Replaces the contents of the replay by those that `state_dict` returned, sharing their tensors. KeyError
+        where `state` is of something else."""
         self.replay.load_state_dict(state)
 
 

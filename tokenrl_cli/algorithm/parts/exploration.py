@@ -18,16 +18,17 @@ class Exploration(Protocol):
     model: Any  # a frozen network that it samples with, saved beside the algorithm's; or None
 
     def acting(self, policy: Any, step: int) -> Any:
-        """Returns the Model to sample with at `step` of the stage, counted from 0; `policy` is the one that has been
-        learned so far."""
+        """Returns the Model to sample with at `step` of the stage, counted from 0; `policy`, a Model, is the one that
+        has been learned so far. Networks are shared with it, not copied."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Returns the metrics of that step, by name; {} for none."""
+        """Returns the metrics of exploration at `step` of the stage, by name; {} for none."""
 
 
 def mixed(first: Model, second: Model, share: float) -> Composed:
-    """Returns the policy (1 - share) first(a | s) + share second(a | s): at every token `second` acts with probability
-    `share`."""
+    """Returns the policy (1 - share) first(a | s) + share second(a | s) as a Model that shares both networks: at every
+    token `second` acts with probability `share`. Its logits [B, T, V] are normalised log-probabilities, -inf where both
+    policies give 0; its hidden states are those of `first`."""
 
     def join(first_output: ModelOutput, second_output: ModelOutput) -> Tensor:
         probabilities = [precise(output.logits).softmax(-1) for output in (first_output, second_output)]
@@ -40,8 +41,8 @@ class WarmStart:
     """Epsilon-greedy exploration, but with the policy of the warm start in place of uniform tokens: of thousands of
     tokens nearly all are wrong everywhere, and episodes of uniform tokens would hardly ever be rewarded.
 
-    At every token the frozen warm start acts with probability epsilon, which falls in a straight line from `start` to
-    `end` over the first `steps` steps of the stage, and stays there.
+    At every token the warm start (a frozen copy of `model`, made by the constructor) acts with probability epsilon,
+    which goes in a straight line from `start` to `end` over the first `steps` steps of the stage, and stays there.
     """
 
     def __init__(self, model: Any, start: Probability, end: Probability, steps: Count) -> None:
@@ -53,7 +54,8 @@ class WarmStart:
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
     def acting(self, policy: Composed, step: int) -> Any:
-        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s), with the epsilon of `step`."""
+        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s) as a Model, with the epsilon of
+        `step`."""
         return mixed(policy, self.model, self.epsilon(step))
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -71,7 +73,7 @@ class Boltzmann:
 
     def acting(self, policy: Composed, step: int) -> Any:
         """Returns a Model with logits Q(s, a) / temperature, [B, T, V], of the Q-values of `policy`, at every step.
-        AssertionError where `policy` has no Q-values."""
+        `policy` must be a `Composed`; AssertionError where it has no Q-values."""
         values = policy.values
         assert values is not None
         return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)

@@ -31,9 +31,9 @@ class QHead(Head):
 class Linear(QHead):
     """`count` linear heads, Q_h(s, a) = w_{h,a} x + b_{h,a}, where x is the hidden state of s.
 
-    With `layer` > 0, x is a random layer of `layer` times D units and a ReLU on it, one such layer for each head. Two
-    heads that start at zero on the same x get the same gradients and stay equal for ever, so `count` above 1 needs it:
-    the constructor raises UserError without.
+    With `layer` > 0, x is a layer of `layer` times D units and a ReLU on it, one for each head, initialised at random
+    and trained with it. Two heads that start at zero on the same x get the same gradients and stay equal for ever, so
+    `count` above 1 needs it: the constructor raises UserError without.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
@@ -48,7 +48,8 @@ class Linear(QHead):
         self.outputs = nn.ModuleList(outputs).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q of hidden states, [..., D] -> [H, ..., V], in float32 or float64. `project` is not read."""
+        """Returns Q of hidden states, [..., D] -> [H, ..., V], H = `count`, in float32 or float64. `project` is not
+        read. Gradients flow into `hidden`."""
         inputs = [layer(hidden) for layer in self.layers] or [hidden]
         return torch.stack([precise(output(each)) for output, each in zip(self.outputs, inputs, strict=True)])
 
@@ -64,7 +65,8 @@ class Dueling(QHead):
         self.advantage = zeroed(nn.Linear(model.width, tokenizer.size)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` is not read."""
+        """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` is not read. Gradients
+        flow into `hidden`."""
         advantage = precise(self.advantage(hidden))
         return (precise(self.value(hidden)) + advantage - advantage.mean(-1, keepdim=True)).unsqueeze(0)
 
@@ -82,7 +84,8 @@ class Logits(QHead):
         self.level = ScalarHead(model, lr_factor)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q of hidden states, [..., D] -> [1, ..., V]; `project` maps hidden states to temperature * logits."""
+        """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` must map hidden states
+        to temperature * logits [..., V]. Gradients flow into `hidden` and the model's output layer."""
         values: Tensor = (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
         return values
 
@@ -97,13 +100,14 @@ class ScalarHead(Head):
         self.linear = zeroed(nn.Linear(model.width, 1)).to(like.device, like.dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Returns the number for each hidden state, [..., D] -> [...], in float32 or float64."""
+        """Returns the number for each hidden state, [..., D] -> [...], in float32 or float64. Gradients flow into
+        `hidden`."""
         return precise(self.linear(hidden).squeeze(-1))
 
 
 def refuse_logits(head: QHead) -> None:
-    """Raises UserError if `head` takes Q from the model's logits: only soft Q-learning can learn such values, and the
-    other algorithms that learn Q call this."""
+    """Raises UserError if `head` is a `Logits`, which takes Q from the model's logits: only soft Q-learning can learn
+    values that are logits."""
     if isinstance(head, Logits):
         problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
         remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
@@ -111,7 +115,7 @@ def refuse_logits(head: QHead) -> None:
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
-    """Sets weight and bias of a layer to 0, and returns the layer."""
+    """Sets weight and bias of a layer to 0, in place, and returns the same layer."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

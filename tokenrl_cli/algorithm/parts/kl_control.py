@@ -18,8 +18,8 @@ class AdaptiveKl:
         self.target, self.rate = target, rate
 
     def observe(self, divergence: float) -> None:
-        """Adapts `coefficient` to the KL of a rollout, a mean over its episodes in nats. Does nothing where the target
-        is 0."""
+        """Adapts `coefficient` to `divergence`, the KL of a rollout: of whole episodes, in nats, as a mean over them.
+        It changes by the factor 1 - 0.2 rate to 1 + 0.2 rate; not where the target is 0."""
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
@@ -28,7 +28,7 @@ class AdaptiveKl:
         return {"coefficient": self.coefficient, "start": self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the saved coefficient, unless another one is configured now than in the saved run: then the new one
-        stays. KeyError where a name is missing."""
+        """Restores the saved coefficient, unless another one is configured now than in the saved run: then that of the
+        config stays. KeyError where a name is missing."""
         if state["start"] == self.start:
             self.coefficient = state["coefficient"]

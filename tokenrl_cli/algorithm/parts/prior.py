@@ -29,8 +29,9 @@ class Uniform:
         return ModelOutput(zeros, lambda hidden: hidden)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
-        """Log of the sum that turns this prior's logits into probabilities: zeros, because prior(a | s) = 1 is not
-        normalised. logits of any width, as `read` gives them or broadcast over the tokens, [..., 1 or V] -> [...]."""
+        """Returns the log of the sum by which this prior's logits are normalised: zeros, because prior(a | s) = 1 is
+        not normalised. logits of any width, as `read` gives them or broadcast over the tokens, [..., 1 or V] ->
+        [...]."""
         return torch.zeros_like(logits[..., 0])
 
     def logprobs(self, logits: Tensor) -> Tensor:
@@ -47,13 +48,13 @@ class Reference:
 
     @torch.no_grad()
     def read(self, episodes: Rollout) -> ModelOutput:
-        """Returns the network's output for every state of the episodes, without gradient: hidden [B, T + 1, D], logits
-        [B, T + 1, V]."""
+        """Returns the frozen network's output for every state of the episodes and for the one after the last column,
+        without gradient: hidden [B, T + 1, D], logits [B, T + 1, V]."""
         return read_states(self.model, episodes)
 
     def log_normaliser(self, logits: Tensor) -> Tensor:
-        """Log of the sum that turns logits z into probabilities, log sum_a exp z(s, a), in float32 or float64. [..., V]
-        -> [...]."""
+        """Returns the log of the sum by which logits z are normalised, log sum_a exp z(s, a), in float32 or float64.
+        [..., V] -> [...]."""
         return precise(logits).logsumexp(-1)
 
     def logprobs(self, logits: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Each part is called with `hidden` [B, T + 1, D], the policy's hidden states; `logit_values` [B, T + 1], V as the logits
 of the policy give it (see `Tied`); and `source_values` [B], V(s_0) of its source as all samples of that source estimate
-it (see `GroupMean`). It returns V [B, T + 1] of every state, that after the last column included.
+it (see `GroupMean`). It returns V [B, T + 1] of every state, that after the last column included, in units of the
+reward. `head` is the ScalarHead that it learns, or None. `compares_samples` is True where it reads `source_values`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from tokenrl_cli.config.ranges import Positive
 
 
 class Head:
-    """V(s) = w x + b, a head of its own on hidden states x, into which no gradient flows."""
+    """V(s) = w x + b, a head of its own on hidden states x, into which no gradient flows; w and b start at 0 and are
+    learned with `lr_factor` times the learning rate."""
 
     compares_samples = False
 
