@@ -142,11 +142,12 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
-        example = None
+        columns: dict[str, Any] | None = None
         with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
-            example = dataset.example(split, 0) if dataset.size(split) != 0 else None
-        for reader in readers if example else ():
-            reader.check_columns(example.columns)
+            columns = dataset.example(split, 0).columns if dataset.size(split) != 0 else None
+        if columns is not None:
+            for reader in readers:
+                reader.check_columns(columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -301,7 +301,8 @@ def of_all(texts: Texts) -> Arguments:
     }
     state = types.SimpleNamespace(global_step=texts.step)
     trl = (list(texts.sources), list(texts.hypotheses), copied(tokens), state)
-    return copied(texts.columns) | dict(zip(OF_TRL, trl, strict=True)) | known
+    columns: Arguments = copied(texts.columns)
+    return columns | dict(zip(OF_TRL, trl, strict=True)) | known
 
 
 def of_one(texts: Texts, row: int) -> Arguments:
