@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, sample
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
-from tokenrl_cli.episodes.scoring import judge, texts_of
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Part, Texts, UserError
+from tokenrl_cli.episodes.scoring import check_columns, judge, texts_of
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Example, Part, Texts, UserError
 
 TOKENIZER = Merges(["a", "b", "ab", " "])
 NUMBERS = Merges([f"{i} " for i in range(8)])
@@ -425,3 +425,26 @@ def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
     ended = Told(lambda texts: texts.ended.astype(float))
     rewards, _, _ = judged([[1, 2, EOS], [1, 2, 2], [EOS]], ended, Delta())
     assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+
+
+def test_a_split_that_cannot_be_read_has_no_columns_to_check() -> None:
+    class OnlyTest:
+        def size(self, split: str) -> int:
+            if split != "test":
+                raise UserError(split, "is not there")
+            return 1
+
+        def example(self, split: str, index: int) -> Example:
+            return Example("0", "a", ["b"], ["b"], {"score": 1})
+
+    class Reads:
+        seen: ClassVar[list[list[str]]] = []
+
+        def __call__(self, texts: Texts) -> np.ndarray:
+            return np.zeros(1)
+
+        def check_columns(self, columns: Collection[str]) -> None:
+            self.seen.append(list(columns))
+
+    check_columns([Reads()], OnlyTest())  # type: ignore[arg-type]
+    assert Reads.seen == [["score"]]

@@ -24,6 +24,7 @@ from tokenrl_cli.config.build import build, check
 from tokenrl_cli.episodes.scoring import name_of
 from tokenrl_cli.interfaces import Reward, UserError
 from tokenrl_cli.reward.callable import UserFunction
+from tokenrl_cli.reward.calls import of_all
 
 HERE = __name__
 ROWS = [("a", ["A", "B"]), ("bb", ["C"]), ("ccc", ["D"])]
@@ -699,3 +700,8 @@ def test_it_is_built_from_its_block() -> None:
 
 def test_its_numbers_are_logged_as_callable() -> None:
     assert name_of(reward(length)) == "callable"
+
+
+def test_a_column_takes_no_name_of_trls() -> None:
+    known = of_all(texts([("said", ["meant"])], completions=["a column's"]))
+    assert known["completions"] == ["said"]
