@@ -584,8 +584,8 @@ class Stateful(Protocol):
         may be the live ones; they are written at once."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restores what `state_dict` returned. Raises an AttributeError, IndexError, KeyError, RuntimeError, TypeError
-        or ValueError where the state is of another part: the run then ends with a UserError."""
+        """Restores what `state_dict` returned. Where the state is of another part, raises an AttributeError,
+        IndexError, KeyError, RuntimeError, TypeError or ValueError, which the training loop turns into a UserError."""
 
 
 @runtime_checkable
@@ -667,9 +667,10 @@ class Algorithm(Protocol):
         weights begins with "policy.", and then the algorithm must be a `PolicyLoader`."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned: training goes on as if it had not been interrupted. Raises an
-        AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError where the state is of another
-        algorithm: the run then ends with a UserError. The algorithm may be half changed by then."""
+        """Restores what `state_dict` returned. The training loop restores the weights of the model itself; with both,
+        training goes on as if it had not been interrupted. Where the state is of another algorithm, raises an
+        AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError, which the training loop turns into
+        a UserError; the algorithm may be half changed by then."""
 
 
 @runtime_checkable

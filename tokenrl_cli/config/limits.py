@@ -19,9 +19,10 @@ NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str
 
 
 def target_of(file: Path, places: Sequence[Path], group: str) -> str:
-    """Returns the `_target_` of an option of `group`: its own, else that of the option that is the first of its
-    defaults; "" if neither has one. `places` are the folders that hold the options. Raises OSError or
-    UnicodeDecodeError if the file cannot be read."""
+    """Returns the `_target_` that the YAML file of an option of `group` stands for: its own; for the group "trainer",
+    whose options name no class, that of Trainer; else that of the option that it extends, the first of its defaults if
+    it is of the same group, which may extend another in turn; else "". `places` are the roots that have a folder for
+    each group, as `options.roots` returns them. Raises OSError or UnicodeDecodeError if a file cannot be read."""
     if own := target_in(file) or WITHOUT_TARGET.get(group, ""):
         return own
     base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)

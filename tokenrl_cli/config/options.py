@@ -185,9 +185,14 @@ def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
 
 
 def typed(key: str, group: str) -> str:
-    """Returns a key of the defaults of an option of `group`, as the command line has it: of an algorithm "baseline"
-    becomes "algorithm/baseline", and "/optimizer@optimizer" becomes "optimizer@algorithm.optimizer". @PLACE is added to
-    a sub-group only if the block of `group` does not stand in the config under the name of the group."""
+    """Returns a key of the defaults of an option of `group` as it is typed on the command line. For the group
+    "algorithm", the sub-group "baseline" becomes "algorithm/baseline", and "/optimizer@optimizer", which is relative to
+    the option's block, becomes "optimizer@algorithm.optimizer".
+
+    If conf/train.yaml puts the block of `group` elsewhere than under the name of the group, a sub-group gets that
+    place, too: "schedule" of the group "optimizer" becomes "optimizer/schedule@algorithm.optimizer.schedule". Keys of
+    an experiment, and those with @_global_, count from the root of the config.
+    """
     place = _place(group)
     if not key.startswith("/"):  # a sub-group
         return f"{group}/{key}" if place == group.replace("/", ".") else f"{group}/{key}@{place}.{key}"

@@ -36,8 +36,8 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
     """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source. Where there
     is no other valid sample, it is the sample's own return, so that the advantage is 0.
 
-    returns [N, K, T], valid [N, K] bool -> [N, K, T]. Samples that are not valid are in no mean, but have a baseline
-    themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et al. 2024
+    returns [N, K, T], finite, valid [N, K] bool -> [N, K, T]. Samples that are not valid are in no mean, but have a
+    baseline themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et al. 2024
     (arXiv:2402.14740), equation 6; with dense rewards, per token.
     """
     valid_returns = returns * valid.unsqueeze(-1)
@@ -52,9 +52,10 @@ def group_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Group mean: b_t = mean of G_{j,t} over all valid samples j of the source, the one it is subtracted from included;
     0 where no sample is valid.
 
-    returns [N, K, T], valid [N, K] bool -> [N, 1, T]. Past the end of an episode its `returns` enter the mean as they
-    stand there. GRPO, Shao et al. 2024 (arXiv:2402.03300). Because the sample itself is in the mean, the expected
-    gradient is (K - 1) / K of the true one, where K counts the valid samples.
+    returns [N, K, T], valid [N, K] bool -> [N, 1, T]. The returns must be finite, also those of samples that are not
+    valid. Past the end of an episode its `returns` enter the mean as they stand there. GRPO, Shao et al. 2024
+    (arXiv:2402.03300). Because the sample itself is in the mean, the expected gradient is (K - 1) / K of the true one,
+    where K counts the valid samples.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum(1, keepdim=True) / valid.sum(1).clamp(min=1)[:, None, None]
@@ -64,7 +65,7 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included; 0
     where no sample is valid.
 
-    returns [N, K, T], valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean as they
+    returns [N, K, T], finite, valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean as they
     stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)

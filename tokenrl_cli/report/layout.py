@@ -57,8 +57,9 @@ def _escape(character: str) -> str:
 
 
 def truncated(text: str, width: int, ellipsis: str = "…") -> str:
-    """Returns the text cut to at most `width` cells, at least as many as `ellipsis` has, which ends it if anything is
-    cut off, after the last character that is not white space. A letter keeps its combining marks."""
+    """Returns the text if it fits into `width` terminal cells; else as much of its beginning as fits together with
+    `ellipsis`, without white space at its end, then `ellipsis`. `width` must be at least the width of `ellipsis`. A
+    letter keeps its combining marks."""
     if cells(text) <= width:
         return text
     room, taken = width - cells(ellipsis), 0

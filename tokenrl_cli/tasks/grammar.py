@@ -48,9 +48,9 @@ class Meaning(NamedTuple):
 
     @staticmethod
     def parse(key: str) -> Meaning:
-        """Returns the meaning of a string made by `key`. Raises TypeError where it has too few or too many fields.
-        Words are not checked: one that the lexicon does not have is a KeyError where a sentence or translations are
-        made."""
+        """Returns the meaning of a string made by the method `key`. Raises TypeError where it has too few or too many
+        fields. Words are not checked here: `translations` raises KeyError for any word that the lexicon does not have,
+        `english` only for an unknown verb or time."""
         return Meaning(*key.split("|"))
 
 

@@ -38,7 +38,8 @@ class ForwardPass:
 
     @cached_property
     def tokens(self) -> Tensor:
-        """The number of usable tokens of the whole optimiser step, at least 1: []."""
+        """The number of usable tokens (`EpisodesWithAdvantages.usable`) of the whole optimiser step, at least 1: a
+        scalar tensor [] int64, the denominator of a mean over tokens."""
         return self.whole.usable.sum().clamp(min=1)
 
 
