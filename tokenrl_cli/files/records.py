@@ -113,9 +113,12 @@ def _loader() -> Any:
 def _dumper() -> Any:
     """A SafeDumper class that quotes text which a reader might take for a number, and writes no aliases: a list used
     twice is written twice."""
-    import yaml
+    try:
+        from yaml import CSafeDumper as Base
+    except ImportError:  # built without libyaml: the same, slower
+        from yaml import SafeDumper as Base
 
-    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # the one in C, where there is one
+    class Dumper(Base):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

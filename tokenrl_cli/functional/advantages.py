@@ -37,8 +37,8 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
     is no other valid sample, it is the sample's own return, so that the advantage is 0.
 
     returns [N, K, T], finite, valid [N, K] bool -> [N, K, T]. Samples that are not valid are in no mean, but have a
-    baseline themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et al. 2024
-    (arXiv:2402.14740), equation 6; with dense rewards, per token.
+    baseline themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et
+    al. 2024 (arXiv:2402.14740), equation 6; with dense rewards, per token.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K], the number of other valid samples
@@ -65,8 +65,8 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included; 0
     where no sample is valid.
 
-    returns [N, K, T], finite, valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean as they
-    stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
+    returns [N, K, T], finite, valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean
+    as they stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
