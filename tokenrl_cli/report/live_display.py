@@ -105,7 +105,7 @@ class LiveDisplay:
         self._print(layout.message(text, self.width), None)
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """Stops the bar, and prints below it the final table, the findings, the directory of the run and the commands
+        """Removes the bar, and prints the final table, the findings, the directory of the run and the commands
         to type `then`."""
         self.close()
         self._print(["", *layout.table(final_table(results), self.width), ""], 1)
