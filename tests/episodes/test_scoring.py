@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, sample
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
-from tokenrl_cli.episodes.scoring import judge, texts_of
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Part, Texts, UserError
+from tokenrl_cli.episodes.scoring import check_columns, judge, texts_of
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Example, Part, Texts, UserError
 
 TOKENIZER = Merges(["a", "b", "ab", " "])
 NUMBERS = Merges([f"{i} " for i in range(8)])
@@ -425,3 +425,34 @@ def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
     ended = Told(lambda texts: texts.ended.astype(float))
     rewards, _, _ = judged([[1, 2, EOS], [1, 2, 2], [EOS]], ended, Delta())
     assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+
+
+class Unreadable:
+    """A data set of which only the splits in `there` can be read; each has another column."""
+
+    def __init__(self, *there: str) -> None:
+        self.there = there
+
+    def size(self, split: str) -> int:
+        if split not in self.there:
+            raise UserError(split, "cannot be read")
+        return 1
+
+    def example(self, split: str, index: int) -> Example:
+        return Example("0", "a", [], [], {split: 1})
+
+
+class Reads(Told):
+    def __init__(self) -> None:
+        super().__init__(lengths)
+        self.columns: list[list[str]] = []
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        self.columns.append(list(columns))
+
+
+@pytest.mark.parametrize("there", [["test"], ["train"], ["train", "test"], []])
+def test_columns_are_checked_of_the_splits_that_can_be_read(there: list[str]) -> None:
+    reward = Reads()
+    check_columns([reward], Unreadable(*there))  # type: ignore[arg-type]
+    assert reward.columns == [[split] for split in there]

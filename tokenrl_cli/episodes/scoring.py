@@ -131,15 +131,17 @@ def scored(reward: Reward, texts: Texts) -> Scored:
 
 def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     """Raises UserError where a reward, or a part of a mixture, needs a column that the first example of train, val or
-    test does not have. Reads nothing where no reward is a `ReadsColumns`; skips a split that is empty."""
+    test does not have. Reads nothing where no reward is a `ReadsColumns`; skips a split that is empty or cannot be
+    read."""
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
+        example = None
         with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
             example = dataset.example(split, 0) if dataset.size(split) != 0 else None
-            columns = {} if example is None else example.columns
-        for reader in readers if example else ():
-            reader.check_columns(columns)
+        if example is not None:
+            for reader in readers:
+                reader.check_columns(example.columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
