@@ -48,9 +48,14 @@ class Meaning(NamedTuple):
 
     @staticmethod
     def parse(key: str) -> Meaning:
-        """Returns the meaning of a string made by `key`. Raises TypeError where it has too few or too many fields.
-        Words are not checked: a word that the lexicon lacks is a KeyError where translations are made."""
-        return Meaning(*key.split("|"))
+        """Returns the meaning of a string made by `key`. Raises ValueError where it has too few or too many fields, or
+        words that the lexicon lacks."""
+        try:
+            meaning = Meaning(*key.split("|"))
+            contents(meaning)  # looks up every word
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(f"is no meaning: {key[:60]!r}") from None
+        return meaning
 
 
 class Content(NamedTuple):
