@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,8 @@ import yaml
 
 from tests.running import TINY, lines, tokenrl, train, weights
 from tokenrl_cli.files import disk
+from tokenrl_cli.interfaces import Texts
+from tokenrl_cli.reward.token_accuracy import TokenAccuracy
 from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import CONFIG
 
@@ -97,6 +101,27 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         assert tokenrl("train", f"resume={run}") == 0
         assert ("the run starts again" in capsys.readouterr().err) == (not saved)
     the_same(run, whole)
+
+
+def test_a_run_that_stops_after_a_batch_without_any_reward_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 5 is the first after a log line: its NaN are in the checkpoint, to be logged with step 6."""
+    stops, rewarded = False, TokenAccuracy.__call__
+
+    def none_in_step_5(reward: TokenAccuracy, texts: Texts) -> Any:
+        if texts.step == 4 and stops:  # counted from 0
+            os.kill(os.getpid(), signal.SIGINT)
+        return rewarded(reward, texts) * (math.nan if texts.step == 4 else 1.0)
+
+    monkeypatch.setattr(TokenAccuracy, "__call__", none_in_step_5)
+    assert train(tmp_path / "whole", *SHORT, "trainer.log_every=2") == 0
+    stops = True
+    assert train(tmp_path / "run", *SHORT, "trainer.log_every=2") == 128 + signal.SIGINT
+    state = json.loads((tmp_path / "run" / "checkpoints" / "000005" / "state.json").read_text("utf-8"))["run"]
+    assert math.isnan(state["window"]["reward"][0])
+    assert tokenrl("train", f"resume={tmp_path / 'run'}") == 0
+    the_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_process_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
