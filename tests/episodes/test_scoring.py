@@ -20,7 +20,7 @@ from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, sample
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
-from tokenrl_cli.episodes.scoring import judge, texts_of
+from tokenrl_cli.episodes.scoring import judge, prefix_scores, texts_of
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Part, Texts, UserError
 
 TOKENIZER = Merges(["a", "b", "ab", " "])
@@ -425,3 +425,21 @@ def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
     ended = Told(lambda texts: texts.ended.astype(float))
     rewards, _, _ = judged([[1, 2, EOS], [1, 2, 2], [EOS]], ended, Delta())
     assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+
+
+class Overwriting(Told):
+    """Writes into the prefixes that it gets."""
+
+    def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        scores = np.array([[float(len(string)) for string in strings] for strings in prefixes])
+        for strings in prefixes:
+            strings[:] = [""] * len(strings)
+        return scores
+
+
+def test_what_a_part_writes_into_its_prefixes_reaches_no_other() -> None:
+    texts = texts_of(rollout_from([[1, EOS]]), batch_of(1), TOKENIZER)
+    prefixes = [["", "a", "ab"]]
+    mixture = Mixture(("first", 1.0, Overwriting(lengths)), ("second", 1.0, Overwriting(lengths)))
+    assert prefix_scores(mixture, texts, prefixes).tolist() == [[0, 2, 4]]
+    assert prefixes == [["", "a", "ab"]]
