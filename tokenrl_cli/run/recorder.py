@@ -188,6 +188,7 @@ class Recorder:
         self.before = 0.0  # seconds that earlier processes spent on this run
         self.began = time.monotonic()
         self.signal: int | None = None
+        self.on_signal = "stopping after this step"  # what the first signal does, as its message says
 
     # --- called by the loop
 
@@ -366,7 +367,8 @@ class Recorder:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Handles signals while the block runs: the first Ctrl-C, SIGTERM or SIGHUP is remembered, and `step` stops the
-        run after the current step; a second one raises KeyboardInterrupt at once.
+        run after the current step; a second one raises KeyboardInterrupt at once. The message that the first one shows
+        is `on_signal`.
 
         A SIGHUP after another signal is ignored, because a terminal that closes may send several. So is every SIGHUP if
         it was ignored when the block began, as under nohup. Does nothing outside the main thread: Python allows no
@@ -382,7 +384,7 @@ class Recorder:
             if self.signal is not None:
                 raise KeyboardInterrupt
             self.signal = signum
-            self.display.message(f"{signal.Signals(signum).name}: stopping after this step")
+            self.display.message(f"{signal.Signals(signum).name}: {self.on_signal}")
 
         handled = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
