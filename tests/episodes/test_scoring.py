@@ -20,7 +20,7 @@ from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, sample
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
-from tokenrl_cli.episodes.scoring import check_columns, judge, texts_of
+from tokenrl_cli.episodes.scoring import check_columns, judge, prefix_scores, texts_of
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Example, Part, Texts, UserError
 
 TOKENIZER = Merges(["a", "b", "ab", " "])
@@ -456,3 +456,21 @@ def test_columns_are_checked_of_the_splits_that_can_be_read(there: list[str]) ->
     reward = Reads()
     check_columns([reward], Unreadable(*there))  # type: ignore[arg-type]
     assert reward.columns == [[split] for split in there]
+
+
+class Overwriting(Told):
+    """Writes into the prefixes that it gets."""
+
+    def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        scores = np.array([[float(len(string)) for string in strings] for strings in prefixes])
+        for strings in prefixes:
+            strings[:] = [""] * len(strings)
+        return scores
+
+
+def test_what_a_part_writes_into_its_prefixes_reaches_no_other() -> None:
+    texts = texts_of(rollout_from([[1, EOS]]), batch_of(1), TOKENIZER)
+    prefixes = [["", "a", "ab"]]
+    mixture = Mixture(("first", 1.0, Overwriting(lengths)), ("second", 1.0, Overwriting(lengths)))
+    assert prefix_scores(mixture, texts, prefixes).tolist() == [[0, 2, 4]]
+    assert prefixes == [["", "a", "ab"]]

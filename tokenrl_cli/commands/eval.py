@@ -194,12 +194,18 @@ def settings_of(
 
     `whole` is the config in use, `requested` the config of the command. Paths of the data set below data_root are
     written relative to it, so that moved data count as the same. `weights` and `data` are the first 12 digits of
-    SHA-256 sums: of the files of the saved weights, and of the sources and references.
+    SHA-256 sums: of the weights of the policy, the same for a checkpoint that was reduced to it, and of the sources and
+    references.
     """
+    from safetensors.torch import save
+
     from tokenrl_cli.report.journal import json_values
+    from tokenrl_cli.run.assembly import POLICY
 
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
-    weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
+    weights = [files[name]["sha256"] for name in sorted(files) if name.startswith("model.")]
+    policy = {name: value for name, value in saved.algorithm.items() if name.startswith(POLICY)}
+    weights.append(hashlib.sha256(save(policy)).hexdigest())
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
     blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {

@@ -19,12 +19,16 @@ NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str
 
 def target_of(file: Path, places: Sequence[Path], group: str) -> str:
     """The `_target_` of an option of `group`: its own, else that of the option that is the first of its defaults; "" if
-    neither has one. `places` are the folders that hold the options."""
-    if own := target_in(file):
-        return own
-    base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
-    known = options(places, group)
-    return target_of(known[base[1]], places, group) if base and known.get(base[1], file) != file else ""
+    neither has one, or if the options include each other in a circle. `places` are the folders that hold the
+    options."""
+    known, seen = options(places, group), list[Path]()
+    while file not in seen:
+        if own := target_in(file):
+            return own
+        seen.append(file)
+        base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
+        file = known.get(base[1], file) if base else file
+    return ""
 
 
 def limits(path: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ from tokenrl_cli.interfaces import (
 )
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.usercode.calling import call_user_code, corpus_of, scored_of, scores_of
-from tokenrl_cli.usercode.copies import own_texts
+from tokenrl_cli.usercode.copies import copied, own_texts
 
 SPLITS = ("train", "val", "test")
 
@@ -238,7 +238,7 @@ def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], pot
     if score is None:
         return _every_prefix(reward, texts, prefixes)
     rows, width = texts.mask.shape
-    returned = call_user_code(reward, "reward", score, own_texts(texts), prefixes)
+    returned = call_user_code(reward, "reward", score, own_texts(texts), copied(prefixes))
     return Scored(scores_of(returned, name_of(reward), [(rows, width + 1)]), {}, {})
 
 
