@@ -57,14 +57,15 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One decoding of one split. The lists have one entry for each of its n examples, in the order of the split."""
+    """One decoding of one split. The lists have one entry for each of its n examples, in the order of the split.
+    `run.evaluation.evaluate` explains the numbers in `metrics`."""
 
     metrics: dict[str, float]  # every number of the evaluation by name, each metric on its library's scale
     results: dict[str, Any]  # as results.json of `tokenrl eval`: value, 95 % interval and signature of each metric ...
     sources: list[str]
     references: list[list[str]]
     hypotheses: list[str]
-    rewards: list[float]  # the reward of each hypothesis
+    rewards: list[float]  # the reward of each hypothesis, NaN where it does not apply
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class PrefixScores:
     @property
     def rewards(self) -> list[float]:
         """A list of T numbers: what each token adds to the score, scores[t + 1] - scores[t]; the rewards of
-        credit=delta. Their sum is the score of the text minus that of the empty text; NaN beside a score that is
-        NaN."""
+        credit=delta. Their sum is the score of the text minus that of the empty text. NaN for a token with a score of
+        NaN before or after it."""
         return [after - before for before, after in pairwise(self.scores)]
 
 
@@ -91,14 +92,17 @@ def load(
     device: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Run:
-    """Opens a run, or a checkpoint of one, and builds its policy. Warns of settings of a preset without effect.
+    """Opens a run, or a checkpoint of one, and builds its policy, in evaluation mode. Warns of settings of a preset
+    without effect. Restores torch's global random state, but sets torch's number of threads where the run sets
+    trainer.threads.
 
     Args:
         path: a run's directory, which means its best checkpoint, else its last; RUN/checkpoints/NAME; or a copy of a
             checkpoint.
         imports: your own modules or files whose classes and functions the run uses, as in `imports=[...]` of the
             command. Nothing of a run is imported that is not named here.
-        device: "cpu", "cuda" or "auto", which takes a GPU if there is one; None is "auto".
+        device: "cpu", "cuda" or "auto", which takes a GPU if there is one; None is "auto", or device=... in
+            `overrides`.
         overrides: KEY=VALUE as `tokenrl eval` takes them, for all that is done with the run: "data_root=DIR",
             "dataset.path=DIR", "decode=beam", "precision=bf16", "algorithm.beta=4" ...
 
@@ -117,7 +121,7 @@ def load(
 
 def train(overrides: Sequence[str] = ()) -> Run:
     """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint. Shows progress on standard
-    error. Leaves torch's global random state as it was.
+    error. Restores torch's global random state, but sets torch's number of threads where trainer.threads is set.
 
     Args:
         overrides: KEY=VALUE as the command takes them: "model=gru", "trainer.steps=400", "out=DIR", "resume=RUN",
@@ -125,10 +129,16 @@ def train(overrides: Sequence[str] = ()) -> Run:
             `Run.directory`.
 
     Raises:
-        UserError: an override is wrong, components do not go together, or the run had to stop.
-        KeyboardInterrupt: Ctrl-C, which stops after the step; the run is saved, and train(["resume=DIR"]) goes on. A
-            second Ctrl-C stops at once, without saving.
-        SystemExit: the same for SIGTERM and SIGHUP.
+        UserError: an override is wrong, components do not fit each other, a reward fails or gives no text a score, a
+            loss or probability is not finite, or the disk is full.
+        KeyboardInterrupt: the first Ctrl-C of the training lets the step finish and saves the run, which
+            train(["resume=RUN"]) continues. After that a second signal, Ctrl-C or SIGTERM, stops at once, without
+            saving.
+        SystemExit: the first SIGTERM or SIGHUP, which saves the run in the same way. A SIGHUP after another signal is
+            ignored.
+
+    Signals are handled so in the main thread only, and only from the first step on: before it nothing is saved. While
+    the finished run is evaluated on test, the first signal is ignored.
     """
     from tokenrl_cli.commandline.outside_data import required_overrides
     from tokenrl_cli.commands.train import trained
@@ -140,17 +150,19 @@ def train(overrides: Sequence[str] = ()) -> Run:
 
 
 def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] = (), **values: Any) -> RewardFunction:
-    """A reward of `tokenrl list reward` by its name, to score texts without a run.
+    """Builds a reward of `tokenrl list reward` by its name, to score texts without a run.
 
     Args:
         name: "bleu", "rouge", "chrf", "wer", "mixture", "callable" ...
         imports: your own modules or files, for reward("callable", function="module.name", imports=["module"]).
         overrides: KEY=VALUE for what `values` cannot express, such as another part of a mixture:
             "+reward@reward.parts.rouge=rouge".
-        values: the keys of the reward's block in place of their defaults: smoothing="exp", lowercase=True ...
+        values: the keys of the reward's block in place of their defaults: smoothing="exp", lowercase=True ... Of a
+            dictionary only the keys that it holds are replaced.
 
     Raises:
-        UserError: there is no such reward or key, or a value is of a wrong type or out of its range.
+        UserError: there is no such reward or key, a value is of a wrong type or out of its range, or the reward refuses
+            its settings.
     """
     words = [override("reward", name), *_words("overrides", overrides)]
     words += [override("imports", _words("imports", imports))] if imports else []
@@ -171,9 +183,10 @@ def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] =
 class RewardFunction:
     """A reward that can be called with texts. Made by `reward`.
 
-    In both methods a hypothesis is a text, or a `Hypothesis` of a run; `references` holds for each hypothesis a text,
-    or a list of texts that are equally right, and may be left out if the reward reads none; `sources` holds a text for
-    each; `columns` is a dictionary of lists with one entry for each, for rewards that read columns of the data.
+    In both methods a hypothesis is a text, or a `Hypothesis` of a run; a text counts as ended by EOS, and its words,
+    divided by white space, as its tokens. `references` holds for each hypothesis a text, or a list of texts that are
+    equally right, and may be left out if the reward reads none; `sources` holds a text for each; `columns` is a
+    dictionary of lists with one entry for each, for rewards that read columns of the data.
     """
 
     def __init__(self, name: str, function: Reward) -> None:
@@ -216,12 +229,13 @@ class RewardFunction:
         sources: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
     ) -> list[PrefixScores]:
-        """The score of every prefix of each of B hypotheses, and with it the reward of each token: a list of B
-        `PrefixScores`.
+        """Returns the score of every prefix of each of B hypotheses, and with it the reward that credit=delta gives
+        each token: a list of B `PrefixScores`. A mixture scores with its weights, and is never normalised.
 
         The tokens of a text are its words, divided by white space; those of a `Hypothesis` are the policy's own. A list
-        of T + 1 texts that begins with "" gives the prefixes themselves. Raises UserError as a call does, and for a
-        reward that gives one number for each token.
+        of T + 1 texts, the first of them "", is taken as the prefixes themselves, of a text that is ended. Raises
+        UserError as a call does, for a list that does not begin with "", and for a reward that gives one number for
+        each token and has no `prefix_scores`.
         """
         from tokenrl_cli.episodes.scoring import prefix_scores
 
@@ -272,8 +286,10 @@ class Run:
         """Reads metrics.jsonl of the run as a table: column -> one value for each of its lines, in their order.
 
         The columns are step, stage ("warm_start", "train" ...), split, decode, time (seconds since the start of the
-        run), then every metric under its name. None means that a line does not have the metric, NaN that it was no
-        finite number. With `split` ("train", "val", "test") only its lines and the metrics that they have.
+        run), then every metric under its name. A line of the split "train" holds means over the training steps since
+        the line before it (extremes for names that end in /min or /max), any other line is an evaluation. None means
+        that a line does not have the metric, NaN that it was no finite number. With `split` ("train", "val", "test")
+        only its lines and the metrics that they have.
 
         Raises UserError if there is no run around the checkpoint, if the file has no line of `split`, or if it is
         missing or damaged.
@@ -291,8 +307,8 @@ class Run:
         seed: int | None = None,
         **options: Any,
     ) -> list[Hypothesis]:
-        """Decodes N sources, as `tokenrl generate` does, with the same texts; for the same `batch_size` and seed the
-        draws of a sampling decoder are the same, too.
+        """Decodes N sources. `tokenrl generate` gives the same texts for the same sources, settings, `batch_size` and
+        seed; so does a second call, which draws the same random numbers.
 
         Args:
             sources: texts; "" is the empty source, of policies of unconditional text. For K samples of each source
@@ -305,8 +321,8 @@ class Run:
         Returns: one `Hypothesis` for each source, in their order. Its log-probabilities are those of the policy itself,
         at temperature 1 and with nothing cut off, whatever the decoding.
 
-        Raises UserError for an option that is wrong or has no effect. Warns of sources that are cut, of tokens that the
-        model does not know, and of settings of a preset without effect.
+        Raises UserError for an option that is wrong or has no effect, and for probabilities that are not finite. Warns
+        of sources that are cut, of tokens that the model does not know, and of settings of a preset without effect.
         """
         from tokenrl_cli.commands.generate import rollout_from
         from tokenrl_cli.data.counts import Unread
@@ -323,11 +339,11 @@ class Run:
         return found
 
     def score(self, sources: Sequence[str], hypotheses: Sequence[str], *, batch_size: int = 64) -> list[Hypothesis]:
-        """The log-probability of each hypothesis given its source, token by token, EOS included; and the Q-values of
-        the tokens, if the policy has them.
+        """Computes the log-probability of each hypothesis given its source, token by token, EOS included; and the
+        Q-values of the tokens, if the policy has them.
 
         The texts are split anew by the run's tokenizer, so that a text which the policy made of other tokens has other
-        log-probabilities here. Token t is scored given the true tokens before it.
+        log-probabilities here. Token t is scored given the hypothesis's own tokens before it.
 
         Args:
             sources: N texts.
@@ -373,17 +389,18 @@ class Run:
         seed: int | None = None,
         **options: Any,
     ) -> Evaluated:
-        """Decodes a split and measures the texts: the numbers of `tokenrl eval`. Writes no file. Leaves torch's global
-        random state as it was.
+        """Decodes a split and measures the texts: the numbers of `tokenrl eval`. Writes no file. Restores torch's
+        global random state.
 
         Args:
             split: "train", "val", "test", or one that dataset.splits names.
             decode, seed, options: as of `generate`.
-            examples: the first of the split; 0 is all.
-            batch_size: sources decoded at once.
+            examples: how many examples of the split, from its first on; 0 is all.
+            batch_size: sources decoded at once; sampled texts depend on it.
 
-        Raises UserError if an option is wrong, or if the data are missing, or lie outside data_root and the current
-        directory and were not named to `load`. Warns of tokens that were cut off or are unknown.
+        Raises UserError if an option is wrong, if the split or references that a metric needs are missing, if a reward
+        or metric fails, or if the data are missing, or lie outside data_root and the current directory and were not
+        named to `load`. Warns of tokens that were cut off or are unknown.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.eval import prepare, results_of, settings_of, unread_tokens

@@ -82,8 +82,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line of this process and exits with its code, never returns. Makes the standard streams safe
-    before."""
+    """Runs the command line of this process and exits with its code: always raises SystemExit. Makes the standard
+    streams safe before."""
     from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
     prepare_streams()
@@ -95,8 +95,9 @@ def main() -> None:
 
 
 def status(words: Sequence[str]) -> int:
-    """Runs a command line, the words after `tokenrl`, and returns its exit code. Prints all errors to standard error.
-    Handles SIGTERM, SIGHUP and Ctrl-C meanwhile.
+    """Runs a command line, the words after `tokenrl`, and returns its exit code: 0, 1, 2 or 128 + the number of a
+    signal, as in the module's docstring. Prints all errors to standard error. Handles SIGTERM, SIGHUP and Ctrl-C
+    meanwhile.
 
     Raises SystemExit, with the exit code, if a signal stopped a training run, whose checkpoint is then saved, and where
     Hydra exits by itself, as with --hydra-help.
@@ -137,7 +138,8 @@ def _report_bug(error: BaseException) -> int:
 
 def dispatch(arguments: Arguments) -> None:
     """Runs the command of a parsed command line, or prints its help, the version or the shell completion. Raises
-    UserError for a mistake of the user's; all other exceptions are turned into exit codes by `status`."""
+    UserError for a mistake of the user's, Failed around any other exception of a command with a config; all are turned
+    into exit codes by `status`."""
     command = arguments.command
     if "--version" in arguments.flags:
         print(f"tokenrl {__version__}")
@@ -167,7 +169,7 @@ def dispatch(arguments: Arguments) -> None:
 
 
 def overview() -> str:
-    """The text of `tokenrl --help`: the commands, and a few command lines as examples."""
+    """Returns the text of `tokenrl --help`: the commands, and a few command lines as examples."""
     lines = [f"  {name:<9} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [
@@ -187,13 +189,14 @@ def overview() -> str:
 
 
 def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
-    """Runs `task` on the composed config of a command line, for a caller in Python, and returns the result of `task`.
-    `words` are the overrides, KEY=VALUE; no flags.
+    """Runs `task` on the composed config of a command line, a DictConfig whose ${...} are resolved when they are read,
+    for a caller in Python, and returns the result of `task`. `words` are the overrides, KEY=VALUE; no flags. For
+    "train" makes the directory of the run first.
 
-    Raises UserError for a mistake in the words, and in place of an exception of `task` whose cause is the machine or a
-    module of the user's; other exceptions of `task` are raised as they are. If a signal stopped a run, which is then
-    saved, raises KeyboardInterrupt for Ctrl-C and SystemExit for any other. Restores the handlers of logging and the
-    state of Hydra, which belong to the caller's process.
+    Raises UserError for a flag or a mistake in the words, and in place of an exception of `task` whose cause is the
+    machine or a module of the user's; other exceptions of `task` are raised as they are. If a signal stopped a run,
+    which is then saved, raises KeyboardInterrupt for Ctrl-C and SystemExit for any other. Restores the handlers of
+    logging, the standard streams and the state of Hydra, which belong to the caller's process.
     """
     from functools import wraps
 
@@ -222,8 +225,9 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 
 
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The resolved config of a command line as a dictionary of plain values. Runs nothing, but makes the directory that
-    `train` would write to; raises what `call` raises."""
+    """Returns the resolved config of a command line as a dictionary of plain values; its keys and types are not checked
+    (`commands.keys.require_keys` does that). Runs nothing, but for "train" makes the directory that it would write to,
+    with .hydra and train.log in it. Raises what `call` raises."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf

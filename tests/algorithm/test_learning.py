@@ -45,7 +45,7 @@ CASES: dict[str, tuple[int, float, str]] = {  # steps, learning rate, and other 
 EACH_TOKEN = ("dqn", "double_dqn", "mc_q", "soft_q", "cql", "ilql")  # learn from credit=delta
 LEAST = dict.fromkeys(("soft_q", "pcl", "tba", "dqn", "double_dqn", "cql"), 0.95)
 # One of each kind: the others differ by a formula, which is proved exactly elsewhere, and learn in `make prove`.
-ALWAYS = ("rloo", "grpo", "ppo", "a2c", "mixer", "ocd", "dqn", "double_dqn", "soft_q", "pcl", "tba", "cql")
+ALWAYS = ("rloo", "ppo", "a2c", "mixer", "ocd", "dqn", "double_dqn", "soft_q", "pcl", "cql")
 AS_IT_WAS = ("mc_q", "soft_q", "pcl", "oreo", "tba", "shiq", "ilql")  # at the switch they act as the warm start
 
 
@@ -92,6 +92,7 @@ def test_reinforcement_goes_beyond_its_demonstrations(algorithm: str, imitated: 
     assert after["sampled_reward"] > LEAST.get(algorithm, 0.9) > before["sampled_reward"] + 0.05
 
 
+@pytest.mark.slow
 def test_double_q_learning_goes_beyond_an_imitation_cut_short(tmp_path: Path) -> None:
     """What is decoded, where imitation decodes a fifth wrong or more: `reverse`, 3 symbols of 10 corrupted."""
     task = [*TASK, "dataset=reverse"]
@@ -122,6 +123,7 @@ def wandered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return imitation(tmp_path_factory.mktemp("wandered") / "run", WALKS, 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", STITCHERS)
 def test_offline_values_put_a_shortest_way_together(algorithm: str, wandered: Path, tmp_path: Path) -> None:
     """Imitation earns what random walks earned; of the same walks, and no other, values find the shortest ways."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.algorithm.test_presets import gru, padded
 from tests.presets import CONF, GRADIENTS, PRESETS, preset, targets
-from tests.running import TINY, lines, train
+from tests.running import QUICK, TINY, lines, train
 from tests.values import around as tabular
 from tests.values import chances, every_text, expected, loss_of, minibatch_of, q_of, solve
 from tests.world import RECORDED, SEQUENCES, Letters, TableReward, TabularPolicy, batch_of, samples_of
@@ -473,7 +473,7 @@ def test_in_mixed_precision_an_update_reads_what_the_one_before_wrote(name: str)
 
 def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     """Offline there is no sample, and no reward of one; there is what demonstrations earned."""
-    assert train(tmp_path / "run", "algorithm=ilql", "credit=delta") == 0
+    assert train(tmp_path / "run", *QUICK, "algorithm=ilql", "credit=delta") == 0
     logged = [
         line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train" and line["split"] == "train"
     ]
@@ -487,7 +487,7 @@ def test_each_class_of_presets_trains_from_a_transformer_too(name: str, tmp_path
     small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]
     goes_on = str(name not in ("mc_q", "tba")).lower()  # those know no value of where a text was cut
     chosen = [f"algorithm={name}", "model=transformer", "credit=delta", f"algorithm.bootstrap_truncated={goes_on}"]
-    assert train(tmp_path / "run", *small, *chosen, tiny=False) == 0
+    assert train(tmp_path / "run", *small, *QUICK, *chosen, tiny=False) == 0
     logged = [line["metrics"] for line in lines(tmp_path / "run") if line["stage"] == "train"]
     assert any("q/mean" in metrics for metrics in logged)
     pages = [(CONF.parent / "docs" / f"{name}.md").read_text("utf-8") for name in ("metrics", "rewards")]

@@ -94,8 +94,8 @@ def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
     shown = [line for line in parts(options(roots(None), group)[name], group) if not line.startswith("as ")]
     shown = [line for line in shown if not line.endswith("=null")]  # a part left out, as ~GROUP is typed
     place = {"optimizer": "optimizer@algorithm.optimizer"}.get(group, group)
+    chosen = composed((f"{place}={name}",))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        chosen = composed((f"{place}={name}",))
         assert compose("train", [f"{place}={name}", *shown]) == chosen
 
 
@@ -134,6 +134,7 @@ def test_the_range_of_a_value_is_shown(capsys: pytest.CaptureFixture[str]) -> No
         ("algorithm/ppo", "  kl_coef: 0.01 # reward taken for a nat of KL to the reference (at least 0)"),
         ("decode/beam", "  beam_size: 5 # hypotheses of beam search; 1 is no beam search (at least 1)"),
         ("algorithm/dqn", "  samples_per_source: 2 # episodes acted for each source (at least 1)"),
+        ("trainer", "  batch_size: 32 # sources per step of RL (at least 1)"),
     ):
         assert tokenrl("list", group) == 0
         assert line in capsys.readouterr().out.splitlines()

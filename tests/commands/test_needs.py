@@ -196,7 +196,7 @@ def test_what_the_end_needs_is_missed_before_the_first_step(tmp_path: Path, caps
     for command in ("validate", "train"):
         assert tokenrl(command, *words, f"out={tmp_path / 'run'}") == 2
         assert "test.jsonl" in capsys.readouterr().err
-    assert not os.listdir(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_mistake_before_the_first_step_leaves_nothing(words: list[str], tmp_pa
     assert tokenrl("train", *TINY, *words, f"out={run}") == 2
     printed = capsys.readouterr().err
     assert "resume=" not in printed, printed
-    assert not os.listdir(run), printed
+    assert not run.exists(), printed
 
 
 def test_what_was_there_before_stays(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.toys import FunctionPolicy, Logits, anything
-from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities
+from tests.world import EOS, RECORDED, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities
 from tokenrl_cli.episodes.beam import beam_search, penalty
 from tokenrl_cli.episodes.sampling import Decoding, generate
+from tokenrl_cli.optim import NonFinite
 
 BEAM = Decoding(3, 0.0, 0, 1.0, 0.0, [], 15, 0.0)
 TABLES = [WORLD["policy_logits"], WORLD["reference_logits"], WORLD["behaviour_logits"]]
@@ -123,3 +124,11 @@ def test_settings_of_sampling_do_not_reach_a_beam() -> None:
     other = beam_search(policy, source, source >= 0, warped, EOS)
     assert torch.equal(found.actions, other.actions)
     assert torch.equal(found.mask, other.mask)
+
+
+def test_without_any_number_there_is_no_hypothesis() -> None:
+    model = TabularPolicy(RECORDED.policy)
+    model.table.data.fill_(float("nan"))
+    source = torch.ones(2, 1, dtype=torch.int64)
+    with pytest.raises(NonFinite, match="no numbers"):
+        beam_search(model, source, source.bool(), replace(BEAM, beam_size=2), EOS)

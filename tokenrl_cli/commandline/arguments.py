@@ -44,21 +44,22 @@ class Arguments:
     rest: tuple[str, ...]
 
     def line(self) -> list[str]:
-        """The words of the command line as Hydra reads them, without the command: flags by their long names, then
-        overrides."""
+        """Returns the words of the command line as Hydra reads them, without the command: flags by their long names,
+        then overrides."""
         flags = [word for name, value in self.flags.items() for word in ((name, value) if value else (name,))]
         return [*flags, *self.rest]
 
     def with_overrides(self, *overrides: str) -> Arguments:
-        """A copy with `overrides` appended."""
+        """Returns a copy with `overrides` appended."""
         return replace(self, rest=(*self.rest, *overrides))
 
     def without(self, key: str) -> Arguments:
-        """A copy without the overrides of a key, whatever stands before it ("+", "++" or "~")."""
+        """Returns a copy without the overrides of a key, whatever stands before it ("+", "++" or "~")."""
         return replace(self, rest=tuple(each for each in self.rest if key_of(each) != key))
 
     def value(self, key: str) -> str | None:
-        """The last value that the command line sets for a key, as text without quotes; None if it sets none."""
+        """Returns the last value that the command line sets for a key, as text without quotes; "" for `KEY=`, None if
+        it sets none. `~KEY` sets none."""
         values = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
         return unquoted(values[-1]) if values else None
 
@@ -128,34 +129,34 @@ def _check_flag(word: str, name: str, value: str) -> None:
 
 
 def key_of(override: str) -> str:
-    """The key of an override: "a.b" for "++a.b=1", "c" for "~c"; of a group with its package, as in
+    """Returns the key of an override: "a.b" for "++a.b=1", "c" for "~c"; of a group with its package, as in
     "optimizer@algorithm.optimizer"."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def unquoted(value: str) -> str:
-    """A value without the quotes of Hydra's override grammar, in which a backslash escapes only before a quote; a value
-    without quotes as it is."""
+    """Returns a value without the quotes of Hydra's override grammar, in which a backslash escapes only before a quote;
+    a value without quotes as it is."""
     if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
         return value
     return re.sub(rf"(\\+)({value[0]}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2], value[1:-1])
 
 
 def quoted(text: str) -> str:
-    """A text in single quotes of Hydra's override grammar, so that it may hold any character, even "=" or ",";
+    """Returns a text in single quotes of Hydra's override grammar, so that it may hold any character, even "=" or ",";
     `unquoted` restores it."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def command_line(command: str, *overrides: str) -> str:
-    """The command line `tokenrl COMMAND OVERRIDES` to paste into a shell, quoted for it where necessary. Each of
-    `overrides` is in Hydra's grammar, as `override` returns it."""
+    """Returns the command line `tokenrl COMMAND OVERRIDES` to paste into a shell, quoted for it where necessary. Each
+    of `overrides` is in Hydra's grammar, as `override` returns it."""
     return " ".join([f"tokenrl {command}", *map(_for_the_shell, overrides)])
 
 
 def override(key: str, value: Any) -> str:
-    """KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a list of
-    these; `command_line` quotes the result for a shell."""
+    """Returns KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a
+    list of these; `command_line` quotes the result for a shell."""
     return f"{key}={_grammar(value)}"
 
 

@@ -127,7 +127,8 @@ def new_directory(path: str) -> str:
 
 
 def resume_command(run: Path | str, config: dict[str, Any]) -> str:
-    """The command that resumes a run with this resolved config, ready to paste into a shell."""
+    """Returns the command that resumes a run, ready to paste into a shell: `tokenrl train resume=RUN` with the imports
+    and paths of its resolved config that must be repeated; see `required_overrides`."""
     return command_line("train", override("resume", str(run)), *required_overrides(config))
 
 
@@ -135,12 +136,13 @@ def resume_command(run: Path | str, config: dict[str, Any]) -> str:
 
 
 def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]:
-    """For `resume=RUN` returns the command line that writes into RUN again, and the config of RUN to start from instead
-    of conf/train.yaml; without it `arguments` and None.
+    """Prepares `resume=RUN`: returns the command line that writes into RUN again, and the config of RUN to start from
+    instead of conf/train.yaml; without `resume` returns `arguments` and None.
 
     RUN is not put on Hydra's search path: its config is handed over as plain values, without its imports, and with
-    TOKENRL_DATA as data_root if that is set. Raises UserError if RUN is no run, or if the command line has -m, another
-    config, or a key that is fixed.
+    TOKENRL_DATA as data_root if that is set. Raises UserError if RUN is no run or its config is not plain, or if the
+    command line has -m, another config, another component (model=gru) or one of FIXED_KEYS. Which single values may
+    change is checked later, by `refuse_changes`.
     """
     typed = arguments.value("resume")
     if typed in (None, "", "null"):
@@ -203,8 +205,8 @@ def require_plain(config: dict[str, Any], where: str) -> None:
 
 
 def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """The values to write to config.yaml of a run: those of the resolved `config`, but texts that begin with
-    ${data_root}, and have no other variable, in the unresolved `raw` config as they are there."""
+    """Returns the values to write to config.yaml of a run: those of the resolved `config`, except texts that begin with
+    ${data_root} in `raw`, the same config unresolved, and have no other variable there: these are taken from `raw`."""
     if isinstance(raw, dict) and isinstance(config, dict):
         return {key: recorded_values(raw.get(key), value) for key, value in config.items()}
     if isinstance(raw, list) and isinstance(config, list) and len(raw) == len(config):
@@ -214,7 +216,8 @@ def recorded_values(raw: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_data_root(value: Any, root: str) -> Any:
-    """A copy of a config, or of any value of it, with `root` in place of ${data_root} at the beginning of texts."""
+    """Returns a copy of a config, or of any value of it, with `root` in place of ${data_root} at the beginning of
+    texts."""
     if isinstance(value, dict):
         return {key: with_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
@@ -224,8 +227,8 @@ def with_data_root(value: Any, root: str) -> Any:
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str]:
-    """The values that overrides set, as text without quotes, by key; the last one of a key counts. Overrides without
-    "=" are left out."""
+    """Returns the values that overrides set, as text without quotes, by key; the last one of a key counts. Overrides
+    without "=" are left out."""
     return {key_of(each): unquoted(each.partition("=")[2]) for each in overrides if "=" in each}
 
 
@@ -267,7 +270,9 @@ ALWAYS_ALLOWED = ("dropout", "workers", "timeout", "on_error", "max_failed_fract
 
 def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) -> None:
     """Raises UserError if the `config` of a resumed run changes a value of `saved`, the config of its checkpoint, that
-    has no effect any more in this `stage` ("warm_start" or "train") or would make earlier results incomparable.
+    the run depends on since its start (seed, tokenizers, model ...), that has no effect any more in this `stage`
+    ("warm_start" or "train"), or that would make earlier results incomparable: those of FIXED_VALUES and
+    WARM_START_KEYS. Keys whose last part is in ALWAYS_ALLOWED, such as dropout, may change anywhere.
 
     The next checkpoint would otherwise record a config with which the run was never trained. Moved data are no change:
     paths below data_root are compared relative to it.
@@ -298,8 +303,9 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def checkpoint_dir(arguments: Arguments) -> Path:
-    """The directory of the checkpoint that `ckpt=` names, absolute; a run stands for its best checkpoint, else its last
-    one. Raises UserError if the key is missing, or if there is no checkpoint there."""
+    """Returns the directory of the checkpoint that `ckpt=` names, absolute; a run stands for its best checkpoint, else
+    its last one, else its newest. Raises UserError if the key is missing, or if there is no checkpoint there. Its files
+    are not verified."""
     typed = arguments.value("ckpt")
     if typed in (None, "", "null", "???"):
         raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
@@ -313,9 +319,9 @@ def checkpoint_dir(arguments: Arguments) -> Path:
 
 
 def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
-    """The option `checkpoint` of each group, and of the root (""), made from the config.yaml in the directory of a
-    checkpoint: conf/eval.yaml and conf/generate.yaml start from them. Raises UserError if that config is not plain or
-    not complete."""
+    """Returns what the option `checkpoint` of eval and generate sets, made from the config.yaml in the directory of a
+    checkpoint: a dictionary from group ("dataset", "reward", "algorithm", and "" for the option at the root) to a part
+    of a config. Raises UserError if that config is not plain or not complete."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:

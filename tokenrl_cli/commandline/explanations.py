@@ -26,8 +26,8 @@ NO_OPTION = re.compile(r"(?i)|~|null|true|false|nan|[-+]?inf|[-+]?[\d._]+(e[-+]?
 
 
 def explain(error: BaseException, roots: Sequence[Path], command: str, words: Sequence[str] = ()) -> UserError | None:
-    """The UserError for an exception that Hydra or a library of its raised, or that has a UserError among its causes;
-    None for any other, which is no mistake of the user's.
+    """Returns the UserError for an exception that Hydra or a library of its raised, or that has a UserError among its
+    causes; None for any other, which is no mistake of the user's.
 
     `roots` are the folders that hold the options, `command` is the command that ran, `words` are the overrides of the
     command line.
@@ -150,9 +150,9 @@ def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) ->
 
 
 def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:
-    """The UserError, not raised, for a key or group that does not exist, with what may have been meant. `node` is the
-    part of the config in which it was looked up, `roots` are the folders that hold the options; `command` chooses what
-    is suggested."""
+    """Returns the UserError, not raised, for a key or group that does not exist, with what may have been meant. `node`
+    is the part of the config in which it was looked up, `roots` are the folders that hold the options; `command`
+    chooses what is suggested."""
     if "/" in key and key in groups(roots):
         above, _, part = key.rpartition("/")
         if (whole := typed(part, above)) != key:

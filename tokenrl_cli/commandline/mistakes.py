@@ -33,9 +33,10 @@ MEMORY = "can't allocate memory|out of memory|Unable to allocate"  # in messages
 
 
 def as_user_error(error: BaseException, imports: Sequence[str], place: str = "", again: str = "") -> UserError | None:
-    """The UserError, not raised, for an exception in a command's work whose cause is the user's module (of the frames
-    in one or in this package, the innermost lies in the user's) or the machine (`machine_error`); None if it is
-    neither, which means a bug of this package.
+    """Returns the UserError, not raised, for an exception of a command's work that a module of the user's or the
+    machine has caused; None for any other, which is a bug of this package. The user's module is the cause if, of the
+    calls on the way to the exception that lie in such a module or in this package, the innermost lies in the former;
+    for the machine see `machine_error`.
 
     `imports` are the user's modules. `place` is where the command writes: it is named if the system names no path.
     `again` is the command to continue with afterwards.
@@ -48,7 +49,7 @@ def as_user_error(error: BaseException, imports: Sequence[str], place: str = "",
 
 
 def machine_error(error: BaseException, place: str = "", again: str = "") -> UserError | None:
-    """The UserError, not raised, for a refusal of the system: of a disk, a path or memory. None for any other
+    """Returns the UserError, not raised, for a refusal of the system: of a disk, a path or memory. None for any other
     exception, for a UserError, and for a missing file of this package. `place` and `again` as for `as_user_error`."""
     if isinstance(error, UserError):
         return None
@@ -70,7 +71,8 @@ def machine_error(error: BaseException, place: str = "", again: str = "") -> Use
 
 
 def config_error(error: BaseException) -> UserError | None:
-    """The UserError, not raised, for an exception that arose while Hydra composed the config; None for any other.
+    """Returns the UserError, not raised, for an exception that arose while Hydra composed the config; None for any
+    other.
 
     It is recognised by the calls on the way to it: cli.py is the last file of this package among them, which means that
     no command had begun. The cause is then the command line, or a config file that was read.

@@ -29,8 +29,8 @@ FILES = ("path", "paths", "file", "files", "folder", "checkpoint", "init_from") 
 
 
 def user_data_root(typed: str | None) -> str:
-    """The data_root of the user, not of an earlier run: `typed`, the value on the command line, else TOKENRL_DATA, else
-    ROOT. An empty one counts as missing."""
+    """Returns the data_root of the user, not of an earlier run: `typed`, the value on the command line, else
+    TOKENRL_DATA, else ROOT. An empty one counts as missing."""
     return typed or os.environ.get("TOKENRL_DATA") or ROOT
 
 
@@ -38,8 +38,8 @@ Text = tuple[tuple[str, ...], str, Any]  # its keys, the text, and the whole val
 
 
 def texts_in(value: Any, *keys: str) -> Iterator[Text]:
-    """Yields every text in a config, at any depth, as described at Text; a text in a list has the keys of the list.
-    `keys` are put before the keys of each."""
+    """Yields every text in a config, at any depth, as a tuple: its keys, the text itself, and the whole value of these
+    keys, which is the text, or the list that it stands in. `keys` are put before the keys of each."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from texts_in(item, *keys, str(key))
@@ -52,9 +52,9 @@ def texts_in(value: Any, *keys: str) -> Iterator[Text]:
 
 
 def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
-    """The texts of a resolved config that name an existing file or folder outside the current directory and `root`, or
-    a folder with a link that leads out. Links are resolved. An entry of `dataset.splits` with ".." counts even if it
-    does not exist; keys in HANDLED are left out."""
+    """Returns the texts of a resolved config that name an existing file or folder outside the current directory and
+    `root`, or a folder with a link that leads out, as `texts_in` yields them. Links are resolved. An entry of
+    `dataset.splits` with ".." counts even if it does not exist; the root keys in HANDLED, such as out, are left out."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
     data = config.get("dataset")
     path = str(data.get("path") or "") if isinstance(data, dict) else ""
@@ -97,7 +97,7 @@ def _looks_like_a_file(key: str, text: str) -> bool:
 
 
 def names_files(key: str) -> bool:
-    """Whether a key of a config holds a path, judging by its last part: one of FILES."""
+    """Returns whether a key of a config holds a path, judging by its last part: one of FILES."""
     return key.rpartition(".")[2] in FILES
 
 
@@ -144,9 +144,9 @@ def refuse_outside_data(
 
 
 def required_overrides(config: dict[str, Any]) -> list[str]:
-    """The overrides that a command must repeat to continue with a run of this resolved config, in Hydra's grammar: its
-    imports, and data_root or the paths that lie outside the current directory and the user's data_root (TOKENRL_DATA,
-    else "data")."""
+    """Returns the overrides that a command must repeat to continue with a run of this resolved config, in Hydra's
+    grammar: its imports, and data_root or the paths that lie outside the current directory and the user's data_root
+    (TOKENRL_DATA, else "data")."""
     found = [override("imports", config["imports"])] if config.get("imports") else []
     outside, root = outside_texts(config, user_data_root(None)), config.get("data_root")
     # one data_root=DIR replaces all paths below it

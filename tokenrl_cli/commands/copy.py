@@ -37,15 +37,15 @@ def run(arguments: Arguments) -> None:
 
 
 def target_file(destination: str, group: str, name: str) -> Path:
-    """The path to write to: `destination` itself if it ends in .yaml or .yml, else destination/group/name.yaml, so that
-    `destination` can be given as --config-dir."""
+    """Returns the path to write to: `destination` itself if it ends in .yaml or .yml, else destination/group/name.yaml,
+    so that `destination` can be given as --config-dir."""
     place = Path(destination)
     return place if place.suffix in (".yaml", ".yml") else place / group / f"{name}.yaml"
 
 
 def how_to_use(target: Path, group: str) -> str:
-    """The text that explains how to use the copy `target` of an option of `group`: with a command, if it lies in
-    DIR/GROUP/, the only place where Hydra finds it; else with the advice to put it there."""
+    """Returns the text that explains how to use the copy `target` of an option of `group`: with a command, if it lies
+    in DIR/GROUP/, the only place where Hydra finds it; else with the advice to put it there."""
     folders = tuple(group.split("/"))
     if target.parent.parts[-len(folders) :] == folders:
         root = target.parents[len(folders)]

@@ -30,7 +30,7 @@ COUNTED = ("examples", "batch_size", "precision", "seed")
 
 def run(config: DictConfig) -> float | None:
     """Evaluates the policy of `ckpt` on a split, shows every metric with its signature and a 95 % interval, and writes
-    them to a folder in `out`, or else in RUN/eval/.
+    them to a folder in `out`, or else in RUN/eval/. Called by Hydra, on whose state (HydraConfig) it depends.
 
     The folder is named <split>-<decode> and after all settings that differ from the checkpoint's and the defaults, so
     that each job of a sweep over `algorithm.beta` or `decode.beam_size` gets its own; the step is added if it is not
@@ -84,8 +84,8 @@ class Examination:
     findings: list[Finding]
 
     def evaluate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Evaluation:
-        """Decodes the split and scores the texts, as `run.evaluation.evaluate`, which also explains `progress`. Writes
-        and shows nothing."""
+        """Decodes the split and scores the texts, as `run.evaluation.evaluate`, which also explains `progress` and the
+        errors. Writes and shows nothing."""
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
@@ -190,12 +190,16 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
 def settings_of(
     saved: Checkpoint, whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation
 ) -> dict[str, Any]:
-    """All settings that the numbers of an evaluation depend on, as plain JSON values, to compare two evaluations.
+    """Returns all settings that the numbers of an evaluation depend on, as plain JSON values, to tell whether two
+    evaluations can be compared.
 
-    `whole` is the config in use, `requested` the config of the command. Paths of the data set below data_root are
-    written relative to it, so that moved data count as the same. `weights` and `data` are the first 12 digits of
-    SHA-256 sums: of the weights of the policy, the same for a checkpoint that was reduced to it, and of the sources and
-    references.
+    `whole` is the checkpoint's config with the blocks that the command changed (`Examination.config`), `requested` the
+    resolved config of `eval`, `evaluation` its result, of which the sources and references are read. Paths in the block
+    dataset that lie below data_root are written relative to it, so that data in another place count as the same.
+
+    `weights` and `data` are the first 12 hex digits of SHA-256 sums. That of `data` is of the sources and references.
+    That of `weights` is of the policy alone, the model and the entries of the algorithm that it needs: a checkpoint has
+    the same one once `checkpoint.slim` has reduced it.
     """
     from safetensors.torch import save
 
@@ -222,9 +226,10 @@ def settings_of(
 
 
 def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
-    """The parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default nor that
-    of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written without
-    "algorithm.". `settings` is the result of `settings_of`, `decode` the name of the decoding, such as "greedy"."""
+    """Returns the parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default
+    nor that of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written
+    without "algorithm.". `settings` is the result of `settings_of`, `decode` the name of the decoding, such as
+    "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = _yaml("eval.yaml")
@@ -241,8 +246,8 @@ def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, A
 
 
 def refuse_link(path: Path) -> Path:
-    """Returns `path`, a folder to write to. Raises UserError if it is a link: in a run from an untrusted source it
-    could lead anywhere. Folders on the way to it may be links."""
+    """Returns `path`, a folder to write to, which need not exist. Raises UserError if it is a link: in a run from an
+    untrusted source it could lead outside the run. Folders on the way to it may be links."""
     from tokenrl_cli.interfaces import UserError
 
     if path.is_symlink():
@@ -251,8 +256,8 @@ def refuse_link(path: Path) -> Path:
 
 
 def relative_to_data_root(value: Any, root: str) -> Any:
-    """A copy of a block, or any value of it, with "data_root" in place of `root` at the beginning of texts that lie
-    below it."""
+    """Returns a copy of a block, or any value of it, with "data_root" in place of `root` at the beginning of texts that
+    lie below it."""
     if isinstance(value, dict):
         return {key: relative_to_data_root(item, root) for key, item in value.items()}
     if isinstance(value, list):
@@ -276,16 +281,17 @@ def _digest(value: Any) -> str:
 
 
 def chosen_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if it has
-    neither, as the folder around a copied checkpoint."""
+    """Returns the checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if
+    it has neither, as the folder around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
 
 
 def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
-    """A new config: that of a checkpoint with the blocks of `requested`, the config of the command, in place of its own
-    (dataset, reward, metrics, algorithm, decode). Raises UserError if these change the algorithm of the RL stage and
-    the `stage` of the checkpoint is "warm_start"; an algorithm that is the same is ignored then."""
+    """Returns a new config, whose blocks are not copied: that of a checkpoint with the blocks of `requested`, the
+    config of the command, in place of its own (dataset, reward, metrics, algorithm, decode); an empty block replaces
+    nothing. Raises UserError if these change the algorithm of the RL stage and the `stage` of the checkpoint is
+    "warm_start"; an algorithm that is the same is ignored then."""
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
@@ -306,11 +312,13 @@ def write(
     the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `found` are findings to
     add.
 
-    hypotheses.txt and references.N.txt have one line per example, in the order of the split. statistics.npz holds the
+    hypotheses.txt and references.N.txt have one line per example, in the order of the split, with line breaks inside a
+    text as spaces; N counts from 0, and an example without that reference has an empty line. statistics.npz holds the
     sufficient statistics, from which intervals and differences can be computed again (metrics/saved_statistics.py).
     results.json is written last.
 
-    If anything fails a folder that is new is removed again. Raises UserError if the folder lies in a run and is a link.
+    If anything fails a folder that is new is removed again. Raises UserError if the folder lies in a run and is a link,
+    OSError if the system refuses.
     """
     new = not folder.exists()
     try:
@@ -348,7 +356,7 @@ def _written(
 
 
 def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
-    """The content of results.json, plain values for JSON: NaN is None. `metrics` has {"value", "low", "high",
+    """Returns the content of results.json, plain values for JSON: NaN is None. `metrics` has {"value", "low", "high",
     "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
     the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
     evaluation."""

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
-    """Decodes the sources that the config names (a file, standard input, a split, or N empty ones) and writes the texts
-    to `output` or standard output, in their order, flushed after each batch. Notes go to standard error. Raises
-    UserError for a mistake of the user's, OSError if the system refuses."""
+    """Decodes the sources that the config names (a file, standard input, a split, or N empty ones) and writes the
+    texts, one a line, to `output` or standard output, in their order, flushed after each batch. A blank line of the
+    input gives an empty one. Notes go to standard error. Called by Hydra, on whose state (HydraConfig) it depends.
+    Raises UserError for a mistake of the user's, OSError if the system refuses; a file `output` is then not made."""
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import typed_values
@@ -93,7 +94,8 @@ def prepare(
 
 def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
     """Decodes one episode for each of N sources: a Rollout of N rows in their order, without rewards. Adds to `unread`
-    how many tokens of the sources are cut off or unknown. `policy` must be in evaluation mode.
+    how many tokens of the sources are cut off or unknown. `policy` must be in evaluation mode. Raises NonFinite as
+    `run.evaluation.decode` does.
 
     `part` is the number of the batch: with it and the seed the draws of a sampling decoder are determined.
     """
@@ -118,8 +120,8 @@ def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part
 
 
 def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
-    """An iterator over the sources of a split, in order, each read when it is needed. Raises UserError at once if the
-    split does not exist or is unlimited."""
+    """Returns an iterator over the sources of a split, in order, each read when it is needed. Raises UserError at once
+    if the split does not exist or is unlimited."""
     from tokenrl_cli.data.splits import require_split
     from tokenrl_cli.interfaces import UserError
 
@@ -149,9 +151,9 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
 
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
-    """The lines of a file, or of standard input if `path` is None, as they arrive, without line breaks, None for a
-    blank one; with `samples` that many empty sources instead. Raises UserError while it is read if the text is not
-    UTF-8 or cannot be read."""
+    """Returns an iterator over the lines of a file, or of standard input if `path` is None, as they arrive, without
+    line breaks, None for a blank one; with `samples` over that many empty sources instead. Raises UserError while it is
+    read if the text is not UTF-8 or cannot be read."""
     from tokenrl_cli.data.lines import read_lines, standard_input
 
     if samples is not None:

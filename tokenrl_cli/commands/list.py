@@ -37,8 +37,8 @@ def run(arguments: Arguments) -> None:
 
 
 def fitted(text: str) -> str:
-    """The text with its lines wrapped to the width of the terminal, as `hung` does; unchanged if standard output is not
-    a terminal."""
+    """Returns the text with its lines wrapped to the width of the terminal, as `hung` does; unchanged if standard
+    output is not a terminal."""
     if not sys.stdout.isatty():
         return text
     width = layout_width(shutil.get_terminal_size((0, 0)).columns)
@@ -46,9 +46,9 @@ def fitted(text: str) -> str:
 
 
 def hung(line: str, width: int) -> list[str]:
-    """A line broken at spaces into lines of at most `width` cells; a longer word stays whole. The further lines are
-    indented to the text of its comment (after " # ") or of its second column (after two spaces), or by four spaces if
-    that begins in the right half; without either they are not indented.
+    """Returns a line broken at spaces into lines of at most `width` cells; a longer word stays whole. The further lines
+    are indented to the text of its comment (after " # ") or of its second column (after two spaces), or by four spaces
+    if that begins in the right half; without either they are not indented.
 
     If the first word of the comment or the column does not fit beside what stands before it, all of it goes to further
     lines, indented by four spaces, with "# " before a comment.
@@ -74,8 +74,8 @@ def _group(group: str, places: list[Path]) -> str:
 
 
 def listed(group: str, places: list[Path]) -> str:
-    """The options of a group, or one GROUP/NAME, each with its sub-groups, keys, values, ranges and comments, as text.
-    `places` are the folders that hold the options. Raises UserError if there is no such group or option."""
+    """Returns the options of a group, or one GROUP/NAME, each with its sub-groups, keys, values, ranges and comments,
+    as text. `places` are the folders that hold the options. Raises UserError if there is no such group or option."""
     group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
     if group not in groups(places):
         typed = group or name
@@ -108,9 +108,9 @@ def _limited(file: Path, places: list[Path], group: str) -> list[str]:
 
 
 def origins(arguments: Arguments) -> str:
-    """Comments to print above the config of `train`, one a line: which values of other blocks its model and its data
-    set set; "" if they set none. An experiment and the command line take precedence over these, so that the config may
-    show other values."""
+    """Returns comments to print above the config of `train`, one a line: which values of other blocks its model and its
+    data set set; "" if they set none. An experiment and the command line take precedence over these, so that the config
+    may show other values."""
     places = roots(arguments.flags.get("--config-dir"))
     chosen = choices(conf_dir() / "train.yaml")
     if recipe := options(places, "experiment").get(str(arguments.value("experiment"))):
@@ -123,7 +123,7 @@ def origins(arguments: Arguments) -> str:
 
 
 def page(command: str, what: str, arguments: Arguments) -> str:
-    """The text of `tokenrl COMMAND --help`; `what` is one line on what the command does. `arguments` may name a
+    """Returns the text of `tokenrl COMMAND --help`; `what` is one line on what the command does. `arguments` may name a
     --config-dir, whose options are then listed, too. Raises UserError if that cannot be read."""
     if command == "list":
         return f"tokenrl list [GROUP[/OPTION]] [--config-dir DIR]: {what}"

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> float | None:
-    """Trains, and returns the objective: `trainer.monitor` at the best checkpoint, on val; see `Training.run`. The
-    directory of the run is the one that Hydra has made.
+    """Trains, and returns the objective: `trainer.monitor` at the best checkpoint, on val, which may be NaN; see
+    `Training.run`. Called by Hydra, on whose state (HydraConfig) it depends; the directory of the run is the one that
+    Hydra has made.
 
     Holds the lock of the run meanwhile. If a new run fails before its first stage has begun, config.yaml, .hydra,
-    train.log and the lock are removed. Raises UserError for a mistake of the user's, SystemExit if a signal stopped the
-    run.
+    train.log and the lock are removed; not if a signal ends it there. Raises UserError for a mistake of the user's,
+    SystemExit if a signal stopped the run and it was saved, KeyboardInterrupt if it was not.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -120,7 +121,7 @@ def _write_config(run: Path, record: dict[str, Any]) -> None:
 
 
 def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
-    """The commands to suggest when a run is finished, ready to paste into a shell: one that evaluates, one that
+    """Returns the commands to suggest when a run is finished, ready to paste into a shell: one that evaluates, one that
     generates. `config` is resolved; imports and paths outside data_root that they need are among their overrides."""
     from tokenrl_cli.commandline.arguments import command_line, override
     from tokenrl_cli.commandline.outside_data import required_overrides

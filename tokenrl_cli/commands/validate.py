@@ -23,11 +23,13 @@ class ReferenceMetric:
 
 
 def run(config: DictConfig) -> None:
-    """Checks the config and its data, and prints the target of each block, the seed, data_root, the sizes of the splits
-    and the steps; notes go to standard error.
+    """Checks the config and its data, and prints to standard output the `_target_` of each block, the seed, data_root,
+    the sizes of the splits and the steps; notes go to standard error. Called by Hydra, on whose state (HydraConfig) it
+    depends. Makes no directory. Trains the tokenizers on the data, or loads those of init_from.
 
-    Raises UserError for almost every mistake for which `train` would stop before its first step, but scores no
-    demonstrations and loads no weights of init_from; OSError if the directory of the run could not be written.
+    Raises UserError for almost every mistake for which `train` would stop before its first step, but runs no reward on
+    demonstrations and does not try whether the weights of init_from fit; OSError if the directory of the run could not
+    be written.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -40,7 +42,7 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Train)
     require_place(plain["out"])
-    start = checkpoint.load(checkpoint.find(Path(plain["init_from"]))) if plain["init_from"] else None
+    start = checkpoint.load(checkpoint.find(Path(plain["init_from"]).expanduser())) if plain["init_from"] else None
     task, stages = assembled(plain, start.tokenizer_dir if start else None)
     for finding in idle_findings(plain, task.decoding, HydraConfig.get().overrides.task):
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
@@ -72,11 +74,11 @@ def require_place(out: str | None) -> None:
 
 def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, dict[str, Algorithm]]:
     """Builds everything of a run of train's config but its model: the task, and the algorithms of both stages as
-    `assembly.require_stages` returns them.
+    `assembly.require_stages` returns them, only to be looked at.
 
-    Reads the data. Trains the tokenizers on it, or loads those of a checkpoint from the folder `tokenizers`. Raises
-    UserError if a component cannot be built from this config, if components do not fit each other, or if a split is
-    missing or empty.
+    Reads the data. Trains the tokenizers on it, or loads those of a checkpoint from the folder `tokenizers`. Seeds the
+    global generator of torch. Raises UserError if a component cannot be built from this config, if components do not
+    fit each other, or if a split is missing or empty.
     """
     from tokenrl_cli.episodes.scoring import reported
     from tokenrl_cli.run import assembly
@@ -90,9 +92,9 @@ def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, di
 
 
 def reference_readers(config: dict[str, Any], task: Task, stages: dict[str, Algorithm]) -> list[Reader]:
-    """Everything in a run that may read references, each with the split that it reads and what to change if that has
-    none, for `data.splits.require_references`. `stages` are the algorithms that `assembled` returns. A stage without
-    steps is left out."""
+    """Returns everything in a run that may read references, each with the split that it reads and what to change if
+    that has none, for `data.splits.require_references`. `stages` are the algorithms that `assembled` returns. A stage
+    without steps is left out."""
     from tokenrl_cli.data.splits import Reader, drawn_by
     from tokenrl_cli.episodes.scoring import keyed_parts, name_of
     from tokenrl_cli.run.evaluation import REFERENCE_METRICS
@@ -132,7 +134,8 @@ def _kind(part: Any) -> str:
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The (key, target) of every block at the root of a config, and of every metric, in their order; for printing."""
+    """Returns the (key, target) of every block at the root of a config, and of every metric, in their order; for
+    printing."""
     from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]

@@ -35,8 +35,8 @@ Problem = tuple[str, str]  # where, what
 
 
 def hint(name: str, options: Iterable[str]) -> str:
-    """The end of an error message, such as " (did you mean 'bleu'?)", with the one of `options` that is spelt most like
-    `name`; "" if none is similar."""
+    """Returns the end of an error message, such as " (did you mean 'bleu'?)", with the one of `options` that is spelt
+    most like `name`; "" if none is similar."""
     import difflib  # here: only mistakes pay for it
 
     close = difflib.get_close_matches(name, list(options), n=1)
@@ -44,7 +44,7 @@ def hint(name: str, options: Iterable[str]) -> str:
 
 
 def is_block(value: Any) -> bool:
-    """Whether a value of a config is a block: a dictionary with `_target_`."""
+    """Returns whether a value of a config is a block: a dictionary with `_target_`."""
     return isinstance(value, dict) and "_target_" in value
 
 
@@ -53,8 +53,8 @@ def is_block(value: Any) -> bool:
 
 @cache
 def declared(group: str) -> tuple[str, ...]:
-    """The targets of this package, sorted, that the options of a group of conf/ name; those of its sub-groups are left
-    out. "" stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
+    """Returns the targets of this package, sorted, that the options of a group of conf/ name; those of its sub-groups
+    are left out. "" stands for all groups. An option of `--config-dir` declares nothing, for it may be a stranger's."""
     root = conf_dir()
     where = [root / group] if group else [root / name for name in groups([root])]
     found = {target_in(file) for folder in where for file in folder.glob("*.yaml")}
@@ -62,8 +62,9 @@ def declared(group: str) -> tuple[str, ...]:
 
 
 def group_of(slot: Slot, target: str = "") -> str:
-    """The group of conf/ whose options name what of this package may stand in a slot: that of the protocol (a Reward
-    anywhere is of conf/reward), else `slot.group`, else the first group that names `target`; "" if there is none."""
+    """Returns the group of conf/ whose options name what of this package may stand in a slot: for a protocol in its
+    annotation the group of that name (a Reward anywhere is of "reward"), else `slot.group`, else the first group that
+    names `target`; "" if there is none."""
     protocols = [kind.__name__.lower() for kind in slot.kinds if is_protocol(kind)]
     known = [name for name in (*protocols, slot.group) if name and declared(name)]
     return next(iter(known), "") or (_having(target) if target else "")
@@ -75,9 +76,9 @@ def _having(target: str) -> str:
 
 
 def choices(slot: Slot) -> tuple[str, ...]:
-    """The targets of this package that may stand in a slot, sorted: those of its group (see `group_of`). If it has
-    none, those of the classes in its annotation that any option names; if there is no such class in it, everything that
-    is declared."""
+    """Returns the targets of this package that may stand in a slot, sorted: those of its group (see `group_of`). If it
+    has none, those of the classes in its annotation that any option names; if there is no such class in it, everything
+    that is declared."""
     if group := group_of(slot):
         return declared(group)
     asked = {f"{kind.__module__}.{kind.__qualname__}" for kind in slot.kinds if is_part(kind)}
@@ -85,8 +86,9 @@ def choices(slot: Slot) -> tuple[str, ...]:
 
 
 def parameter_slot(annotation: Any, key: str, group: str) -> Slot:
-    """The slot of the parameter `key` of something that stands in `group`. Its own group is the sub-group of that name,
-    as in conf/algorithm/baseline, else the group of that name, as in conf/optimizer, else ""."""
+    """Returns the slot of the parameter `key`, annotated with `annotation`, of something that stands in `group`. The
+    slot's own group is the sub-group of that name (baseline of "algorithm": "algorithm/baseline"), else the group of
+    that name (optimizer: "optimizer"), else ""."""
     inner = f"{group}/{key}" if group else key
     return Slot(annotation, next((each for each in (inner, key) if declared(each)), ""))
 
@@ -133,8 +135,8 @@ def _require_declared(path: str, slot: Slot) -> None:
 
 
 def trusted(module: str, trust: Sequence[str]) -> bool:
-    """Whether the user listed a module, or a package around it, in `trust`. Whole components of its name count, so that
-    `mine` does not stand for `mine2`. Never true for a module of this package."""
+    """Returns whether the user listed a module, or a package around it, in `trust`. Whole components of its name count,
+    so that `mine` does not stand for `mine2`. Never true for a module of this package."""
     return not within(module, PACKAGE) and modules.holds(trust, module)
 
 
@@ -260,7 +262,8 @@ def build(block: Any, kind: Any, trust: Sequence[str], where: str = "", /, **run
     The block is checked, and nested ones are built first. `where` is its key in the config, by default the name of
     `kind` in lower case; errors name it. Each of the `runtime` facts goes to every constructor, nested ones too, that
     has a parameter of that name; so do `trust` and `here`, the key of the block itself. Raises UserError for a wrong
-    block, and if a constructor refuses its settings; other exceptions of constructors are raised as they are.
+    block, for one that sets a fact itself, for a parameter that neither it nor the facts give, and if a constructor
+    refuses its settings by a SettingError; other exceptions of constructors are raised as they are.
     """
     where = where or describe(kind).lower()
     if not is_block(block):

@@ -13,17 +13,18 @@ from tokenrl_cli.config.options import options, target_in
 from tokenrl_cli.config.types import is_union, ranges_of
 
 BOUNDS = (ranges.Le(ranges.MANY), ranges.Le(ranges.WIDE))  # far above every sensible value
+WITHOUT_TARGET = {"trainer": "tokenrl_cli.run.recorder.Trainer"}  # a group whose options name no class
 DEFINED = (ast.ClassDef, ast.FunctionDef)
 NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str": str}
 
 
 def target_of(file: Path, places: Sequence[Path], group: str) -> str:
-    """The `_target_` of an option of `group`: its own, else that of the option that is the first of its defaults; "" if
-    neither has one, or if the options include each other in a circle. `places` are the folders that hold the
-    options."""
+    """Returns the `_target_` of an option of `group`: its own, else that of the option that is the first of its
+    defaults; "" if neither has one, or if the options include each other in a circle. `places` are the folders that
+    hold the options. Raises OSError or UnicodeDecodeError if the file cannot be read."""
     known, seen = options(places, group), list[Path]()
     while file not in seen:
-        if own := target_in(file):
+        if own := target_in(file) or WITHOUT_TARGET.get(group, ""):
             return own
         seen.append(file)
         base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
@@ -32,10 +33,10 @@ def target_of(file: Path, places: Sequence[Path], group: str) -> str:
 
 
 def limits(path: str) -> dict[str, str]:
-    """The allowed range of each parameter that declares one, in words, such as {"lr": "above 0"}; `path` is the dotted
-    name of a class or function of this package. Read from its source without importing it: parameters of the function
-    or of the class's own `__init__`, or else the fields of the class. Bounds far above every sensible value are left
-    out. {} for anything of another package."""
+    """Returns the allowed range of each parameter that declares one, in words, such as {"lr": "above 0"}; `path` is the
+    dotted name of a class or function of this package. Read from its source without importing it: parameters of the
+    function or of the class's own `__init__`, or else the fields of the class. Bounds far above every sensible value
+    are left out. {} for anything of another package."""
     package, *inner, name = path.split(".") if path.count(".") > 1 else ("", "")
     source = Path(__file__).parents[1].joinpath(*inner).with_suffix(".py")
     if package != __name__.split(".")[0] or not source.is_file():

@@ -15,7 +15,7 @@ HIDDEN = ("hydra", BRINGS)  # groups that are not offered as a choice
 
 
 def conf_dir() -> Path:
-    """The folder conf/: that of the checkout if this package lies in one, else the copy inside the installed
+    """Returns the folder conf/: that of the checkout if this package lies in one, else the copy inside the installed
     package."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "conf"
@@ -23,7 +23,8 @@ def conf_dir() -> Path:
 
 
 def text_of(file: Path) -> str:
-    """The text of a config file, which may be the user's own. Raises UserError if it is not UTF-8 or cannot be read."""
+    """Returns the text of a config file, one of this package or of the user's. Raises UserError if it is not UTF-8 or
+    cannot be read."""
     try:
         return file.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -33,7 +34,8 @@ def text_of(file: Path) -> str:
 
 
 def roots(config_dir: str | None) -> list[Path]:
-    """The folders with options, tokenrl's own before that of `--config-dir`, in the order in which Hydra searches them.
+    """Returns the folders with options, tokenrl's own before that of `--config-dir`, in the order in which Hydra
+    searches them.
 
     Raises UserError if there is no such folder, if a file of it cannot be accepted (`require_small`), or if one in its
     brings/ ends in .yml, which Hydra would silently leave out.
@@ -50,9 +52,9 @@ def roots(config_dir: str | None) -> list[Path]:
 
 
 def require_small(folders: Sequence[str]) -> None:
-    """Raises UserError if a folder of options has a YAML file that is too large to read, or has too many aliases. The
-    folders are given as the command line names them, perhaps quoted or with file://; those that do not exist are
-    skipped. Reads all .yaml files below them."""
+    """Raises UserError if a folder of options has a YAML file of more than LARGEST bytes (1 MiB) or with more than
+    ALIASES (20) aliases. The folders are given as the command line names them, perhaps quoted or with file://; those
+    that do not exist are skipped. Reads all .yaml files below them."""
     for folder in folders:
         place = folder.strip(" '\"").removeprefix("file://")
         for file in Path(place).rglob("*.yaml") if place and Path(place).is_dir() else ():
@@ -69,8 +71,8 @@ def _require_small(file: Path) -> None:
 
 
 def circle(places: Sequence[Path]) -> list[str]:
-    """The options that include each other in a circle by their defaults, "GROUP/NAME" each, in the order of inclusion;
-    [] if there are none. Reads all options of `places`."""
+    """Returns the options that include each other in a circle by their defaults, "GROUP/NAME" each, in the order of
+    inclusion; [] if there are none. Reads all options of `places`."""
     included = {
         f"{group}/{name}".lstrip("/"): _included(file, group)
         for group in ("", *groups(places))
@@ -106,15 +108,15 @@ def _included(file: Path, group: str) -> list[str]:
 
 
 def groups(places: Sequence[Path]) -> list[str]:
-    """The path of every folder that holds options, sub-groups included, such as "model" or "algorithm/baseline",
-    sorted. Those of `HIDDEN`, and what lies below them, are left out."""
+    """Returns the path of every folder that holds options, sub-groups included, such as "model" or
+    "algorithm/baseline", sorted. Those of `HIDDEN`, and what lies below them, are left out."""
     found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
     return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
 
 
 def options(places: Sequence[Path], group: str) -> dict[str, Path]:
-    """The options of a group, by name: name -> file, sorted. An option of an earlier root hides that of a later one. {}
-    if there is no such group."""
+    """Returns the options of a group, by name: name -> file, sorted. If several of `places` have an option of one name,
+    that of the first counts. {} if there is no such group."""
     found: dict[str, Path] = {}
     for root in places:
         for file in sorted((root / group).glob("*.yaml")):
@@ -123,15 +125,15 @@ def options(places: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def about(file: Path) -> str:
-    """The comment on the first line of an option, without "# "; "" if there is none. A line for Hydra (`# @package
-    ...`), which must stand before it, does not count."""
+    """Returns the comment on the first line of an option, without "# "; "" if there is none. A line for Hydra (`#
+    @package ...`), which must stand before it, does not count. Raises UserError if the file cannot be read."""
     lines = [line for line in text_of(file).splitlines()[:2] if not line.startswith("# @")]
     return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
 
 
 def keys(file: Path) -> list[str]:
-    """The lines of an option that set values, each with its comment. Comment lines, and defaults, hydra, `_target_` and
-    `_partial_` at the root, are left out. Raises UserError if the file cannot be read."""
+    """Returns the lines of an option that set values, each with its comment. Comment lines, and defaults, hydra,
+    `_target_` and `_partial_` at the root, are left out. Raises UserError if the file cannot be read."""
     shown: list[str] = []
     skipping = False
     for line in text_of(file).splitlines():
@@ -143,13 +145,14 @@ def keys(file: Path) -> list[str]:
 
 
 def target_in(file: Path) -> str:
-    """The `_target_` at the root of an option; "" if it has none of its own."""
+    """Returns the `_target_` at the root of an option; "" if it has none of its own. Raises OSError or
+    UnicodeDecodeError if the file cannot be read."""
     match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
     return match[1] if match else ""
 
 
 def parts(file: Path, group: str) -> list[str]:
-    """The choices that an option of `group` makes by its defaults, as the command line would have them, such as
+    """Returns the choices that an option of `group` makes by its defaults, as the command line would have them, such as
     "algorithm/baseline=none", in their order; "as GROUP=NAME, with" for another option that it extends. Raises
     UserError if the file cannot be read."""
     inside = re.search(r"^defaults:\n((?:  - .*\n)*)", text_of(file), re.MULTILINE)
@@ -164,8 +167,9 @@ def parts(file: Path, group: str) -> list[str]:
 
 
 def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
-    """What the option `name` of a group sets elsewhere in the config, one line `key.of.the.config: value # comment`
-    each; [] if it sets nothing there."""
+    """Returns what the option `name` of a group sets elsewhere in the config (its file in brings/), one line
+    `key.of.the.config: value # comment` each; [] if it sets nothing there. Raises UserError if that file cannot be
+    read."""
     file = options(places, f"{BRINGS}/{group}").get(name)
     path: list[str] = []
     found = []
@@ -181,9 +185,9 @@ def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
 
 
 def typed(key: str, group: str) -> str:
-    """A key of the defaults of an option of `group`, as the command line has it: of an algorithm "baseline" becomes
-    "algorithm/baseline", and "/optimizer@optimizer" becomes "optimizer@algorithm.optimizer". @PLACE is added to a
-    sub-group only if the block of `group` does not stand in the config under the name of the group."""
+    """Returns a key of the defaults of an option of `group`, as the command line has it: of an algorithm "baseline"
+    becomes "algorithm/baseline", and "/optimizer@optimizer" becomes "optimizer@algorithm.optimizer". @PLACE is added to
+    a sub-group only if the block of `group` does not stand in the config under the name of the group."""
     place = _place(group)
     if not key.startswith("/"):  # a sub-group
         return f"{group}/{key}" if place == group.replace("/", ".") else f"{group}/{key}@{place}.{key}"
@@ -202,7 +206,7 @@ def _place(group: str) -> str:
 
 
 def choices(primary: Path) -> dict[str, str]:
-    """The groups of a command's config, as the command line has them, each with the option that it starts from.
+    """Returns the groups of a command's config, as the command line has them, each with the option that it starts from.
     `primary` is the file, such as conf/train.yaml; groups without an option (null) are included as such."""
     inside = text_of(primary).partition("defaults:\n")[2].partition("\n\n")[0]
     return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

@@ -25,9 +25,9 @@ SCALARS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int,
 
 @cache
 def parameters_of(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The parameters of a class or function by name, with their annotations as objects (Any for one that cannot be
-    read), and whether it takes any further keyword (`**kwargs`). `*args` and `**kwargs` are not listed. The result is
-    cached: do not change it."""
+    """Returns the parameters of a function, or of the constructor of a class (without self), by name, with their
+    annotations as objects (Any for one that cannot be read), and whether it takes any further keyword (`**kwargs`).
+    `*args` and `**kwargs` are not listed. The result is cached: do not change it."""
     module = vars(sys.modules[target.__module__])
     parameters = {}
     open_ended = False
@@ -52,36 +52,37 @@ def _read(annotation: Any, names: dict[str, Any]) -> Any:
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether an annotation is a union, Union[A, B] or A | B."""
+    """Returns whether an annotation is a union, Union[A, B] or A | B."""
     return get_origin(annotation) in (Union, types.UnionType)
 
 
 def plain(annotation: Any) -> Any:
-    """An annotation without what Annotated adds to it, such as ranges; any other annotation as it is. A union is not
-    entered."""
+    """Returns an annotation without what Annotated adds to it, such as ranges; any other annotation as it is. A union
+    is not entered."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def ranges_of(annotation: Any) -> tuple[Range, ...]:
-    """The ranges that an annotation declares by Annotated, in their order; () if it declares none. A union is not
-    entered."""
+    """Returns the ranges that an annotation declares by Annotated, in their order; () if it declares none. A union is
+    not entered."""
     declared = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     return tuple(each for each in declared if isinstance(each, Range))
 
 
 def is_part(annotation: Any) -> bool:
-    """Whether an annotation is a class whose objects only a block can give: any class, of this package or not, except
-    those of builtins, typing and collections.abc."""
+    """Returns whether an annotation is a class whose objects only a block can give: any class, of this package or not,
+    except those of builtins, typing and collections.abc."""
     return inspect.isclass(annotation) and annotation.__module__ not in ("builtins", "collections.abc", "typing")
 
 
 def is_protocol(annotation: Any) -> bool:
-    """Whether an annotation is a protocol itself, not a class that implements one."""
+    """Returns whether an annotation is a protocol itself, not a class that implements one."""
     return inspect.isclass(annotation) and typing.Protocol in annotation.__bases__
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words, for messages: "float, at least 0 and below 1", "one of word, char", "int or null"."""
+    """Returns an annotation in words, for messages: "float, at least 0 and below 1", "one of word, char", "int or
+    null"."""
     if limits := ranges_of(annotation):
         return f"{describe(plain(annotation))}, {' and '.join(map(described, limits))}"
     annotation = plain(annotation)
@@ -128,8 +129,8 @@ def mismatch(value: Any, annotation: Any, infinite: bool = False) -> str:
 
 
 def unusable(value: Any, infinite: bool) -> str:
-    """Says why no setting may be this number or text, whatever its type: NaN, infinity (unless `infinite`), an integer
-    of more than 64 bits, a zero byte; "" for any other value."""
+    """Says why a number or text can be no setting, whatever the annotation: NaN, infinity (unless `infinite`), an
+    integer of more than 64 bits, a zero byte; "" for any other value."""
     if isinstance(value, float) and not (math.isfinite(value) or (infinite and not math.isnan(value))):
         return f"must be {'a number' if infinite else 'finite'}, got {value}"
     if isinstance(value, int) and value.bit_length() > BITS:
@@ -166,8 +167,9 @@ def _sequence(value: Any, annotation: Any, origin: Any) -> str:
 
 
 def shown(value: Any, typed: bool = True) -> str:
-    """A value as an error message shows it: its repr, cut to LONG characters, after the name of its type if `typed`.
-    None is "null"."""
+    """Returns a value as an error message shows it: its repr, after the name of its type if `typed`. A repr of more
+    than LONG (80) characters is cut there and gets "..."; of a very long integer only the number of bits is shown. None
+    is "null"."""
     if value is None:
         return "null"
     if isinstance(value, int) and value.bit_length() > 3 * LONG:
@@ -207,7 +209,7 @@ class Facts:
 
 
 def vars_of(target: Any) -> dict[str, Any]:
-    """The attributes of a class by name, including inherited ones, as `vars` gives them: a method is a plain
+    """Returns the attributes of a class by name, including inherited ones, as `vars` gives them: a method is a plain
     function."""
     return {name: value for each in reversed(target.__mro__) for name, value in vars(each).items()}
 
@@ -257,10 +259,10 @@ class Slot:
         return next(filter(None, told), "")
 
     def owed(self, target: Callable[..., Any], given: Container[str]) -> tuple[str, ...]:
-        """The names of the arguments that the owner of this slot will pass when it calls `target`, of a block with
-        `_partial_: true`, so that the config need not give them. Those of `__call__` if the slot is a protocol with no
-        other method; the first n parameters of `target` for Callable[[n types], ...]; else all parameters before the
-        first one that is `given` in the config, or all if none is."""
+        """Returns the names of the arguments that the owner of this slot will pass when it calls `target`, of a block
+        with `_partial_: true`, so that the config need not give them. Those of `__call__` if the slot is a protocol
+        with no other method; the first n parameters of `target` for Callable[[n types], ...]; else all parameters
+        before the first one that is `given` in the config, or all if none is."""
         names = list(parameters_of(target)[0])
         for kind in self.kinds:
             if called := _call_of(kind):
@@ -272,16 +274,16 @@ class Slot:
 
 
 def methods_of(kind: Any) -> list[str]:
-    """The names of the methods that a protocol defines itself, `__call__` and those without a leading underscore.
-    Inherited ones are left out."""
+    """Returns the names of the methods that a protocol defines itself, `__call__` and those without a leading
+    underscore. Inherited ones are left out."""
     named = (name for name, value in vars(kind).items() if inspect.isfunction(value))
     return [name for name in named if name == "__call__" or not name.startswith("_")]
 
 
 def lacks(built: Any, slot: Slot) -> str:
-    """The names of the methods and attributes of the slot's protocol, and of those that it extends, which an object
-    does not have, joined by commas; "" if it has all, or if the slot has no protocol. Of a union one kind is enough;
-    else the names for the first one are given."""
+    """Returns the names of the methods and attributes of the slot's protocol, and of those that it extends, which an
+    object does not have, joined by commas; "" if it has all, or if the slot has no protocol. Of a union one kind is
+    enough; else the names for the first one are given."""
     found = [[name for name in _members(kind) if not hasattr(built, name)] for kind in slot.kinds]
     return ", ".join(found[0]) if found and all(found) else ""
 

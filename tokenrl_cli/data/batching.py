@@ -40,7 +40,9 @@ class _Chapter:
 
 
 class Batching:
-    """Batches of `batch_size` examples of a split, of those for which `member` is True (None: of all).
+    """Training batches of `batch_size` examples of a split, of those for which `member(example, index)` is True (None:
+    of all). Targets are cut at `max_length` tokens, EOS included, and sources at the data set's `max_source_length`;
+    with its `overlong` "drop" pairs over a limit are left out instead.
 
     With `alike_lengths` a batch holds texts of similar length, which saves padding; a loss that is a mean over the
     tokens of each batch then gives a token of a short text more weight than one of a long text. Without it batches are
@@ -48,7 +50,7 @@ class Batching:
     cached between calls, and no state changes what `batch` returns.
 
     Raises UserError where `batch_size` is below 1, the split is empty, `member` leaves no example or divides an
-    unlimited split, or `overlong=drop` leaves no example (of an unlimited split, when a batch is drawn).
+    unlimited split, or `overlong` "drop" leaves no example (of an unlimited split, when a batch is drawn).
     """
 
     def __init__(
@@ -79,8 +81,9 @@ class Batching:
         self._chapter: _Chapter | None = None
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step, from 0: a pure function of the seed and the step, whatever was called before.
-        Opening another epoch or pool than that of the last call draws it anew."""
+        """Returns the batch of a step, from 0, on the CPU: always `batch_size` examples, a pure function of the seed
+        and the step, whatever was called before. Opening another epoch or pool than that of the last call draws it
+        anew. Examples are read again for their texts, so it raises UserError where the data cannot be read."""
         number, index = divmod(step, self.batches_per_chapter)
         if self._chapter is None or self._chapter.number != number:
             self._chapter = self._open(number)
@@ -89,9 +92,10 @@ class Batching:
         return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
 
     def counts(self) -> dict[str, int]:
-        """Returns the numbers of examples, sources, targets and tokens, and how many are cut, dropped or unknown to a
-        tokenizer; of all examples of a finite split, or of the first SEEN of an unlimited one, which are read again at
-        each call. Tokens are counted after the cut, and targets are demonstrations."""
+        """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
+        unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN of an
+        unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
+        are counted after the cut, EOS of targets included, and targets are demonstrations."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -107,8 +111,8 @@ class Batching:
         }
 
     def findings(self) -> list[Finding]:
-        """Returns notes and warnings for the user, one for each of the `counts` of cut, dropped or unknown texts or
-        tokens that is not 0; [] where all are."""
+        """Returns notes and warnings for the user, one for each of the `counts` of overlong texts, dropped examples and
+        unknown tokens that is not 0; [] where all are."""
         n = self.counts()
         name = self.split if self._whole else f"{self.split} (first {SEEN:,} examples)"
         source_limit, limit = f"dataset.max_source_length={self.dataset.max_source_length}", f"{self.max_length}"
@@ -224,11 +228,12 @@ def evaluation_batches(
     max_length: int,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Yields (indices in the split, batch) for the first `examples` examples of a split (0: all), sorted by the length
-    of the source so that there is little padding; the last batch may be smaller.
+    of the source so that there is little padding; the last batch may be smaller. Batches are on the CPU.
 
-    Nothing is dropped or drawn at random. Source and target ids are cut at their limits, the texts `references` are
-    not. Targets are the first demonstration of each example; `step` is 0. All examples are read before the first batch
-    comes. Raises UserError then, where the split is empty, or is unlimited and `examples` is 0.
+    Nothing is dropped or drawn at random. Source and target ids are cut at their limits (`max_length`, EOS included, is
+    that of targets), the texts `references` are not. Targets are the first demonstration of each example; `step` is 0.
+    All examples are read before the first batch comes. Raises UserError then, where the split is empty, or is unlimited
+    and `examples` is 0.
     """
     size = dataset.size(split)
     if size is None and examples == 0:
@@ -253,7 +258,8 @@ def example_batch(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
-    """Returns one batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`."""
+    """Returns one batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`: ids
+    cut at their limits, targets the first demonstrations, `step` 0, on the CPU."""
     items = [own_example(dataset.example(split, i)) for i in indices]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))
@@ -263,10 +269,10 @@ def example_batch(
 def source_batch(
     sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
 ) -> Batch:
-    """Returns one batch of plain source texts to decode, without references and columns: targets are [N, 1], all
-    padding. Sources are cut at `max_source_length` tokens.
+    """Returns one batch of plain source texts to decode, on the CPU, without references and columns: targets are [N,
+    1], all padding, and `step` is 0. Sources are cut at `max_source_length` tokens.
 
-    `unread`, where given, counts how many sources are cut and how many tokens are unknown.
+    `unread`, where given, adds up how many sources are cut and how many of the tokens left are unknown.
     """
     ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
     if unread is not None:

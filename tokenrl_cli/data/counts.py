@@ -18,7 +18,8 @@ GIVEN = frozenset(  # arguments of reward functions; a column of the data with s
 
 class Unread:
     """Counts the sources that are cut at `limit` tokens, and the tokens among those left that are unknown to the
-    tokenizer (`unknown_id`; None where it knows every text)."""
+    tokenizer (`unknown_id`; None where it knows every text). The counts, from 0, are its attributes: `sources`, and of
+    these `overlong`; `tokens`, and of these `unknown`."""
 
     def __init__(self, unknown_id: int | None, limit: int) -> None:
         self.unknown_id, self.limit = unknown_id, limit
@@ -32,7 +33,7 @@ class Unread:
         self.unknown += count(sources, self.unknown_id)
 
     def sentence(self) -> str:
-        """Returns a message for the user about both counts; "" where they are 0."""
+        """Returns a message for the user about the cut sources and the unknown tokens; "" where there are neither."""
         found = []
         if self.overlong:
             verb = "was" if self.overlong == 1 else "were"
@@ -65,13 +66,13 @@ def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Fin
 def split_findings(
     dataset: Dataset, source_tokenizer: Tokenizer, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
 ) -> list[Finding]:
-    """Returns findings about the splits that a run is evaluated on: tokens of sources and references that are unknown
+    """Returns findings about the `splits` that a run is evaluated on: tokens of sources and references that are unknown
     to the tokenizers; sources longer than `dataset.max_source_length`, which are cut; sources that are in train, too;
     and columns that may not reach a reward function, because tokenrl gives it an argument of the same name.
 
     Unlimited splits are not read; all examples of the others are held in memory. Tokens and lengths are counted in the
     first LOOKED_AT examples of a split. Sources are compared with train as exact text, all of them but empty ones,
-    unless train is unlimited; this reads train once.
+    unless train is unlimited; this reads train once. Raises UserError where the data cannot be read.
     """
     found: list[Finding] = []
     sources: dict[str, list[str]] = {}

@@ -48,9 +48,9 @@ class Encoded:
 
     EOS is appended to every target and counts towards the limit `max_length`, so a target that is cut has no EOS.
     `pairs` [P] are the numbers of the usable pairs and `rows` [M] those of the usable examples: all, or with `drop`
-    only pairs whose source and demonstration are within the limits, and examples with such a pair. `unknown` counts the
-    unknown tokens of sources and of demonstrations, after the cut. Raises UserError where an example has not as many
-    demonstrations as references.
+    only pairs whose source and demonstration are within the limits, and examples with such a pair. Dropped ones stay
+    encoded, and count in `len` and in `unknown`, the numbers of unknown tokens of "source" and "target"
+    (demonstrations) after the cut. Raises UserError where an example has not as many demonstrations as references.
     """
 
     def __init__(
@@ -100,9 +100,10 @@ class Encoded:
         return pairs
 
     def batch(self, step: int, rows: np.ndarray, pairs: np.ndarray, examples: list[Example]) -> Batch:
-        """Returns a padded batch of N examples. rows [N] are the numbers of the sources, pairs [N] those of their
-        targets and clean references, and `examples` the N examples of these rows, for the texts and columns. The
-        columns are those of any of them; a value that an example lacks is None. `step` is the batch's."""
+        """Returns a padded batch of N examples, on the CPU. rows [N] are the numbers of the sources, pairs [N] those of
+        their targets and clean references, as of `choose`, and `examples` the N examples of these rows, for the texts
+        and columns. The columns are those of any of them; a value that an example lacks is None. `step` is the batch's.
+        The lists of references are shared with `examples`."""
         keys = dict.fromkeys(key for example in examples for key in example.columns)
         return Batch(
             step,
@@ -116,8 +117,8 @@ class Encoded:
 
 
 def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
-    """Yields the token ids of each source, encoded as they are requested; for a source without tokens one EOS, without
-    which attention over it would be over nothing."""
+    """Returns an iterator of the token ids of each source, encoded as they are requested; for a source without tokens
+    one EOS, without which attention over it would be over nothing. Not cut."""
     return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
 
 

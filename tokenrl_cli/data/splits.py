@@ -16,9 +16,14 @@ MADE = 100  # examples to check of a split that is generated, not read from file
 
 
 def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
-    """Returns the split that a stage draws its sources from, and a function that is True for those of its examples that
-    may be drawn (None: all may). `stage` is "warm_start", or "train" for RL. Both stages draw from all of train, unless
-    the data set is `Divided` and sets `rl_split` or an `rl_share` above 0."""
+    """Returns the name of the split that a training stage draws its examples from, and a function of an example and its
+    index in that split that is True where the stage may draw it; None: it may draw all. `stage` is "warm_start", or
+    "train" for RL.
+
+    Both stages draw from all of train, except for a data set that is `Divided`: with `rl_split` RL draws from that
+    split and the warm start from all of train; else, with an `rl_share` above 0, RL draws from that share of train and
+    the warm start from the rest.
+    """
     if not isinstance(dataset, Divided):
         return "train", None
     if dataset.rl_split is not None:
@@ -58,7 +63,8 @@ def require_split(dataset: Dataset, split: str) -> None:
 
 def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
     """Returns whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then
-    gives the same text for each. False for a split without examples, and for an unlimited one where `examples` is 0."""
+    gives the same text for each. Reads up to the first that has one. False for a split without examples, and for an
+    unlimited one where `examples` is 0."""
     size = dataset.size(split)
     count = examples if size is None else min(examples or size, size)
     return count > 0 and all(not dataset.example(split, i).source for i in range(count))
@@ -79,14 +85,14 @@ class Reader:
 
     @property
     def reads(self) -> bool:
-        """Whether the component says that it needs references (`ReadsReferences.needs_references`)."""
+        """Whether the component needs references: True if it has `needs_references` and that is True."""
         return isinstance(self.part, ReadsReferences) and self.part.needs_references
 
 
 def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
     """Raises UserError where a component needs references and an example that it reads has none. The message names all
-    such components and the first such example. Of a split that is generated, not read from files, or unlimited, only
-    the first MADE examples are checked."""
+    such components and the first such example. Of a split that is unlimited, or is generated, not read from files (its
+    examples have no `place`), only the first MADE examples are checked."""
     memo: dict[tuple[str, Member | None], list[str]] = {}
     lacking = []
     for reader in readers:

@@ -21,5 +21,6 @@ def marks() -> frozenset[str]:
 
 
 def in_word(letter: str) -> bool:
-    """Returns whether a character can be part of a word; False for the empty string."""
+    """Returns whether a character can be part of a word: a letter, digit, underscore, combining mark or joiner. False
+    for the empty string."""
     return letter.isalnum() or letter == "_" or letter in marks()

@@ -50,9 +50,9 @@ def _meant(directory: Path, name: str) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Reads a whole file and returns all its lines, blank ones included, without line ends (see
-    `data.lines.read_lines`). Raises UserError where it cannot be read, is not UTF-8 or damaged, or has only blank
-    lines."""
+    """Reads a whole file and returns all its lines as a list, blank ones included, without line ends (see
+    `data.lines.read_lines`). Raises UserError where it cannot be read, is not UTF-8, has NUL bytes, is damaged, or has
+    only blank lines."""
     found = list(lines.read_lines(path))
     if not any(line.strip() for line in found):
         raise UserError(str(path), "is empty: expected at least one example")

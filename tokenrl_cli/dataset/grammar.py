@@ -40,8 +40,8 @@ class Grammar:
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). `index` is not compared
-        with the size. Raises KeyError for a split other than "train", "val" and "test"."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index), made anew at each call.
+        `index` is not compared with the size. Raises KeyError for a split other than "train", "val" and "test"."""
         share = SHARES[split]
         draws = Random(streams.derive(self.corpus_seed, f"grammar/{split}", index))
         while True:  # until the hash of the source belongs to the split: 20 draws on average for val and test

@@ -61,8 +61,8 @@ class Jsonl:
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split: the stored object itself, which must not be changed. Reads the files and
-        raises UserError as `size` does, and IndexError past the end."""
+        """Returns example `index` of a split: the stored object itself, which must not be changed. The first use of a
+        split reads its files and raises UserError as `size` does. Raises IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

@@ -41,8 +41,9 @@ class Splits:
         return list(dict.fromkeys([*USUAL, *self.named]))
 
     def files(self, split: str) -> list[Path]:
-        """Returns the files of a split, in the order in which they are read. Raises UserError where an entry leads to
-        no file, or there is no such split."""
+        """Returns the files of a split, in the order in which they are read. Raises UserError where a file, folder or
+        pattern of `named` matches no file, the file of an unnamed train, val or test is missing, or there is no such
+        split."""
         if split in self.named:
             return [file for entry in self.named[split] for file in self._entry(entry, split)]
         if split in USUAL:

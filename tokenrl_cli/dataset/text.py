@@ -69,12 +69,13 @@ class Text:
 
     def size(self, split: str) -> int | None:
         """Returns the number of pieces of a split; never None. The first use of a split reads all its files and keeps
-        the examples in memory. Raises UserError where a file is missing or too short, or there is no such split."""
+        the examples in memory. Raises UserError where a file is missing or too short, a share gets no piece, or there
+        is no such split."""
         return len(self._read(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split: the stored object itself, which must not be changed. Reads the files and
-        raises UserError as `size` does, and IndexError past the end."""
+        """Returns example `index` of a split: the stored object itself, which must not be changed. The first use of a
+        split reads its files and raises UserError as `size` does. Raises IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

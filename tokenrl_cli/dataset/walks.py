@@ -45,8 +45,8 @@ class Walks:
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). Its start node is never
-        the goal. `index` is not compared with the size."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index), made anew at each call.
+        Its start node is never the goal. Neither `split` nor `index` is checked."""
         draws = Random(streams.derive(self.corpus_seed, f"walks/{split}", index))
         start = draws.choice([node for node in range(len(self.graph.edges)) if node != self.graph.goal])
         shortest, walk = (

@@ -7,21 +7,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokenrl_cli.episodes.sampling import Decoding, Samples, distribution
+from tokenrl_cli.episodes.sampling import NO_NUMBERS, Decoding, Samples, distribution
 from tokenrl_cli.interfaces import Model
+from tokenrl_cli.optim import NonFinite
 
 
 @torch.no_grad()
 def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Decoding, eos_id: int) -> Samples:
-    """Returns the best of the hypotheses that `decoding.beam_size` beams find for each of the N sources: samples with N
-    rows, actions and mask [N, T], without gradients. source and source_mask [N, S].
+    """Returns the best hypothesis that a beam search with `decoding.beam_size` beams finds for each of N sources: N
+    rows with actions and mask [N, T], T the length of the longest, and `ended` [N]. `logprobs` [N, T] are 0, as nothing
+    was sampled, and `support` is None. No gradients. source [N, S] int64 (or [N, S, F] frames), source_mask [N, S].
 
-    Hypotheses are compared by log p / lp, lp = ((5 + length) / 6) ** length_penalty (Wu et al. 2016, arXiv:1609.08144,
-    equation 14; EOS counted), with p the policy's own probability: temperature, top-k, top-p and epsilon are ignored,
-    forbidden tokens are not. A hypothesis ends when EOS is among the best `beam_size` continuations of its source; a
-    source is done when it has as many as there are beams, or no open one can overtake. At `decoding.max_length` tokens
-    the open hypotheses compete, too, and have `ended` False. One beam is greedy decoding. The model's mode (dropout) is
-    not changed.
+    Hypotheses are compared by log p / lp with lp = ((5 + length) / 6) ** length_penalty (Wu et al. 2016,
+    arXiv:1609.08144, equation 14; EOS is counted in the length). p is the policy's own probability: forbidden tokens
+    are left out, but temperature, top-k, top-p and epsilon are ignored. At each step the continuations of all
+    unfinished hypotheses of a source are ranked together; one that ends in EOS is finished if it is among the best
+    `beam_size`. The search for a source stops when it has as many finished hypotheses as beams, or when no unfinished
+    one can score higher. At `decoding.max_length` tokens the unfinished ones are compared, too; their `ended` is False.
+    One beam is greedy decoding.
+
+    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where
+    no hypothesis of a source has a finite probability.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device
@@ -58,18 +64,22 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
         previous = actions[:, :, t].flatten()
         state = state.reorder((first + origin.gather(1, kept)).flatten())
     assert best is not None
+    if not bool(best.score.isfinite().all()):
+        raise NonFinite(NO_NUMBERS)
     return best.samples()
 
 
 def penalty(length: int, decoding: Decoding) -> float:
     """Returns lp = ((5 + length) / 6) ** length_penalty, by which the log-probability of a hypothesis of `length`
-    tokens is divided (Wu et al. 2016, arXiv:1609.08144, equation 14)."""
+    tokens, EOS included, is divided (Wu et al. 2016, arXiv:1609.08144, equation 14)."""
     divisor: float = ((5 + length) / 6) ** decoding.length_penalty
     return divisor
 
 
 class Best:
-    """The best finished hypothesis of each source so far."""
+    """The best hypothesis of each of `total` sources so far, of at most `limit` tokens, and how many finished ones were
+    found (`found`). `like` is any tensor with the type and device of the scores. Before the first `take` all are empty
+    with score -inf."""
 
     def __init__(self, total: int, limit: int, like: Tensor) -> None:
         self.score = like.new_full((total,), -torch.inf)  # normalised
@@ -79,9 +89,9 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Compares C hypotheses of one `length` for each source, actions [N, C, L] with normalised scores [N, C], with
-        the best so far, replaces that where one is better, and counts them in `found`. A score of -inf marks a place
-        without a hypothesis. `ended` is False where they were cut at the limit."""
+        """Compares C hypotheses of one `length` for each source, actions [N, C, L] with normalised scores [N, C] (log p
+        / lp), with the best so far, replaces that where one is better, and counts them in `found`. A score of -inf
+        marks a place without a hypothesis. `ended` is False where they were cut at the limit."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]

@@ -22,9 +22,9 @@ FACTS = ["group", "role", "ended"]  # what has one value an episode
 
 
 class Replay:
-    """Keeps the newest valid episodes with rewards, as many as fit: the texts, the sources, the targets and the
-    references of all kept episodes may each have `capacity` tokens. Episodes of one source that come together share one
-    copy of it.
+    """Keeps the newest valid episodes with rewards, as many as fit: `capacity` is the most episodes, and the most
+    tokens that the texts, the sources, the targets and the references of all kept episodes may each have. Episodes of
+    one source that come together share one copy of it.
 
     Memory is allocated once, when the first episodes come: ring buffers of `capacity` tokens, on the CPU, in which the
     episodes follow one another without padding and new ones overwrite the oldest; `bytes` is its size. Episodes are
@@ -52,14 +52,14 @@ class Replay:
         return sum(each.nbytes for each in (*self.rings.values(), *self.table.values()))
 
     def age(self, step: int) -> float:
-        """Returns the mean number of steps from the sampling of the kept episodes to `step`; 0 where there is none."""
+        """Returns the mean number of steps from the sampling of the kept episodes to `step`; 0 where none is kept."""
         return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
-        """Copies the valid rows of a rollout [B, T] with rewards to the CPU, over the oldest episodes, each with the
-        highest priority that any kept episode has (1 without one). A stored support is dropped: Q-learning does not
-        need the probability of an action. Of a rollout larger than the buffer only the last rows are kept; without
-        valid rows nothing happens. Raises UserError where not even the last row fits."""
+        """Copies the valid rows of a rollout [B, T], whose `rewards` must be there, to the CPU, over the oldest
+        episodes, each with the highest priority that any kept episode has (1 without one). `support` and `parent` are
+        dropped: Q-learning does not need the probability of an action. Of a rollout larger than the buffer only the
+        last rows are kept; without valid rows nothing happens. Raises UserError where not even the last row fits."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
         lost = 0
         if not self._fits(rows):  # a rollout may be larger than the replay: then it takes as many of the last as it can
@@ -121,7 +121,8 @@ class Replay:
     def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
         """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k priority_k **
         exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers [count] int64
-        and the probabilities p_i [count] float64, both on the CPU. The buffer must not be empty."""
+        and the probabilities p_i [count] float64, both on the CPU; `generator` is one of the CPU. The buffer must not
+        be empty."""
         if exponent == 0:
             index = torch.randint(len(self), (count,), generator=generator)
             return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
@@ -148,9 +149,10 @@ class Replay:
         return self.first + torch.cat(found)
 
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
-        """Returns the episodes with the numbers [B], which must be kept, in that order, on the device of `like`:
-        actions, rewards [B, T] with T the length of the longest, and each source once, source [N, S]. All are valid and
-        their own parent; `support` is None, and `step` is that of `like`."""
+        """Returns the episodes with the numbers [B], repeats allowed, which must be kept, in that order, on the device
+        of `like`: actions, rewards [B, T] with T the length of the longest (at least 1), 0 where masked, and each
+        source once, source [N, S]. All are valid and their own parent; `support` is None, and `step` is that of `like`,
+        of which nothing else is taken."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
         first, found["source_row"] = first_of_each(found["group"])
@@ -175,8 +177,8 @@ class Replay:
         return state | {f"table.{name}": value for name, value in self.table.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; ring buffers and tables are shared with `state`. Raises KeyError where
-        it is the state of something else."""
+        """Restores what `state_dict` returned, of a buffer with the same `capacity`, which is not checked; ring buffers
+        and tables are shared with `state`. Raises KeyError where it is the state of something else."""
         self.first, self.added, self.written = state["first"], state["added"], state["written"].clone()
         for kind, kept in (("rings", self.rings), ("table", self.table)):
             prefix = f"{kind}."

@@ -20,10 +20,16 @@ from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout, State
 from tokenrl_cli.optim import NonFinite
 
+NO_NUMBERS = "its probabilities are no numbers: the weights are too large to be computed with"
+
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen from a policy. Values and meanings: conf/decode/."""
+    """How tokens are chosen from a policy. `max_length` is in tokens, EOS included. `temperature` divides the logits
+    (0: the best token). `top_k` (0: all) and `top_p` (1: all) cut the less probable tokens off. `epsilon` is the share
+    of a uniform distribution over the tokens left. `forbidden` are ids that are never chosen. `beam_size` above 1 means
+    `beam_search`, and `length_penalty` is the exponent of its `penalty`; `generate` and `distribution` do not read
+    these two."""
 
     max_length: Size
     temperature: Weight
@@ -63,7 +69,9 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Samples:
-    """The output of `generate` and `beam_search`; fields as in Rollout."""
+    """The output of `generate` and `beam_search`: B episodes of at most T tokens. Masked places hold 0. The fields are
+    as in Rollout: `logprobs` 0 where forced or padded, and everywhere after a beam search; `support` None where neither
+    top-k nor top-p cut the distribution; `ended` False where a row was cut at the limit."""
 
     actions: Tensor  # [B, T] int64
     mask: Tensor  # [B, T] bool
@@ -75,12 +83,12 @@ class Samples:
 def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Returns the log-probabilities [..., V] of the distribution that `decoding` samples from, given `logits` [..., V],
     and the support: the ids [..., k] that a cut by top-k or top-p kept, repeats allowed; None without a cut. A token
-    that cannot be sampled has -inf. Computed in float32 at least.
+    that cannot be sampled has -inf. Computed in float32 at least; gradients flow to the logits.
 
     logits -> forbidden tokens removed -> top-k and top-p -> temperature -> softmax -> mixture with the uniform
     distribution over the tokens left (epsilon); top-p counts the mass at that temperature. Temperature 0 gives the best
     token the probability 1, without a gradient. Give the support back as `support` [..., k] to score under exactly that
-    cut, for a cut recomputed from slightly different logits may keep other tokens.
+    cut, for a cut recomputed from slightly different logits may keep other tokens; it is then returned as it is.
     """
     logits = precise(logits)
     if decoding.forbidden:
@@ -115,7 +123,8 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
 
 def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
     """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits [B,
-    T, V]; -inf for a token that it cannot sample. `support` [B, T, k] as in `distribution`."""
+    T, V]; -inf for a token that it cannot sample. Gradients flow to the logits. `support` [B, T, k] as in
+    `distribution`. No mask is given: the caller masks the values of padding, which may be -inf."""
     logprobs, _ = distribution(logits, decoding, support)
     return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
@@ -132,16 +141,17 @@ def generate(
     forced: tuple[Tensor, Tensor] | None = None,
     source_row: Tensor | None = None,
 ) -> Samples:
-    """Samples `samples` episodes for each of N sources, source-major, without gradients; each source is encoded once.
-    Returns B = N * samples rows: actions, mask and log-probabilities [B, T], T the length of the longest. source and
-    source_mask [N, S]. The model's mode (dropout) is not changed, and `decoding.beam_size` is not read.
+    """Samples `samples` episodes for each of N sources, or with `source_row` [M] for each of the sources at its M rows;
+    each source is encoded once. Returns B = N * samples (or M * samples) rows, those of a source next to each other:
+    actions, mask and log-probabilities [B, T], T the length of the longest. The log-probabilities are those of the
+    `distribution` that was sampled from, with its temperature and cuts. No gradients. source [N, S] int64 (or [N, S, F]
+    frames), source_mask [N, S]. The model's mode is not changed (call `model.eval()` first to switch dropout off), and
+    `decoding.beam_size` is not read.
 
-    With `source_row` [M], samples `samples` episodes for each of the sources at its M rows: B = M * samples rows.
-
-    Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. Rows that have ended leave the
-    computation as soon as they are a quarter of it. `forced` holds tokens [B, P] and a mask [B, P] bool, True where the
-    token is taken whatever the policy would choose; its log-probability is then given as 0. `generator` is one of the
-    CPU. Raises NonFinite where a token that was chosen has no finite log-probability.
+    Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. `forced` holds tokens [B, P]
+    and a mask [B, P] bool, True where the token is taken whatever the policy would choose; its log-probability is then
+    given as 0, and a forced EOS ends the row. `generator` is one of the CPU, from which B * max_length numbers are
+    drawn, however long the texts get. Raises NonFinite where a token that was chosen has no finite log-probability.
     """
     state, total = _begin(model, source, source_mask, samples, source_row)
     limit, device = decoding.max_length, source.device
@@ -178,7 +188,7 @@ def generate(
             rows, previous, state, live = rows[index], previous[index], state.reorder(index), live[index]
     assert logprobs is not None
     if not bool(logprobs.isfinite().all()):
-        raise NonFinite("its probabilities are no numbers: the weights are too large to be computed with")
+        raise NonFinite(NO_NUMBERS)
     length = int(mask.sum(-1).max())
     support, ended = _assemble(supports, total, length), (mask & (actions == eos_id)).any(-1)
     return Samples(actions[:, :length], mask[:, :length], logprobs[:, :length], support, ended)
@@ -218,9 +228,9 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
 
 
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
-    """Returns the episodes of `samples`, B = N * K rows [B, T] with K for each source of `batch`, as a Rollout of one
-    `role`, without rewards and all valid. Every real token counts as chosen by the policy, except with the role
-    DEMONSTRATION."""
+    """Returns the episodes of `samples`, B = N * K rows [B, T], K next to each other for each source of `batch`, as a
+    Rollout of one `role`, with `rewards` None and all rows valid. Tensors are shared. Every real token counts as chosen
+    by the policy, forced ones included, except with the role DEMONSTRATION, where none does."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(
@@ -248,16 +258,18 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
 
 def recite(batch: Batch, eos_id: int) -> Rollout:
     """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source (without
-    tokens where it has no demonstration), with `chosen` False and log-probabilities 0 everywhere."""
+    tokens where it has no demonstration), with role DEMONSTRATION, `chosen` False and log-probabilities 0 everywhere,
+    and `ended` False where a demonstration was cut. Tensors are shared with `batch`."""
     ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
     nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
     return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)
 
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
-    """Returns one rollout with the rows of several, in their order, each field padded to the longest, [B, T]; `step` is
-    that of the first. Continuations, in whichever rollout, go on from rows of the first rollout. `support` is 0 for a
-    rollout without one.
+    """Returns one rollout with the rows of several, at least one, in their order, each field padded with zeros to the
+    longest, [B, T]; `step` is that of the first. The `parent` of a continuation, in whichever rollout, is taken as a
+    row of the first rollout; every other `parent` is renumbered. `support` and `rewards` are 0 for a rollout without
+    them, and None if all lack them.
 
     Episodes of one group have one source: it is held once, in the order of the groups, whichever rollout it came from.
     """

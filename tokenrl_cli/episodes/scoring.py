@@ -51,7 +51,8 @@ class Scores:
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
     """Returns the text of each of B rows, decoded from its own sampled ids, with the references and columns of its
-    source in `batch`, which must be the batch that the rollout was sampled for.
+    source in `batch`, which must be the batch that the rollout was sampled for. Lists of references and, on the CPU,
+    the arrays of ids are shared, not copied.
 
     The source is found by the row's `group`, never by its position: rows may have been shuffled, cut or repeated.
     """
@@ -73,16 +74,19 @@ def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
 def judge(
     rollout: Rollout, batch: Batch, tokenizer: Tokenizer, reward: Reward, credit: Credit
 ) -> tuple[Rollout, Scores]:
-    """Scores the texts of a rollout. Returns a copy of the rollout with rewards [B, T], 0 past the end, and metrics for
-    the log. Each part of a mixture is credited separately, then they are summed with their weights.
+    """Scores the texts of a rollout. Returns a copy of the rollout with `rewards` [B, T], 0 past the end, in the type
+    of `logprobs`, and with `valid`; and metrics for the log. Each part of a mixture is credited separately, then they
+    are summed with their weights.
 
-    A row whose reward is NaN becomes invalid: its rewards and its weight in the loss are 0, and it is counted in
-    `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it; `reward` is
-    what is optimised. They are NaN where no sampled row has a reward, and absent where nothing was sampled.
-    `demonstrations/reward` is the mean reward of demonstrations, absent where none has one.
+    A row whose reward is NaN becomes invalid: its rewards are 0, a loss must leave it out by `valid`, and it is counted
+    in `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it; `reward`
+    and `reward_std` are of what is optimised. These are over sampled rows, NaN where none of them has a reward, and
+    absent where nothing was sampled. `demonstrations/reward` is the mean reward of demonstrations, absent where none
+    has one.
 
-    Raises UserError where the reward returns no array of numbers of a right shape, or infinite ones, where the rewards
-    of the credit are none or do not sum to the score, and where the user's own code for one of them fails.
+    Raises UserError where the reward returns no array of numbers of a right shape, or infinite ones, where the credit
+    returns no [B, T] tensor, infinite rewards, or rewards that do not sum to the score, and where the user's own code
+    for one of them raises an exception.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -120,10 +124,12 @@ def judge(
 
 
 def scored(reward: Reward, texts: Texts) -> Scored:
-    """Returns the scores of a reward, checked: [B] or [B, T] float64, finite or NaN. Raises UserError where they are
-    something else, and where a reward of the user's fails.
+    """Calls a reward on B texts and returns its result as a checked `Scored`: `scores` float64, one for each text [B]
+    or for each token [B, T], as the reward chooses, finite or NaN (no score); `metrics` as floats; `columns` as lists
+    of B plain values. Raises UserError where the reward returns anything else, and where the user's own reward raises
+    an exception.
 
-    The reward gets copies, and what it returns is copied: neither side sees what the other writes later.
+    The reward is given copies, and what it returns is copied: neither side sees what the other writes later.
     """
     said = call_user_code(reward, "reward", reward, own_texts(texts))
     return scored_of(said, name_of(reward), len(texts.hypotheses), [texts.mask.shape[:1], texts.mask.shape])
@@ -139,14 +145,13 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
         example = None
         with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
             example = dataset.example(split, 0) if dataset.size(split) != 0 else None
-        if example is not None:
-            for reader in readers:
-                reader.check_columns(example.columns)
+        for reader in readers if example else ():
+            reader.check_columns(example.columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Returns one score for each text, [B], from scores [B], which come back as they are, or [B, T] and mask [B, T]:
-    one number a token counts as its sum over the real tokens, NaN where one of them is."""
+    one number a token counts as its sum over the real tokens, NaN where one of them is, 0 where there is none."""
     whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
     return whole
 
@@ -158,10 +163,10 @@ def mean_of(scores: np.ndarray) -> float:
 
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
-    """Returns the score of a metric over all texts, on its own scale: what its `corpus` gives, or else the mean of its
-    scores of the texts, where scores per token are summed first and NaN ones are left out (NaN without any). Raises
-    UserError where a metric of the user's fails, or returns something of another type or shape, or an infinite
-    number."""
+    """Returns the score of a metric over all B texts, on its own scale: what its `corpus` gives, or else the mean of
+    its scores of the texts, where scores per token are summed first and NaN ones are left out (NaN without any). The
+    metric is given copies. Raises UserError where a metric of the user's fails, or returns something of another type or
+    shape, or an infinite number."""
     if isinstance(metric, ScoresCorpus):
         said = call_user_code(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
@@ -188,9 +193,9 @@ def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
-    """Returns the names of the corpus scores of an evaluation, each once: the metrics of the config, "reward", and the
-    name of the reward itself where it has a corpus score. With `is_metric` the latter is a metric of the config
-    already, and is not listed a second time."""
+    """Returns the names of the corpus scores of an evaluation, each once: `metrics`, which are those of the config,
+    "reward", and the name of the reward itself where it has a corpus score. With `is_metric` the reward is one of the
+    metrics of the config, and its own name is not added."""
     own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
@@ -227,12 +232,14 @@ def _measure(reward: Reward, credit: Credit, texts: Texts, tokenizer: Tokenizer)
 
 
 def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], potential: str) -> Scored:
-    """Returns the score of every prefix by `potential`, "prefix_scores" or "completion_scores", a method of the reward:
-    [B, T + 1] float64, finite or NaN, T the columns of texts.mask. What stands past the end of a row means nothing.
+    """Returns a `Scored` with the score of every prefix: `scores` [B, T + 1] float64, finite or NaN (no score), T the
+    width of texts.mask; what lies past the end of a row has no meaning. `potential` names the method of the reward that
+    scores them, "prefix_scores" or "completion_scores". A reward without `prefix_scores` is called instead with each
+    distinct prefix as a text; only then may `metrics` and `columns` hold something.
 
-    `prefixes` holds T_b + 1 strings a row, the first "". A reward without `prefix_scores` scores each prefix as a text.
-    Raises UserError where the reward has no `completion_scores` and these are wanted, for another `potential`, and
-    where the scores are not numbers of that shape.
+    `prefixes` holds the T_b + 1 prefixes of each row as texts, the first "". Raises UserError for another `potential`,
+    where the reward lacks `completion_scores`, where the scores are not numbers of that shape (as of a reward that
+    gives one number for each token), and where a reward of the user's raises an exception.
     """
     score = _potential(reward, potential)
     if score is None:
@@ -255,11 +262,13 @@ def _potential(reward: Reward, wanted: str) -> Callable[..., Any] | None:
 
 
 def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
-    """Returns the score of every prefix, [B, T + 1] float64, NaN where the reward does not apply.
+    """Returns the score of every prefix, [B, T + 1] float64, NaN where the reward does not apply; past the end of a row
+    the values have no meaning.
 
-    `prefixes` as in `scored_prefixes`; the longest row has T tokens, as many as texts.mask has columns. The score of a
-    mixture is the sum over its parts, weight * (scale * score + shift), never normalised. The differences along a row
-    are the rewards that credit=delta gives its tokens. Raises UserError as `scored_prefixes` does.
+    `prefixes` holds the T_b + 1 prefixes of each row as texts, the first ""; the longest row must have T tokens, as
+    many as texts.mask has columns. The score of a mixture is the sum over its parts, weight * (scale * score + shift),
+    never normalised. The differences along a row are the rewards that credit=delta gives its tokens. Raises UserError
+    as `scored_prefixes` does.
     """
     total = np.zeros((len(prefixes), max(map(len, prefixes), default=1)))
     for part in parts_of(reward):
@@ -269,7 +278,8 @@ def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
 
 
 def prefixes_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
-    """Returns the text after each of T tokens, half words included: T + 1 strings, the first of them empty."""
+    """Returns the text after each of T tokens, half words included: T + 1 strings, decode(ids[:t]) for t = 0 ... T, the
+    first of them empty. Strings need not grow: one that ends inside a character may end in U+FFFD."""
     if isinstance(tokenizer, DecodesPrefixes):  # in one pass: decoding each prefix by itself takes quadratic time
         return list(tokenizer.prefixes(ids))
     return ["", *(tokenizer.decode(ids[:t]) for t in range(1, len(ids) + 1))]

@@ -20,22 +20,21 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its
-    result."""
+    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its result.
+    All changes that a killed run must survive are made through it, so that a test can simulate a crash before each."""
     return operation(*operands)
 
 
 def append(path: Path, text: str) -> None:
     """Appends text to a file as UTF-8, surrogates as escapes. Makes the file if it is missing, but not its folder.
-    Raises UserError for a link or anything but a regular file."""
+    Raises as `opened` does."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link or
-    anything but a regular file."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Otherwise raises as `opened` does."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:
@@ -46,8 +45,8 @@ def cut(path: Path, size: int) -> None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a regular file. Raises UserError if it is larger than `limit` bytes, a link or not a regular file;
-    OSError if it is missing or cannot be read."""
+    """Returns the content of a regular file. Raises UserError if it is larger than `limit` bytes, a link or not a
+    regular file; OSError if it is missing or cannot be read."""
     with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -57,7 +56,7 @@ def read(path: Path, limit: int) -> bytes:
 
 def discard(path: Path) -> None:
     """Removes a file, a link (not what it points to), or a folder with all that it holds; does nothing if there is
-    none."""
+    none. Raises OSError if the system refuses."""
     if path.is_dir() and not path.is_symlink():
         change(shutil.rmtree, path)
     elif os.path.lexists(path):
@@ -75,9 +74,10 @@ def sync(path: Path) -> None:
 
 
 def opened(path: Path, flags: int) -> int:
-    """Opens a regular file with the `flags` of os.open and returns its descriptor, which the caller closes. Raises
-    UserError for a link or for anything but a regular file, OSError if the system refuses. Does not follow a link at
-    `path` itself; folders on the way may be links."""
+    """Opens a regular file with the `flags` of os.open and returns its descriptor, which the caller closes. Does not
+    follow a link at `path` itself; folders on the way may be links. Raises UserError for a link, and for a folder, pipe
+    or device that could be opened; OSError if the system refuses, as it does for a missing file or for a folder to be
+    written."""
     try:
         descriptor: int = change(os.open, path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:

@@ -25,9 +25,10 @@ NUMBER = re.compile(
 
 
 def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
-    """The object in a JSON file, as a dictionary; NaN and Infinity are read as floats. Raises UserError if the file is
-    missing, a link, unreadable, too large or too deep, or holds anything but an object. `what` names the thing that the
-    file belongs to, for the message that it is missing; `remedy` ends every message."""
+    """Returns the object in a JSON file, as a dictionary; NaN and Infinity are read as floats. Raises UserError if the
+    file is missing, a link, unreadable, larger than LARGEST or nested deeper than DEEPEST, or holds anything but an
+    object. `what` names the thing that the file belongs to, such as "checkpoint", for the message that it is missing;
+    `remedy` ends every message."""
     try:
         content = json.loads(disk.read(path, LARGEST))
         if not isinstance(content, dict):
@@ -47,9 +48,9 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and plain values in a YAML file, as a dictionary; 1e-3 is read as a number. Raises UserError if it is
-    missing, a link, unreadable, too large or too deep, has an alias or a date, or holds anything but keys and
-    values."""
+    """Returns the keys and plain values in a YAML file, as a dictionary; 1e-3 is read as a number. Raises UserError if
+    it is missing, a link, unreadable, larger than LARGEST_CONFIG or nested deeper than DEEPEST, has an alias, a date or
+    a key that is no text, or holds anything but keys and values."""
     import yaml
 
     try:
@@ -69,8 +70,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def yaml_text(content: dict[str, Any]) -> str:
-    """A dictionary of plain values as YAML text, in its order, from which `read_yaml` and other YAML readers restore
-    the same values. Raises yaml.YAMLError for objects of other types."""
+    """Returns a dictionary of plain values as YAML text, in its order, from which `read_yaml` and other YAML readers
+    restore the same values. Raises yaml.YAMLError for objects of other types."""
     import yaml
 
     text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)

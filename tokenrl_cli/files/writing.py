@@ -70,9 +70,9 @@ def _claim(part: Path, path: Path) -> None:
 
 
 def require_room(path: Path) -> None:
-    """Raises OSError if no file can be written in the folder `path`, or, if it does not exist yet, in the nearest
-    folder above it that does; the error names that one. So it does if that is a file, or if the disk is full. Writes a
-    temporary file to find out, and leaves nothing; makes no folder."""
+    """Raises OSError, which names the folder, unless a file can be written in the folder `path`, or, if that does not
+    exist yet, in the nearest folder above it that does. A file in its place and a full disk are such errors, too.
+    Writes a temporary file to find out, and leaves nothing; makes no folder."""
     nearest = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     try:
         with tempfile.TemporaryFile(dir=nearest) as file:
@@ -83,7 +83,8 @@ def require_room(path: Path) -> None:
 
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file, text as UTF-8, and replaces one that exists: readers see the old content or the new one, never a
-    part. A link at `path` is replaced, not followed. The folder must exist. Raises OSError, which names the path."""
+    part. A link at `path` is replaced, not followed. The folder must exist. It is on disk when this returns. Raises
+    OSError, which names the path."""
     if isinstance(content, bytes):
         with whole_bytes(path) as raw:
             raw.write(content)

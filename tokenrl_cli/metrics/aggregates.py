@@ -25,8 +25,8 @@ class Mean:
 
 @dataclass(frozen=True)
 class Rate:
-    """Error rate, (sum of errors) / (sum of reference lengths): [2] -> a number, from 0, which may be above 1; where
-    the length is 0, the number of errors."""
+    """Error rate, (sum of errors) / (sum of reference lengths): [2] -> a number, at least 0 and perhaps above 1, not a
+    percentage; where the length is 0, the number of errors."""
 
     def __call__(self, total: np.ndarray) -> float:
         return float(total[0] / max(total[1], 1))

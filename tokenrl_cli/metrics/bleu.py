@@ -44,9 +44,10 @@ def bleu(
 
 
 def nearest_lengths(lengths: np.ndarray, references: References) -> np.ndarray:
-    """Returns the length of the reference that is nearest in length to the text, the shorter of two equally near ones.
+    """Returns for each prefix the length of the reference whose length is nearest to its own, the shorter of two
+    equally near ones.
 
-    lengths [B, W] of each prefix, in tokens -> [B, W]. -1 where a row has no reference.
+    lengths [B, W] of W prefixes of each of B texts, in tokens -> [B, W] int; -1 where a row has no reference.
     """
     known = references.lengths[:, None, :]  # [B, 1, G]
     # The second term is below 1, the difference of two distances: it only breaks ties, in favour of the shorter.

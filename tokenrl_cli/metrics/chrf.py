@@ -9,10 +9,10 @@ def chrf(matched: np.ndarray, in_text: np.ndarray, in_reference: np.ndarray, bet
     """Returns chrF, 100 (1 + beta^2) P R / (beta^2 P + R), equal to sacrebleu's `CHRF` without epsilon smoothing.
     Popovic 2015, 2017.
 
-    matched [B, W, order, G] clipped n-gram matches with each reference, in_text [B, W, order] and in_reference [B,
-    order, G] numbers of n-grams (-1: the row has no such reference) -> [B, W], 0-100; -1 where a row has no reference
-    at all. Precision P and recall R are means over the orders of which both texts have n-grams; of several references
-    the one with the best F is used.
+    matched [B, W, order, G] clipped n-gram matches of W prefixes of each of B texts with each of G references, in_text
+    [B, W, order] and in_reference [B, order, G] numbers of n-grams (-1: the row has no such reference) -> [B, W],
+    0-100; -1 where a row has no reference at all. Precision P and recall R are means over the orders of which both
+    texts have n-grams, and 0 where there is none; of several references the one with the best F is used.
     """
     in_text, in_reference = in_text[..., None], in_reference[:, None]
     counted = (in_text > 0) & (in_reference > 0)

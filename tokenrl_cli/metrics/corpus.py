@@ -11,12 +11,13 @@ from tokenrl_cli.metrics.aggregates import sacrebleu_of
 
 
 def library_score(metric: Any, texts: Texts, sentences: np.ndarray, appendix: str) -> CorpusScore:
-    """Computes `metric.corpus_score` of a sacrebleu metric object, on its own scale (TER may be above 100), as a
-    CorpusScore with the statistics [n, k] of each of the n texts.
+    """Computes `metric.corpus_score` of a BLEU, CHRF or TER object of sacrebleu, on its own scale (TER may be above
+    100), as a CorpusScore with the statistics [n, k] of each of the n texts.
 
-    sentences [n]: the score of each text alone. `appendix` is appended to the library's signature, for settings that
-    the library leaves out of it. Texts without a reference have statistics 0 and do not count. Raises UserError where
-    no text has a reference.
+    sentences [n]: the score of each text alone, on that scale, which is stored as it is. `appendix` is appended to the
+    library's signature, for settings that the library leaves out of it. Texts without a reference have statistics 0 and
+    do not count. `lower_is_better` is False, for TER, too: the caller sets it. Raises UserError where no text has a
+    reference.
     """
     rows = [i for i, references in enumerate(texts.references) if references]
     if not rows:

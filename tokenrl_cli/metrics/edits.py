@@ -14,20 +14,23 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 def edit_distances(growth: Growth, references: References) -> np.ndarray:
     """Returns the edit distance of each prefix to each reference: the fewest insertions, deletions and substitutions of
-    tokens that turn one into the other. Levenshtein 1966. -> [B, W, G] int32, 0 where a row has no such reference."""
+    tokens that turn one into the other. Levenshtein 1966. -> [B, W, G] int32, for W prefixes of each of B texts and G =
+    `references.most` references, 0 where a row has no such reference."""
     return _distances(growth, references, False)
 
 
 def fewest_edits(growth: Growth, references: References) -> np.ndarray:
     """Returns the edit distance of each prefix to the nearest prefix of each reference, min_j D(y_<=t, r_<=j): the
     fewest errors that any text which begins with y_<=t can have. Optimal completion distillation, Sabour et al. 2018
-    (arXiv:1810.01398), section 3. -> [B, W, G] int32, 0 where a row has no such reference."""
+    (arXiv:1810.01398), section 3. -> [B, W, G] int32, for W prefixes of each of B texts and G = `references.most`
+    references, 0 where a row has no such reference."""
     return _distances(growth, references, True)
 
 
 def common_subsequences(growth: Growth, references: References) -> np.ndarray:
     """Returns the length in tokens of the longest common subsequence of each prefix and each reference. -> [B, W, G]
-    int32, 0 where a row has no such reference."""
+    int32, for W prefixes of each of B texts and G = `references.most` references, 0 where a row has no such
+    reference."""
     sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
     table = np.zeros((int(growth.lengths.max(initial=0)) + 1, int(sizes.max(initial=0))), np.int32)
     found = np.zeros((*growth.kept.shape, references.most), np.int32)
@@ -44,10 +47,11 @@ def completion_values(
     """Returns the optimal token values of the edit distance: Q*(s_t, a) = -(fewest errors of any text that begins with
     y_<t a). Sabour et al. 2018 (arXiv:1810.01398), section 3.
 
-    texts [B, T] and references [B, R], one a row, int64 ids without EOS; lengths and reference_lengths [B]; `size` the
-    vocabulary, `eos` the id of EOS -> [B, T + 1, size] float64: column t is for the token after the first t, 0 past the
-    end of a text. With m(y) = min_j D(y, r_<=j) of the text so far, Q* is -m(y) for a token that follows one of the
-    nearest prefixes of the reference, -m(y) - 1 for any other, and -D(y, reference) for EOS.
+    texts [B, T] and references [B, R], one a row, int64 ids below `size` without EOS; lengths and reference_lengths
+    [B], past which ids are not read; `size` the vocabulary, `eos` the id of EOS -> [B, T + 1, size] float64: column t
+    is for the token after the first t, 0 past the end of a text. With m(y) = min_j D(y, r_<=j) of the text so far, Q*
+    is -m(y) for a token that follows one of the nearest prefixes of the reference, -m(y) - 1 for any other, and -D(y,
+    reference) for EOS.
     """
     values = np.zeros((len(texts), texts.shape[1] + 1, size))
     _complete(texts, lengths, references, reference_lengths, eos, values)

@@ -67,7 +67,7 @@ class References:
 
     @property
     def most(self) -> int:
-        """G, the number of references in the longest list; 1 where all are empty."""
+        """G, the number of references in the longest list; 1 where all are empty or there is none."""
         return int(np.diff(self.sets).max(initial=1))
 
     @property
@@ -87,7 +87,8 @@ class References:
 
 
 def characters(prefixes: Sequence[Sequence[str]]) -> Growth:
-    """Returns the code points of every prefix, as a Growth with one token for each character.
+    """Returns the code points of every prefix, as a Growth with one token for each character, whose id is its Unicode
+    code point.
 
     prefixes: for each of B rows its prefixes, at least one, in order; a prefix need not begin with the one before it. W
     is the largest number of prefixes: a row with fewer is filled up to W with unchanged copies of its last prefix.
@@ -128,15 +129,20 @@ def _filled(rows: Sequence[list[int]], lengths: Sequence[list[int]]) -> np.ndarr
 
 
 class Characters:
-    """Reads texts as code points, after `clean` has changed each text, and without white space where `squeezed`."""
+    """Reads texts as code points, after `clean` (None: nothing) has changed each text, and without white space where
+    `squeezed`."""
 
     def __init__(self, clean: Callable[[str], str] | None, squeezed: bool) -> None:
         self.clean, self.squeezed = clean, squeezed
 
     def read(self, prefixes: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[Growth, References]:
-        """Returns all prefixes and references as tokens that are Unicode code points, after `clean` and, where
-        `squeezed`, without white space: a Growth of B rows, and References. Arguments as of `Words.read`. A code point
-        is the same id in every call, and nothing is cached."""
+        """Returns the tokens of all prefixes, a Growth of B rows, and of the references of each row: Unicode code
+        points, after `clean` and, where `squeezed`, without white space.
+
+        prefixes: for each of B rows its prefixes, at least one, in order; a row with fewer than W is filled up with
+        unchanged copies of its last. references: for each row its reference texts, which may be none. A code point is
+        the same id in every call, and nothing is cached.
+        """
         return self._grow(prefixes), _collected(references, self._reference)
 
     def _reference(self, texts: list[str]) -> list[np.ndarray]:
@@ -158,7 +164,8 @@ class Words:
     That is right only where `tokenize` gives a word (a run without white space) the same tokens alone as in a text. Two
     exceptions are provided for. With `neighbours` the tokens may depend on whether there is white space or a word on
     either side: `tokenize` is then called with the word between such neighbours, once for each such context. `whole` is
-    a function that is True for texts where tokens depend on more: these are tokenized as a whole at every prefix.
+    for tokens that depend on more: it is called with the last prefix of each row and with each reference, and where it
+    is True every prefix of that row, or that reference, is tokenized as a whole. None: never.
     """
 
     def __init__(

@@ -9,10 +9,11 @@ from tokenrl_cli.metrics.aggregates import Mean
 
 
 def mean_score(sentences: np.ndarray, signature: str) -> CorpusScore:
-    """Returns the mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale.
+    """Returns the mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale, which holds
+    the array `sentences` itself.
 
-    Its statistics [n, 2] are (score, 1), or (0, 0) for NaN; `signature` says how the scores were computed. The value is
-    NaN where all scores are.
+    Its statistics [n, 2] are (score, 1), or (0, 0) for NaN; `signature` describes how the scores were computed. The
+    value is NaN where all scores are.
     """
     known = ~np.isnan(sentences)
     statistics = np.stack([np.where(known, sentences, 0.0), known], -1).astype(np.float64)

@@ -46,9 +46,9 @@ def matches(growth: Growth, references: References, order: int, merged: bool) ->
     """Returns the clipped n-gram matches of each prefix: the number of its n-grams that a reference has, each n-gram
     counted at most as often as in that reference. Papineni et al. 2002, section 2.1.1.
 
-    -> [B, W, order, G] int32 for n = 1 .. order; 0 where a row has no such reference. With `merged` (for BLEU) G is 1:
-    all references of a row are compared with at once, and an n-gram counts at most as often as in the reference that
-    has it most often.
+    -> [B, W, order, G] int32, for W prefixes of each of B texts, n = 1 .. order and the G = `references.most`
+    references; 0 where a row has no such reference. With `merged` (for BLEU) G is 1: all references of a row are
+    compared with at once, and an n-gram counts at most as often as in the reference that has it most often.
     """
     sizes = np.diff(references.starts[references.sets])  # tokens of each list of references
     # At most half of the slots are taken: in a fuller table the runs of taken slots, and with them look-ups, get long.
@@ -66,8 +66,8 @@ def matches(growth: Growth, references: References, order: int, merged: bool) ->
 
 
 def totals(lengths: np.ndarray, order: int) -> np.ndarray:
-    """Returns the number of n-grams, n = 1 .. order, of texts of `lengths` tokens: max(length - n + 1, 0). [...] ->
-    [..., order]"""
+    """Returns the numbers of n-grams, n = 1 .. order, of texts of `lengths` tokens: max(length - n + 1, 0). lengths
+    [...] -> [..., order]; 0 for a length below 0."""
     return np.maximum(lengths[..., None] - np.arange(order), 0)
 
 

@@ -13,13 +13,13 @@ def rouge(
     in_reference: np.ndarray,
     measure: Literal["fmeasure", "precision", "recall"],
 ) -> np.ndarray:
-    """Returns ROUGE F, precision or recall, equal to rouge-score's number. Lin 2004. F = 2 P R / (P + R), P = shared /
-    in_text, R = shared / in_reference.
+    """Returns ROUGE F, precision or recall, as `measure` names it, equal to rouge-score's number. Lin 2004. F = 2 P R /
+    (P + R), P = shared / in_text, R = shared / in_reference.
 
-    shared [B, W, G] n-grams (or length of the longest common subsequence) in common with each reference, in_text [B, W]
-    and in_reference [B, G] numbers of them in each text (-1: no such reference) -> [B, W], 0-1; 0 where a row has no
-    reference. Of several references the one with the best F is used, the first of equals, also where `measure` is
-    precision or recall.
+    shared [B, W, G] n-grams (or length of the longest common subsequence) that W prefixes of each of B texts have in
+    common with each of G references, in_text [B, W] and in_reference [B, G] numbers of them in each text (-1: no such
+    reference) -> [B, W], 0-1; 0 where a row has no reference. Of several references the one with the best F is used,
+    the first of equals, also where `measure` is precision or recall.
     """
     precision = shared / np.maximum(in_text, 1)[..., None]
     recall = shared / np.maximum(in_reference, 1)[:, None, :]

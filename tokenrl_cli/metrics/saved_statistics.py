@@ -56,8 +56,8 @@ def save(path: Path, corpus: dict[str, CorpusScore], numbers: dict[str, float] |
 
 
 def load(path: Path) -> dict[str, CorpusScore]:
-    """Returns the corpus scores of a file written by `save`, by metric. Raises UserError where the file is missing,
-    damaged or of another format.
+    """Returns the corpus scores of a file written by `save`, by metric, in the order saved. Raises UserError where the
+    file is missing, damaged or of another format.
 
     The aggregate of a user's metric is a function of theirs that cannot be saved: in its place stands one that raises
     UserError when it is called.
@@ -70,8 +70,8 @@ def load(path: Path) -> dict[str, CorpusScore]:
 
 
 def load_numbers(path: Path) -> dict[str, float]:
-    """Returns the `numbers` that `save` wrote beside the scores. Raises UserError where the file is missing, damaged or
-    of another format."""
+    """Returns the `numbers` that `save` wrote beside the scores; {} where it was given none. Raises UserError where the
+    file is missing, damaged or of another format."""
     with _opened(path) as (_, about):
         return {str(name): float(value) for name, value in about["numbers"].items()}
 

@@ -24,10 +24,11 @@ Reason = Literal["few_sentences", "not_a_number", "no_variation"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of the scores of two systems on one test set: its `mean`, as observed, with its 95 % interval [low,
-    high] and two-sided p.
+    """Difference of the scores of two systems on one test set, on the scale of the metric: its `mean`, the observed
+    difference, with its 95 % interval [low, high] and two-sided p.
 
-    `low`, `high` and both p are None in the three cases of the module's docstring. `sacrebleu_p` is the number that
+    `low`, `high` and both p are None in the three cases of the module's docstring: fewer than FEWEST_SENTENCES
+    sentences with a score, a score that is not a number, resamples that do not differ. `sacrebleu_p` is the number that
     `sacrebleu --paired-bs` prints, about half of a two-sided p; None where several seeds are compared, which that
     command cannot do.
     """
@@ -41,11 +42,12 @@ class Difference:
 
 def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> Difference:
     """Computes a paired bootstrap of score(a) - score(b), with `samples` resamples, each of the same sentences for both
-    systems. Koehn 2004. The same seed gives the same numbers.
+    systems. Koehn 2004. The same seed gives the same numbers. The sign is that of the plain difference, also for an
+    error rate, of which lower is better.
 
     The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0.
-    Raises ValueError where the two have different numbers of sentences, or, outside the three cases without an
-    interval, where `samples` is below 40, too few for a 95 % interval.
+    Interval and p are None in the three cases of `Difference`. Raises ValueError where the two have different numbers
+    of sentences, or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -71,12 +73,12 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     """Computes a nested bootstrap of the mean over training seeds of score(a) - score(b): each resample draws seeds
     with replacement, and for every drawn seed its own resample of sentences. Davison and Hinkley 1997, section 3.8.
 
-    `pairs` holds (a, b) of each of S seeds, at least one, a and b of the same sentences. Because a seed that is drawn
-    twice resamples its sentences twice, independently, the variance of the mean is (variance between seeds + mean
-    variance within a seed) / S. With one seed only the sentences vary, and the interval says nothing about the noise of
-    training. With few seeds the interval is too narrow: a bootstrap of S seeds sees (S - 1) / S of the variance between
-    them. p as in `paired_bootstrap`, `sacrebleu_p` None; raises ValueError where there is an interval to compute and
-    `samples` is below 40.
+    `pairs` holds (a, b) of each of S seeds, at least one, a and b of the same sentences; `seed` is that of the
+    resamples. Because a training seed that is drawn twice resamples its sentences twice, independently, the variance of
+    the mean is (variance between seeds + mean variance within a seed) / S. With one seed only the sentences vary, and
+    the interval does not cover the noise of training. With few seeds the interval is too narrow: a bootstrap of S seeds
+    sees (S - 1) / S of the variance between them. Interval and p as in `paired_bootstrap`, `sacrebleu_p` None. Raises
+    ValueError where there is an interval to compute and `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
@@ -93,8 +95,9 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
 
 
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
-    """Returns the 95 % bootstrap interval (low, high) of one system's score, equal to that of `sacrebleu --confidence`
-    for the same seed and resamples; (None, None) in the three cases of the module's docstring."""
+    """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale, equal to that of `sacrebleu
+    --confidence` for the same seed and resamples; (None, None) in the three cases of `Difference`. With fewer than 40
+    `samples` it is their whole range."""
     if known(score) < FEWEST_SENTENCES:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))
@@ -105,14 +108,15 @@ def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[flo
 
 
 def known(*scores: CorpusScore) -> int:
-    """Returns the number of sentences for which all of these systems have a score that is not NaN. All must have the
-    same number of sentences."""
+    """Returns the number of sentences for which all of these systems, at least one, have a score that is not NaN. All
+    must have the same number of sentences, else numpy raises ValueError."""
     return int(np.logical_and.reduce([~np.isnan(score.sentences) for score in scores]).sum())
 
 
 def reason(*scores: CorpusScore) -> Reason:
-    """Returns the case of the module's docstring in which one score, or the difference of two, has no interval.
-    Meaningful only where there is none: with an interval it returns a reason as well."""
+    """Returns why one score, or the difference of two, has no interval: "few_sentences" (fewer than FEWEST_SENTENCES
+    have a score), "not_a_number" (a corpus score is NaN or infinite), or "no_variation" of the resamples. Call it only
+    where a bootstrap gave None: with an interval it returns one of them all the same."""
     if known(*scores) < FEWEST_SENTENCES:
         return "few_sentences"
     return "no_variation" if np.isfinite([score.value for score in scores]).all() else "not_a_number"

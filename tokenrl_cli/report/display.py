@@ -20,9 +20,9 @@ class Display(Protocol):
     or that of an evaluation."""
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Announces a run with a `title`: its stages, each with its name and number of steps, how many of all these
-        steps are `done` before (in a run that is resumed), and the facts known of it, if given. Called once, before the
-        other methods."""
+        """Announces a training run with a `title`: its stages, each with its name and number of steps, how many of all
+        these steps are `done` before (in a run that is resumed), and the facts known of it, if given. Called once,
+        before `step`; the command `eval` uses the other methods without it."""
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """Shows that `step` steps of the whole run, all stages counted together, are done, with the metrics of the
@@ -51,9 +51,9 @@ class Display(Protocol):
 def choose_display(stream: TextIO | None = None) -> Display:
     """Returns the display for a stream, standard error by default: standard output is for the result of a command.
 
-    A terminal gets a LiveDisplay with a progress bar, anything else a PlainDisplay. A terminal that reports the size 0,
-    or one too small for a bar, gets a PlainDisplay with lines of a readable width. COLUMNS and LINES, if set, replace
-    the size that the terminal reports.
+    A terminal gets a LiveDisplay with a progress bar, anything else a PlainDisplay with lines of any length. A terminal
+    that reports the size 0, or one too small for a bar (below NARROW columns or LOWEST lines), gets a PlainDisplay with
+    lines of a readable width. COLUMNS and LINES, if set, replace the size that the terminal reports.
     """
     stream = stream or sys.stderr
     if not stream.isatty():

@@ -84,8 +84,8 @@ def as_typed(value: Any) -> str:
 
 
 def file_name(parts: list[str]) -> str:
-    """Joins the parts by "-" to one file name of letters of any script, digits and ._=+,@- only; other characters
-    become "_".
+    """Joins the parts by "-" to one file name of letters of any script, digits and ._=+,@- only; each run of other
+    characters becomes "_", so that different parts may give one name.
 
     A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different long names stay
     different.

@@ -24,10 +24,11 @@ class EvaluationLines:
         """Returns the lines that show an evaluation and its first `samples` texts, and remembers its numbers for the
         next call.
 
-        Lines are laid out for `width` terminal cells; with None the numbers stand in one line of any length. An
-        evaluation equal to an earlier one is one line that names the earlier one. Of an evaluation that the final table
-        of the run will show only the samples of the final policy are given, [] for the other policies: its numbers are
-        left to that table.
+        Lines are laid out for `width` terminal cells; with None the numbers stand in one line of any length. Changes
+        are from the evaluation before with the same stage, split and decoding. An evaluation with the same split,
+        decoding, metrics and texts as an earlier one is one line that names the earlier one. Of an evaluation that the
+        final table of the run will show only the title and the samples of the final policy are given, [] for the other
+        policies: its numbers are left to that table.
         """
         title = title_of(evaluation)
         if in_final_table(evaluation):

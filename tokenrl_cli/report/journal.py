@@ -59,12 +59,13 @@ class Journal:
 
     def position(self) -> dict[str, int]:
         """Returns the current size of metrics.jsonl and samples.jsonl, in bytes, by name; 0 for a file that does not
-        exist. A checkpoint keeps it for `cut`."""
+        exist. A checkpoint stores it, and a resumed run passes it to `cut`."""
         return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
 
     def cut(self, position: dict[str, int]) -> None:
         """Removes what was written after `position` returned these sizes, an incomplete last line included, and
-        results.json, so that a resumed run appends where its checkpoint was. A file that is not named is emptied."""
+        results.json, so that a resumed run appends where its checkpoint was. A file that is not named is emptied; one
+        that is missing or shorter stays as it is. Raises UserError where a file is a link."""
         disk.discard(self.run / "results.json")
         for name in FILES:
             disk.cut(self.run / name, position.get(name, 0))

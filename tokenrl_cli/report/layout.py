@@ -23,8 +23,8 @@ def layout_width(reported: int) -> int:
 
 
 def cells(text: str) -> int:
-    """Returns the number of terminal cells that a text takes at most: two for a wide character, none for a combining
-    one."""
+    """Returns the number of terminal cells that a text takes: two for a wide character, none for a combining or
+    invisible one. For some emoji it is more than a terminal uses."""
     if text.isascii():
         return len(text)
     return sum(_cells(character) for character in text)
@@ -58,7 +58,7 @@ def _escape(character: str) -> str:
 
 def truncated(text: str, width: int, ellipsis: str = "…") -> str:
     """Returns the text cut to at most `width` cells, at least as many as `ellipsis` has, which ends it if anything is
-    cut off. A letter keeps its combining marks."""
+    cut off, after the last character that is not white space. A letter keeps its combining marks."""
     if cells(text) <= width:
         return text
     room, taken = width - cells(ellipsis), 0
@@ -181,8 +181,9 @@ def _blocks(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int], ell
 
 
 def number(value: float | None) -> str:
-    """Returns a number in about five characters: 0.412, 41.20, 412.0, 4,120, 1.23e+07, nan, inf; "-" for None. What
-    rounds to zero has no minus sign."""
+    """Returns a number as text with three decimals below 10 (0.412), two below 100, one below 1,000, none below a
+    million (412,000), and from there as 1.23e+07; also nan, inf, and "-" for None. What rounds to zero has no minus
+    sign."""
     if value is None:
         return "-"
     if not math.isfinite(value):

@@ -118,8 +118,8 @@ class LiveDisplay:
         self.progress.stop()
 
     def line(self) -> str:
-        """Returns the text of the bar: stage, steps, time left and metrics, or the progress of a running evaluation.
-        Pieces that do not fit are left out whole, the least important first."""
+        """Returns the text of the bar, for the present width: stage, steps, time left and metrics, or the progress of a
+        running evaluation. Pieces that do not fit are left out whole, the bar's strokes below SHORTEST cells, too."""
         stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
         if self.evaluated is not None:
             (stage, done, total), left, metrics = self.evaluated, "", []

@@ -29,7 +29,8 @@ class PlainDisplay:
         self.printed = self.clock()  # when the last line was written
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage."""
+        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage. `done` is
+        not shown."""
         self.total = sum(steps for _, steps in stages)
         if facts is None:
             title += ": " + ", ".join(f"{name} {steps} steps" for name, steps in stages)
@@ -38,8 +39,8 @@ class PlainDisplay:
             self.message(facts.line())
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Prints the metrics of a step, for about LINES steps of a run, at equal distances; nothing at the other
-        steps."""
+        """Prints those metrics of a step that STEP_METRICS names, for about LINES steps of a run, at equal distances;
+        nothing at the other steps."""
         if step % max(1, self.total // LINES) == 0:  # LINES lines in a log, however long the run is
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in STEP_METRICS if name in metrics)
             self.message(f"{stage_name(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")

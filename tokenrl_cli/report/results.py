@@ -21,17 +21,18 @@ def results(
     spent: dict[str, float],
     findings: list[Finding],
 ) -> dict[str, Any]:
-    """Returns the summary of a run, as plain values for JSON.
+    """Returns the summary of a run, as plain values for JSON; NaN and infinity are left as they are.
 
-    `rows` are the evaluations on test of the policies "warm_start", "final" and "best"; `objective` is written as it
-    is; `wall_time` is in seconds; `spent` holds the "tokens" of the RL stage, and the seconds of its "rollout" and
-    "update".
+    `rows` are the evaluations on the same test set of all three policies, "warm_start", "final" and "best"; `objective`
+    is written as it is; `wall_time` is in seconds; `spent` holds the number of "tokens" of the RL stage, and the
+    seconds of its "rollout" and "update", from which tokens_per_second follows, None for 0 seconds. `peak_memory_mb` is
+    that of this process so far, in MiB.
 
-    In the result `difference` is final - warm start on the same sentences, for each metric, for the reward and for the
-    corpus score of the reward: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p"
-    that belongs to the interval, "sacrebleu_p"}, by paired bootstrap. If a bootstrap cannot tell, all but the mean are
-    None, and a finding gives the reason. `decode` names the decoding of the test set. NaN and infinity are left as they
-    are.
+    In the result `difference` is final - warm start on the same sentences, for each corpus score, those of the reward
+    included: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p" that belongs to
+    the interval, "sacrebleu_p"}, by paired bootstrap. If a bootstrap cannot tell, all but the mean are None, and a
+    finding that is added gives the reason. `decode` names the decoding of the test set. Raises ValueError where the two
+    evaluations have different numbers of sentences.
     """
     before, after = rows["warm_start"].corpus, rows["final"].corpus
     differences = {name: vars(paired_bootstrap(after[name], before[name], RESAMPLES, SEED)) for name in after}
@@ -60,9 +61,9 @@ def interval_findings(
 ) -> list[Finding]:
     """Returns one note for each reason why numbers have no interval; [] if all have one.
 
-    `unknown` maps each number without an interval to the reason, `fewest` is the smallest number of sentences with a
-    score, `step` that of the findings, `key` the setting that would give more sentences, `lacking` the beginning of the
-    sentence.
+    `unknown` maps the name of each number without an interval to the reason, `fewest` is the smallest number of
+    sentences with a score, `step` that of the findings, `key` the setting that would give more sentences (None: there
+    is none), `lacking` the beginning of the sentence.
     """
     why = {
         "few_sentences": (

@@ -19,13 +19,13 @@ LAST = (
 
 def final_table(results: dict[str, Any]) -> list[list[str]]:
     """Returns the cells of the final table, header first: one row per number of the evaluation on test, one column per
-    policy.
+    policy. `results` is as in results.json.
 
     The policies are those after the warm start, at the end and at the best checkpoint; the header gives their steps. A
     policy that is several of these at once has one column. The last two columns are the difference final - warm start
     on the same sentences with its 95 % interval, and its p, for metrics and rewards only; a dash stands for a p that
     the bootstrap could not compute. Both are left out where the policy at the end is the one after the warm start.
-    Sampled reward, length and entropy come last.
+    Sampled reward, length, the share of cut texts and entropy come last.
     """
     test, changes = results["test"], results["difference"]
     names = [name for name in test["final"] if name not in LAST] + [name for name in LAST if name in test["final"]]
@@ -44,14 +44,16 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
 
 
 def with_interval(change: dict[str, Any], value: float | None = None) -> str:
-    """Returns a difference and its interval as text, such as "+1.900 [+1.100, +2.700]", with as many digits as the
-    `value` that changed; the difference alone if it has no interval."""
+    """Returns a difference ("mean", "low" and "high" of `change`) and its interval as text, such as "+1.900 [+1.100,
+    +2.700]", with as many digits as the `value` that changed (None: each with its own); the difference alone if it has
+    no interval."""
     mean, low, high = (signed(change[key], value) for key in ("mean", "low", "high"))
     return mean if change["low"] is None else f"{mean} [{low}, {high}]"
 
 
 def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:
-    """Returns the ROWS in groups: those with the same step and the same numbers are one policy and form one group."""
+    """Returns the ROWS in groups: those with the same step and the same numbers are one policy and form one group.
+    `test` holds the numbers by row, all three of them, and `steps` the steps."""
     columns: list[list[str]] = []
     for row in ROWS:
         for rows in columns:
@@ -70,8 +72,8 @@ def _head(rows: list[str], steps: dict[str, int]) -> str:
 
 
 def closing_lines(results: dict[str, Any], run: str, then: Sequence[str] = ()) -> list[str]:
-    """Returns the lines below the table: time, speed and memory; the findings; the directory of the run; the commands
-    to type `then`."""
+    """Returns the lines below the table: time, speed and memory, in one; one for each finding; the directory of the
+    run; the commands to type `then`. Not wrapped or escaped."""
     speed = results["tokens_per_second"]
     parts = [f"{name} {value:,.0f} tokens/s" for name, value in speed.items() if value]
     lines = [

@@ -39,7 +39,8 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Writes a text and returns its length. If the stream is required, raises OutputClosed where the reader has
-        closed the pipe, UserError where it cannot be written otherwise (a full disk, a closed stream)."""
+        closed the pipe, UserError where it cannot be written otherwise (a full disk, a closed stream); else a failure
+        is ignored. A buffered stream may fail only at `flush`."""
         with self._failing():
             self.raw.write(escaped(text, "\n\t") if self.escapes else text)
         return len(text)
@@ -50,7 +51,8 @@ class SafeStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes what is buffered. Raises as `write` does."""
+        """Writes what is buffered. If the stream is required, raises OutputClosed or UserError as `write` does; else a
+        failure is ignored."""
         with self._failing():
             self.raw.flush()
 

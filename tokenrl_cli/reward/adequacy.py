@@ -14,10 +14,11 @@ from tokenrl_cli.tasks.grammar import Content, Meaning, adequate, contents
 
 
 class Adequacy:
-    """1 where the text expresses every content of its source and nothing else, in any order; else 0.
+    """1 where the text expresses every content of its source and nothing else, in any word order; else 0.
 
-    The rule is `grammar.adequate`; a valid text is adequate, an adequate one may have its words in a wrong order. For
-    the data set `grammar` alone; the contents of the last `cached_sources` sources are remembered.
+    The rule is `grammar.adequate`: every text with `Validity` 1 is adequate, and an adequate one may have its words in
+    a wrong order. Works with the data set `grammar` alone, whose column `meaning` it reads. The contents of the last
+    `cached_sources` sources are cached.
     """
 
     needs_references = False
@@ -31,7 +32,8 @@ class Adequacy:
         return np.array([adequate(self._contents(meaning), text) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the share of adequate texts, 0-1, with the score of each, [B]."""
+        """Returns the share of adequate texts, 0-1, with the score of each, [B]. Raises UserError where the dataset has
+        no column `meaning`."""
         return mean_score(self(texts), "share of texts with every content of their source")
 
 

@@ -16,11 +16,12 @@ from tokenrl_cli.metrics.ngrams import matches
 
 
 class Bleu:
-    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references. Papineni et al. 2002.
+    """sacrebleu's `BLEU.sentence_score` / 100 of each text against all its references, 0 to 1. Papineni et al. 2002.
 
-    An empty text is 0, and so is one without a word of its references. A short text that is right is kept from 1 by the
-    brevity penalty, a long one by its precision. Raises SettingError for a `smoothing_value` beside a `smoothing` that
-    has none.
+    An empty text has 0, and so has one without a word of its references, under every smoothing. A short text that is
+    right is kept from 1 by the brevity penalty, a long one by its precision. `smoothing_value` None is sacrebleu's
+    default of that `smoothing`; with `effective_order` only the orders count that the text has n-grams of. Raises
+    SettingError for a `smoothing_value` beside the smoothing "none" or "exp", which take none.
     """
 
     needs_references = True
@@ -50,9 +51,9 @@ class Bleu:
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
-        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
-        `texts` are read."""
+        """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
+        tokens, past the end of a row the score of its last prefix; NaN for a source without a reference. `prefixes`
+        holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of `texts` are read."""
         growth, references = self.words.read(prefixes, texts.references)
         matched = matches(growth, references, self.order, merged=True)[..., 0]
         nearest = nearest_lengths(growth.lengths, references)
@@ -61,12 +62,13 @@ class Bleu:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns corpus BLEU, 0-100, as sacrebleu's `corpus_score`, which has no effective order, with 100 times the
-        score of each text. Texts without a reference do not count; raises UserError where no text has one."""
+        score of each text, [B], NaN without a reference. Texts without a reference do not count; raises UserError where
+        no text has one."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns a sentence that names the setting `tokenize`, if it makes of any reference of `texts` fewer words
-        than the longest n-gram has; else an empty string. `scores` [N] are not read."""
+        """Returns a sentence that names the setting `tokenize`, if any reference of `texts` has, so tokenized, fewer
+        words than `max_order`; else an empty string. `scores` [N] are not read."""
         every = [text for references in texts.references for text in references]
         short = sum(len(self._tokens(text)) < self.order for text in every)
         if not short:

@@ -35,8 +35,9 @@ class UserFunction:
     batched, with these, the names above and the columns.
 
     A sample that raises, runs longer than `timeout` seconds or gives NaN is invalid: its score is NaN, as for None, but
-    it is counted (`failed`) and shown, or stops the run (`on_error`, `max_failed_fraction`). Any other answer is a
-    mistake, and always stops it.
+    it is counted (`failed`) and shown, or stops the run (`on_error`, `max_failed_fraction`). A `batched` call that
+    raises or is late makes all its samples invalid. Any other answer, infinity included, is a mistake and always stops
+    the run.
 
     With `workers` = 0 an async function runs for all samples at once, a plain one for one after another, in a thread;
     one that hangs is left behind there. In worker processes it is killed and replaced. What it changes of this process
@@ -76,8 +77,8 @@ class UserFunction:
             self._run = InTurn(partial(answer, found, self.asked.places, asyncio.run), timeout)
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raises UserError where a parameter without a default is neither one of tokenrl's names (those of the class's
-        docstring) nor among `columns`."""
+        """Raises UserError where a parameter without a default is neither a name that tokenrl gives such a function
+        (those of the class's docstring) nor among `columns`, the names of the dataset's columns."""
         if lacking := self.asked.lacks(columns):
             raise UserError(self.where, placed(lacking, self.here))
 
@@ -109,8 +110,8 @@ class UserFunction:
         return Scored(scores, {"failed": float(len(failed))} | metrics, columns)
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
-        """Returns a sentence on a function that gives no number at all, if every one of `scores` [N] is NaN; else an
-        empty string. `texts` are not read."""
+        """Returns a sentence on a function that gives no number at all, if every one of `scores` [N] is NaN (or there
+        are none); else an empty string. `texts` are not read."""
         if not np.isnan(scores).all():
             return ""
         return f"{self.where} gave None, or failed, each time: a function that does not `return` its number gives None"

@@ -181,7 +181,7 @@ def _holder(found: Any, trust: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the parameters of a callable say about how it must be called; `parameters_of` reads it."""
+    """What the signature of a callable tells of how it must be called; `parameters_of` reads it."""
 
     places: tuple[str, ...]  # what its positional-only parameters get, in order
     needed: tuple[str, ...]  # without these it cannot be called
@@ -191,17 +191,20 @@ class Parameters:
     trl: bool  # its names are those of TRL's rewards
 
     def facts(self) -> tuple[str, ...]:
-        """Returns the names of the arguments that tokenrl has for such a function, besides the columns of the data."""
+        """Returns the names of the arguments that tokenrl has for such a function, besides the columns of the data:
+        those called with all texts if it is `batched`, else with one text, and before them TRL's names if it is
+        `trl`."""
         return (OF_TRL if self.trl else ()) + (OF_ALL if self.batched else OF_EACH)
 
     def of(self, known: Arguments) -> Arguments:
-        """Returns the arguments of one call, by name: those of `known`, all that there are, that the function takes.
-        TRL's names are given to a function of another kind only if it cannot be called without them."""
+        """Returns those of the arguments `known`, by name, that the function takes, for one call; all of them, but for
+        TRL's names, if it takes any name (`everything`). A function that is not `trl` gets a TRL name only if it cannot
+        be called without it."""
         known = {name: value for name, value in known.items() if self.trl or name not in OF_TRL or name in self.needed}
         return {name: value for name, value in known.items() if self.everything or name in self.taken + self.places}
 
     def lacks(self, columns: Collection[str]) -> str:
-        """Returns a message that names the first parameter without a default that is neither a fact nor one of
+        """Returns a message that names the first parameter without a default that is neither among `facts()` nor one of
         `columns`, with the names that there are; "" where there is none."""
         there = dict.fromkeys((*self.facts(), *columns))
         for name in self.needed:
@@ -213,8 +216,10 @@ class Parameters:
 
 def parameters_of(function: Callable[..., Any], batched: bool, where: str) -> Parameters:
     """Reads the Parameters of a function from its signature; of a torch network from that of `forward`. `batched` is
-    the setting, and is True in the result, too, for a function with TRL's names. Raises UserError, with `where` as its
-    place, where the signature cannot be read, and where it has only *args, which would get nothing."""
+    the setting, and is True in the result, too, for a function with TRL's names. A single required parameter that is
+    positional-only, under a name of no argument, such as that of len, gets the hypothesis (all hypotheses, if batched).
+    Raises UserError, with `where` as its place, where the signature cannot be read, and where it has only *args, which
+    would get nothing."""
     try:
         read = function.forward if isinstance(function, nn.Module) else function
         parameters = list(inspect.signature(read).parameters.values())
@@ -260,8 +265,8 @@ def answer(
     function: Callable[..., Any], places: tuple[str, ...], run: Callable[[Any], Any], arguments: Arguments
 ) -> Any:
     """Calls a user's function as `call` does and returns its result; an awaitable is given to `run`, as a coroutine,
-    and the result is what `run` returns. Afterwards the working directory is what it was before. Passes exceptions
-    on."""
+    and the result is what `run` returns. Changes the working directory back if the function changed it. Passes
+    exceptions on."""
     here = None
     with suppress(OSError):
         here = os.getcwd()
@@ -284,10 +289,9 @@ async def _awaited(given: Any) -> Any:
 def of_all(texts: Texts) -> Arguments:
     """Returns the arguments that a batched function may have, by name: the columns of the data, hypotheses, references,
     sources, tokens (the real ones of each text's T ids) and ended, each a list with an item a text; step, a number; and
-    the same under TRL's names. Mutable values are copied."""
+    the same under TRL's names. Mutable values are copied. A column called as one of these is left out."""
     tokens = [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)]
     known = {
-        **copied(texts.columns),
         "hypotheses": list(texts.hypotheses),
         "references": copied(texts.references),
         "sources": list(texts.sources),
@@ -297,13 +301,13 @@ def of_all(texts: Texts) -> Arguments:
     }
     state = types.SimpleNamespace(global_step=texts.step)
     trl = (list(texts.sources), list(texts.hypotheses), copied(tokens), state)
-    return dict(zip(OF_TRL, trl, strict=True)) | known
+    return copied(texts.columns) | dict(zip(OF_TRL, trl, strict=True)) | known
 
 
 def of_one(texts: Texts, row: int) -> Arguments:
     """Returns the arguments that a function called once a text may have, by name, for the text of one row: the columns
     of the data, hypothesis, reference (the first, or None), references, source, tokens (the real ones of its T ids),
-    ended and step. Mutable values are copied."""
+    ended and step. Mutable values are copied. A column called as one of the others is left out."""
     references = copied(texts.references[row])
     return {
         **{name: copied(values[row]) for name, values in texts.columns.items()},
@@ -318,8 +322,9 @@ def of_one(texts: Texts, row: int) -> Arguments:
 
 
 def shares(known: Arguments, count: int, parts: int) -> list[tuple[int, Arguments]]:
-    """Cuts the arguments of `count` samples, as `of_all` returns them, into `parts` of about the same size. Returns the
-    number of samples of each, from 0, and its arguments; step and trainer_state are the same in all."""
+    """Cuts the arguments of `count` samples, as `of_all` returns them, into `parts` (at least 1) of about the same
+    size, in order. Returns for each the number of its samples, which may be 0, and its arguments; step and
+    trainer_state are the same in all."""
     cuts = pairwise(count * i // parts for i in range(parts + 1))
     return [
         (end - start, {name: v if name in ONE_FOR_ALL else v[start:end] for name, v in known.items()})

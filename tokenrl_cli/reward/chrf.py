@@ -16,11 +16,13 @@ from tokenrl_cli.metrics.ngrams import matches, totals
 
 
 class Chrf:
-    """sacrebleu's `CHRF.sentence_score` / 100; chrF++ with `word_order` 2. Popovic 2015, 2017.
+    """sacrebleu's `CHRF.sentence_score` / 100, 0 to 1; of several references the one with the best F. Popovic 2015,
+    2017.
 
-    F = (1 + beta^2) P R / (beta^2 P + R) of the mean precision P and the mean recall R over the orders, so recall has
-    beta^2 times the weight of precision: a longer text costs little, but it costs. Without `whitespace` an n-gram spans
-    words. An empty text is 0.
+    F = (1 + beta^2) P R / (beta^2 P + R) of the mean precision P and the mean recall R over the orders of n-grams, of
+    characters up to `char_order` and of words up to `word_order` (0: chrF without words; 2: chrF++). Recall has beta^2
+    times the weight of precision: a longer text costs little, but it costs. Without `whitespace` an n-gram of
+    characters spans words. An empty text has 0.
     """
 
     needs_references = True
@@ -45,9 +47,9 @@ class Chrf:
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
-        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
-        `texts` are read."""
+        """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
+        tokens, past the end of a row the score of its last prefix; NaN for a source without a reference. `prefixes`
+        holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of `texts` are read."""
         matched, said, wanted = [], [], []
         for unit, order in self.units:
             growth, references = unit.read(prefixes, texts.references)
@@ -61,8 +63,8 @@ class Chrf:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns corpus chrF, 0-100, as sacrebleu's `corpus_score` gives it: the statistics of each text against its
-        best reference, the one with the highest F, are summed. With 100 times the score of each text. Texts without a
-        reference do not count; raises UserError where no text has one."""
+        best reference, the one with the highest F, are summed. With 100 times the score of each text, [B], NaN without
+        a reference. Texts without a reference do not count; raises UserError where no text has one."""
         beta = self.library.beta
         return library_score(self.library, texts, self(texts) * 100, "" if beta == 2 else f"|beta:{beta}")
 

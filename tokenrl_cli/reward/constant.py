@@ -8,9 +8,10 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Constant:
-    """`value` for every text. What a run gains with it, it does not owe to its reward: a baseline that knows the other
-    samples makes the advantage 0, and without one every sampled text becomes likelier, or less likely below 0.
-    Credit over prefixes pays nothing: no token changes the score."""
+    """A control reward: `value` for every text and every prefix, so what improves in a run with it does not improve
+    because of the reward. A baseline from other samples of the source makes every advantage 0; without a baseline every
+    sampled text becomes likelier, or less likely where `value` is below 0. Credit over prefixes (credit=delta) gives
+    every token the reward 0, as no token changes the score."""
 
     needs_references = False
     control = True

@@ -14,11 +14,14 @@ from tokenrl_cli.interfaces import Texts, UserError
 
 
 class Coverage:
-    """Share of the items of a dataset's column that occur in the text, as whole words; NaN where there are none.
+    """Share, 0 to 1, of the items in a column of the dataset that occur in the text as whole words; NaN for a source
+    without items.
 
-    `column` holds a list of strings a source, a record whose values are the items, one string whose words they are, or
-    None, which is no item. Items that the config excludes do not count: the "yes" of a slot is no word of its text. The
-    rest of the text, and repetitions, do not matter: gamed by listing everything there is.
+    `column` is the name of the column. For each source it holds a list of strings, a record whose values are the items,
+    one string whose words are the items, or None (no items). Items that the config excludes are left out, compared
+    exactly, case included: the "yes" of a slot is no word of its text. `lowercase` ignores case in the text. The rest
+    of the text, and repetitions, do not matter: gamed by listing everything there is. `here` is the path of the block
+    in the config, for error messages.
     """
 
     needs_references = False

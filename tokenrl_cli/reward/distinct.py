@@ -9,10 +9,12 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Distinct:
-    """Distinct n-grams over n-grams, n = `order` (Li et al. 2016, arXiv:1510.03055), of each text by itself.
+    """Number of distinct n-grams of a text divided by the number of its n-grams, n = `order` (Li et al. 2016,
+    arXiv:1510.03055), each text by itself; 0 to 1.
 
-    0 for a text without an n-gram. In evaluation it is the mean over texts; the paper counts over all texts together,
-    which says how much they differ from each other, and this does not. Gamed by short texts and by rare words.
+    0 for a text without an n-gram, that is of fewer than `order` words. In evaluation it is the mean over texts; the
+    paper counts over all texts together, which shows how much they differ from each other, and this does not. Gamed by
+    short texts and by rare words.
     """
 
     needs_references = False

@@ -8,10 +8,10 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Ended:
-    """1 where EOS was chosen, 0 where the text was cut at the limit, and for every prefix before its end.
+    """1 where the policy generated EOS; 0 where the text was cut at the limit, and for every prefix before EOS.
 
-    A metric of text does not see EOS: a finished text and the same words with more to come have one score. Mixed with
-    this reward they do not. Alone it is gamed by ending at once.
+    A metric of text does not see EOS: a finished text and the same words with more to come have the same score. Mixed
+    with this reward their scores differ. Alone it is gamed by ending at once.
     """
 
     needs_references = False

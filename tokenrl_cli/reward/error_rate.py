@@ -20,13 +20,16 @@ NOT_SPACE = re.compile(r"[^\S ]")
 
 
 class ErrorRate:
-    """1 - errors / length of the reference, errors being insertions, deletions and substitutions (Levenshtein 1966).
+    """1 - errors / length of the reference, errors being insertions, deletions and substitutions (Levenshtein 1966), in
+    units of words, characters or phones. Its numbers are logged as wer, cer or per.
 
     With one reference the rate is jiwer's `wer` (unit words) or `cer` (characters); of several references the one with
     the smallest rate. As in jiwer, words are what spaces divide (a single tab does not), characters include inner white
     space, and where the reference is empty the rate is the number of insertions. Phones are what any white space
-    divides. 0 for an empty text (1 if a reference is empty, too), and below 0, without limit, for one that goes on:
-    length never pays.
+    divides.
+
+    At most 1. 0 for an empty text (1 if a reference is empty, too), and below 0, without a limit, for a text much
+    longer than the reference.
     """
 
     needs_references = True
@@ -46,15 +49,18 @@ class ErrorRate:
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix, as it stands, against the whole reference, [B, T + 1] float64: column t
-        after t tokens, past the end of a row the score of its last prefix; NaN for a source without a reference."""
+        """Returns the score, at most 1, of every prefix, as it stands, against the whole reference, [B, T + 1] float64:
+        column t after t tokens, past the end of a row the score of its last prefix; NaN for a source without a
+        reference. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of
+        `texts` are read."""
         growth, references = self.reader.read(prefixes, texts.references)
         return _best(edit_distances(growth, references), references)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the best score that a text which begins with each prefix can still have, [B, T + 1] float64 (optimal
-        completion); at the end of each row the score that it has. A prefix that ends inside a word counts that word as
-        it stands. NaN for a source without a reference."""
+        """Returns the best score, at most 1, that a text which begins with each prefix can still have, [B, T + 1]
+        float64 (optimal completion); at the end of each row and past it the score of its last prefix. The last word of
+        a prefix is taken as complete. NaN for a source without a reference. `prefixes` as in `prefix_scores`; only the
+        references of `texts` are read."""
         growth, references = self.reader.read(prefixes, texts.references)
         scores = _best(edit_distances(growth, references), references)
         reachable = _best(fewest_edits(growth, references), references)
@@ -62,9 +68,9 @@ class ErrorRate:
         return np.where(np.arange(scores.shape[1]) < last, reachable, scores)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns jiwer's rate, all errors over the length of all references, each text against its best one: a share,
-        not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B]. Texts
-        without a reference do not count; where none has one the rate is NaN."""
+        """Returns jiwer's rate, all errors over the length of all references, each text against its best reference: a
+        share, not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B],
+        NaN without a reference. Texts without a reference do not count; where none has one the rate is NaN."""
         growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
         errors = edit_distances(growth, references)
         best = _rates(errors, references).argmin(-1)

@@ -12,8 +12,8 @@ from tokenrl_cli.metrics.mean import mean_score
 
 
 class ExactMatch:
-    """1 where the hypothesis equals a reference, else 0; `strip` ignores white space at both ends, `lowercase` the
-    case."""
+    """1 where the hypothesis equals a reference, else 0. `strip` ignores white space at both ends, `lowercase` the case
+    (by str.casefold)."""
 
     needs_references = True
 
@@ -27,7 +27,7 @@ class ExactMatch:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the share of texts that equal a reference, 0-1, of those whose source has one, with the score of
-        each, [B]."""
+        each, [B], NaN without a reference. NaN where no text has one."""
         settings = f"case:{'lc' if self.lowercase else 'mixed'}|strip:{'yes' if self.strip else 'no'}"
         return mean_score(self(texts), f"exact_match|{settings}|version:tokenrl {__version__}")
 

@@ -15,11 +15,13 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 
 
 class GapClosed:
-    """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations.
+    """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations of its
+    source, and the two numbers those of `ceiling`.
 
-    0 is the greedy path of the true distribution, what perfect likelihood training generates; 1 is the best of the
-    grammar's own translations. Worse than the first is below 0. NaN for a source without a gap. For the data set
-    `grammar` alone; both numbers of the last `cached_sources` sources are remembered.
+    0 is the greedy output of the grammar's own distribution, which is what perfect likelihood training generates; 1 is
+    the best of the grammar's own translations. A text worse than the first is below 0, without a limit. NaN for a
+    source without a gap (best = greedy). Works with the data set `grammar` alone, whose column `meaning` it reads. The
+    two numbers of the last `cached_sources` sources are cached.
     """
 
     needs_references = False
@@ -34,7 +36,8 @@ class GapClosed:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the sum of the gains b - greedy over the sum of the gaps best - greedy, so that sources count by how
-        much there is to gain; NaN where no source has a gap. With the score of each text, [B]."""
+        much there is to gain; NaN where the gaps sum to 0. With the score of each text, [B], NaN for a source without a
+        gap, whose gain counts in the sum all the same. Raises UserError where the dataset has no column `meaning`."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)
         signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"

@@ -10,10 +10,10 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Length:
-    """min(m, n) / max(m, n) of the numbers of words m of the text and n of the reference; of several references the
-    best.
+    """min(m, n) / max(m, n) of the numbers of words m of the text and n of the reference, 0 to 1; of several references
+    the one that gives the most.
 
-    1 for the length of a reference, 0 for an empty text, and for an empty reference 1 only if the text is empty. A
+    1 for the length of a reference, 0 for an empty text, and against an empty reference 1 for an empty text, else 0. A
     guard beside a reward that length can game; alone it is gamed by any words, as many as the reference has.
     """
 

@@ -21,13 +21,17 @@ ROWS = 256  # scored at once; logits [ROWS, T, V] are the largest tensor
 
 
 class Likelihood:
-    """log p(text | source) under a saved run, in nats a token: the mean over the text, or each token by itself.
+    """log p(text | source) under a saved run, in nats a token, at most 0: the mean over the tokens of the text, or with
+    `per_token` the value of each token.
 
-    The text is read as the saved run's own tokenizer spells it, EOS included where the text ended; the score of no
-    token at all, a text not yet begun, is 0. With `per_token` the sampled ids are scored as they are, which needs the
-    same tokenizer. `temperature` divides its logits. The run named by `checkpoint` is loaded when the first text is
-    scored. Gamed by what is likely anywhere: short, general and repeated text (arXiv:1904.09751), so mix it with a
-    reward that sees the reference.
+    The text is encoded by the saved run's own tokenizer, with EOS where the text ended; a text without any token has 0.
+    With `per_token` the sampled ids are scored as they are, which needs the same target tokenizer. Sources are cut at
+    the saved run's limit. `temperature` divides the logits of the saved run. `checkpoint` names that run; it is loaded
+    when `judge` is first read, or the first text is scored. `frozen` loads the run of such a name, `tokenizer` is the
+    target tokenizer of the present run, `here` the path of the block in the config, for error messages.
+
+    Gamed by what is likely anywhere: short, general and repeated text (arXiv:1904.09751), so mix it with a reward that
+    sees the reference.
     """
 
     needs_references = False
@@ -47,8 +51,9 @@ class Likelihood:
 
     @cached_property
     def judge(self) -> Frozen:
-        """The saved run that scores the texts, loaded at the first access and kept. Raises UserError where it cannot be
-        loaded, or, with `per_token`, has another target tokenizer."""
+        """The saved run that scores the texts: its policy in evaluation mode, with its tokenizers. Loaded at the first
+        access and kept. Raises UserError where it cannot be loaded, or, with `per_token`, has another target
+        tokenizer."""
         where = f"{self.here}.checkpoint={self.checkpoint}"
         try:
             judge = self.frozen(self.checkpoint)
@@ -66,8 +71,9 @@ class Likelihood:
         return np.concatenate(parts)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, in nats, with the score of each, [B]: the mean log-probability of its
-        tokens, also with `per_token`."""
+        """Returns the mean over the texts, in nats a token, with the score of each, [B]: the mean log-probability of
+        its tokens, also with `per_token`. Every text has the same weight, whatever its length. Raises UserError where
+        the saved run cannot be used."""
         scores = self(texts)
         if self.per_token:
             scores = np.where(texts.mask, scores, 0.0).sum(-1) / np.maximum(texts.mask.sum(-1), 1)

@@ -11,14 +11,15 @@ from tokenrl_cli.interfaces import HasParts, Part, ReadsReferences, Reward, Scor
 
 
 class Mixture:
-    """sum_i weight_i * (scale_i * score_i + shift_i); a part that is not named in weights or scales has 1, in shifts 0.
+    """The sum of several rewards, sum_i weight_i * (scale_i * score_i + shift_i). `weights`, `scales` and `shifts` map
+    names of `parts`; a part that is not named has weight and scale 1 and shift 0.
 
-    Credit is given to each part by itself, so a dense part and one that is known only at the end go together; each is
+    Credit is given to each part separately, so a dense part and one that is known only at the end go together; each is
     logged by its name, before it is scaled. `normalize` replaces scale and shift by those that give each part mean 0
     and standard deviation 1 over the sampled texts of the batch: a part of any scale has the influence that its weight
-    gives it, but what is optimised then moves with the batch. Evaluation does not normalise. NaN in a part makes the
-    sum NaN. Raises SettingError without parts, for a name that is no part, for `normalize` beside scales or shifts, and
-    for a mixture as a part.
+    gives it, but what is optimised then moves with the batch. This is done where credit is given; a call and evaluation
+    do not normalise. NaN in a part makes the sum NaN. Raises SettingError without parts, for a name that is no part,
+    for `normalize` beside scales or shifts, and for a mixture as a part.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Mixture:
 
     @property
     def needs_references(self) -> bool:
-        """Whether any part says that it needs references."""
+        """True where any part has `needs_references` True."""
         return any(isinstance(each.reward, ReadsReferences) and each.reward.needs_references for each in self.parts)
 
     def __call__(self, texts: Texts) -> Scored:

@@ -10,8 +10,8 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Random:
-    """Uniform in [0, 1), a pure function of the seed, the step, the source and the text: noise of the size of a reward,
-    which has nothing to do with how good a text is. What a run gains with it, it does not owe to its reward."""
+    """A control reward: noise in [0, 1), a pure function of the seed, the step, the source and the text, uniform and
+    independent of how good a text is. So what improves in a run with it does not improve because of the reward."""
 
     needs_references = False
     control = True

@@ -9,7 +9,8 @@ from tokenrl_cli.interfaces import Texts
 
 
 class Repetition:
-    """Share of the text's words that do not belong to an n-gram generated before, n = `order`; 1 where nothing repeats.
+    """Share of the text's words that do not belong to a repeated n-gram, n = `order`: one that occurred earlier in the
+    text; 0 to 1, and 1 where nothing repeats.
 
     With `order` 1 the complement of rep/l of Welleck et al. 2019 (arXiv:1908.04319), of the generated words and over
     all that came before; the complement of their seq-rep-n is the reward distinct. 1 for a text of at most `order`

@@ -17,11 +17,13 @@ from tokenrl_cli.metrics.rouge import rouge
 
 
 class Rouge:
-    """rouge-score's number of each text, [0, 1], against the reference with the best F. Lin 2004.
+    """rouge-score's number of each text, 0 to 1, against the reference with the best F, also where `measure` is
+    precision or recall. Lin 2004.
 
     rouge1, rouge2 and rouge3 count n-grams, rougeL is the longest common subsequence. Text is lowercased and only a-z
-    and 0-9 make words: other scripts score 0, and "naive" with a diaeresis is two words. A text or a reference without
-    n-grams is 0. `recall` is gamed by going on, `precision` by stopping early.
+    and 0-9 make words: other scripts score 0, and "naive" with a diaeresis is two words. `stemmer` compares English
+    words without their endings. A text or a reference without n-grams has 0. `recall` is gamed by going on, `precision`
+    by stopping early.
     """
 
     needs_references = True
@@ -43,9 +45,9 @@ class Rouge:
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, past
-        the end of a row the score of its last prefix; NaN for a source without a reference. Only the references of
-        `texts` are read."""
+        """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
+        tokens, past the end of a row the score of its last prefix; NaN for a source without a reference. `prefixes`
+        holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of `texts` are read."""
         growth, references = self.words.read(prefixes, texts.references)
         if self.variant == "rougeL":
             shared, order = common_subsequences(growth, references), 1
@@ -70,6 +72,6 @@ class Rouge:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the mean over the texts that have a reference, 0-1, on rouge-score's own scale, with the score of
-        each, [B]."""
+        each, [B], NaN without a reference. NaN where no text has one."""
         settings = f"{self.variant}|{self.measure}|stemmer:{'yes' if self.stemmer else 'no'}"
         return mean_score(self(texts), f"{settings}|version:rouge-score {version('rouge-score')}")

@@ -15,9 +15,10 @@ class Ter:
     """1 - sacrebleu's `TER.sentence_score` / 100: edits, shifts of blocks among them, over the mean length of the
     references (Snover et al. 2006); of several references the one with the fewest edits.
 
-    Below 0 for a text that goes on. Nothing is worth 0 against one reference, but above 0 where references differ in
-    length: it is as far from the shortest as that has words, over the mean. Slow: the search for shifts is the
-    library's own, so credit over prefixes calls it for each distinct prefix.
+    At most 1; below 0, without a limit, for a text much longer than the references. An empty text has 0 against one
+    reference, but above 0 where references differ in length: its edits are the words of the shortest, divided by the
+    mean length. The parameters are sacrebleu's. Slow: the search for shifts is the library's own, and credit over
+    prefixes scores each distinct prefix as a text by itself.
     """
 
     needs_references = True

@@ -12,10 +12,11 @@ from tokenrl_cli.metrics.mean import mean_score
 
 
 class TokenAccuracy:
-    """Share of the reference's words that stand at the same place of the hypothesis; the best over the references.
+    """Share of the reference's words that stand at the same position of the hypothesis, 0 to 1; of several references
+    the best.
 
-    Words are split at white space; EOS is not a word. An empty reference is met by an empty text alone. Gamed by
-    going on: words past the end of the reference cost nothing.
+    Words are split at white space; EOS is not a word. Against an empty reference an empty text has 1, any other 0.
+    Gamed by going on: words past the end of the reference cost nothing.
     """
 
     needs_references = True
@@ -27,7 +28,8 @@ class TokenAccuracy:
         return np.array(best, dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts that have a reference, 0-1, with the score of each, [B]."""
+        """Returns the mean over the texts that have a reference, 0-1, with the score of each, [B], NaN without a
+        reference. NaN where no text has one."""
         settings = "positions:reference|split:whitespace"
         return mean_score(self(texts), f"token_accuracy|{settings}|version:tokenrl {__version__}")
 

@@ -14,8 +14,9 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 
 
 class Validity:
-    """1 where the text is one of the grammar's translations of its source, however improbable; else 0. For the data set
-    `grammar` alone; the translations of the last `cached_sources` sources are remembered."""
+    """1 where the text is exactly one of the grammar's translations of its source, however improbable; else 0. Works
+    with the data set `grammar` alone, whose column `meaning` it reads. The translations of the last `cached_sources`
+    sources are cached."""
 
     needs_references = False
 
@@ -28,7 +29,8 @@ class Validity:
         return np.array([text in self._translations(meaning) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the share of valid texts, 0-1, with the score of each, [B]."""
+        """Returns the share of valid texts, 0-1, with the score of each, [B]. Raises UserError where the dataset has no
+        column `meaning`."""
         return mean_score(self(texts), "share of texts among the translations of their source")
 
 

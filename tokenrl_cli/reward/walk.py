@@ -16,10 +16,11 @@ parsed = lru_cache(64)(Graph.parse)
 
 
 class Walk:
-    """1 for a walk to the goal in one step, 1 / limit less for every other step (see `Graph.score`).
+    """The reward of a walk on a graph, 0 to 1: 1 for a walk that reaches the goal in one step, 1 / limit less for every
+    further step (see `Graph.score`).
 
-    0 for what ends elsewhere, is no walk, is too long, or goes on from the goal. The graph is the column `graph`, made
-    by `Graph.key`; the source is the number of the start node.
+    0 for a text that ends elsewhere, is no walk, has more than `limit` steps, or goes on from the goal. The graph is
+    read from the column `graph`, made by `Graph.key`; the source of a text is the number of its start node.
     """
 
     needs_references = False
@@ -32,21 +33,23 @@ class Walk:
         return np.array(scored, dtype=np.float64)
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score of every prefix, read as a whole text, [B, T + 1] float64: column t after t tokens, 0 past
-        the end of a row. `texts` gives the graph and the start of each row; its hypotheses are not read. Raises as a
-        call does."""
+        """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
+        tokens, 0 past the end of a row. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b.
+        `texts` gives the graph and the start of each row; its hypotheses are not read. Raises UserError where the
+        dataset has no column `graph`, ValueError where a graph or a source cannot be read."""
         return _each(texts, prefixes, Graph.score)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the best score that a text which begins with each prefix can have, [B, T + 1] float64; exact, by
-        breadth-first search, with the last number of a prefix taken as complete. At the end of a row it is the score of
-        the text, past the end 0. Raises as a call does."""
+        """Returns the best score, 0 to 1, that a text which begins with each prefix can have, [B, T + 1] float64;
+        exact, by breadth-first search, with the last number of a prefix taken as complete. At the end of a row it is
+        the score of the hypothesis in `texts`, past the end 0. `prefixes` and the errors are as in `prefix_scores`."""
         scores = _each(texts, prefixes, Graph.best)
         scores[np.arange(len(prefixes)), [len(row) - 1 for row in prefixes]] = self(texts)
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, 0-1, with the score of each, [B]."""
+        """Returns the mean over the texts, 0-1, with the score of each, [B]. Raises UserError where the dataset has no
+        column `graph`, ValueError where a graph or a source cannot be read."""
         return mean_score(self(texts), "walk|goal:1|further step:-1/limit|else:0")
 
 

@@ -44,8 +44,8 @@ LONGEST = 0.25  # seconds that count of a slice, however long it was: the rest i
 
 @dataclass(frozen=True)
 class Failure:
-    """What a runner gives in place of an answer where a call fails: the error in one line, and its traceback where
-    there is one."""
+    """What a runner gives in place of an answer where a call fails: the error in one line, and its traceback, "" where
+    there is none."""
 
     error: str  # one line
     trace: str = ""
@@ -67,7 +67,8 @@ def late(seconds: float) -> Failure:
 
 
 class Watch:
-    """Seconds that this process has been running, for a thread that calls `look` every `SLICE`."""
+    """Measures the seconds that this process has been running since the object was made, without pauses of the whole
+    process, for a thread that calls `look` every `SLICE` seconds."""
 
     def __init__(self) -> None:
         self._awake, self._seen = 0.0, time.monotonic()
@@ -94,8 +95,9 @@ def _soon(done: queue.SimpleQueue[Any], timeout: float) -> Any:
 
 class InTurn:
     """Runs one call after another in a daemon thread. An object of it is called with the arguments of each call and
-    returns the result of each, in order, or a Failure. Python cannot stop a call that takes longer than `timeout`
-    seconds: it is left behind in its thread, and the calls after it go on in a new one."""
+    returns the result of each, in order, or a Failure where it raised or took longer than `timeout` seconds. Python
+    cannot stop a late call: it is left behind in its thread, still running, and the calls after it go on in a new
+    one."""
 
     def __init__(self, function: Callable[[Arguments], Any], timeout: float) -> None:
         self.function, self.timeout = function, timeout
@@ -135,9 +137,10 @@ def _in_turn(
 class Together:
     """Runs all calls of an async function at once, in an event loop that lives on: a client that belongs to it stays
     usable. An object of it is called with the arguments of each call and returns the result of each, in order, or a
-    Failure; calls that take longer than `timeout` seconds are cancelled.
+    Failure where it raised, or had no result `timeout` seconds after the start of all; such a call is cancelled.
 
-    A loop that is blocked is left behind, and the next calls get another.
+    A loop that is blocked, so that it reports nothing within GRACE seconds more, is left behind, and the next calls get
+    another.
     """
 
     def __init__(self, function: Callable[[Arguments], Awaitable[Any]], timeout: float) -> None:
@@ -194,11 +197,12 @@ async def _gather(
 class Processes:
     """Spreads calls over at most `workers` processes; one that takes longer than `timeout` seconds for a call is killed
     and one that dies is replaced. An object of it is called with the arguments of each call and returns the result of
-    each, in order, or a Failure.
+    each, in order, or a Failure; that, too, where arguments or a result cannot be pickled.
 
     `call(arguments)` runs there, after `prepare(*facts)` in each new process. Both are functions of a module, found
-    there by name, so that only plain data goes to and fro. Each process has a line of its own and gets one call at a
-    time: one that dies takes nothing else along, and a call that it had not taken up goes to another. The processes end
+    there by name, so that only plain data are sent. A process has a pipe of its own and gets one call at a time: one
+    that dies takes nothing else along, and a call that it had not taken up goes to another. When several processes in a
+    row die or hang before they are ready, as where `prepare` raises, the calls left are Failures. The processes end
     with this object, or with the program, however that ends.
     """
 

@@ -45,8 +45,8 @@ Config = dict[str, Any]
 
 
 def device_of(name: str) -> torch.device:
-    """The torch device for "auto", "cpu" or "cuda"; "auto" is a GPU if there is one. Raises UserError for another name,
-    or for "cuda" without a GPU.
+    """Returns the torch device for "auto", "cpu" or "cuda"; "auto" is a GPU if there is one. Raises UserError for
+    another name, or for "cuda" without a GPU.
 
     Also switches TF32 of cuDNN off, for the whole process. It is on by default and shortens the mantissa of float32:
     the log-probabilities of a sampled text and of the same text when it is scored would then differ.
@@ -62,10 +62,11 @@ def device_of(name: str) -> torch.device:
 
 
 def meta_device(*blocks: Config) -> AbstractContextManager[Any]:
-    """A context in which new tensors have a shape but no memory, so that a model of any size can be built and counted.
+    """Returns a context in which new tensors have a shape but no memory, so that a model of any size can be built and
+    counted.
 
-    `blocks` are the blocks of the config that will be built in it. Does nothing if one of them, at any depth, names a
-    class of the user's: its constructor might read the values of its tensors.
+    `blocks` are the blocks of the config that will be built in it. The context does nothing if one of them, at any
+    depth, names a class of the user's: its constructor might read the values of its tensors.
     """
     return torch.device("meta") if all(map(_only_own_targets, blocks)) else nullcontext()
 
@@ -103,7 +104,8 @@ def use_threads(count: int) -> None:
 
 
 def precision_of(name: str) -> torch.dtype:
-    """The torch type for "fp32" or "bf16". Raises UserError for another name."""
+    """Returns the torch dtype for "fp32" or "bf16", in which a model computes (see `task.numerics`). Raises UserError
+    for another name."""
     if name not in PRECISIONS:
         raise UserError("trainer.precision", f"must be one of {', '.join(PRECISIONS)}, got {name!r}")
     return PRECISIONS[name]
@@ -111,7 +113,7 @@ def precision_of(name: str) -> torch.dtype:
 
 def task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
             tokenizers: Path | None, splits: Sequence[str] = (), learns: bool = True) -> Task:  # fmt: skip
-    """The Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
+    """Returns the Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
 
     `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
     to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the task
@@ -145,8 +147,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
-    """The reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of the
-    config, which has not been trained. Raises UserError if either cannot be built."""
+    """Returns the reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of
+    the config, which has not been trained. Raises UserError if either cannot be built."""
     facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
@@ -155,9 +157,9 @@ def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: 
 
 def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
               tokenizers: Path) -> GenerationTask:  # fmt: skip
-    """The GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the decoding.
-    `config` is that of the checkpoint with the overrides of the command line. Raises UserError if a part cannot be
-    built or loaded."""
+    """Returns the GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the
+    decoding. `config` is that of the checkpoint with the overrides of the command line. Raises UserError if a part
+    cannot be built or loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
@@ -175,20 +177,21 @@ def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
 
 
 def blocks_to_generate(config: Config, stage: str) -> list[str]:
-    """The names of the blocks of a checkpoint's config that are needed to generate with the policy of its `stage`
-    ("warm_start" or "train"). Blocks that are missing or null, such as source_tokenizer, are left out."""
+    """Returns the names of the blocks of a checkpoint's config that are needed to generate with the policy of its
+    `stage` ("warm_start" or "train"). Blocks that are missing or null, such as source_tokenizer, are left out."""
     blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
     return [name for name in blocks if config.get(name)]
 
 
 def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
-    """The names of the blocks of a checkpoint's config that are needed to evaluate the policy of its `stage`: those
-    that `blocks_to_generate` returns, dataset, reward and metrics. No credit, and no algorithm of the other stage."""
+    """Returns the names of the blocks of a checkpoint's config that are needed to evaluate the policy of its `stage`:
+    those that `blocks_to_generate` returns, dataset, reward and metrics. No credit, and no algorithm of the other
+    stage."""
     return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
 def split_sizes(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None]:
-    """The number of examples of each of `splits`, None for an unlimited one. Reads the first example of each.
+    """Returns the number of examples of each of `splits`, None for an unlimited one. Reads the first example of each.
 
     Raises UserError if a split is missing or empty, or if that example cannot be read. A run does this before its first
     step: else a missing test split would show only at its end.
@@ -223,8 +226,8 @@ def _tokenizers(
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
-    """A new Model (a torch.nn.Module) on the device of the task. Its initial weights depend only on the config and the
-    seed. Seeds the global generator of torch.
+    """Returns a new Model (a torch.nn.Module) on the device of the task, in training mode. Its initial weights depend
+    only on the config and the seed. Seeds the global generator of torch.
 
     Raises UserError if it cannot be built, if its `forward` does not take `source_row`, or if it needs more memory than
     the device has in all; the last is checked only if every class in its block is of this package.
@@ -275,12 +278,13 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 def algorithm_of(
     config: Config, trust: Sequence[str], task: Task | GenerationTask, model: Model, stage: str
 ) -> Algorithm:
-    """A new algorithm for a stage ("warm_start" or "train"), which trains `model`.
+    """Returns a new algorithm for a stage ("warm_start" or "train"), which trains `model`.
 
     Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
     reference where the policy reads the source, so its source tokenizer is that of the targets. Seeds the global
-    generator of torch. Switches the policy to evaluation mode. Raises UserError if the algorithm cannot be built, or if
-    its policy could not be loaded again: see `require_loadable_policy`.
+    generator of torch. Switches the policy to evaluation mode, and so `model`, which is the policy or a part of it.
+    Raises UserError if the algorithm cannot be built, or if its policy could not be loaded again: see
+    `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
@@ -317,9 +321,9 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
-    """The policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode. `config` is
-    that of the checkpoint with the overrides of the command line. Seeds the global generator of torch. Raises UserError
-    if the policy cannot be built or the saved weights do not fit it."""
+    """Returns the policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode;
+    gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. Seeds the
+    global generator of torch. Raises UserError if the policy cannot be built or the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
@@ -335,8 +339,8 @@ def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str],
 
     That function takes the best checkpoint of a run, or the last one if there is no best, and returns a Frozen: the
     policy, in float32 on `device`, in evaluation mode and without gradients, and its tokenizers. Each call loads it
-    anew. It raises UserError if there is no such checkpoint. `trust` lists the user's modules that targets of its
-    config may come from.
+    anew, and seeds the global generator of torch. It raises UserError if there is no such checkpoint, or if its policy
+    cannot be built. `trust` lists the user's modules that targets of its config may come from.
     """
 
     def frozen(place: str) -> Frozen:

@@ -61,7 +61,7 @@ def save(
     tokenizers: dict[str, Tokenizer],
 ) -> Path:
     """Writes a checkpoint to RUN/checkpoints/<step in six digits>, or <...>-2 if that exists, and returns its path. A
-    crash leaves earlier checkpoints as they were, and nothing under the new name.
+    crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system refuses.
 
     `algorithm` is its flat state_dict, `state` that of the recorder; all but tensors must be values that JSON can hold.
     `tokenizers` has the key "target", and "source"; one object under both keys is written once. Sets no link.
@@ -91,8 +91,9 @@ def save(
 
 
 def set_link(run: Path, name: str, path: Path) -> None:
-    """Points the link RUN/checkpoints/NAME (`last`, `best` or `warm_start`) at a checkpoint of the run; see
-    `directory.set_link`."""
+    """Points the link RUN/checkpoints/NAME (`last`, `best` or `warm_start`) at the checkpoint of this run whose
+    directory is called `path.name`, in place of an older link, in one atomic step. The checkpoint must exist: that is
+    not checked. See `directory.set_link`."""
     directory.set_link(run, name, path.name)
 
 
@@ -169,9 +170,9 @@ def slim(path: Path) -> None:
 
 
 def load(path: Path, go_on: bool = False) -> Checkpoint:
-    """Reads a checkpoint, given its directory, and verifies the SHA-256 of every file. Raises UserError, which names
-    the file, if one is missing or damaged, if tokenizer/ holds one that the manifest does not list, if the format is
-    another, or if the config is not plain values.
+    """Reads a checkpoint, given its own directory (`find` gives that of a run), and verifies the SHA-256 of every file.
+    Raises UserError, which names the file, if one is missing or damaged, if tokenizer/ holds one that the manifest does
+    not list, if the format is another, or if the config is not plain values.
 
     With `go_on` the checkpoint must hold all that resuming needs; without it one that `slim` has reduced is accepted,
     too.
@@ -207,10 +208,10 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
 
 
 def newest(run: Path, fallback: bool) -> Checkpoint | None:
-    """Loads the checkpoint to resume a run from, the newest one; None if it has none yet.
+    """Loads the checkpoint to resume a run from, the newest one; None if the run has none yet.
 
     Raises UserError if the newest is damaged or was reduced by `slim`; with `fallback` the newest one that can be
-    resumed from is returned instead, and UserError is raised if there is none.
+    resumed from is returned instead, and UserError is raised if there is none. Also if a folder of the run is a link.
     """
     directory.require_own(run)
     folder = run / directory.CHECKPOINTS
@@ -235,9 +236,9 @@ def newest(run: Path, fallback: bool) -> Checkpoint | None:
 
 
 def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, state: dict[str, Any]) -> None:
-    """Calls `load(state)`, a method of an algorithm that restores `state`, from the checkpoint `saved`. An
-    AttributeError, IndexError, KeyError, RuntimeError, TypeError or ValueError, which means that the state is of
-    another algorithm, becomes a UserError that names the checkpoint."""
+    """Calls `load(state)`, a method of an algorithm that restores `state`. An AttributeError, IndexError, KeyError,
+    RuntimeError, TypeError or ValueError, which means that the state is of another algorithm, becomes a UserError that
+    names the checkpoint `saved`; the algorithm may be half changed by then."""
     try:
         load(state)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -31,7 +31,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokenrl_cli.files import disk
@@ -49,25 +49,25 @@ UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno
 
 
 def checkpoint_names(folder: Path) -> list[str]:
-    """The names of the checkpoints in the folder RUN/checkpoints, the oldest first; [] if there is no such folder.
-    Entries with other names, such as the links and hidden files, are left out; what a checkpoint holds is not
+    """Returns the names of the checkpoints in the folder RUN/checkpoints, the oldest first; [] if there is no such
+    folder. Entries with other names, such as the links and hidden files, are left out; what a checkpoint holds is not
     checked."""
     found = [each.name for each in folder.iterdir() if NAME.fullmatch(each.name)] if folder.is_dir() else []
     return sorted(found, key=order)
 
 
 def order(name: str) -> tuple[int, int]:
-    """The sort key of a checkpoint name: its step, then its number among those of that step (1 for a name without a
-    number). `name` must be one that `checkpoint_names` may return."""
+    """Returns the sort key of a checkpoint name: its step, then its number among those of that step (1 for a name
+    without a number). `name` must be one that `checkpoint_names` may return."""
     match = NAME.fullmatch(name)
     assert match is not None
     return int(match[1]), int(match[2] or 1)
 
 
 def link_target(folder: Path, link: str) -> str | None:
-    """The name of the checkpoint that the link `last`, `best` or `warm_start` in RUN/checkpoints points to; None if
-    there is none, or if it is a folder, as in a copy made by a program that follows links. The checkpoint may be
-    missing. Raises UserError if the link points to anything but a checkpoint beside it."""
+    """Returns the name of the checkpoint that the link `last`, `best` or `warm_start` in RUN/checkpoints points to;
+    None if there is none, or if it is a folder, as in a copy made by a program that follows links. The checkpoint may
+    be missing. Raises UserError if the link points to anything but a checkpoint beside it."""
     place = folder / link
     if not place.is_symlink():
         return None
@@ -79,7 +79,7 @@ def link_target(folder: Path, link: str) -> str | None:
 
 
 def find(place: Path, prefer: Sequence[str] = ("best", "last")) -> Path:
-    """The directory of a checkpoint, absolute and without links. `place` is a run, its folder of checkpoints,
+    """Returns the directory of a checkpoint, absolute and without links. `place` is a run, its folder of checkpoints,
     RUN/checkpoints/NAME, where NAME may also be a link such as `best`, or a copy of a checkpoint that lies elsewhere.
 
     A run stands for the first of the links `prefer` that it has, or else for its newest checkpoint. Raises UserError if
@@ -128,13 +128,14 @@ def new_checkpoint(run: Path, step: int) -> tuple[Path, Path]:
 
 def publish(part: Path, place: Path) -> None:
     """Renames a complete file or folder, already synced to disk, to its final name, and syncs the folder around it.
-    Replaces a file of that name."""
+    Replaces a file of that name; raises OSError if it is that of a folder with files."""
     disk.change(os.rename, part, place)
     disk.sync(place.parent)
 
 
 def remove_checkpoint(place: Path) -> None:
-    """Removes a checkpoint: renames it to a hidden name, then deletes it. No link may point to it."""
+    """Removes a checkpoint: renames it to a hidden name, then deletes it. No link may point to it: that is not
+    checked."""
     gone = place.parent / f".{place.name}.gone"
     disk.discard(gone)
     disk.change(os.rename, place, gone)
@@ -142,8 +143,9 @@ def remove_checkpoint(place: Path) -> None:
 
 
 def set_link(run: Path, link: str, name: str) -> None:
-    """Points the link RUN/checkpoints/LINK at the checkpoint NAME beside it, which must exist, in one atomic step. If a
-    folder stands in its place, a copy made by a program that follows links, that is removed first."""
+    """Points the link RUN/checkpoints/LINK at the checkpoint NAME beside it, in place of an older link, in one atomic
+    step. The checkpoint must exist: that is not checked. If a folder stands in the place of the link, a copy made by a
+    program that follows links, that is removed first."""
     folder = run / CHECKPOINTS
     place, new = folder / link, folder / f".{link}.link"
     if place.is_symlink() and os.readlink(place) == name:
@@ -175,8 +177,9 @@ def locked(run: Path) -> Iterator[None]:
     """Holds the lock of a run, an existing directory, while the block runs, so that no other process writes to it;
     first removes what a killed process has left (`remove_leftovers`).
 
-    The system releases the lock however the process ends; the file .lock stays. Raises UserError if another process
-    holds the lock or a folder of the run is a link. On a file system without locks only a warning is printed.
+    The system releases the lock however the process ends; the file .lock stays. Raises UserError if the lock is held
+    already, by another process or by this one, or if a folder of the run is a link. On a file system without locks a
+    warning is printed, and the block runs unprotected.
     """
     require_own(run)
     descriptor = disk.opened(run / LOCK, os.O_RDWR | os.O_CREAT)
@@ -201,10 +204,13 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def remove_traces(run: Path) -> None:
-    """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock. Its
-    directory and all other files stay. Missing files are no error."""
+    """Removes the files of a run that ended before its first step: config.yaml, .hydra, train.log and the lock; and its
+    directory, unless it holds other files or is the current one. Missing files are no error."""
     for name in (CONFIG, ".hydra", "train.log", LOCK):
         disk.discard(run / name)
+    if run.resolve() != Path.cwd():
+        with suppress(OSError):  # it holds other files
+            disk.change(os.rmdir, run)
 
 
 def remove_leftovers(run: Path) -> None:

@@ -49,7 +49,8 @@ LARGEST_NLL = 700.0  # nats; exp of more overflows a float
 
 
 def acting_policy(algorithm: Algorithm) -> Model:
-    """The policy of an algorithm, switched to evaluation mode. Raises UserError if it is not a torch.nn.Module.
+    """Returns the policy of an algorithm, which may be the model that it trains, switched to evaluation mode. Raises
+    UserError if it is not a torch.nn.Module.
 
     All code outside an algorithm gets its policy here: with dropout on, a policy would decode different texts at every
     call. An algorithm switches back to the mode that it learns in before each update.
@@ -64,10 +65,10 @@ def acting_policy(algorithm: Algorithm) -> Model:
 
 @torch.no_grad()
 def same_policy(policy: Model, model: Model, task: Task) -> bool:
-    """Whether two policies give the same probability to every token, within 1e-4, in the states of at most 8
-    demonstrations of val.
+    """Returns whether two policies give the same probability to every token, with differences below 1e-4, in the states
+    of the first 8 demonstrations of val, or of fewer if it has not so many.
 
-    Switches both to evaluation mode.
+    Switches both to evaluation mode, and leaves them there.
     """
     for each in (policy, model):
         each.eval()
@@ -97,13 +98,15 @@ def evaluate(
     `policy` must be in evaluation mode, as `acting_policy` returns it. `progress(done, total)` is called before each
     batch and after the last one with the number of examples decoded so far and in all.
 
-    The metrics of the result are those of the task, the corpus score of the reward (see `reward_scores`) and:
-    * `reward` and `completions/*` of the decoded texts;
-    * `sampled_reward`, `entropy` (nats per token) and `policy/mode_prob`, `policy/top10_mass` of one more text per
-      source, sampled from the policy at temperature 1;
-    * `nll` (nats per token, EOS included), `perplexity` = exp(nll) and `policy/target_rank` of the first reference of
-      each example; absent if no source has a reference;
-    * `q/overestimation` = mean of max_a Q(s_0, a) - reward, for a policy that has Q-values.
+    The metrics of the result are those of the task, each on its own scale (BLEU 0-100), the corpus score of the reward
+    (see `reward_scores`), and
+    * of the decoded texts `reward`, the mean of those that have one, `completions/mean_length` (tokens, EOS included)
+      and `completions/clipped_ratio`, the share (0-1) without EOS;
+    * of one more text per source, sampled from the policy at temperature 1, `sampled_reward`, `entropy` (nats per
+      token), `policy/mode_prob` and `policy/top10_mass` (0-1);
+    * of the first reference of each example `nll` (nats per token, EOS included), `perplexity` = exp(nll) and
+      `policy/target_rank` (1 is the likeliest token); absent if no source has a reference;
+    * for a policy that has Q-values `q/overestimation`, the mean of max_a Q(s_0, a) - reward.
 
     Draws come from generators of their own, so that an evaluation changes no draw of the training. Raises NonFinite if
     a probability is not finite, UserError if a reward or metric fails, or if the split is empty, or unlimited while
@@ -193,7 +196,7 @@ def _likelihood(sums: dict[str, float]) -> dict[str, float]:
 
 
 def decoding_for(task: Task, split: str, examples: int) -> Decoding:
-    """The decoding for an evaluation of the first `examples` of a split (0: all).
+    """Returns the decoding for an evaluation of the first `examples` of a split (0: all).
 
     It is that of the task, the same object, except if every source is empty: greedy and beam search would then give one
     and the same text for all of them, so texts are sampled at temperature 1 instead.
@@ -205,7 +208,7 @@ def decoding_for(task: Task, split: str, examples: int) -> Decoding:
 
 
 def direction(name: str, evaluation: Evaluation) -> int:
-    """1 if a higher value of the named metric of an evaluation is better, -1 if a lower one is.
+    """Returns 1 if a higher value of the named metric of an evaluation is better, -1 if a lower one is.
 
     Raises UserError if there is no such metric, or if neither direction is known to be better: the worst checkpoint
     might then be taken for the best.
@@ -234,9 +237,11 @@ def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterat
 def decode(
     policy: Model, batch: Batch, task: Task | GenerationTask, decoding: Decoding, draws: torch.Generator
 ) -> Rollout:
-    """Decodes one text for each of the N sources of a batch, by beam search if `beam_size` is above 1, else token by
-    token, sampled or greedily: a Rollout of N rows in the order of the batch, without rewards. `draws` is the generator
-    that sampling draws from. `policy` must be in evaluation mode. Raises NonFinite if a probability is not finite."""
+    """Decodes one text for each of the N sources of a batch, without gradients: by beam search if `beam_size` is above
+    1, else token by token, sampled or greedily. Returns a Rollout of N rows in the order of the batch, without rewards;
+    after beam search its `logprobs` are 0. `draws` is the generator, one of the CPU, that sampling draws from. `policy`
+    must be in evaluation mode. Raises NonFinite if the probability of a chosen token is not finite, or, in beam search,
+    that of every hypothesis of a source."""
     eos_id = task.tokenizer.eos_id
     if decoding.beam_size > 1:
         samples = beam_search(policy, batch.source, batch.source_mask, decoding, eos_id)
@@ -265,11 +270,13 @@ def _joined(parts: list[Texts], order: list[int]) -> Texts:
 def reward_scores(
     reward: Reward, texts: Texts, scores: np.ndarray, corpus: dict[str, CorpusScore]
 ) -> dict[str, CorpusScore]:
-    """The corpus scores of the reward in use, to be added to `corpus`, those of the metrics of the config.
+    """Returns the corpus scores of the reward in use, by name, to be added to `corpus`, those of the metrics of the
+    config.
 
     "reward" is the mean of `scores` [n], the rewards of the n texts, NaN left out: the number that is learned from,
     higher is better. If the reward has a corpus score of its own (BLEU on 0-100, an error rate for which lower is
     better), that comes under the name of the reward, unless a metric has that name or the same signature already.
+    Raises UserError if a reward of the user's fails.
     """
     name = name_of(reward)
     found = {"reward": mean_score(scores, f"mean over sentences of {name}|version:tokenrl {__version__}")}

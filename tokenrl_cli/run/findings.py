@@ -25,12 +25,12 @@ from tokenrl_cli.run.task import Task
 
 @torch.no_grad()
 def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluation) -> list[Finding]:
-    """One note if the warm start has memorised the sources that RL is about to train on; else [].
+    """Returns one note, in a list, if the warm start has memorised the sources that RL is about to train on; else [].
 
     The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts for
     val, of which `val` is the evaluation. Decodes one batch of at most `examples` sources spread over train; `policy`
     must be in evaluation mode. Returns [] at once if RL has sources of its own, if train is unlimited, or if decoding
-    samples.
+    samples. Raises NonFinite as `decode` does, UserError if the reward fails.
     """
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":
@@ -55,11 +55,11 @@ def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluat
 
 
 def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
-    """Whether the mean of `scores` [n] exceeds that of `others` [m] by more than ERRORS standard errors of the
-    difference and by more than half a standard deviation of `others`.
+    """Returns whether the mean of `scores` [n] exceeds that of `others` [m] by more than ERRORS (4) standard errors of
+    the difference and by more than half a standard deviation of `others`.
 
-    NaN is left out. False if fewer than FEW numbers are left on either side. The second condition keeps a difference
-    that is certain but small from counting.
+    NaN is left out. False if fewer than FEW (8) numbers are left on either side. The second condition keeps a
+    difference that is certain but small from counting.
     """
     scores, others = (each[~np.isnan(each)] for each in (scores, others))
     if min(len(scores), len(others)) < FEW:
@@ -70,8 +70,8 @@ def far_above(scores: np.ndarray, others: np.ndarray) -> bool:
 
 
 def sampling_findings(task: Task, splits: Iterable[str], examples: int = 0) -> list[Finding]:
-    """One note that names the splits whose sources are all empty, if texts are therefore sampled instead of decoded
-    greedily or by beam search; [] if there is none, or if `task.decoding` samples anyway.
+    """Returns one note, in a list, that names the splits whose sources are all empty, if texts are therefore sampled
+    instead of decoded greedily or by beam search; [] if there is none, or if `task.decoding` samples anyway.
 
     `examples` is how many of each split are decoded, 0 for all.
     """

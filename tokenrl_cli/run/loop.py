@@ -44,8 +44,8 @@ class Observer(Protocol):
         seconds: dict[str, float],
     ) -> bool:
         """Called after each step, with the number of steps `done` in the run, the rollout (with rewards, if the
-        algorithm needs them), the metrics of the step, and the seconds spent on "rollout", "reward" and "update".
-        Returns False to end the stage. What it raises ends the run."""
+        algorithm needs them), the metrics of the update and of the reward in this step, and the seconds spent on
+        "rollout", "reward" and "update". Returns False to end the stage. What it raises ends the run."""
 
 
 def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
@@ -53,7 +53,8 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
 
     Steps are counted over both stages. All random draws of a step are functions of (seed, step), so that a resumed run
     repeats them. Changes the model and the algorithm of the stage, and seeds the global generator of torch. Raises
-    NonFinite if a loss, a gradient, a parameter or a probability is not finite, UserError if a reward fails.
+    NonFinite if a loss, a gradient, a parameter or a probability is not finite, UserError if a reward or the credit
+    fails, and what `observer.step` raises.
     """
     for step in range(done, stage.end):
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator

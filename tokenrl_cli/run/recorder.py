@@ -205,8 +205,8 @@ class Recorder:
         improving.
 
         Raises Interrupted after saving if a signal has arrived; UserError if no text had a reward in the last
-        WITHOUT_REWARD steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability that
-        is not finite.
+        WITHOUT_REWARD (10) steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability
+        that is not finite.
         """
         self.done = done
         self._require_rewards(stage, done, rollout)
@@ -235,8 +235,9 @@ class Recorder:
         """Evaluates the policy of a stage on val after `done` steps of the run (see `evaluate`), and updates `latest`,
         `best` and `stale`. Switches the policy to evaluation mode.
 
-        Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage; in RL it
-        must also be better than the checkpoint that RL started from. A best of NaN is always replaced.
+        Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage (that of RL
+        if the warm start has no steps); in RL it must also be better than the checkpoint that RL started from. A best
+        of NaN is always replaced.
         """
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._monitored(self.trainer.monitor, evaluation)
@@ -315,8 +316,8 @@ class Recorder:
         return self.before + time.monotonic() - self.began
 
     def over_budget(self) -> str | None:
-        """Says in a sentence which limit of the run is reached, `trainer.max_tokens` or `trainer.max_time`; None if
-        neither is."""
+        """Says in a sentence which limit of the run is reached, `trainer.max_tokens` or `trainer.max_time` (seconds),
+        by all its steps and processes so far; None if neither is. A limit of 0 is none."""
         if self.trainer.max_tokens and self.tokens >= self.trainer.max_tokens:
             return f"trainer.max_tokens={self.trainer.max_tokens} is reached"
         if self.trainer.max_time and self.elapsed >= self.trainer.max_time:
@@ -331,8 +332,8 @@ class Recorder:
             self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
-        """Everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its lists
-        and dictionaries are partly those of the recorder, so write it before the next step."""
+        """Returns everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its
+        lists and dictionaries are partly those of the recorder, so write it before the next step."""
         return {
             "stage": stage.name,
             "step": done,

@@ -67,8 +67,8 @@ class Trial:
 
 
 def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Trial:
-    """The demonstrations of a batch of N sources, and five spoiled versions of each: the demonstration of another
-    source, the first half (without EOS), the words shuffled, the first word repeated, and the empty text.
+    """Returns the demonstrations of a batch of N sources, and five spoiled versions of each: the demonstration of
+    another source, the first half (without EOS), the words shuffled, the first word repeated, and the empty text.
 
     Words are divided by white space; a text of a single word is spoiled by characters instead. Spoiled texts are cut at
     `max_length` tokens. `seed` determines the shuffling. If all demonstrations are equal, that of another source is the
@@ -89,12 +89,13 @@ def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Tri
 
 
 def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
-    """What the scores [kinds, N] of a Trial show, NaN for a missing score; `same` [kinds, N] as in Trial.
+    """Returns what the scores [kinds, N] of a Trial show, its first row those of the demonstrations, NaN for a missing
+    score; `same` [kinds, N] as in Trial.
 
     "nothing": all scores are NaN. "alike": no spoiled kind differs from the demonstrations by more than noise, which is
-    ERRORS standard errors of the mean difference per source, or rounding if fewer than FEW sources can be compared.
-    "inverted": demonstrations score lower than every spoiled kind, of at least two. "alive": anything else; also if no
-    pair can be compared.
+    ERRORS (4) standard errors of the mean difference per source, or rounding if fewer than FEW (8) sources can be
+    compared. "inverted": demonstrations score lower than every spoiled kind, of at least two. "alive": anything else;
+    also if no pair can be compared.
     """
     if np.isnan(scores).all():
         return "nothing"
@@ -115,7 +116,7 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
 
 
 def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Finding]:
-    """The findings about a reward before training, for each part of a mixture separately.
+    """Returns the findings about a reward before training, for each part of a mixture separately.
 
     "dead_reward" is a stop if no text gets a number, or if no demonstration has one after the credit (`rewarded` says
     whether any has); a warning if all kinds get the same; a note if they do and the reward is a control, which is
@@ -142,9 +143,9 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
 
 
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
-    """The findings about a metric of the evaluation: a "dead_metric" warning if demonstrations and all kinds of spoiled
-    texts get the same scores (see `verdict`) or the same corpus score, or none at all; a "fragile_metric" warning if it
-    raises an error on spoiled texts.
+    """Returns the findings about a metric of the evaluation: a "dead_metric" warning if demonstrations and all kinds of
+    spoiled texts get the same scores (see `verdict`) or the same corpus score, or none at all; a "fragile_metric"
+    warning if it raises an error on spoiled texts.
 
     A control gets none. Errors on demonstrations are raised as they are.
     """
@@ -167,9 +168,9 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
 
 
 def differing_metrics(block: dict[str, Any], reward: Reward, blocks: dict[str, dict[str, Any]]) -> list[Finding]:
-    """A "metric_differs" finding for each metric that has the name and the class of the reward, or of a part of it, but
-    other settings: one name would then stand for two measures. `block` and `blocks` are the configs of `reward` and
-    `metrics`.
+    """Returns a "metric_differs" finding for each metric that has the name and the class of the reward, or of a part of
+    it, but other settings: one name would then stand for two measures. `block` and `blocks` are the configs of `reward`
+    and `metrics`.
 
     It is a note if the settings only choose another measure of a family (ROUGE-1, ROUGE-L), else a warning. There is
     none if any metric, whatever its name, has the settings of the reward.
@@ -294,15 +295,16 @@ def _texts(batch: Batch, tokenizer: Tokenizer, ids: list[list[int]]) -> Texts:
 
 
 def check_rewards(task: Task, learns: bool) -> list[Finding]:
-    """Scores demonstrations of val with reward, credit and metrics, and spoiled versions with reward and metrics.
+    """Scores demonstrations of val with reward, credit (which the task must have) and metrics, and spoiled versions
+    with reward and metrics.
 
     Returns the findings; none is a "stop". Raises UserError if reward, credit or a metric fails on demonstrations, if
     reward and credit do not fit each other, or if no demonstration has a reward in a run that `learns` from rewards; in
     another run that is a warning. If one of these demonstrations has no reference, only a note says that nothing was
     checked.
 
-    Scores the first SOURCES demonstrations with the credit, and six times as many texts with the reward; only if none
-    has a reward MORE demonstrations with the credit.
+    Scores the first SOURCES (32) demonstrations with the credit, and six times as many texts with the reward; only if
+    none has a reward the first MORE (256) demonstrations with the credit.
     """
     _, batch = next(batches_of(task, "val", SOURCES, SOURCES))  # enough that a few samples without a reward stop no run
     if not all(batch.references):

@@ -33,14 +33,14 @@ class Task:
     seed: int
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """A context to run the model in: torch.autocast if the precision is bf16, one that does nothing if it is fp32.
-        Weights stay float32."""
+        """Returns a context to run the model in, for one with-statement: torch.autocast if the precision is bf16, one
+        that does nothing if it is fp32. Weights stay float32."""
         return numerics(self.device, self.precision)
 
 
 def numerics(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """A context for forward passes in a precision: torch.autocast to it on the device, or one that does nothing for
-    float32."""
+    """Returns a context for forward passes in a precision, for one with-statement: torch.autocast to it on the device,
+    or one that does nothing for float32."""
     reduced = precision != torch.float32
     return torch.autocast(device.type, precision) if reduced else contextlib.nullcontext()
 
@@ -58,5 +58,5 @@ class GenerationTask:
     max_source_length: int  # tokens; longer sources are cut
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """A context to run the model in; see `Task.numerics`."""
+        """Returns a context to run the model in; see `Task.numerics`."""
         return numerics(self.device, self.precision)

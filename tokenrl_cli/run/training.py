@@ -93,16 +93,18 @@ class Training:
 
     def run(self, findings: list[Finding], learns: bool) -> float | None:
         """Runs the warm start, RL and the final evaluation on test, and writes everything into the directory of the
-        run. Returns the objective: the value of `trainer.monitor` on val at the best checkpoint, where the one that RL
-        started from counts, too. It may be NaN.
+        run. Call it once, holding the lock of the run (`directory.locked`). Returns the objective: the value of
+        `trainer.monitor` on val at the best checkpoint, where the one that RL started from counts, too. It may be NaN.
 
         `findings` are those of the checks of the config, reported with the others before the first step; `learns` says
         whether any stage that has steps learns from rewards.
 
-        Raises UserError if it `learns` and no demonstration, or no text of WITHOUT_REWARD steps in a row, has a reward;
-        if a reward fails or does not fit the credit; and if a loss, gradient, parameter or probability is not finite:
-        the step is then not saved. After Ctrl-C, SIGTERM or SIGHUP it finishes the step, saves a checkpoint and raises
-        SystemExit with 128 + the signal; a second one raises KeyboardInterrupt at once, without saving.
+        Raises UserError if it `learns` and no demonstration, or no text of WITHOUT_REWARD (10) steps in a row, has a
+        reward; if a reward fails or does not fit the credit; and if a loss, gradient, parameter or probability is not
+        finite: the step is then not saved. After Ctrl-C, SIGTERM or SIGHUP it finishes the step, saves a checkpoint and
+        raises SystemExit with 128 + the signal; a second one raises KeyboardInterrupt at once, without saving. A first
+        signal during the evaluation on test, after the last step, is ignored; outside the main thread, and before the
+        first stage, signals act as they do elsewhere.
         """
         # checks that score demonstrations come before config.yaml is replaced: if one fails, the run is as it was
         found = findings + check_rewards(self.task, learns)

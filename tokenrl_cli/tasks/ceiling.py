@@ -21,7 +21,7 @@ Tokens = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Expected sentence BLEU, 0 to 1, of two translations of one source, and their texts."""
+    """Expected sentence BLEU, 0 to 1, of two translations of one meaning, and their texts; see `ceiling`."""
 
     greedy: float  # of the greedy output of the true distribution
     best: float  # the highest of all of the grammar's translations
@@ -30,9 +30,10 @@ class Ceiling:
 
 
 def ceiling(meaning: Meaning) -> Ceiling:
-    """Computes the expected sentence BLEU of two translations of one source: the greedy output of the true
-    distribution, and the translation with the highest expected BLEU (the first of equals). Both are exact, over all of
-    `translations(meaning)`."""
+    """Computes the expected sentence BLEU, 0 to 1, of two translations of one meaning: of the greedy output of the
+    grammar's distribution over `translations(meaning)`, and of that one of these translations whose expected BLEU is
+    highest (the first of equals). The expectation is over one reference drawn from the same distribution. Nothing is
+    sampled: it is summed over all translations. Raises KeyError for a word that the lexicon does not have."""
     distribution = translations(meaning)
     texts = list(distribution)
     expected = expected_bleu(texts, distribution)

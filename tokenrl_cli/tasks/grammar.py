@@ -138,8 +138,8 @@ EVERY = {name: list(table) for name, table in (("opening", OPENINGS), ("verb", V
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """Splits a text into its words and punctuation marks, without white space; for the texts of this grammar these are
-    the tokens of BLEU's 13a."""
+    """Splits a text into its words and punctuation marks, as a tuple, without white space; for the texts of this
+    grammar these are the tokens of BLEU's 13a."""
     return tuple(TOKEN.findall(text))
 
 
@@ -176,7 +176,8 @@ def sample_meaning(draws: Random) -> Meaning:
 
 
 def english(meaning: Meaning) -> str:
-    """Returns the English sentence of a meaning; each meaning has exactly one."""
+    """Returns the English sentence of a meaning; each meaning has exactly one. Raises KeyError for a verb or a time
+    that the lexicon does not have."""
     verb = ENGLISH_VERBS[meaning.verb][TENSE[meaning.time]]
     parts = [meaning.opening, meaning.subject, verb, meaning.recipient, meaning.object, meaning.time]
     # "a old man" becomes "an old man".
@@ -194,7 +195,8 @@ def sample_translation(meaning: Meaning, draws: Random) -> str:
 
 def translations(meaning: Meaning) -> dict[str, float]:
     """Returns all German translations of a meaning, text -> exact probability; the probabilities sum to 1, up to
-    rounding. A new dictionary at each call, computed anew."""
+    rounding. A new dictionary at each call, computed anew. Raises KeyError for a word that the lexicon does not
+    have."""
     found: dict[str, float] = {}
     shares = (HOUSE_SHARE, 1 - HOUSE_SHARE)
     for opening, share, weights in zip(OPENINGS[meaning.opening], shares, (HOUSE, OTHERS), strict=True):
@@ -287,7 +289,8 @@ def _clause(
 
 def contents(meaning: Meaning) -> list[Content]:
     """Returns the contents that a translation of a meaning must express, each with all its translations: opening,
-    subject, recipient, object, time, and the verb in its tense. A part that the meaning does not have is left out."""
+    subject, recipient, object, time, and the verb in its tense. The recipient is left out where the meaning has
+    none."""
 
     def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
         return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]
@@ -311,9 +314,10 @@ def adequate(wanted: list[Content], text: str) -> bool:
     """Returns whether a German text expresses all wanted contents (as `contents` returns them) and nothing else, in any
     word order, grammatical or not.
 
-    That is: each content appears in one of its translations, each run of which is found once and then used up; the
-    opening comes first; the subject comes before recipient and object (German case endings often do not distinguish
-    them, and then order does); and the only tokens left over are "dass", "," and ".".
+    That is: each content appears in one of its translations (the first of `ways` of which every run is found), whose
+    runs are then used up, without backtracking; the opening comes first; the subject comes before recipient and object
+    (German case endings often do not distinguish them, and then order does); and the only tokens left over are "dass",
+    "," and ".".
     """
     left: list[str | None] = list(tokens(text))
     places: dict[str, int] = {}

@@ -59,7 +59,7 @@ class Graph:
     def shortest(self, start: int) -> Nodes:
         """Returns the nodes after `start` on a shortest path to the goal, of several nodes equally near to it always
         the lowest number; an empty path from the goal itself. The path may be longer than `limit`. The goal must be
-        reachable from `start`."""
+        reachable from `start`: else it raises ValueError or never ends."""
         walk: list[int] = []
         while start != self.goal:
             start = min(self.edges[start], key=lambda node: (self.distances[node], node))

@@ -61,8 +61,8 @@ class Bpe:
 
     def train(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary from `texts` and replaces the one there was: EOS, the 256 bytes, and merges of the most
-        frequent neighbours until there are `vocabulary_size` tokens, or no pair occurs `min_count` times (Sennrich et
-        al. 2016, arXiv:1508.07909)."""
+        frequent neighbours within a word until there are `vocabulary_size` tokens, or no pair occurs `min_count` times
+        (Sennrich et al. 2016, arXiv:1508.07909). Without texts there are no merges."""
         engine = _engine(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocabulary_size,
@@ -82,12 +82,13 @@ class Bpe:
         return self._engine.encode(" " + well_formed(text)).ids if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids below `size`; EOS has no text, and the space before the first word is left out.
-        Bytes that are no UTF-8, as after a prefix that ends inside a character, become U+FFFD."""
+        """Returns the text of any ids; EOS has no text, and the space before the first word is left out. Bytes that are
+        no UTF-8, as after a prefix that ends inside a character, become U+FFFD. Raises IndexError for an id that is not
+        below `size`."""
         return _text(b"".join([self._bytes[i] for i in ids]))
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
         return [_text(content) for content in accumulate((self._bytes[i] for i in ids), initial=b"")]
 
     def save(self, directory: Path) -> None:

@@ -40,11 +40,12 @@ class Char:
         return self._vocabulary.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids below `size`: EOS has none, and an unknown token is shown as U+2047."""
+        """Returns the text of any ids: EOS has none, and an unknown token is shown as U+2047. Raises IndexError for an
+        id that is not below `size`."""
         return self._vocabulary.join(ids)
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
         return list(accumulate(map(self._vocabulary.tokens.__getitem__, ids), initial=""))
 
     def save(self, directory: Path) -> None:

@@ -43,7 +43,8 @@ class Vocabulary:
         self._assign(kept[: self.vocabulary_size - RESERVED])
 
     def encode(self, pieces: Iterable[str]) -> list[int]:
-        """Returns the id of each piece, UNKNOWN for one that is not in the vocabulary."""
+        """Returns the id of each of the `pieces` of a text (a string is read by character), UNKNOWN for one that is not
+        in the vocabulary."""
         find = self._ids.get
         return [find(piece, UNKNOWN) for piece in pieces]
 

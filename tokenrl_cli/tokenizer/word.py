@@ -50,9 +50,9 @@ class Word:
         return len(self._vocabulary.tokens)
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words and marks, at most
-        `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur `min_count` times or
-        more. Raises UserError where there is no word or mark."""
+        """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words, marks and further
+        white space, at most `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur
+        `min_count` times or more. Raises UserError where every text is empty."""
         self._vocabulary.train(_pieces(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:
@@ -61,12 +61,12 @@ class Word:
         return self._vocabulary.encode(_pieces(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of any ids below `size`: EOS has none, and an unknown token is shown as U+2047, with a space
-        before it. The space before the first word is left out."""
+        """Returns the text of any ids: EOS has none, and an unknown token is shown as U+2047, with a space before it.
+        The space before the first word is left out. Raises IndexError for an id that is not below `size`."""
         return self._vocabulary.join(ids).removeprefix(" ")
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
         tokens = self._vocabulary.tokens
         texts = accumulate((tokens[i] for i in ids), initial="")
         return [text.removeprefix(" ") for text in texts]

@@ -24,7 +24,8 @@ from tokenrl_cli.usercode.values import LARGEST, number, plain, shown, shown_wit
 
 
 def call_user_code(owner: Any, where: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls `function(*arguments)`, a method of `owner`, and returns its result.
+    """Calls `function(*arguments)`, a method of `owner`, and returns its result. Arguments and result are neither
+    copied nor checked.
 
     If the class of `owner` is of this package, nothing else is done. If it is not, the state of the process is restored
     afterwards (`process_restored`, `same_numerics`), and whatever it raises, SystemExit included, becomes a UserError,
@@ -46,9 +47,10 @@ def call_user_code(owner: Any, where: str, function: Callable[..., Any], *argume
 
 
 def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
-    """The scores that a reward called `name` returned, copied to a new float64 array of one of `shapes`, such as [B] or
-    [B, T]; NaN where there is no score, also for None in a list. Raises UserError if they are no numbers, have another
-    shape, are infinite, or are above LARGEST or below -LARGEST."""
+    """Returns the scores that a reward called `name` gave, an array, list or tensor, copied to a new float64 array. It
+    has one of `shapes`, such as [B] or [B, T]; NaN where there is no score, also for None in a list; bools count as 0
+    and 1. Raises UserError if they are no numbers, have another shape, are infinite, or are above LARGEST (1e18) or
+    below -LARGEST."""
     scores = _floats(given)
     if scores is None:
         raise UserError("reward", f"{name} gave {shown_with_type(given)}, must be an array of numbers")
@@ -65,9 +67,10 @@ def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarra
 
 
 def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) -> Scored:
-    """What a reward called `name` returned for `count` texts, as a checked Scored: scores as in `scores_of`, metrics as
-    floats (NaN is allowed), columns as lists of `count` plain values. Bare scores get no metrics and no columns. Raises
-    UserError for anything else."""
+    """Returns what a reward called `name` gave for `count` texts as a new, checked Scored: scores as in `scores_of`,
+    metrics as floats (NaN is allowed, infinity is not), columns as lists of `count` plain values, in which an object
+    that JSON cannot hold becomes a short text. `given` may be the bare scores: these get no metrics and no columns.
+    Raises UserError for anything else."""
     given = given if isinstance(given, Scored) else Scored(given, {}, {})
     scores = scores_of(given.scores, name, shapes)
     metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
@@ -87,9 +90,9 @@ def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) 
 
 
 def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
-    """The corpus score that a metric called `name` returned for `count` texts: a copy with its value as a float, which
-    may be NaN but not infinite, and its sentence scores [count] checked as in `scores_of`. Its statistics are not
-    checked. Raises UserError for anything else."""
+    """Returns the corpus score that a metric called `name` gave for `count` texts, as a new CorpusScore: its value as a
+    float, which may be NaN but not infinite, and its sentence scores [count] checked and copied as in `scores_of`. Its
+    statistics and `aggregate` are neither checked nor copied. Raises UserError for anything else."""
     if not isinstance(given, CorpusScore):
         raise UserError("metrics", f"corpus of {name} gave {shown_with_type(given)}, must be a CorpusScore")
     value = number(given.value)

@@ -15,8 +15,9 @@ UNCHANGEABLE = (str, int, float, bool, bytes, type(None))
 
 
 def copied(value: Any) -> Any:
-    """A deep copy of `value`. Lists and dictionaries are copied element by element, which is faster than
-    `copy.deepcopy`, but makes two copies of a list that is referred to twice; other objects are left to it."""
+    """Returns a deep copy of `value`. Lists and dictionaries are copied element by element, which is faster than
+    `copy.deepcopy`, but makes two copies of a list that is referred to twice, and ends in RecursionError for one that
+    holds itself; other objects are left to `deepcopy`."""
     kind = type(value)
     if kind in UNCHANGEABLE:
         return value
@@ -28,7 +29,8 @@ def copied(value: Any) -> Any:
 
 
 def own_texts(texts: Texts) -> Texts:
-    """A copy of the texts for one reward or metric: all lists, columns and arrays are new, and may be written into."""
+    """Returns a copy of the texts for one reward or metric: all lists, columns and arrays are new, and may be written
+    into."""
     return replace(
         texts,
         hypotheses=list(texts.hypotheses),
@@ -42,8 +44,8 @@ def own_texts(texts: Texts) -> Texts:
 
 
 def own_example(example: Example) -> Example:
-    """A copy of an example with lists and columns of its own: it stays as it is when the data set reuses the lists for
-    the next example."""
+    """Returns a copy of an example with lists and columns of its own: it stays as it is when the data set reuses the
+    lists for the next example."""
     return replace(
         example,
         references=copied(example.references),

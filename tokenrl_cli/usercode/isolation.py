@@ -30,7 +30,7 @@ class _Stream:
 
 
 def signals_of(*names: str) -> tuple[signal.Signals, ...]:
-    """The signals with these names, such as "SIGHUP", that this system has; others are left out."""
+    """Returns the signals with these names, such as "SIGHUP", that this system has; others are left out."""
     return tuple(each for each in signal.Signals if each.name in names)
 
 
@@ -41,11 +41,12 @@ STOPS = signals_of("SIGINT", "SIGTERM", "SIGHUP")
 def process_restored() -> Iterator[Callable[[], bool]]:
     """Context manager for foreign code: restores the working directory, the standard streams, the recursion limit, the
     umask and the signal handlers afterwards. Inside, os._exit raises SystemExit instead of ending the process, except
-    in a child made by fork, and closing standard output or standard error only flushes it.
+    in a child made by fork, and closing standard output or standard error only flushes it. What the block raises is
+    raised as it is.
 
-    Yields a function that returns True once a SIGINT, SIGTERM or SIGHUP that has a handler has arrived: foreign code
-    may raise KeyboardInterrupt by itself, and that must not be taken for Ctrl-C. Outside the main thread signals are
-    neither restored nor noticed.
+    Yields a function that returns True once a SIGINT, SIGTERM or SIGHUP that has a handler has arrived, which runs as
+    usual: foreign code may raise KeyboardInterrupt by itself, and that must not be taken for Ctrl-C. Outside the main
+    thread signals are neither restored nor noticed.
     """
     here = None
     with suppress(OSError):  # the directory has been removed
@@ -101,8 +102,9 @@ def _handlers() -> dict[int, Any]:
 @contextmanager
 def same_numerics() -> Iterator[None]:
     """Context manager for foreign code: restores afterwards numpy's error settings, the warning filters, and torch's
-    random state on the CPU, default type, number of threads, gradient mode and deterministic mode. A library that was
-    not imported before the block is left alone."""
+    random state on the CPU, default type, number of threads, gradient mode and deterministic mode. Random states of a
+    GPU, of numpy and of Python are not restored. If numpy or torch was not imported before the block, its settings are
+    left alone."""
     filters, torch, numpy = warnings.filters[:], sys.modules.get("torch"), sys.modules.get("numpy")
     before = _torch_state(torch) if torch else None
     errors = numpy.geterr() if numpy else {}

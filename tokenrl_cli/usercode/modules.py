@@ -34,8 +34,8 @@ PACKAGE = Path(__file__).parents[1]  # the folder tokenrl_cli
 
 
 def file_of(name: str, imports: Sequence[str]) -> Path | None:
-    """The file among the entries of `imports` whose stem or absolute path is `name`, as an absolute path without links;
-    None if there is none. Of several with this stem, the first."""
+    """Returns the file among the entries of `imports` whose stem or absolute path is `name`, as an absolute path
+    without links; None if there is none. Of several with this stem, the first."""
     for entry in imports:
         if entry.endswith(".py") and name in (Path(entry).stem, str(Path(entry).resolve())):
             return Path(entry).resolve()
@@ -43,8 +43,8 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 
 def holds(imports: Sequence[str], module: str) -> bool:
-    """Whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. A file is in
-    sys.modules under its absolute path."""
+    """Returns whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. For an
+    entry that is a file that name is the file's absolute path."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 
@@ -63,10 +63,12 @@ def import_all(imports: Sequence[str]) -> None:
 
 
 def imported(name: str, where: str) -> Any:
-    """Imports and returns the module of a dotted name. Adds the current directory at the end of sys.path.
+    """Imports and returns the module of a dotted name. Adds the current directory at the end of sys.path, if it is not
+    there.
 
     Raises UserError, with `where` as its place, if the name is no module name, if there is no such module, if importing
-    it fails, or if a library hides a file of the same name in the current directory.
+    it fails, or if a library hides a file of the same name in the current directory. What a module of this package
+    raises, other than a missing module, is raised as it is; so is a signal.
     """
     if not re.fullmatch(DOTTED, name):
         remedy = f"did you mean imports=[{name}.py]?" if Path(f"{name}.py").is_file() else ""
@@ -88,8 +90,9 @@ def imported(name: str, where: str) -> Any:
 
 def loaded(path: Path, where: str) -> Any:
     """Imports and returns the module of the file `path`, which must be absolute and runs only at the first call; later
-    calls return the same module. Adds the current directory at the end of sys.path. Raises UserError, with `where` as
-    its place, if there is no such file or it fails; a file that failed runs again at the next call."""
+    calls return the same module. Adds the current directory at the end of sys.path, if it is not there. Raises
+    UserError, with `where` as its place, if there is no such file or it fails; a file that failed runs again at the
+    next call."""
     if not path.is_file():
         raise UserError(where, f"there is no file {path}")
     if str(path) in sys.modules:
@@ -179,9 +182,9 @@ def _refuse_shadowed(name: str, module: Any, where: str) -> None:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if there
-    is none, the innermost of all; "nowhere" for an exception that was not raised. Of a syntax error in the user's file,
-    the line with the error."""
+    """Returns where an exception was raised, such as "mine.py, line 3": the innermost frame in the user's own files; if
+    there is none, the innermost of all; "nowhere" for an exception that was not raised. Of a syntax error in the user's
+    file, the line with the error."""
     if isinstance(error, SyntaxError) and error.filename and not _of_others(error.filename):
         return f"{_short(error.filename)}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -203,8 +206,8 @@ def _short(file: str) -> str:
 
 
 def error_line(error: BaseException) -> str:
-    """Type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error without
-    the quoted source. Can be written as UTF-8."""
+    """Returns type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error
+    without the quoted source. Can be written as UTF-8."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
         line = f"{type(error).__name__}: {error.msg}"

@@ -15,8 +15,8 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def plain(value: Any) -> Any:
-    """Converts arrays and scalars of numpy, torch, jax and pandas (any object that has `tolist`) to lists and numbers
-    of Python. Other values, and those whose `tolist` fails, come back unchanged."""
+    """Converts arrays and scalars of numpy, torch, jax and pandas (any object that has `tolist`) to new lists and
+    numbers of Python. Other values, lists of arrays among them, and those whose `tolist` fails, come back unchanged."""
     if type(value) in (float, int, bool, str, list, tuple, dict, type(None)):
         return value
     try:
@@ -26,8 +26,9 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float or NaN; None if it is not a real number, infinite, or too large for a float. A bool
-    counts as a number, text does not; scalars of other libraries go through `plain`."""
+    """Returns the value as a finite float or NaN; None if it is not a real number, infinite, or too large for a float.
+    A bool counts as a number, text does not; scalars of other libraries go through `plain`, while an array of one
+    element, as it is a list then, is None."""
     value = plain(value)
     if not isinstance(value, numbers.Real | Decimal):
         return None
@@ -39,13 +40,13 @@ def number(value: Any) -> float | None:
 
 
 def shown_with_type(value: Any) -> str:
-    """A short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
+    """Returns a short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def shown(value: Any, width: int = 80) -> str:
-    """The repr of any object in one line of at most `width` characters, for a message; long strings and containers are
-    shortened. Raises nothing, even if `__repr__` fails."""
+    """Returns the repr of any object in one line of at most `width` characters, for a message; long strings and
+    containers are shortened. Raises nothing, even if `__repr__` fails."""
     _short.maxstring = width
     try:
         text = _short.repr(value)
@@ -56,5 +57,5 @@ def shown(value: Any, width: int = 80) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot encode, replaced by escapes such as \\ud800."""
+    """Returns the text with lone surrogates, which UTF-8 cannot encode, replaced by escapes such as \\ud800."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
