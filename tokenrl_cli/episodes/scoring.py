@@ -145,8 +145,9 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
         example = None
         with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
             example = dataset.example(split, 0) if dataset.size(split) != 0 else None
-        for reader in readers if example else ():
-            reader.check_columns(example.columns)
+        if example is not None:
+            for reader in readers:
+                reader.check_columns(example.columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
