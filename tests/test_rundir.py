@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,11 @@ import yaml
 
 from tests.running import TINY, lines, tokenrl, train, weights
 from tokenrl_cli.files import disk
+from tokenrl_cli.interfaces import Texts
+from tokenrl_cli.reward.token_accuracy import TokenAccuracy
 from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import CONFIG
+from tokenrl_cli.run.recorder import Recorder
 
 Capture = pytest.CaptureFixture[str]
 SHORT = ["trainer.warm_start_steps=3", "trainer.steps=3", "trainer.checkpoint_every=1", "trainer.eval_every=3",
@@ -97,6 +102,71 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         assert tokenrl("train", f"resume={run}") == 0
         assert ("the run starts again" in capsys.readouterr().err) == (not saved)
     the_same(run, whole)
+
+
+def test_a_run_that_stops_after_a_batch_without_any_reward_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 5 is the first after a log line: its NaN are in the checkpoint, to be logged with step 6."""
+    stops, rewarded = False, TokenAccuracy.__call__
+
+    def none_in_step_5(reward: TokenAccuracy, texts: Texts) -> Any:
+        if texts.step == 4 and stops:  # counted from 0
+            os.kill(os.getpid(), signal.SIGINT)
+        return rewarded(reward, texts) * (math.nan if texts.step == 4 else 1.0)
+
+    monkeypatch.setattr(TokenAccuracy, "__call__", none_in_step_5)
+    assert train(tmp_path / "whole", *SHORT, "trainer.log_every=2") == 0
+    stops = True
+    assert train(tmp_path / "run", *SHORT, "trainer.log_every=2") == 128 + signal.SIGINT
+    state = json.loads((tmp_path / "run" / "checkpoints" / "000005" / "state.json").read_text("utf-8"))["run"]
+    assert math.isnan(state["window"]["reward"][0])
+    assert tokenrl("train", f"resume={tmp_path / 'run'}") == 0
+    the_same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_in_the_last_evaluation_promises_no_stop_after_a_step(
+    signals: int, whole: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The first lets the run end, the second stops it; it can be resumed then."""
+    real, sent = Recorder.evaluate, 0
+
+    def signalled(recorder: Recorder, policy: Any, split: str, *rest: Any) -> Any:
+        nonlocal sent
+        if split == "test" and sent < signals:
+            sent += 1
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(recorder, policy, split, *rest)
+
+    monkeypatch.setattr(Recorder, "evaluate", signalled)
+    assert tokenrl("train", f"resume={run}") == (0 if signals == 1 else 128 + signal.SIGINT)
+    told = capsys.readouterr().err
+    assert "SIGINT: the run ends with the evaluation on test; a second signal stops it at once" in told
+    assert "after this step" not in told
+    if signals == 2:
+        assert not (run / "results.json").exists()
+        assert tokenrl("train", f"resume={run}") == 0
+    the_same(run, whole)
+
+
+def test_a_signal_that_no_step_follows_stops_the_run_before_the_last_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    real = Recorder.begin_rl
+
+    def signalled(recorder: Recorder, start: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(recorder, start)
+
+    words = [*SHORT, "trainer.steps=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "begin_rl", signalled)
+        assert train(tmp_path / "run", *words) == 128 + signal.SIGTERM
+    assert f"saved; resume with: tokenrl train resume={tmp_path / 'run'}" in capsys.readouterr().err
+    assert tokenrl("train", f"resume={tmp_path / 'run'}") == 0
+    assert train(tmp_path / "whole", *words) == 0
+    the_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_process_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:

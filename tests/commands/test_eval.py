@@ -16,6 +16,7 @@ import pytest
 
 from tests.running import QUICK, TINY, tokenrl, train
 from tokenrl_cli.metrics.saved_statistics import load
+from tokenrl_cli.run import checkpoint
 
 FILES = [
     "dataset=jsonl",
@@ -61,6 +62,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((home / "eval" / "test-greedy" / "results.json").read_text())
     return found
+
+
+def results_at(folder: Path) -> dict[str, Any]:
+    """The content of each results.json in a folder of evaluations, by the name of the evaluation's own folder."""
+    return {each.name: json.loads((each / "results.json").read_text()) for each in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
@@ -201,6 +207,11 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     expected = {f"test-greedy-step={step}" for step in steps.values() if step != steps["best"]} | {"test-greedy"}
     assert {folder.name for folder in (run / "eval").iterdir()} == expected
     assert len(expected) > 1
+    before = results_at(run / "eval")
+    for name in steps:  # what goes is not read by an evaluation
+        checkpoint.slim((kept / name).resolve())
+        assert tokenrl("eval", f"ckpt={kept / name}") == 0
+    assert results_at(run / "eval") == before
     copied = tmp_path / "exported" / "mine"
     shutil.copytree((kept / "last").resolve(), copied)
     assert tokenrl("eval", f"ckpt={copied}", f"out={tmp_path / 'out'}") == 0

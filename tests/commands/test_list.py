@@ -44,6 +44,14 @@ def test_a_users_group_is_listed_too(tmp_path: Path, capsys: Capture) -> None:
     assert "reward=mine  # a reward of mine\n  scale: 2 # times" in capsys.readouterr().out
 
 
+def test_options_that_include_each_other_are_shown_as_they_are(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "reward").mkdir()
+    for name, other in (("aa", "bb"), ("bb", "aa")):
+        (tmp_path / "reward" / f"{name}.yaml").write_text(f"# one of two\ndefaults:\n  - {other}\nscale: 2 # times\n")
+    assert tokenrl("list", "reward/aa", "--config-dir", str(tmp_path)) == 0
+    assert "reward=aa  # one of two\n  as reward=bb, with\n  scale: 2 # times" in capsys.readouterr().out
+
+
 def test_the_groups_of_a_command_are_those_of_its_defaults_list() -> None:
     for command in ("train", "eval", "generate"):
         listed = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text("utf-8"))["defaults"]

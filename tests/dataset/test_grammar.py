@@ -64,3 +64,8 @@ def test_an_example_takes_few_calls() -> None:
     finally:
         sys.setprofile(None)
     assert 200 < calls < 200 * 400
+
+
+def test_a_split_that_there_is_not_has_no_example() -> None:
+    with pytest.raises(KeyError):
+        grammar().example("dev", 0)

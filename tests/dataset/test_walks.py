@@ -125,6 +125,25 @@ def test_the_reward_and_its_prefixes() -> None:
         reward(texts)
 
 
+@pytest.mark.parametrize(
+    ("graph", "source", "told"),
+    [
+        ("0|5|1", "0", r"the column 'graph' is no graph: '0\|5\|1'"),
+        (7, "3", "the column 'graph' is no graph: '7'"),
+        ([1], "3", r"the column 'graph' is no graph: '\[1\]'"),
+        (SMALL.key(), "three", "the source 'three' is no node of its graph"),
+        (SMALL.key(), "5", "the source '5' is no node of its graph"),
+        (SMALL.key(), "-1", "the source '-1' is no node of its graph"),
+        (SMALL.key(), "9" * 5000, "the source '9+' is no node of its graph"),
+    ],
+)
+def test_data_that_are_no_walks_are_named(graph: Any, source: str, told: str) -> None:
+    none = np.zeros((1, 0), dtype=np.int64)
+    texts = Texts(["2"], [[]], [source], {"graph": [graph]}, none, none.astype(bool), np.ones(1, bool), 0)
+    with pytest.raises(UserError, match=f"^walk: {told}"):
+        Walk()(texts)
+
+
 @pytest.mark.parametrize(("key", "value"), [("degree", 0), ("degree", 21)])
 def test_values_out_of_range_are_refused(key: str, value: int) -> None:
     with pytest.raises(UserError, match=f"^{key}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from tests.world import WORLD, Capture, Letters, TabularPolicy, batch_of, sample
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
-from tokenrl_cli.episodes.scoring import check_columns, judge, texts_of
+from tokenrl_cli.episodes.scoring import check_columns, judge, prefix_scores, texts_of
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, SAMPLED, Batch, Example, Part, Texts, UserError
 
 TOKENIZER = Merges(["a", "b", "ab", " "])
@@ -427,24 +427,50 @@ def test_only_the_whole_text_has_ended_and_none_that_was_cut() -> None:
     assert rewards.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
 
 
-def test_a_split_that_cannot_be_read_has_no_columns_to_check() -> None:
-    class OnlyTest:
-        def size(self, split: str) -> int:
-            if split != "test":
-                raise UserError(split, "is not there")
-            return 1
+class Unreadable:
+    """A data set of which only the splits in `there` can be read; each has another column."""
 
-        def example(self, split: str, index: int) -> Example:
-            return Example("0", "a", ["b"], ["b"], {"score": 1})
+    def __init__(self, *there: str) -> None:
+        self.there = there
 
-    class Reads:
-        seen: ClassVar[list[list[str]]] = []
+    def size(self, split: str) -> int:
+        if split not in self.there:
+            raise UserError(split, "cannot be read")
+        return 1
 
-        def __call__(self, texts: Texts) -> np.ndarray:
-            return np.zeros(1)
+    def example(self, split: str, index: int) -> Example:
+        return Example("0", "a", [], [], {split: 1})
 
-        def check_columns(self, columns: Collection[str]) -> None:
-            self.seen.append(list(columns))
 
-    check_columns([Reads()], OnlyTest())  # type: ignore[arg-type]
-    assert Reads.seen == [["score"]]
+class Reads(Told):
+    def __init__(self) -> None:
+        super().__init__(lengths)
+        self.columns: list[list[str]] = []
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        self.columns.append(list(columns))
+
+
+@pytest.mark.parametrize("there", [["test"], ["train"], ["train", "test"], []])
+def test_columns_are_checked_of_the_splits_that_can_be_read(there: list[str]) -> None:
+    reward = Reads()
+    check_columns([reward], Unreadable(*there))  # type: ignore[arg-type]
+    assert reward.columns == [[split] for split in there]
+
+
+class Overwriting(Told):
+    """Writes into the prefixes that it gets."""
+
+    def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
+        scores = np.array([[float(len(string)) for string in strings] for strings in prefixes])
+        for strings in prefixes:
+            strings[:] = [""] * len(strings)
+        return scores
+
+
+def test_what_a_part_writes_into_its_prefixes_reaches_no_other() -> None:
+    texts = texts_of(rollout_from([[1, EOS]]), batch_of(1), TOKENIZER)
+    prefixes = [["", "a", "ab"]]
+    mixture = Mixture(("first", 1.0, Overwriting(lengths)), ("second", 1.0, Overwriting(lengths)))
+    assert prefix_scores(mixture, texts, prefixes).tolist() == [[0, 2, 4]]
+    assert prefixes == [["", "a", "ab"]]

@@ -356,3 +356,20 @@ def test_a_command_to_copy_is_not_broken_and_a_message_moves_no_cursor() -> None
     live.message(command)
     live.message("bad \x1b[2J \u202e text")
     assert stream.getvalue() == command + "\n" + "bad \\x1b[2J \\u202e text\n"
+
+
+def test_no_bar_is_left_above_the_final_table() -> None:
+    above, below = pty.openpty()
+    termios.tcsetwinsize(below, (24, 80))
+    with open(below, "w", encoding="utf-8") as stream:
+        screen = LiveDisplay(stream)
+        screen.start("outputs/run", [("warm_start", 4), ("train", 2)], 0)
+        screen.step("train", 5, {"reward": 0.25})
+        screen.message("the bar is drawn below")
+        screen.final(RESULTS, "outputs/run", NEXT)
+        stream.flush()
+        text = everything(above)
+    drawn, _, rest = text.partition("61.98")
+    assert "━" in drawn
+    assert "━" not in rest
+    assert "\x1b[2K" in drawn[drawn.rindex("━") :], "the bar that was drawn last is not erased"

@@ -72,3 +72,9 @@ def test_each_preset_is_logged_by_its_own_name(unit: Any, name: str) -> None:
 @pytest.mark.parametrize("unit", ["words", "characters", "phones"])
 def test_length_does_not_pay(unit: Any) -> None:
     assert_length_does_not_pay(ErrorRate(unit))
+
+
+def test_without_any_reference_a_corpus_has_no_rate() -> None:
+    corpus = ErrorRate("words").corpus(texts([("a b", []), ("c", [])]))
+    assert np.isnan(corpus.value)
+    assert np.isnan(corpus.sentences).all()

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.reward.adequacy import Adequacy
+from tokenrl_cli.reward.gap_closed import GapClosed
 from tokenrl_cli.reward.validity import Validity
 
 WOMAN = "Unfortunately,|the woman|visit||the child|today"
 MAN = "Perhaps|the man|read||my book|soon"
 
 
-def texts(said: list[tuple[str, str]]) -> Texts:
+def texts(said: list[tuple[str, Any]]) -> Texts:
     """(hypothesis, meaning) pairs."""
     nothing = np.zeros((len(said), 0), dtype=np.int64)
     columns: dict[str, list[Any]] = {"meaning": [meaning for _, meaning in said]}
@@ -64,3 +66,11 @@ def test_a_dataset_without_meanings_is_refused_with_the_remedy() -> None:
     with pytest.raises(UserError, match=r"validity.*'meaning'") as refused:
         Validity(1)(blank)
     assert "dataset=grammar" in refused.value.remedy
+
+
+@pytest.mark.parametrize("meaning", ["the book", 7, [1]])
+def test_a_column_that_holds_no_meanings_is_named(meaning: Any) -> None:
+    given = texts([("Vielleicht liest die Frau das Buch.", meaning)])
+    for reward, name in ((Validity(9), "validity"), (Adequacy(9), "adequacy"), (GapClosed(9), "gap_closed")):
+        with pytest.raises(UserError, match=f"^{name}: the column 'meaning' is no meaning: "):
+            reward(given)

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.running import TINY, tokenrl, train
+from tokenrl_cli.run import assembly
 
 ALGORITHM = '''
 import torch
@@ -245,3 +247,12 @@ def test_a_critic_that_does_not_keep_its_contract_is_refused_by_name(
     assert told in error, error
     assert name.title() in error, error
     sys.modules.pop("my_critic", None)
+
+
+@pytest.mark.parametrize(
+    ("target", "device"),
+    [("tokenrl_cli.model.gru.Gru", "meta"), ("tokenrl_cli_mine.Gru", "cpu"), ("mine.Gru", "cpu")],
+)
+def test_only_what_is_of_this_package_is_built_without_memory(target: str, device: str) -> None:
+    with assembly.meta_device({"_target_": target}, {"inner": [{"_target_": target}]}):
+        assert torch.zeros(1).device.type == device

@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from tests.world import Letters
-from tokenrl_cli.files import disk
+from tokenrl_cli.files import disk, records
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.run import checkpoint, directory, recorder
 from tokenrl_cli.tokenizer.word import Word
@@ -404,3 +404,35 @@ def test_a_state_without_one_of_its_keys_is_refused(key: str) -> None:
 @pytest.mark.parametrize("key", ["best", "evaluated", "warm_start", "stopped"])
 def test_a_state_may_have_no_evaluation_no_start_of_rl_and_no_reason_to_stop(key: str) -> None:
     recorder.require_state(with_state(RECORDED | {key: None}))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_a_run_measured_may_be_nan_or_infinite(value: float) -> None:
+    """A batch or a split without any reward has a mean of NaN, and a perplexity may overflow."""
+    measured = MONITORED | dict.fromkeys(("value", "score", "reward"), value)
+    recorder.require_state(with_state(RECORDED | {"best": measured, "evaluated": measured, "window": {"a": [value]}}))
+    with pytest.raises(UserError, match="is not the state of a run: elapsed: must be finite"):
+        recorder.require_state(with_state(RECORDED | {"elapsed": value}))
+
+
+@pytest.mark.parametrize("value", ["0.5", True, None, 2**70])
+def test_what_is_no_number_is_refused_among_those_that_a_run_measured(value: Any) -> None:
+    with pytest.raises(UserError, match=r"is not the state of a run: best\.value: must be"):
+        recorder.require_state(with_state(RECORDED | {"best": MONITORED | {"value": value}}))
+    with pytest.raises(UserError, match=r"is not the state of a run: window\.a: must be a list of numbers"):
+        recorder.require_state(with_state(RECORDED | {"window": {"a": [0.5, value]}}))
+
+
+@pytest.mark.parametrize("text", ["[" * 100 + "]" * 100, '{"a": ' * 100 + "1" + "}" * 100, "[]", "{", "large", "link"])
+def test_every_error_of_a_json_file_ends_with_the_remedy(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LARGEST", 1000)
+    file = tmp_path / "state.json"
+    file.write_text("1" * 2000 if text == "large" else text)
+    if text == "link":
+        file.unlink()
+        file.symlink_to("elsewhere")
+    with pytest.raises(UserError) as caught:
+        records.read_json(file, "checkpoint", "take another one")
+    assert caught.value.remedy == "take another one"

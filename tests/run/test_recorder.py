@@ -20,7 +20,7 @@ def recorder() -> Iterator[Recorder]:
     """A recorder with only what handling signals needs, while SIGHUP has its default handler."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     recorder = Recorder.__new__(Recorder)
-    recorder.signal, recorder.display = None, Silent()  # type: ignore[assignment]
+    recorder.signal, recorder.on_signal, recorder.display = None, "", Silent()  # type: ignore[assignment]
     yield recorder
     signal.signal(signal.SIGHUP, before)
 

@@ -184,3 +184,18 @@ def test_articles_and_adjectives_agree_in_gender_and_case(determiner: str, man: 
 def test_adequate_means_every_content_once_in_its_role_and_nothing_else(text: str, says_all: bool) -> None:
     meaning = Meaning.parse("Unfortunately,|the woman|visit||the child|today")
     assert grammar.adequate(grammar.contents(meaning), text) is says_all
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "", "|||||", "Perhaps|the woman|read||the book", "Perhaps|the woman|read||the book|today|now",
+        "Perhaps|the wombat|read||the book|today", "Perhaps|the woman|eat stones||the book|today",
+        "Perhaps|woman|read||the book|today", "Maybe so|the woman|read||the book|today",
+        "Perhaps|the woman|read||the book|yesteryear",
+    ],
+)  # fmt: skip
+def test_any_other_line_is_no_meaning(key: str) -> None:
+    assert Meaning.parse("Perhaps|the woman|read||the book|today")
+    with pytest.raises(ValueError, match="is no meaning"):
+        Meaning.parse(key)

@@ -153,6 +153,10 @@ def test_what_is_tokenrls_own_is_called_as_it_is() -> None:
     [
         (0.5, "gave 0.5 .float., must be a CorpusScore"),
         (CorpusScore("x", "", np.zeros(2), np.zeros((2, 1)), float), "gave the value 'x'"),  # type: ignore[arg-type]
+        (
+            CorpusScore(math.inf, "", np.zeros(2), np.zeros((2, 1)), float),  # type: ignore[arg-type]
+            "gave the value inf .float., must be a finite number, or NaN where there is no score",
+        ),
         (CorpusScore(1.0, "", np.zeros(3), np.zeros((3, 1)), float), r"of shape \(3,\)"),  # type: ignore[arg-type]
     ],
 )
@@ -160,3 +164,8 @@ def test_what_is_no_corpus_score_is_named(value: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
         corpus_score(Gives(value), ROWS)
     assert corpus_score(Gives(mean_score(np.ones(2), "")), ROWS).value == 1
+
+
+def test_a_corpus_without_a_score_has_the_value_nan() -> None:
+    unscored = np.full(2, math.nan)
+    assert math.isnan(corpus_score(Gives(mean_score(unscored, "")), ROWS).value)

@@ -198,13 +198,18 @@ def settings_of(
     dataset that lie below data_root are written relative to it, so that data in another place count as the same.
 
     `weights` and `data` are the first 12 hex digits of SHA-256 sums. That of `data` is of the sources and references.
-    That of `weights` is of the sums that the manifest of `saved` has for the files of the model and the algorithm: no
-    file is read again, and a checkpoint has another one once `checkpoint.slim` has reduced it.
+    That of `weights` is of the policy alone, the model and the entries of the algorithm that it needs: a checkpoint has
+    the same one once `checkpoint.slim` has reduced it.
     """
+    from safetensors.torch import save
+
     from tokenrl_cli.report.journal import json_values
+    from tokenrl_cli.run.assembly import POLICY
 
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
-    weights = [files[name]["sha256"] for name in sorted(files) if name.startswith(("model.", "algorithm."))]
+    weights = [files[name]["sha256"] for name in sorted(files) if name.startswith("model.")]
+    policy = {name: value for name, value in saved.algorithm.items() if name.startswith(POLICY)}
+    weights.append(hashlib.sha256(save(policy)).hexdigest())
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
     blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {

@@ -104,7 +104,7 @@ def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callabl
     if not isinstance(path, str) or not re.fullmatch(DOTTED, path):
         raise UserError(f"_target_={path!r}", "must be a dotted name, module.Name")
     module_name, name = path.rsplit(".", 1)
-    if _within(path, PACKAGE):
+    if within(path, PACKAGE):
         _require_declared(path, slot or Slot(Any))
     elif not trusted(module_name, trust) and not modules.file_of(module_name, trust):
         remedy = f"if you trust that module, add 'imports=[{module_name}]'"
@@ -115,7 +115,7 @@ def locate(path: Any, trust: Sequence[str], slot: Slot | None = None) -> Callabl
     found: Callable[..., Any] = getattr(module, name)
     if not (inspect.isclass(found) or inspect.isfunction(found)):
         raise UserError(f"_target_={path}", f"is a {type(found).__name__}, must be a class or a function")
-    if not _within(path, PACKAGE) and not trusted(found.__module__, trust):
+    if not within(path, PACKAGE) and not trusted(found.__module__, trust):
         raise UserError(f"_target_={path}", f"is defined in {found.__module__}, which is not in imports")
     return found
 
@@ -137,10 +137,11 @@ def _require_declared(path: str, slot: Slot) -> None:
 def trusted(module: str, trust: Sequence[str]) -> bool:
     """Returns whether the user listed a module, or a package around it, in `trust`. Whole components of its name count,
     so that `mine` does not stand for `mine2`. Never true for a module of this package."""
-    return not _within(module, PACKAGE) and modules.holds(trust, module)
+    return not within(module, PACKAGE) and modules.holds(trust, module)
 
 
-def _within(module: str, parent: str) -> bool:
+def within(module: str, parent: str) -> bool:
+    """Whether a dotted name is that of the module or package `parent`, or of something inside it."""
     return module == parent or module.startswith(f"{parent}.")
 
 

@@ -21,13 +21,17 @@ NAMES = vars(ranges) | {"Annotated": Annotated, "int": int, "float": float, "str
 def target_of(file: Path, places: Sequence[Path], group: str) -> str:
     """Returns the `_target_` that the YAML file of an option of `group` stands for: its own; for the group "trainer",
     whose options name no class, that of Trainer; else that of the option that it extends, the first of its defaults if
-    it is of the same group, which may extend another in turn; else "". `places` are the roots that have a folder for
-    each group, as `options.roots` returns them. Raises OSError or UnicodeDecodeError if a file cannot be read."""
-    if own := target_in(file) or WITHOUT_TARGET.get(group, ""):
-        return own
-    base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
-    known = options(places, group)
-    return target_of(known[base[1]], places, group) if base and known.get(base[1], file) != file else ""
+    it is of the same group, which may extend another in turn; else "", as where options extend each other in a circle.
+    `places` are the roots that have a folder for each group, as `options.roots` returns them. Raises OSError or
+    UnicodeDecodeError if a file cannot be read."""
+    known, seen = options(places, group), list[Path]()
+    while file not in seen:
+        if own := target_in(file) or WITHOUT_TARGET.get(group, ""):
+            return own
+        seen.append(file)
+        base = re.search(r"^defaults:\n  - (\w+)$", file.read_text("utf-8"), re.MULTILINE)
+        file = known.get(base[1], file) if base else file
+    return ""
 
 
 def limits(path: str) -> dict[str, str]:

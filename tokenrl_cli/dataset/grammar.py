@@ -41,18 +41,21 @@ class Grammar:
 
     def example(self, split: str, index: int) -> Example:
         """Returns example `index` of a split, a pure function of (corpus_seed, split, index), made anew at each call.
-        `split` must be "train", "val" or "test": the search for a source of any other split never ends. `index` is not
-        compared with the size."""
+        `index` is not compared with the size. Raises KeyError for a split other than "train", "val" and "test"."""
+        share = SHARES[split]
         draws = Random(streams.derive(self.corpus_seed, f"grammar/{split}", index))
         while True:  # until the hash of the source belongs to the split: 20 draws on average for val and test
             source, translation, meaning = grammar.sample(draws)
-            if split_of(source) == split:
+            if _twentieth(source) in share:
                 return Example(f"{split}-{index}", source, [translation], [translation], {"meaning": meaning.key()})
 
 
 def split_of(source: str) -> str:
     """Returns the split that a source belongs to, by its hash: 1/20 of all sources are test, 1/20 val, the others
     train."""
-    digest = hashlib.blake2b(source.encode(), digest_size=8).digest()
-    twentieth = int.from_bytes(digest, "big") % 20
+    twentieth = _twentieth(source)
     return next(split for split, share in SHARES.items() if twentieth in share)
+
+
+def _twentieth(source: str) -> int:
+    return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "big") % 20

@@ -37,7 +37,7 @@ from tokenrl_cli.interfaces import (
 )
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.usercode.calling import call_user_code, corpus_of, scored_of, scores_of
-from tokenrl_cli.usercode.copies import own_texts
+from tokenrl_cli.usercode.copies import copied, own_texts
 
 SPLITS = ("train", "val", "test")
 
@@ -142,12 +142,12 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
     every = [part.reward for each in rewards for part in parts_of(each)]
     readers = [each for each in every if isinstance(each, ReadsColumns)]
     for split in SPLITS if readers else ():
-        columns: dict[str, Any] | None = None
+        example = None
         with suppress(UserError):  # a split that cannot be read is reported by the function that reads it
-            columns = dataset.example(split, 0).columns if dataset.size(split) != 0 else None
-        if columns is not None:
+            example = dataset.example(split, 0) if dataset.size(split) != 0 else None
+        if example is not None:
             for reader in readers:
-                reader.check_columns(columns)
+                reader.check_columns(example.columns)
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -246,7 +246,7 @@ def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], pot
     if score is None:
         return _every_prefix(reward, texts, prefixes)
     rows, width = texts.mask.shape
-    returned = call_user_code(reward, "reward", score, own_texts(texts), prefixes)
+    returned = call_user_code(reward, "reward", score, own_texts(texts), copied(prefixes))
     return Scored(scores_of(returned, name_of(reward), [(rows, width + 1)]), {}, {})
 
 

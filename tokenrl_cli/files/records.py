@@ -28,9 +28,14 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """Returns the object in a JSON file, as a dictionary; NaN and Infinity are read as floats. Raises UserError if the
     file is missing, a link, unreadable, larger than LARGEST or nested deeper than DEEPEST, or holds anything but an
     object. `what` names the thing that the file belongs to, such as "checkpoint", for the message that it is missing;
-    `remedy` ends most of the messages."""
+    `remedy` ends every message."""
     try:
         content = json.loads(disk.read(path, LARGEST))
+        if not isinstance(content, dict):
+            raise UserError(str(path), f"is damaged: holds a {type(content).__name__}, must be an object")
+        _check(content, path, "")
+    except UserError as error:
+        raise UserError(error.where, error.problem, remedy) from None
     except FileNotFoundError:
         raise UserError(str(path), f"is missing: this is no {what}", remedy) from None
     except OSError as error:
@@ -39,9 +44,6 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
         raise UserError(str(path), f"is nested more than {DEEPEST} levels deep: no run writes that", remedy) from None
     except ValueError as error:  # UnicodeDecodeError is one
         raise UserError(str(path), f"is damaged: {error}", remedy) from None
-    if not isinstance(content, dict):
-        raise UserError(str(path), f"is damaged: holds a {type(content).__name__}, must be an object", remedy)
-    _check(content, path, "")
     return content
 
 

@@ -37,7 +37,7 @@ class LiveDisplay:
         self.console = Console(file=stream, highlight=False)
         unicode = (stream.encoding or "utf-8").lower().startswith("utf")
         self.ellipsis, self.strokes = ("…", "━─") if unicode else ("...", "#-")
-        self.progress = Progress(_Line(self), console=self.console)
+        self.progress = Progress(_Line(self), console=self.console, transient=True)
         self.drawing: bool = False  # the bar is on the screen
         self.steps = (0, 0)  # steps done, steps in all
         self.evaluated: tuple[str, int, int] | None = None  # of a running evaluation: label, examples done, in all
@@ -105,7 +105,7 @@ class LiveDisplay:
         self._print(layout.message(text, self.width), None)
 
     def final(self, results: dict[str, Any], run: str, then: Sequence[str] = ()) -> None:
-        """Stops the bar, and prints below it the final table, the findings, the directory of the run and the commands
+        """Removes the bar, and prints the final table, the findings, the directory of the run and the commands
         to type `then`."""
         self.close()
         self._print(["", *layout.table(final_table(results), self.width), ""], 1)
@@ -113,8 +113,8 @@ class LiveDisplay:
             self.message(line)
 
     def close(self) -> None:
-        """Stops drawing the bar; its last state stays on the screen. Messages can still be printed, but the bar does
-        not come back. May be called more than once."""
+        """Removes the bar from the screen. Messages can still be printed, but the bar does not come back. May be called
+        more than once."""
         self.progress.stop()
 
     def line(self) -> str:

@@ -27,6 +27,7 @@ from tokenrl_cli.usercode.modules import error_line, file_of, holds, imported, l
 Arguments = dict[str, Any]
 ABSENT = object()
 HARMLESS = (len, sum, max, min, any, all)  # of Python's own functions: a stranger may name them, too
+METHOD = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)  # of Python, and of C
 WRAP = "write a function of your own around it: def score(hypothesis): return ..."
 OF_EACH = ("hypothesis", "reference", "references", "source", "tokens", "ended", "step")
 OF_ALL = ("hypotheses", "references", "sources", "tokens", "ended", "step")
@@ -134,14 +135,12 @@ def _refuse_foreign(found: Any, trust: Sequence[str], where: str) -> None:
         raise UserError(where, f"comes from {PACKAGE}, must be your own", WRAP)
     if isinstance(found, types.ModuleType):
         raise UserError(where, f"leads into the module {found.__name__}, which is not in imports")
-    owner = getattr(found, "__self__", None)
-    if inspect.isroutine(found) and owner is not None and not isinstance(owner, types.ModuleType):
-        # A method. Whoever made its object, the code that runs is that of the class that defines it: a module that is
-        # trusted may hold a path, and a stranger may name its method unlink.
-        function = getattr(found, "__func__", None)  # none of those written in C
-        if function is None or not holds(trust, str(function.__module__)):
-            home = getattr(function, "__module__", None) or type(owner).__module__
-            raise UserError(where, f"is a method that {home} defines, which is not in imports", WRAP)
+    if isinstance(found, METHOD) and not isinstance(found.__self__, types.ModuleType | None):
+        # Whoever made its object, the code that runs is that of the class that defines it: a module that is trusted may
+        # hold a path, and a stranger may name its method unlink.
+        defines = str(found.__func__.__module__ if inspect.ismethod(found) else type(found.__self__).__module__)
+        if not inspect.ismethod(found) or not holds(trust, defines):
+            raise UserError(where, f"is a method that {defines} defines, which is not in imports", WRAP)
         return
     if isinstance(found, np.ufunc) or any(found is each for each in HARMLESS):
         return

@@ -70,7 +70,7 @@ class ErrorRate:
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns jiwer's rate, all errors over the length of all references, each text against its best reference: a
         share, not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B],
-        NaN without a reference. Texts without a reference do not count; where none has one the rate is 0."""
+        NaN without a reference. Texts without a reference do not count; where none has one the rate is NaN."""
         growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
         errors = edit_distances(growth, references)
         best = _rates(errors, references).argmin(-1)
@@ -79,7 +79,8 @@ class ErrorRate:
         statistics = np.where(known[:, None], np.stack([errors, lengths], -1), 0).astype(np.float64)
         sentences = np.where(known, _rate(errors, lengths), np.nan)
         signature = f"{self.name}|refs:best|empty:insertions|version:tokenrl {__version__}, as jiwer 4"
-        return CorpusScore(Rate()(statistics.sum(0)), signature, sentences, statistics, Rate(), lower_is_better=True)
+        rate = Rate()(statistics.sum(0)) if known.any() else np.nan
+        return CorpusScore(rate, signature, sentences, statistics, Rate(), lower_is_better=True)
 
 
 def _words(text: str) -> list[str]:

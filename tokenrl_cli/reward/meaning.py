@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tokenrl_cli.interfaces import Texts, UserError
+from tokenrl_cli.tasks.grammar import Meaning
+
+parsed = lru_cache(4096)(Meaning.parse)
 
 
 def meanings(texts: Texts, reward: str) -> list[str]:
-    """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads; the list
-    itself, not a copy. `reward` is the name that the UserError shows which is raised where the dataset has no such
-    column."""
+    """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads. `reward` is
+    the name that the UserError shows which is raised where the dataset has no such column, or where it holds anything
+    else."""
     if "meaning" not in texts.columns:
         raise UserError(
             reward,
             "needs the column 'meaning', which the dataset does not have",
             f"choose dataset=grammar, or leave {reward} out of reward and metrics",
         )
-    return texts.columns["meaning"]
+    found = [str(key) for key in texts.columns["meaning"]]
+    try:
+        for key in found:
+            parsed(key)
+    except ValueError as error:
+        raise UserError(reward, f"the column 'meaning' {error}", "write it as dataset=grammar does") from None
+    return found

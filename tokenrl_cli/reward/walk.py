@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -26,7 +27,7 @@ class Walk:
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """Returns the score of each text, [B] float64, from 0 to 1. Raises UserError where the dataset has no column
-        `graph`, ValueError where a graph or a source cannot be read."""
+        `graph`, and where a graph or a source cannot be read."""
         starts = _starts(texts)
         scored = [graph.score(start, text) for (graph, start), text in zip(starts, texts.hypotheses, strict=True)]
         return np.array(scored, dtype=np.float64)
@@ -56,7 +57,19 @@ def _starts(texts: Texts) -> list[tuple[Graph, int]]:
     if "graph" not in texts.columns:
         problem = "needs the column 'graph', which the dataset does not have"
         raise UserError("walk", problem, "choose dataset=walks, or leave walk out of reward and metrics")
-    return [(parsed(key), int(source)) for key, source in zip(texts.columns["graph"], texts.sources, strict=True)]
+    return [_start(str(key), source) for key, source in zip(texts.columns["graph"], texts.sources, strict=True)]
+
+
+def _start(key: str, source: str) -> tuple[Graph, int]:
+    remedy = "write both as dataset=walks does"
+    try:
+        graph = parsed(key)
+    except ValueError:
+        raise UserError("walk", f"the column 'graph' is no graph: {key[:60]!r}", remedy) from None
+    with suppress(ValueError):
+        if 0 <= (node := int(source)) < len(graph.edges):
+            return graph, node
+    raise UserError("walk", f"the source {source[:60]!r} is no node of its graph", remedy)
 
 
 def _each(texts: Texts, prefixes: Sequence[Sequence[str]], how: Callable[[Graph, int, str], float]) -> np.ndarray:

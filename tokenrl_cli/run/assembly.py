@@ -17,7 +17,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import differentiable
-from tokenrl_cli.config.build import PACKAGE, build
+from tokenrl_cli.config.build import PACKAGE, build, within
 from tokenrl_cli.data.batching import training_texts
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.episodes.scoring import check_columns
@@ -77,7 +77,7 @@ def _only_own_targets(value: Any) -> bool:
         return all(map(_only_own_targets, value))
     if not isinstance(value, dict):
         return True
-    return str(value.get("_target_", PACKAGE)).startswith(PACKAGE) and all(map(_only_own_targets, value.values()))
+    return within(str(value.get("_target_", PACKAGE)), PACKAGE) and all(map(_only_own_targets, value.values()))
 
 
 def require_memory(values: Iterable[Any], device: torch.device) -> None:

@@ -90,7 +90,9 @@ class Trainer:
                 )
 
 
-MONITORED: dict[str, Any] = {"value": float, "better": int, "score": float, "step": int, "reward": float}
+# a reward where no text has one is NaN, and a perplexity may overflow to infinity
+MEASURED = Annotated[float, "NaN and infinity included"]
+MONITORED: dict[str, Any] = {"value": MEASURED, "better": int, "score": MEASURED, "step": int, "reward": MEASURED}
 STATE: dict[str, Any] = {  # the types of the values that `Recorder.state` returns
     "stage": Literal["warm_start", "train"],
     "step": int,
@@ -113,7 +115,7 @@ STATE: dict[str, Any] = {  # the types of the values that `Recorder.state` retur
 def require_state(saved: checkpoint.Checkpoint) -> None:
     """Raises UserError unless the state of the recorder in a checkpoint can be resumed: it must have the keys and types
     of STATE, the step of the checkpoint, a `stage_start` not above that step, findings with the fields of a Finding,
-    and lists of finite numbers in `window`.
+    and lists of numbers in `window`. What a run has measured may be NaN or infinite; other numbers must be finite.
 
     None is allowed for `best` and `evaluated`, and where STATE says so. Other keys are ignored. Neither the weights nor
     the state of the algorithm are checked; `checkpoint.restore_state` does that.
@@ -125,7 +127,7 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
     if not wrong and any(not isinstance(each, dict) or each.keys() != keys for each in saved.state["findings"]):
         wrong.append("findings: each must have the fields of a finding")
     for name, values in [] if wrong else saved.state["window"].items():
-        if not isinstance(values, list) or any(mismatch(each, float) for each in values):
+        if not isinstance(values, list) or any(list(_wrong(each, MEASURED, name)) for each in values):
             wrong.append(f"window.{name}: must be a list of numbers")
     if wrong:
         problem = f"is not the state of a run: {wrong[0]}"
@@ -138,7 +140,7 @@ def _wrong(value: Any, wanted: Any, where: str) -> Iterator[str]:
     if value is None and wanted is MONITORED:  # not evaluated yet
         return
     if not isinstance(wanted, dict):
-        if problem := mismatch(value, wanted):
+        if problem := "" if wanted is MEASURED and isinstance(value, float) else mismatch(value, wanted):
             yield f"{where}: {problem}"
     elif not isinstance(value, dict):
         yield f"{where}: must be a dictionary"
@@ -186,6 +188,7 @@ class Recorder:
         self.before = 0.0  # seconds that earlier processes spent on this run
         self.began = time.monotonic()
         self.signal: int | None = None
+        self.on_signal = "stopping after this step"  # what the first signal does, as its message says
 
     # --- called by the loop
 
@@ -365,7 +368,8 @@ class Recorder:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Handles signals while the block runs: the first Ctrl-C, SIGTERM or SIGHUP is remembered, and `step` stops the
-        run after the current step; a second one raises KeyboardInterrupt at once.
+        run after the current step; a second one raises KeyboardInterrupt at once. The message that the first one shows
+        is `on_signal`.
 
         A SIGHUP after another signal is ignored, because a terminal that closes may send several. So is every SIGHUP if
         it was ignored when the block began, as under nohup. Does nothing outside the main thread: Python allows no
@@ -381,7 +385,7 @@ class Recorder:
             if self.signal is not None:
                 raise KeyboardInterrupt
             self.signal = signum
-            self.display.message(f"{signal.Signals(signum).name}: stopping after this step")
+            self.display.message(f"{signal.Signals(signum).name}: {self.on_signal}")
 
         handled = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

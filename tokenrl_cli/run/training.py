@@ -213,8 +213,12 @@ class Training:
 
     def _finish(self, stage: Stage) -> float | None:
         """Evaluates the policies of the warm start, of the end and of the best checkpoint on test, writes results.json,
-        shows the table, and returns the objective. A signal does not stop it."""
+        shows the table, and returns the objective. A first signal does not stop it, and its message says so. Raises
+        Interrupted, before all this, if a signal came and no step followed that would have stopped the run."""
         recorder = self.recorder
+        if recorder.signal:
+            raise Interrupted(recorder.signal)
+        recorder.on_signal = "the run ends with the evaluation on test; a second signal stops it at once"
         if over := recorder.over_budget():
             recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))
         rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}

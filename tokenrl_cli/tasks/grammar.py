@@ -48,10 +48,14 @@ class Meaning(NamedTuple):
 
     @staticmethod
     def parse(key: str) -> Meaning:
-        """Returns the meaning of a string made by the method `key`. Raises TypeError where it has too few or too many
-        fields. Words are not checked here: `translations` raises KeyError for any word that the lexicon does not have,
-        `english` only for an unknown verb or time."""
-        return Meaning(*key.split("|"))
+        """Returns the meaning of a string made by the method `key`. Raises ValueError where it has too few or too many
+        fields, or words that the lexicon lacks."""
+        try:
+            meaning = Meaning(*key.split("|"))
+            contents(meaning)  # looks up every word
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(f"is no meaning: {key[:60]!r}") from None
+        return meaning
 
 
 class Content(NamedTuple):

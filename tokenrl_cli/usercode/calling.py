@@ -98,7 +98,9 @@ def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
     value = number(given.value)
     if value is None:
         raise UserError(
-            "metrics", f"corpus of {name} gave the value {shown_with_type(given.value)}, must be a finite number"
+            "metrics",
+            f"corpus of {name} gave the value {shown_with_type(given.value)}, must be a finite number, or NaN where "
+            "there is no score",
         )
     return replace(given, value=value, sentences=scores_of(given.sentences, f"corpus of {name}", [(count,)]))
 
