@@ -288,7 +288,9 @@ def test_weights_are_saved_once_and_restored(name: str) -> None:
     assert torch.equal(model(source, mask, actions).logits, other(source, mask, actions).logits)
 
 
-@every
+@pytest.mark.parametrize(
+    "name", [each if each in ("transformer", "gpt") else pytest.param(each, marks=pytest.mark.slow) for each in MODELS]
+)
 def test_every_architecture_learns_to_reverse(name: str) -> None:
     torch.manual_seed(0)
     model = MODELS[name]().train()

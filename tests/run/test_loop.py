@@ -49,10 +49,11 @@ def test_stopping_and_going_on_gives_the_same_bits(
     (9)."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(whole, *ALGORITHMS[algorithm]) == 0
-    for at in (4, 6, 9):
+    stops = (4, 6, 9) if algorithm in ("rloo", "soft_q") else (9,)  # the warm start of all is the same
+    for at in stops:
         with monkeypatch.context() as patch:
             interrupt(patch, at)
-            if at == 4:
+            if at == stops[0]:
                 assert train(stopped, *ALGORITHMS[algorithm]) == 130
             else:
                 assert tokenrl("train", f"resume={stopped}") == 130
