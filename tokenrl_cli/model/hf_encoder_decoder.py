@@ -18,7 +18,6 @@ from tokenrl_cli.model.pretrained import (
     Dtype,
     ids_in_checkpoint,
     network_of,
-    on_meta,
     require_contract,
     require_kind,
 )
@@ -81,7 +80,7 @@ class HfEncoderDecoder(ReadsWithEncoder):
             recompute,
         )
         around = ([], []) if source_tokenizer is not tokenizer else hub.frame(place, "path")
-        self.prepare(around, _begin(second, network.config, begin, size), network.encoder.config.pad_token_id)
+        self.prepare(around, decoder_begin(second, begin, size), network.encoder.config.pad_token_id)
         require_contract(self, self._own_logits)
 
     def _init_new(
@@ -169,12 +168,3 @@ def _random(new: NewBert, sources: int, targets: int) -> Any:
         network = EncoderDecoderModel(config)
     network.encoder.pooler = None  # reads the first token for classifiers, and nothing here
     return network
-
-
-def _begin(place: Path, config: Any, begin: Sequence[int] | None, size: int) -> list[int]:
-    """As `decoder_begin`; of a checkpoint that names no start token the id of its [CLS], or of <s>."""
-    named = config.decoder.to_dict() | {key: value for key, value in config.to_dict().items() if value is not None}
-    if begin is None and named.get("decoder_start_token_id") is None:
-        before = hub.frame(place, "path")[0]
-        begin = before[:1] or None
-    return decoder_begin(place, config, begin, size)

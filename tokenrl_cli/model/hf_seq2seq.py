@@ -48,5 +48,5 @@ class HfSeq2seq(ReadsWithEncoder):
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
         super().__init__(network, network, sources, targets, recompute)
         around = ([], []) if source_tokenizer is not tokenizer else hub.frame(place, "path")
-        self.prepare(around, decoder_begin(place, config, begin, size), config.pad_token_id)
+        self.prepare(around, decoder_begin(place, begin, size), config.pad_token_id)
         require_contract(self, self._own_logits)

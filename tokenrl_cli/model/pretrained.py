@@ -81,17 +81,28 @@ def ids_in_checkpoint(tokenizer: Tokenizer, size: int, what: str) -> list[int]:
     return list(tokenizer.theirs)
 
 
-def generation_config(path: Path) -> dict[str, Any]:
-    """The generation settings of a checkpoint beside its config, generation_config.json; {} where there is none."""
-    file = path / "generation_config.json"
-    return hub.read_json(file, "path") if file.is_file() else {}
+def generation_settings(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about its special tokens, as it was written: generation_config.json, and where that says
+    nothing, config.json. {} for a GGUF file."""
+    if path.suffix == ".gguf":
+        return {}
+    found: dict[str, Any] = {}
+    for name in (hub.CONFIG, "generation_config.json"):
+        if (path / name).is_file():
+            found |= {key: value for key, value in hub.read_json(path / name, "path").items() if value is not None}
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ sources
 
 
 def framed(
-    ids: Tensor, mask: Tensor, before: Sequence[int], after: Sequence[int], filler: int, padded: Literal["left", "right"]
+    ids: Tensor,
+    mask: Tensor,
+    before: Sequence[int],
+    after: Sequence[int],
+    filler: int,
+    padded: Literal["left", "right"],
 ) -> tuple[Tensor, Tensor]:
     """Returns each row of ids [N, S] between the ids `before` and `after`, and its mask, both [N, W]; W is S + the
     number of ids around, at least 1.
@@ -326,7 +337,7 @@ def _stepwise(model: Any, source: Tensor, mask: Tensor, actions: Tensor) -> Tens
 def first_token(path: Path, config: Any, *names: str) -> int:
     """The first of the tokens `names` that a checkpoint has, such as "bos_token_id"; of several EOS the first. Raises
     SettingError if it has none of them."""
-    named = {key: value for key, value in config.to_dict().items() if value is not None} | generation_config(path)
+    named = {key: value for key, value in config.to_dict().items() if value is not None} | generation_settings(path)
     for name in names:
         value = named.get(name)
         value = value[0] if isinstance(value, list) and value else value
