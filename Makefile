@@ -19,7 +19,7 @@ setup: $(READY) ## .venv with everything installed
 $(READY): pyproject.toml requirements-dev.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokenrl needs Python 3.11 or later: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-dev.lock "torch==$(TORCH)" -e ".[dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-dev.lock "torch==$(TORCH)" -e ".[dev,hf]"
 	@touch $@
 
 demo: $(READY) ## trains an LSTM by cross-entropy, then by RL on BLEU, and prints what it gained

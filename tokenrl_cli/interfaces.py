@@ -372,6 +372,14 @@ class DecodesPrefixes(Protocol):
         """Returns T + 1 strings for T ids: decode(ids[:t]) for t = 0 ... T, the first of them empty."""
 
 
+@runtime_checkable
+class TranslatesIds(Protocol):
+    """A Tokenizer of a pretrained checkpoint. Its ids are only those that can be generated or read; the checkpoint has
+    further ones, for padding, begin and the like."""
+
+    theirs: list[int]  # [size], the id in the vocabulary of the checkpoint of each of our ids
+
+
 @dataclass(frozen=True)
 class Frozen:
     """The policy of an earlier run, in evaluation mode and without gradients, with its tokenizers: for rewards that

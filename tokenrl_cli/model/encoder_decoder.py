@@ -1,0 +1,145 @@
+"""Pretrained networks of an encoder, which reads the source, and a decoder, which generates from its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenrl_cli import hub
+from tokenrl_cli.interfaces import ModelOutput, SettingError
+from tokenrl_cli.model.pretrained import Pretrained, framed, generation_settings, positions_of, renewed, require_room
+
+
+@dataclass
+class EncodedState:
+    """The source as the encoder read it, keys and values of the decoder, and the output for the next token."""
+
+    read: Tensor  # [B, W, D] outputs of the encoder
+    seen: Tensor  # [B, W] bool
+    cache: Any  # of transformers
+    hidden: Tensor  # [B, 1, D], after the last position
+
+    def reorder(self, index: Tensor) -> EncodedState:
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so `self` stays
+        usable."""
+        cache = renewed(self.cache, index)
+        return EncodedState(self.read[index], self.seen[index], cache, self.hidden[index])
+
+    def repeat(self, times: int) -> EncodedState:
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
+        source need one pass of the encoder."""
+        return self.reorder(torch.arange(len(self.seen), device=self.seen.device).repeat_interleave(times))
+
+
+class ReadsWithEncoder(Pretrained):
+    """p(y_t | x, y_<t): the encoder reads each source once, whatever number of rows it has.
+
+    `around` holds the ids that the checkpoint expects before and after a source; a tokenizer that is shared with the
+    targets cannot write them. An empty source is read as these alone, or as one padding token if there are none.
+    """
+
+    def prepare(self, around: tuple[list[int], list[int]], begin: list[int], pad: int | None) -> None:
+        """Sets the ids `around` a source, those that the decoder begins with, and the padding id (None: the checkpoint
+        has none). To be called by constructors, before the first use."""
+        self.around, self.begin = around, begin
+        self.filler = begin[0] if pad is None else pad
+        self.longest = positions_of(self.network.get_encoder().config), positions_of(self.decoder.config)
+
+    def forward(
+        self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
+        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
+        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
+        ids, seen = self._source(source, source_mask)
+        read = self._encode(ids, seen)
+        if source_row is not None:
+            # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
+            read, seen = read.index_select(0, source_row), seen[source_row]
+        hidden = self._decode(self._begun(actions), read, seen, None)
+        return self.output(hidden[:, len(self.begin) - 1 :])
+
+    def start(self, source: Tensor, source_mask: Tensor) -> EncodedState:
+        """Returns the state before the first token, one row for each source, after one pass of the encoder over source
+        [N, S] int64 with source_mask [N, S] bool, and of the decoder over the tokens that it begins with."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        ids, seen = self._source(source, source_mask)
+        read = self._encode(ids, seen)
+        config = self.decoder.config
+        cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        begin = self.theirs.new_tensor(self.begin).expand(len(source), -1)
+        return EncodedState(read, seen, cache, self._decode(begin, read, seen, cache)[:, -1:])
+
+    def step(self, state: EncodedState, previous: Tensor | None) -> tuple[ModelOutput, EncodedState]:
+        """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
+        [B] int64, the token just generated; None before the first. `state` stays usable."""
+        if previous is None:
+            return self.output(state.hidden), state
+        cache = renewed(state.cache)
+        hidden = self._decode(self.theirs[previous].unsqueeze(1), state.read, state.seen, cache)
+        return self.output(hidden), EncodedState(state.read, state.seen, cache, hidden)
+
+    @property
+    def decoder(self) -> Any:
+        """The decoder without its output layer."""
+        return self.network.get_decoder()
+
+    def _source(self, source: Tensor, source_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The ids of the checkpoint and their mask, both [N, W]."""
+        ids = self.source_theirs[source.masked_fill(~source_mask, 0)]
+        return framed(ids, source_mask, *self.around, self.filler, "right")
+
+    def _begun(self, actions: Tensor) -> Tensor:
+        """What the decoder reads where it predicts actions [B, T]: the ids it begins with, then all but the last."""
+        begin = actions.new_tensor(self.begin).expand(len(actions), -1)
+        return torch.cat([begin, self.theirs[actions[:, :-1]]], 1)
+
+    def _encode(self, ids: Tensor, seen: Tensor) -> Tensor:
+        require_room("a source", ids.shape[1], self.longest[0], "dataset.max_source_length")
+        output = self.network.get_encoder()(input_ids=ids, attention_mask=seen.long())
+        read: Tensor = output.last_hidden_state
+        return read
+
+    def _decode(self, ids: Tensor, read: Tensor, seen: Tensor, cache: Any) -> Tensor:
+        done = 0 if cache is None else cache.get_seq_length()
+        require_room("a response", done + ids.shape[1], self.longest[1], "decode.max_length")
+        output = self.decoder(
+            input_ids=ids,
+            encoder_hidden_states=read,
+            encoder_attention_mask=seen.long(),
+            cache=cache,
+            use_cache=cache is not None,
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _own_logits(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor:
+        """The logits [B, T, V] of the network's own forward pass."""
+        ids, seen = self._source(source, source_mask)
+        logits = self.network(
+            input_ids=ids, attention_mask=seen.long(), decoder_input_ids=self._begun(actions), use_cache=False
+        ).logits
+        return logits[:, len(self.begin) - 1 :].index_select(-1, self.theirs)  # type: ignore[no-any-return]
+
+
+def decoder_begin(path: Path, begin: Sequence[int] | None, size: int) -> list[int]:
+    """The ids that a decoder begins with: `begin` where it is given, else what the checkpoint at `path` names, its
+    start token (else its BOS, else what its tokenizer puts before a text), then the one that it forces at the begin.
+    Raises SettingError where it names none, or for an id beyond its `size` tokens."""
+    named = generation_settings(path)
+    starts = (named.get("decoder_start_token_id"), named.get("bos_token_id"), *hub.frame(path, "path")[0][:1])
+    start = next((each for each in starts if each is not None), None)
+    forced = named.get("forced_bos_token_id")
+    found = list(begin) if begin is not None else [each for each in (start, forced) if each is not None]
+    if not found:
+        problem = "is null, and the checkpoint names no decoder_start_token_id"
+        raise SettingError("begin", problem, "give the ids that its decoder begins with: {here}.begin=[ID]")
+    if beyond := [each for each in found if each >= size]:
+        raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
+    return found

@@ -1,0 +1,170 @@
+"""Two pretrained encoders, such as BERT, as encoder and decoder (BERT2BERT): the decoder's cross-attention is new."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenrl_cli import hub
+from tokenrl_cli.config.ranges import CountOrNone, Fraction, Size, Text
+from tokenrl_cli.interfaces import SettingError, Tokenizer
+from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
+from tokenrl_cli.model.pretrained import (
+    Dtype,
+    ids_in_checkpoint,
+    network_of,
+    require_contract,
+    require_kind,
+)
+
+
+@dataclass(frozen=True)
+class NewBert:
+    """The sizes of a BERT with random weights."""
+
+    width: Size  # a multiple of `heads`
+    heads: Size
+    feedforward: Size
+    layers: Size
+    dropout: Fraction
+
+
+class HfEncoderDecoder(ReadsWithEncoder):
+    """p(y_t | x, y_<t), Rothe et al. 2020 (arXiv:1907.12461): the encoder and the decoder begin from the checkpoint of an
+    encoder at `path`, or from two (`decoder_path`). Cross-attention has random weights, and so has the output layer
+    where the checkpoint has none. A pair that was saved as one (transformers.EncoderDecoderModel) is read as it is.
+
+    Without `path` both are new, with the sizes of `new`, for the tokens of any tokenizer. The decoder begins with
+    `begin`; null stands for the checkpoint's start token, else its [CLS], else its BOS. The constructor raises
+    SettingError where the checkpoint cannot be read (see `hub.weights`), is of another kind, has another vocabulary, or
+    has an architecture that cannot keep the contract of `Model`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer,
+        path: Text | None,
+        decoder_path: Text | None,
+        new: NewBert | None,
+        dtype: Dtype,
+        begin: Sequence[CountOrNone] | None,
+        recompute: bool,
+    ) -> None:
+        if path is None:
+            self._init_new(tokenizer, source_tokenizer, new, dtype, recompute)
+            return
+        place = hub.directory(path, "path")
+        first = hub.config(place, "path")
+        require_kind(first, "hf_encoder_decoder", path)
+        second = place
+        if first.model_type == "encoder-decoder":
+            from transformers import AutoModelForSeq2SeqLM
+
+            network = network_of(place, first, AutoModelForSeq2SeqLM, dtype)
+        else:
+            second = hub.directory(decoder_path, "decoder_path") if decoder_path else place
+            network = _joined(place, first, second, dtype)
+        sources = network.encoder.get_input_embeddings().num_embeddings
+        size = network.decoder.get_output_embeddings().out_features
+        super().__init__(
+            network,
+            network.decoder,
+            ids_in_checkpoint(source_tokenizer, sources, "source_tokenizer"),
+            ids_in_checkpoint(tokenizer, size, "tokenizer"),
+            recompute,
+        )
+        around = ([], []) if source_tokenizer is not tokenizer else hub.frame(place, "path")
+        self.prepare(around, decoder_begin(second, begin, size), network.encoder.config.pad_token_id)
+        require_contract(self, self._own_logits)
+
+    def _init_new(
+        self, tokenizer: Tokenizer, source_tokenizer: Tokenizer, new: NewBert | None, dtype: Dtype, recompute: bool
+    ) -> None:
+        if new is None:
+            raise SettingError("path", "is null, and so is {here}.new: there is neither a checkpoint nor a size")
+        from tokenrl_cli.config.extras import require_extra
+
+        require_extra("hf", "path", "transformers")
+        network = _random(NewBert(**new) if isinstance(new, dict) else new, source_tokenizer.size, tokenizer.size)
+        network = network.to(getattr(torch, dtype))
+        sources, targets = list(range(source_tokenizer.size)), list(range(tokenizer.size))
+        super().__init__(network, network.decoder, sources, targets, recompute)
+        self.prepare(([], []), [tokenizer.size], source_tokenizer.size)
+        require_contract(self, self._own_logits)
+
+    @property
+    def generator(self) -> Any:
+        """The decoder with its output layer."""
+        return self.network.decoder
+
+    @property
+    def decoder(self) -> Any:
+        """The decoder without its output layer."""
+        return self.network.decoder.base_model
+
+    def _encode(self, ids: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        read = super()._encode(ids, seen)
+        network = self.network
+        if network.encoder.config.hidden_size == network.decoder.config.hidden_size:
+            return read
+        projected: torch.Tensor = network.enc_to_dec_proj(read)
+        return projected
+
+
+def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
+    """An encoder and a decoder from one or two checkpoints of encoders; weights of the cross-attention are new."""
+    from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
+
+    bare: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(first) else {}
+    encoder = network_of(place, first, AutoModel, dtype, may_lack=lambda name: False, **bare)
+    config = hub.config(second, "decoder_path" if second != place else "path")
+    config.is_decoder, config.add_cross_attention = True, True
+
+    def is_new(name: str) -> bool:
+        """Cross-attention, and the output layer, which a checkpoint of an encoder alone does not have."""
+        return "cross" in name.lower() or not name.startswith(decoder_prefix)
+
+    decoder_prefix = f"{_class_of(config, AutoModelForCausalLM).base_model_prefix}."
+    decoder = network_of(second, config, AutoModelForCausalLM, dtype, may_lack=is_new)
+    with hub.quiet():
+        return EncoderDecoderModel(encoder=encoder, decoder=decoder)
+
+
+def _class_of(config: Any, auto_class: Any) -> Any:
+    return auto_class._model_mapping[type(config)]
+
+
+def _has_pooler(config: Any) -> bool:
+    from transformers import AutoModel
+
+    return "add_pooling_layer" in inspect.signature(_class_of(config, AutoModel).__init__).parameters
+
+
+def _random(new: NewBert, sources: int, targets: int) -> Any:
+    """A BERT2BERT with random weights whose vocabularies are `sources` and `targets` tokens, then padding, then, of the
+    decoder, begin."""
+    from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+
+    if new.width % new.heads:
+        raise SettingError("new.width", f"must be a multiple of the {new.heads} heads, got {new.width}")
+    sizes: dict[str, Any] = {
+        "hidden_size": new.width,
+        "num_attention_heads": new.heads,
+        "intermediate_size": new.feedforward,
+        "num_hidden_layers": new.layers,
+        "hidden_dropout_prob": new.dropout,
+        "attention_probs_dropout_prob": new.dropout,
+    }
+    encoder = BertConfig(vocab_size=sources + 1, pad_token_id=sources, **sizes)
+    decoder = BertConfig(vocab_size=targets + 1, pad_token_id=None, is_decoder=True, add_cross_attention=True, **sizes)
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    with hub.quiet():
+        network = EncoderDecoderModel(config)
+    network.encoder.pooler = None  # reads the first token for classifiers, and nothing here
+    return network

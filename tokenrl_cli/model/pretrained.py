@@ -1,0 +1,360 @@
+"""What models from pretrained checkpoints share: the table from our token ids to those of the checkpoint, the head that
+scores hidden states, and the check that an architecture keeps the contract of `Model`.
+
+Our vocabulary holds only what can be generated; padding, begin and mask ids of the checkpoint are not in it. So every
+algorithm works on our V tokens, and the wrapper translates: ids on their way in, columns of the logits on their way
+out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokenrl_cli import hub
+from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer, TranslatesIds, UserError
+
+Dtype = Literal["float32", "bfloat16"]
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}  # of the contract, in standard deviations of the logits
+EXAMPLE_LENGTHS = (3, 1)  # tokens of the two sources of the check
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def on_meta() -> bool:
+    """Whether new tensors have no memory here (torch's meta device): a model is then built from its config alone."""
+    return torch.get_default_device().type == "meta"
+
+
+def kind_of(config: Any) -> str:
+    """The option of the config group model that reads checkpoints with this config: "hf_causal", "hf_seq2seq",
+    "hf_encoder_decoder" for an encoder such as BERT and for a pair of encoder and decoder, or "" for none."""
+    from transformers.models.auto import modeling_auto as known
+
+    name = config.model_type
+    if name == "encoder-decoder":
+        return "hf_encoder_decoder"
+    if config.is_encoder_decoder:
+        return "hf_seq2seq" if name in known.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES else ""
+    if name in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "hf_encoder_decoder"
+    return "hf_causal" if name in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else ""
+
+
+def require_kind(config: Any, wanted: str, path: str, where: str = "path") -> None:
+    """Raises SettingError where the option `wanted` does not read checkpoints with this config: the error names the one
+    that does."""
+    kind = kind_of(config)
+    if kind != wanted:
+        problem = f"{path} is a {config.model_type!r} checkpoint, which model={wanted} does not read"
+        raise SettingError(where, problem, f"use model={kind}" if kind else "it is no model that generates text")
+
+
+def network_of(path: Path, config: Any, auto_class: Any, dtype: Dtype, **arguments: Any) -> Any:
+    """The network of a checkpoint. On torch's meta device it is built from its config, and no weight is read; else see
+    `hub.weights`, whose errors it raises and whose further `arguments` it takes."""
+    if on_meta():
+        arguments.pop("may_lack", None)
+        return auto_class.from_config(config, dtype=getattr(torch, dtype), **arguments)
+    return hub.weights(path, config, auto_class, "path", dtype=getattr(torch, dtype), **arguments)
+
+
+def ids_in_checkpoint(tokenizer: Tokenizer, size: int, what: str) -> list[int]:
+    """The id in the vocabulary of a checkpoint, of `size` tokens, of each id of `tokenizer`.
+
+    Raises SettingError for a tokenizer that is not of a pretrained checkpoint, or that has ids which the checkpoint
+    does not have. `what` names the tokenizer's key.
+    """
+    if not isinstance(tokenizer, TranslatesIds):
+        problem = f"a pretrained model needs the tokenizer of its checkpoint, and {what} is another"
+        raise SettingError("path", problem, f"use {what}=pretrained")
+    if beyond := [each for each in tokenizer.theirs if not 0 <= each < size]:
+        problem = f"the vocabulary of the model has {size} tokens, and {what} has the id {beyond[0]}: they differ"
+        raise SettingError("path", problem, f"take model and {what} from one directory")
+    return list(tokenizer.theirs)
+
+
+def generation_settings(path: Path) -> dict[str, Any]:
+    """What a checkpoint says about its special tokens, as it was written: generation_config.json, and where that says
+    nothing, config.json. {} for a GGUF file."""
+    if path.suffix == ".gguf":
+        return {}
+    found: dict[str, Any] = {}
+    for name in (hub.CONFIG, "generation_config.json"):
+        if (path / name).is_file():
+            found |= {key: value for key, value in hub.read_json(path / name, "path").items() if value is not None}
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ sources
+
+
+def framed(
+    ids: Tensor,
+    mask: Tensor,
+    before: Sequence[int],
+    after: Sequence[int],
+    filler: int,
+    padded: Literal["left", "right"],
+) -> tuple[Tensor, Tensor]:
+    """Returns each row of ids [N, S] between the ids `before` and `after`, and its mask, both [N, W]; W is S + the
+    number of ids around, at least 1.
+
+    mask [N, S] bool is True at the real ids, which come first in their row. Padding goes to the side `padded` and holds
+    `filler`, whatever `ids` held there. A row that would be empty becomes the one real id `filler`.
+    """
+    length = mask.sum(-1, keepdim=True)
+    around = [ids.new_tensor(list(each)).expand(len(ids), -1) for each in (before, after)]
+    row = torch.cat([around[0], ids, around[1], ids.new_full((len(ids), 1), filler)], 1)
+    first, second = len(before), len(after)
+    total = (length + first + second).clamp(min=1)
+    width = max(ids.shape[1] + first + second, 1)
+    place = torch.arange(width, device=ids.device) - (width - total if padded == "left" else 0)  # [N, W]
+    seen = (place >= 0) & (place < total)
+    source = torch.where(place < first + length, place, place - length + ids.shape[1])
+    last = row.shape[1] - 1
+    empty = length + first + second == 0
+    source = torch.where(seen & ~empty, source, last)
+    return row.gather(1, source.clamp(0, last)), seen
+
+
+# ------------------------------------------------------------------------------------------------------ caches
+
+
+def renewed(cache: Any, index: Tensor | None = None) -> Any:
+    """Returns a cache of transformers with the rows at `index` [M] int64, or with all of them. The old one stays
+    usable: layers replace their tensors, they do not write into them."""
+    from transformers.cache_utils import EncoderDecoderCache
+
+    new = copy.copy(cache)
+    if isinstance(cache, EncoderDecoderCache):
+        new.self_attention_cache = renewed(cache.self_attention_cache, index)
+        new.cross_attention_cache = renewed(cache.cross_attention_cache, index)
+        new.is_updated = dict(cache.is_updated)
+        return new
+    new.layers = [copy.copy(layer) for layer in cache.layers]
+    if index is not None:
+        new.reorder_cache(index)
+    return new
+
+
+# -------------------------------------------------------------------------------------------------------- model
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What an architecture does to the hidden states before its output layer, and to the logits after it."""
+
+    before: float
+    after: float
+    cap: float | None  # logits -> cap * tanh(logits / cap)
+
+    @classmethod
+    def of(cls, config: Any) -> Scaling:
+        """The scaling that a config of transformers describes: T5, Granite, Cohere, Gemma; 1 and no cap elsewhere."""
+        plain = config.to_dict()
+        before = plain["d_model"] ** -0.5 if plain.get("scale_decoder_outputs") else 1.0
+        after = (plain.get("logit_scale") or 1.0) / (plain.get("logits_scaling") or 1.0)
+        return cls(before, after, plain.get("final_logit_softcapping"))
+
+
+class Pretrained(nn.Module):
+    """The base of the wrappers: holds the network and the tables of ids, and projects hidden states to our tokens.
+
+    `generator` is the part of `network` with the output layer: the network itself, or its decoder. `recompute` keeps no
+    activations inside the layers; the backward pass computes them again. The constructor leaves the network in
+    evaluation mode.
+    """
+
+    source_theirs: Tensor
+    theirs: Tensor
+
+    def __init__(self, network: Any, generator: Any, sources: list[int], targets: list[int], recompute: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.scaling = Scaling.of(generator.config)
+        layer = _output_layer(generator)
+        self.width: int = layer.in_features if isinstance(layer, nn.Linear) else generator.config.hidden_size
+        # as a slice where it is one: the output layer then computes our logits alone, and nothing is copied
+        first, size = targets[0], len(targets)
+        self.slice = slice(first, first + size) if targets == list(range(first, first + size)) else None
+        self.register_buffer("source_theirs", torch.tensor(sources), persistent=False)
+        self.register_buffer("theirs", torch.tensor(targets), persistent=False)
+        self.recompute = recompute
+        if recompute:
+            _recompute_layers(network)
+        self.eval()
+
+    @property
+    def generator(self) -> Any:
+        """The part of the network that has the output layer."""
+        return self.network
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Returns the logits [..., V] of our tokens from hidden states [..., D]: the output layer of the checkpoint,
+        with its scales, biases and caps. V is the number of our tokens, not of the checkpoint's."""
+        generator = self.generator
+        layer, scaling = _output_layer(generator), self.scaling
+        hidden = hidden * scaling.before if scaling.before != 1 else hidden
+        bias = generator._buffers.get("final_logits_bias")
+        if type(layer) is nn.Linear and self.slice is not None:
+            inner = None if layer.bias is None else layer.bias[self.slice]
+            logits = nn.functional.linear(hidden, layer.weight[self.slice], inner)
+        else:
+            logits = self._ours(layer(hidden))
+        logits = logits if bias is None else logits + self._ours(bias[0])
+        logits = logits * scaling.after if scaling.after != 1 else logits
+        return logits if scaling.cap is None else (logits / scaling.cap).tanh() * scaling.cap
+
+    def _ours(self, logits: Tensor) -> Tensor:
+        """The columns of our tokens: [..., V of the checkpoint] -> [..., V]."""
+        return logits[..., self.slice] if self.slice is not None else logits.index_select(-1, self.theirs)
+
+    def output(self, hidden: Tensor) -> ModelOutput:
+        """Returns the output with hidden states [B, T, D], whose logits [B, T, V] are computed at the first access."""
+        return ModelOutput(hidden, self.project)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of its
+        names."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for alias in self._aliases():
+            state.pop(prefix + alias, None)
+        return state
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        for alias, name in self._aliases().items():
+            if prefix + name in state:
+                state.setdefault(prefix + alias, state[prefix + name])
+        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+
+    def _aliases(self) -> dict[str, str]:
+        """Further name -> first name of every parameter and buffer that the network holds under several names."""
+        first: dict[int, str] = {}
+        named = [
+            *self.named_parameters(remove_duplicate=False),
+            *self.named_buffers(remove_duplicate=False),
+        ]
+        found = {}
+        for name, value in named:
+            plain = name.replace("_checkpoint_wrapped_module.", "")
+            if first.setdefault(id(value), plain) != plain:
+                found[plain] = first[id(value)]
+        return found
+
+
+def _output_layer(generator: Any) -> nn.Module:
+    """The module that computes logits from the last hidden states: the child of the generator that holds its output
+    embeddings. Of GPT-2 that is one linear layer, of BERT the whole head."""
+    output = generator.get_output_embeddings()
+    body = generator.base_model
+    children = [each for each in generator.children() if each is not body]
+    layer: nn.Module = next((each for each in children if any(part is output for part in each.modules())), output)
+    return layer
+
+
+def _recompute_layers(network: Any) -> None:
+    """Wraps each layer so that it keeps its input alone, and the backward pass computes it again, in both modes:
+    that of transformers acts in training mode only, and policy gradients are taken in evaluation mode."""
+    from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as wrapping
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    def wrapped(layer: nn.Module) -> nn.Module:
+        return wrapping.checkpoint_wrapper(layer, wrapping.CheckpointImpl.NO_REENTRANT)
+
+    wrapping.apply_activation_checkpointing(
+        network, checkpoint_wrapper_fn=wrapped, check_fn=lambda layer: isinstance(layer, GradientCheckpointingLayer)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the check
+
+
+@torch.no_grad()
+def require_contract(model: Any, own_logits: Any) -> None:
+    """Raises SettingError unless a wrapped architecture computes what the contract of `Model` says, on two short rows:
+    the same logits as the network itself, in company as alone, and step by step as in one pass, after a reordering.
+
+    `own_logits` is called with source, source_mask and actions, and returns the logits [B, T, V] of the network's own
+    forward pass. Does nothing on torch's meta device. An architecture that cannot keep the contract, for instance a
+    state-space model or one whose positions cannot be given, fails here, and not in a run.
+    """
+    if on_meta():
+        return
+    name = type(model.network).__name__
+    sources, size = len(model.source_theirs), len(model.theirs)
+    source = torch.arange(2 * EXAMPLE_LENGTHS[0]).view(2, -1) % sources
+    mask = torch.arange(EXAMPLE_LENGTHS[0]) < torch.tensor(EXAMPLE_LENGTHS).unsqueeze(1)
+    actions = (torch.arange(6).view(2, 3) * 7 + 1) % size
+    try:
+        whole = model(source, mask, actions).logits.float()
+        wanted = {
+            "of its own forward pass": own_logits(source, mask, actions).float(),
+            "of a row by itself, without padding": torch.cat(
+                [
+                    model(source[row : row + 1, :length], mask[row : row + 1, :length], actions[row : row + 1]).logits
+                    for row, length in enumerate(EXAMPLE_LENGTHS)
+                ]
+            ).float(),
+            "of one token at a time": _stepwise(model, source, mask, actions).float(),
+        }
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, NotImplementedError) as error:
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        problem = f"{name} cannot be run as a policy that keeps its memory between tokens ({cause})"
+        raise SettingError("path", problem, ANOTHER) from error
+    for what, logits in wanted.items():
+        difference = float((whole.log_softmax(-1) - logits.log_softmax(-1)).abs().max() / logits.std())
+        if not difference <= TOLERANCE[next(model.parameters()).dtype]:
+            problem = (
+                f"{name} cannot be used: its logits for a batch differ from those {what}, "
+                f"by {difference:.2g} standard deviations"
+            )
+            raise SettingError("path", problem, ANOTHER)
+
+
+ANOTHER = "choose a checkpoint of another architecture; GPT-2, Llama, Qwen, T5, BART, Marian and BERT can be used"
+
+
+def _stepwise(model: Any, source: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
+    """The logits [B, T, V] of one token at a time, from states that were reordered twice, which changes nothing."""
+    swapped = torch.tensor([1, 0])
+    state, previous, outputs = model.start(source, mask), None, []
+    for t in range(actions.shape[1]):
+        output, state = model.step(state.reorder(swapped).reorder(swapped), previous)
+        outputs.append(output.logits)
+        previous = actions[:, t]
+    return torch.cat(outputs, 1)
+
+
+def first_token(path: Path, config: Any, *names: str) -> int:
+    """The first of the tokens `names` that a checkpoint has, such as "bos_token_id"; of several EOS the first. Raises
+    SettingError if it has none of them."""
+    named = {key: value for key, value in config.to_dict().items() if value is not None} | generation_settings(path)
+    for name in names:
+        value = named.get(name)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, int):
+            return value
+    raise SettingError("path", f"{path} names none of {', '.join(names)}: an empty prompt has nothing to begin with")
+
+
+def positions_of(config: Any) -> int | None:
+    """The number of positions of an architecture, in tokens; None where its config names none: then it has no limit."""
+    plain = config.to_dict()
+    name = "max_position_embeddings"
+    return plain.get(name) or plain.get(config.attribute_map.get(name, name))
+
+
+def require_room(what: str, length: int, longest: int | None, key: str) -> None:
+    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what` needs
+    them, and the setting `key` lowers their number."""
+    if longest is not None and length > longest:
+        raise UserError(key, f"{what} has {length} tokens, and the checkpoint has {longest} positions", f"lower {key}")
