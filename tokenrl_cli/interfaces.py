@@ -362,6 +362,24 @@ class DecodesPrefixes(Protocol):
         """Returns T + 1 strings for T ids: decode(ids[:t]) for t = 0 ... T, the first of them empty."""
 
 
+@runtime_checkable
+class EncodesSources(Protocol):
+    """A Tokenizer that encodes a source otherwise than a target, or that stands something around it: a limit then
+    shortens the source, not what stands around it. Of others a source that is too long loses its last ids."""
+
+    def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
+        """Returns the ids of a source, at most `limit` of them, and whether the source was shortened for that. Raises
+        UserError where what stands around a source is longer than `limit` by itself."""
+
+
+@runtime_checkable
+class TranslatesIds(Protocol):
+    """A Tokenizer whose ids are some of those of a pretrained vocabulary: for targets those that can be generated, for
+    sources perhaps all of them."""
+
+    theirs: list[int]  # [size], distinct; the id in the pretrained vocabulary of each id of the tokenizer
+
+
 @dataclass(frozen=True)
 class Frozen:
     """The policy of an earlier run, in evaluation mode and without gradients, with its tokenizers: for rewards that

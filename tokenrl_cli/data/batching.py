@@ -17,7 +17,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.data.counts import Unread, unknown_finding
-from tokenrl_cli.data.encoding import Encoded, Ragged, source_ids
+from tokenrl_cli.data.encoding import Encoded, ragged_sources
 from tokenrl_cli.data.splits import Member
 from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
 from tokenrl_cli.usercode.copies import own_example
@@ -268,7 +268,7 @@ def source_batch(
 
     `unread`, where given, counts how many sources are cut and how many tokens are unknown.
     """
-    ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    ragged = ragged_sources(source_tokenizer, sources, max_source_length)
     if unread is not None:
         unread.add(ragged)
     ids = torch.zeros(len(sources), 1, dtype=torch.int64)

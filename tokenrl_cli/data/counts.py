@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenrl_cli.data.encoding import Ragged, count, source_ids
+from tokenrl_cli.data.encoding import Ragged, count, ragged_sources
 from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
@@ -99,7 +99,7 @@ def _token_findings(
 ) -> list[Finding]:
     found = []
     counts = Unread(source_tokenizer.unknown_id, limit)
-    counts.add(Ragged(source_ids(source_tokenizer, [example.source for example in examples]), limit))
+    counts.add(ragged_sources(source_tokenizer, (example.source for example in examples), limit))
     if counts.overlong:
         share = f"{counts.overlong:,} of {counts.sources:,} sources {'is' if counts.overlong == 1 else 'are'}"
         text = f"{name}: {share} longer than dataset.max_source_length={limit} tokens: truncated"

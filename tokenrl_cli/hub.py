@@ -1,0 +1,255 @@
+"""Pretrained checkpoints on disk: where the Hugging Face library transformers meets the rest of the package.
+
+A checkpoint is a directory with config.json and weights in *.safetensors, or a GGUF file. Only these are read, and
+nothing in them is executed: no pickle, no code of a repository (`trust_remote_code`). transformers is imported where it
+is used, never with this module. Errors are SettingErrors at `where`, the setting that names the checkpoint, relative to
+the block of the part that reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tokenrl_cli.config.extras import require_extra
+from tokenrl_cli.interfaces import SettingError
+
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "tf_model.h5", "flax_model.msgpack")
+WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.spm")  # what is downloaded of a hub repository
+HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+
+
+def directory(path: str, where: str) -> Path:
+    """The local directory of a checkpoint, or the path of its GGUF file. A name on the Hugging Face hub, such as
+    "google/flan-t5-small", is downloaded into the hub's cache first, or taken from there.
+
+    Raises SettingError where there is no such directory or file, where the name cannot be downloaded, for a directory
+    that has neither config.json nor a GGUF file, or more than one GGUF file, and without the packages of the extra.
+    """
+    require_extra("hf", where, "transformers")
+    found = Path(path).expanduser()
+    if found.is_file():
+        if found.suffix != ".gguf":
+            raise SettingError(where, f"{path} is a file: it must be a directory with {CONFIG}, or a GGUF file")
+        return found
+    if not found.is_dir():
+        found = _downloaded(path, where)
+    if (found / CONFIG).is_file():
+        return found
+    files = sorted(found.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise SettingError(where, f"{path} has {len(files)} GGUF files", f"name one of them: {files[0]}")
+    problem = f"{path} has no {CONFIG}: it is not the directory of a pretrained model"
+    raise SettingError(where, problem, "name the directory that `save_pretrained` wrote or the hub gave")
+
+
+def _downloaded(path: str, where: str) -> Path:
+    """The directory of a repository of the hub, downloaded where it is not in the cache."""
+    if not re.fullmatch(HUB_ID, path):
+        raise SettingError(where, f"there is no directory {path}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        with quiet():
+            return Path(snapshot_download(path, allow_patterns=list(WANTED)))
+    except HFValidationError:
+        raise SettingError(where, f"there is no directory {path}") from None
+    except Exception as error:  # of the network, the hub or the disk: each library below raises kinds of its own
+        cause = str(error).strip().partition("\n")[0]
+        problem = f"there is no directory {path}, and it cannot be downloaded from the Hugging Face hub: {cause}"
+        remedy = f"with a network: hf download {path} --local-dir DIR; copy DIR here, and name it instead"
+        raise SettingError(where, problem, remedy) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A context without the progress bars and the log messages of transformers and huggingface_hub: what matters of
+    them is an error here."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    level, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+def _place(path: Path) -> tuple[str, dict[str, Any]]:
+    """The arguments by which transformers finds a checkpoint, and by which it runs no code of it."""
+    safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if path.suffix == ".gguf":
+        return str(path.parent), safely | {"gguf_file": path.name}
+    return str(path), safely
+
+
+def config(path: Path, where: str) -> Any:
+    """The config of a checkpoint, a transformers.PreTrainedConfig. `path` is what `directory` returned.
+
+    Raises SettingError where it cannot be read, or describes an architecture that transformers does not have: one that
+    would need code from its repository is refused, and that code is not run.
+    """
+    from transformers import AutoConfig
+
+    if path.suffix == ".gguf":
+        require_extra("hf", where, "gguf")
+        plain: dict[str, Any] = {}
+    else:
+        plain = read_json(path / CONFIG, where)
+    folder, arguments = _place(path)
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(folder, **arguments)
+    except Exception as error:  # transformers raises ValueError, OSError, KeyError, TypeError and kinds of its own
+        if plain.get("auto_map"):
+            kind = plain.get("model_type", "its model")
+            problem = f"{path} needs code of its own for {kind!r} (trust_remote_code), which is never run"
+            remedy = "choose a checkpoint of an architecture that is part of transformers"
+            raise SettingError(where, problem, remedy) from None
+        cause = str(error).strip().partition("\n")[0]
+        raise SettingError(where, f"{path} cannot be read as the config of a pretrained model: {cause}") from None
+
+
+def read_json(file: Path, where: str) -> dict[str, Any]:
+    """The dictionary in a JSON file of a checkpoint."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(where, f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SettingError(where, f"{file} must hold a dictionary")
+    return value
+
+
+def weight_files(path: Path, where: str) -> list[Path]:
+    """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file.
+
+    Raises SettingError where there are none, where one that the index names is missing, and where there are only
+    pickled weights, which can run code when they are read: the error says how to convert them.
+    """
+    if path.suffix == ".gguf":
+        return [path]
+    if (path / INDEX).is_file():
+        names = read_json(path / INDEX, where).get("weight_map")
+        named = sorted(set(map(str, names.values()))) if isinstance(names, dict) else []
+        if missing := [name for name in named if not (path / name).is_file()]:
+            raise SettingError(where, f"{path / missing[0]} is missing: {INDEX} names it", "copy the checkpoint again")
+        if named:
+            return [path / name for name in named]
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    pickled = [file for pattern in PICKLED for file in sorted(path.glob(pattern))]
+    if pickled:
+        problem = f"{pickled[0]} holds pickled weights, which can run code when they are read; they are not"
+        convert = "AutoModel.from_pretrained(DIR).save_pretrained(NEW)"
+        remedy = f"if you trust it, convert it once, with the class of its model: {convert} writes safetensors"
+        raise SettingError(where, problem, remedy)
+    raise SettingError(where, f"{path} has no weights: there is no model.safetensors", "copy the checkpoint again")
+
+
+def _require_whole(files: list[Path], where: str) -> None:
+    """Raises SettingError for a safetensors file that is truncated or damaged; reads only the headers."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, "pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                problem = f"{file} is truncated or damaged: {error}"
+                raise SettingError(where, problem, "copy the checkpoint again") from None
+
+
+def _none(name: str) -> bool:
+    return False
+
+
+def weights(
+    path: Path, config: Any, auto_class: Any, where: str, may_lack: Callable[[str], bool] = _none, **arguments: Any
+) -> Any:
+    """The model of a checkpoint with its weights, a transformers.PreTrainedModel in evaluation mode.
+
+    `path` and `config` are what `directory` and `config` returned, `auto_class` is the class to load with, such as
+    transformers.AutoModelForCausalLM, and `arguments` go to its `from_pretrained`, such as `dtype`. Weights whose names
+    `may_lack` accepts may be missing: they are initialised from torch's global generator. Raises SettingError where
+    weights are pickled, truncated, missing or of other shapes, and where `auto_class` does not have the architecture.
+    """
+    _require_whole(weight_files(path, where), where)
+    folder, place = _place(path)
+    if path.suffix != ".gguf":
+        place["use_safetensors"] = True
+    try:
+        with quiet():
+            model, found = auto_class.from_pretrained(
+                folder, config=config, output_loading_info=True, **place, **arguments
+            )
+    except Exception as error:  # transformers raises ValueError, OSError, RuntimeError and kinds of its own
+        cause = str(error).strip().partition("\n")[0]
+        raise SettingError(where, f"the weights of {path} cannot be read: {cause}") from error
+    if lacking := sorted(name for name in found["missing_keys"] if not may_lack(name)):
+        problem = f"{path} lacks {len(lacking)} of the weights of its architecture, such as {lacking[0]}"
+        raise SettingError(where, problem, "its config.json is of another model, or the checkpoint is not whole")
+    return model
+
+
+def digest(path: Path, where: str) -> str:
+    """The SHA-256 of a checkpoint, in hexadecimal: of its config and of every file of its weights, by name. Raises
+    SettingError as `weight_files` does."""
+    files = weight_files(path, where)
+    whole = hashlib.sha256()
+    for file in files if path.suffix == ".gguf" else [path / CONFIG, *files]:
+        with file.open("rb") as opened:
+            whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
+    """The ids that the checkpoint's own tokenizer puts before and after every text, such as ([], [EOS]) of T5 and
+    ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights."""
+    if (path / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        try:
+            encoded = Tokenizer.from_file(str(path / "tokenizer.json")).encode("a")
+        except Exception as error:  # the library raises bare Exception
+            raise SettingError(where, f"{path / 'tokenizer.json'} cannot be read: {error}") from None
+        return _around(encoded.ids, [bool(each) for each in encoded.special_tokens_mask])
+    if path.suffix != ".gguf" and not list(path.glob("tokenizer*")) + list(path.glob("*.spm")):
+        return [], []
+    from transformers import AutoTokenizer
+
+    folder, place = _place(path)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **place)
+            whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # as in `config`
+        cause = str(error).strip().partition("\n")[0]
+        raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
+    start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return list(whole[:start]), list(whole[start + len(bare) :])
+
+
+def _around(ids: list[int], special: list[bool]) -> tuple[list[int], list[int]]:
+    """The special ids before and after a text."""
+    if all(special):
+        return list(ids), []
+    first, last = special.index(False), len(special) - special[::-1].index(False)
+    return list(ids[:first]), list(ids[last:])
