@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -74,9 +75,9 @@ class Pretrained:
     # ------------------------------------------------------------------------------------------------ reading, writing
 
     def train(self, texts: Iterable[str]) -> None:
-        """Reads the tokenizer from `path`. `texts` are not read: the vocabulary is there already. Raises UserError where
-        there is no tokenizer, where it would need code of its own, where it has no token for the end of a sequence, and
-        where its chat template cannot be used."""
+        """Reads the tokenizer from `path`. `texts` are not read: the vocabulary is there already. Raises UserError
+        where there is no tokenizer, where it would need code of its own, where it has no token for the end of a
+        sequence, and where its chat template cannot be used."""
         try:
             place = hub.directory(self.path, "path")
             library = _library_tokenizer(place, self.path)
@@ -90,7 +91,7 @@ class Pretrained:
         whole, ids = set(engine.vocabulary()), engine.marked("a".join(template))
         if strange := set(ids) - whole:
             problem = f"holds a special token (the id {min(strange)}) that is not in the vocabulary of {self.path}"
-            raise UserError(f"{self.here}.template", problem, "leave it out")
+            raise SettingError("template", problem, "leave it out").placed(self.here, "tokenizer")
         unknown = unknown if unknown is not None and unknown in engine.ids(RARE) else None
         hidden = set() if self.for_sources else set(special) - {eos, unknown}
         table: Table = {"kind": "pretrained", "special": sorted(special), "eos": eos, "unknown": unknown}
@@ -138,8 +139,8 @@ class Pretrained:
         (directory / TABLE).write_text(json.dumps(self._table) + "\n", "utf-8")
 
     def load(self, directory: Path) -> None:
-        """Replaces the tokenizer by the one that `save` wrote to `directory`; `path` is not read. Raises UserError where
-        a file is missing, too large, damaged, or of another kind of tokenizer."""
+        """Replaces the tokenizer by the one that `save` wrote to `directory`; `path` is not read. Raises UserError
+        where a file is missing, too large, damaged, or of another kind of tokenizer."""
         place = directory / TABLE
         table = read_json(place, "saved tokenizer of a pretrained model", ANOTHER)
         if table.get("kind") != "pretrained":
@@ -200,8 +201,9 @@ class Pretrained:
             kept = max(0, kept - over)
             ids = self._within(text[: ends[kept - 1]] if kept else "")
         if len(ids) > limit:
+            where = f"dataset.max_source_length={limit}"
             problem = f"is less than the {len(ids)} tokens of the template of sources alone"
-            raise UserError(f"dataset.max_source_length={limit}", problem, f"raise it, or shorten {SOURCES}.template")
+            raise UserError(where, problem, f"raise it, or shorten {SOURCES}.template")
         return ids, True
 
     def _within(self, text: str) -> list[int]:
@@ -400,19 +402,30 @@ def _library_tokenizer(place: Path, shown: str) -> Any:
     packed = place.suffix == ".gguf" and place.is_file()
     if not packed and not any(next(place.glob(pattern), None) for pattern in VOCABULARIES):
         problem = f"{shown} has no tokenizer: there is no {ENGINE}, and no other file of a vocabulary"
-        raise SettingError("path", problem, "tokenizer.save_pretrained(DIR) of transformers writes one beside the model")
+        raise SettingError(
+            "path", problem, "tokenizer.save_pretrained(DIR) of transformers writes one beside the model"
+        )
     more = {"gguf_file": place.name} if packed else {}
+    _refuse_code(place, shown)
     try:
-        with hub.quiet():
+        with hub.quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of packages that would make a tokenizer better, of formats that are old
             return AutoTokenizer.from_pretrained(
                 str(place.parent if packed else place), local_files_only=True, trust_remote_code=False, **more
             )
     except Exception as error:  # transformers and the libraries below it raise many kinds, bare Exception among them
-        if "trust_remote_code" in str(error):
-            problem = f"the tokenizer of {shown} needs code of its own (trust_remote_code), which is never run"
-            raise SettingError("path", problem, "choose a tokenizer that is part of transformers") from None
         problem = f"the tokenizer of {shown} cannot be read: {_cause(error)}"
         raise SettingError("path", problem, "copy the files of the tokenizer again") from None
+
+
+def _refuse_code(place: Path, shown: str) -> None:
+    """Raises SettingError where the config of a tokenizer names code of its own. transformers would not run it either,
+    but for some kinds of models take another tokenizer instead."""
+    file = place / "tokenizer_config.json"
+    named = hub.read_json(file, "path").get("auto_map") if file.is_file() else None
+    if named:
+        problem = f"the tokenizer of {shown} needs code of its own (trust_remote_code), which is never run"
+        raise SettingError("path", problem, "choose a tokenizer that is part of transformers")
 
 
 def _roles(library: Any, shown: str) -> tuple[list[int], int, int | None]:
