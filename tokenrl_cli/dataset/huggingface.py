@@ -33,7 +33,7 @@ class HuggingFace:
 
     `path` is a folder that `save_to_disk` wrote, a folder of CSV, TSV, JSON or Parquet files or one such file, or the
     name of a data set on the Hugging Face hub, of which `name` chooses a configuration. No code of a data set is run.
-    All values of a CSV or TSV file are text, so that nothing in it is lost.
+    All values of a CSV or TSV file are text, so that nothing in it is lost. Such a file is held in memory.
 
     The source is the text in `source_column` (None: all sources are empty), the references are the text or the list of
     texts in `reference_column`, or those of several such columns (None: there are none). "translation.de" is the key
@@ -42,8 +42,8 @@ class HuggingFace:
 
     A split is the one of the same name, for val and test also of another usual name such as "validation", unless
     `splits` maps it to a split, a part of one such as "train[:90%]", a file or a pattern in the folder, or a list of
-    these. The examples stay on disk, memory-mapped, and are read where they are used; a UserError then names the row of
-    a mistake. Raises SettingError for settings that contradict each other.
+    these. Other examples stay on disk, memory-mapped, and are read where they are used; a UserError then names the row
+    of a mistake. Raises SettingError for settings that contradict each other.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class HuggingFace:
             whole = self._loaded(files)
         start, end = _edge(match["start"], match["percent"], len(whole), 0), len(whole)
         end = _edge(match["end"], match["percents"], len(whole), end)
-        return whole.select(range(min(start, len(whole)), max(start, min(end, len(whole)))))
+        rows = range(start, min(end, len(whole)))
+        return whole.select(rows if rows else [])
 
     def _files(self, pattern: str) -> list[Path]:
         """The files that an entry of `splits` names, relative to the folder of the data, sorted."""
@@ -219,10 +220,11 @@ class HuggingFace:
         if len(kinds) > 1 or "" in kinds:
             problem = f"are of different or unknown kinds; expected one of {', '.join(FORMATS)}"
             raise UserError(", ".join(map(str, found[:3])), problem, "name the files of a split: +dataset.splits.train")
-        more = _as_text(found) if kinds == {"csv"} else {}
+        if kinds == {"csv"}:
+            return _of_columns(found)
         names = [glob.escape(str(path)) for path in found]
         with _reading(", ".join(map(str, found[:3]))):
-            return datasets.load_dataset(kinds.pop(), data_files=names, split="train", **more)
+            return datasets.load_dataset(kinds.pop(), data_files=names, split="train")
 
     def _with_columns(self, whole: Any) -> Any:
         """A Dataset without columns that cannot be read. Raises UserError where one that is named is missing."""
@@ -287,19 +289,46 @@ def _split_of(path: Path) -> str:
     return begin
 
 
-def _as_text(files: list[Path]) -> dict[str, Any]:
-    """How to read CSV or TSV files without any guess at types: "007" and "NA" are texts. A TSV file has no quotes."""
+def _of_columns(files: list[Path]) -> Any:
+    """The Dataset of CSV or TSV files, in memory. The library would guess types ("007" a number, "NA" nothing), and
+    take the first column for an index where a line has a field too many."""
     import datasets
 
-    tabs = ".tsv" in files[0].name.lower()
-    line = next(iter(read_lines(files[0])), "")
-    names = line.split("\t") if tabs else next(csv.reader([line]), [])
-    if len(set(names)) < len(names) or not all(names):
-        problem = f"must begin with the names of its columns, each once; its first line is {_shown(line)}"
-        raise UserError(str(files[0]), problem)
+    names: list[str] = []
+    values: list[list[str]] = []
+    for file in files:
+        lines = _fields(file)
+        _, header = next(lines, (1, []))
+        if not header or len(set(header)) < len(header) or not all(header):
+            problem = f"must begin with the names of its columns, each once; it begins with {_shown(header)}"
+            raise UserError(f"{file}, line 1", problem)
+        if names and header != names:
+            raise UserError(f"{file}, line 1", f"has the columns {_shown(header)}, and {files[0]} has {_shown(names)}")
+        names = header
+        for number, row in lines:
+            if len(row) != len(names):
+                raise UserError(f"{file}, line {number}", f"has {len(row)} fields, expected {len(names)}")
+            values.append(row)
     features = datasets.Features({name: datasets.Value("string") for name in names})
-    more = {"sep": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-    return {"features": features, "keep_default_na": False} | more
+    columns = zip(*values, strict=True) if values else [()] * len(names)
+    return datasets.Dataset.from_dict(dict(zip(names, map(list, columns), strict=True)), features=features)
+
+
+def _fields(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields (number, fields) of each line of a CSV or TSV file that is not blank. A field in the quotes of CSV may
+    have several lines, of which the last has the number; a TSV file has no quotes."""
+    if ".tsv" in [suffix.lower() for suffix in file.suffixes]:
+        yield from ((number, line.split("\t")) for number, line in enumerate(read_lines(file), 1) if line.strip())
+        return
+    longest = csv.field_size_limit(2**31 - 1)
+    try:
+        reader = csv.reader((line + "\n" for line in read_lines(file)), strict=True)
+        try:
+            yield from ((reader.line_num, row) for row in reader if row)
+        except csv.Error as error:
+            raise UserError(f"{file}, line {reader.line_num}", f"is not CSV: {error}") from None
+    finally:
+        csv.field_size_limit(longest)
 
 
 def _edge(number: str, percent: str, size: int, default: int) -> int:
