@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from tests.running import QUICK, TINY, lines, tokenrl, weights
+from tests.running import TINY, tokenrl, weights
 from tokenrl_cli.dataset.huggingface import BLOCK, SHARES, HuggingFace
 from tokenrl_cli.interfaces import Dataset, Divided, Example, NamedSplits, SettingError, UserError
 
@@ -26,7 +22,7 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the library keeps lies in a folder of the test; it goes to no hub."""
     import datasets
     import huggingface_hub.constants
@@ -34,7 +30,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    yield
 
 
 def dataset(path: Path | str, **changes: Any) -> HuggingFace:
@@ -136,11 +131,11 @@ def test_the_files_of_a_folder_are_its_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.csv.gz"])
 def test_nothing_in_a_file_of_columns_is_taken_for_a_number_or_for_nothing(tmp_path: Path, name: str) -> None:
     separator = "\t" if "tsv" in name else ","
-    lines = [["src", "refs", "n"], ["007", "NA", "1"], ["null", "1e5", ""], ["True", "nan", "2020-01-01"]]
-    columns_file(tmp_path / name, "\ufeff" + "".join(separator.join(line) + "\n" for line in lines))
+    rows = [["src", "refs", "n"], ["007", "NA", "1"], ["null", "1e5", ""], ["True", "nan", "2020-01-01"]]
+    columns_file(tmp_path / name, "\ufeff" + "".join(separator.join(row) + "\n" for row in rows))
     data = dataset(tmp_path, source_column="src", reference_column="refs")
     examples = [data.example("train", i) for i in range(3)]
-    assert [[each.source, *each.references, each.columns["n"]] for each in examples] == lines[1:]
+    assert [[each.source, *each.references, each.columns["n"]] for each in examples] == rows[1:]
 
 
 def test_quotes_belong_to_csv_and_not_to_tsv(tmp_path: Path) -> None:
@@ -275,3 +270,26 @@ def test_a_damaged_saved_data_set_is_named(tmp_path: Path) -> None:
     next((folder / "train").glob("*.arrow")).write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
         dataset(folder).size("train")
+
+
+# ----------------------------------------------------------------------------------------------------------- a run
+
+RUN = [each.replace("token_accuracy", "bleu") for each in TINY if not each.startswith("dataset")]
+RUN += ["dataset=huggingface", "dataset.source_column=translation.en", "dataset.reference_column=translation.de"]
+RUN += ["dataset.path=pairs", "trainer.warm_start_steps=2", "trainer.eval_examples=3"]
+
+
+def test_a_run_on_it_is_validated_resumed_to_the_same_bits_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"translation": {"de": f"der Hund {i % 7}", "en": f"the dog {i % 7}"}} for i in range(40)]
+    saved(tmp_path / "pairs", rows)
+    assert tokenrl("validate", *RUN) == 0
+    assert tokenrl("train", *RUN, "trainer.steps=4", "out=whole") == 0
+    assert tokenrl("train", *RUN, "trainer.steps=2", "out=parts") == 0
+    assert tokenrl("train", "resume=parts", "trainer.steps=4") == 0
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert tokenrl("eval", "ckpt=whole", "split=val") == 0
+    assert tokenrl("generate", "ckpt=whole", "split=test", "output=out.txt") == 0
+    assert len((tmp_path / "out.txt").read_text("utf-8").splitlines()) == 2

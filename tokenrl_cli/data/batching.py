@@ -19,7 +19,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.data.counts import Unread, unknown_finding
 from tokenrl_cli.data.encoding import Encoded, ragged_sources
 from tokenrl_cli.data.splits import Member
-from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, TranslatesIds, UserError
 from tokenrl_cli.usercode.copies import own_example
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -123,7 +123,8 @@ class Batching:
             text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
             found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
-            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"])
+            fixed = isinstance(self.source_tokenizer if side == "source" else self.tokenizer, TranslatesIds)
+            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"], fixed)
         return found
 
     def _example(self, index: int) -> Example:

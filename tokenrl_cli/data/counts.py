@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tokenrl_cli.data.encoding import Ragged, count, ragged_sources
 from tokenrl_cli.data.lines import shown, well_formed
-from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer
+from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer, TranslatesIds
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
@@ -51,14 +51,15 @@ def unknown_share(unknown: int, total: int, side: str) -> str:
     return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
 
 
-def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Finding]:
+def unknown_finding(split: str, side: str, unknown: int, total: int, fixed: bool = False) -> list[Finding]:
     """Returns the finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or
     "target"): a list with one note, or one warning above UNKNOWN_SHARE; [] where none is unknown. `split` is the
-    beginning of the message, such as "train"."""
+    beginning of the message, such as "train"; `fixed` says that the vocabulary is that of a pretrained model."""
     if not unknown:
         return []
     many = unknown / total > UNKNOWN_SHARE
-    remedy = ": it knows the words of train, tokenizer=bpe every text" if many else ""
+    advice = "a pretrained model of other texts may know them" if fixed else "tokenizer=bpe every text"
+    remedy = f": {'its vocabulary is fixed' if fixed else 'it knows the words of train'}, {advice}" if many else ""
     text = f"{split}: {unknown_share(unknown, total, side)} unknown to the tokenizer{remedy}"
     return [Finding(f"unknown_{side}_tokens", "warning" if many else "note", 0, text, "tokenizer")]
 
@@ -106,12 +107,12 @@ def _token_findings(
         share = f"{counts.overlong:,} of {counts.sources:,} sources {'is' if counts.overlong == 1 else 'are'}"
         text = f"{name}: {share} longer than dataset.max_source_length={limit} tokens: truncated"
         found.append(Finding("overlong_sources", "note", 0, text, "dataset.max_source_length"))
-    found += unknown_finding(name, "source", counts.unknown, counts.tokens)
+    found += unknown_finding(name, "source", counts.unknown, counts.tokens, isinstance(source_tokenizer, TranslatesIds))
     references = [text for example in examples for text in example.references]
     encoded = [tokenizer.encode(text) for text in references]
     if tokenizer.unknown_id is not None:
         unknown = sum(ids.count(tokenizer.unknown_id) for ids in encoded)
-        found += unknown_finding(name, "target", unknown, sum(map(len, encoded)))
+        found += unknown_finding(name, "target", unknown, sum(map(len, encoded)), isinstance(tokenizer, TranslatesIds))
     return found + lossy_finding(name, references, encoded, tokenizer)
 
 
