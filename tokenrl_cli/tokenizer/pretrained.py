@@ -48,7 +48,7 @@ class Pretrained:
     As `source_tokenizer` its ids are the whole vocabulary, and a source is encoded within `template`, a text with
     {source} in it; with `chat` that is the message of a user, after a message `system` if there is one, in the chat
     template of the tokenizer. All this is rendered as one text before it is encoded, and a limit shortens the source
-    in it. What the tokenizer puts around every text, such as [CLS] and [SEP], is left to the model.
+    in it. Except for a chat, what the tokenizer puts around every text, such as [CLS] and [SEP], is put around it.
 
     Nothing is read before `train` or `load`, or the first text. Raises SettingError for a template without {source},
     for `system` without `chat`, and for a template of a tokenizer that encodes targets, too.
@@ -83,19 +83,19 @@ class Pretrained:
             library = _library_tokenizer(place, self.path)
             special, eos, unknown = _roles(library, self.path)
             template = self._rendered(library)
-            around = hub.frame(place, "path") if self.chat else ([], [])
         except SettingError as error:
             raise error.placed(self.here, "tokenizer") from None
         files = _files_of(library)
         engine = _engine_of(files, library, special, unknown, self.path)
-        whole, ids = set(engine.vocabulary()), engine.marked("a".join(template))
+        around = engine.frame() if self.for_sources and not self.chat else [[], []]
+        whole, ids = {*engine.vocabulary(), *around[0], *around[1]}, engine.marked("a".join(template))
         if strange := set(ids) - whole:
             problem = f"holds a special token (the id {min(strange)}) that is not in the vocabulary of {self.path}"
             raise SettingError("template", problem, "leave it out").placed(self.here, "tokenizer")
         unknown = unknown if unknown is not None and unknown in engine.ids(RARE) else None
         hidden = set() if self.for_sources else set(special) - {eos, unknown}
         table: Table = {"kind": "pretrained", "special": sorted(special), "eos": eos, "unknown": unknown}
-        table |= {"template": template, "cut": _overlap(ids, *around), "theirs": sorted(whole - hidden)}
+        table |= {"template": template, "around": around, "theirs": sorted(whole - hidden)}
         self._assign(table, files, engine)
 
     def _rendered(self, library: Any) -> list[str]:
@@ -154,7 +154,8 @@ class Pretrained:
             except SettingError as error:
                 raise UserError(str(directory), error.problem, ANOTHER) from None
         engine = _engine_of(files, library, table["special"], table["unknown"], str(directory))
-        if strange := set(table["theirs"]) - set(engine.vocabulary()):
+        left, right = table["around"]
+        if strange := set(table["theirs"]) - {*engine.vocabulary(), *left, *right}:
             problem = f"holds the id {min(strange)}, which the tokenizer beside it does not have"
             raise UserError(str(place), problem, ANOTHER)
         self._assign(table, files, engine)
@@ -186,14 +187,14 @@ class Pretrained:
         return [texts[count].removeprefix(self._space) for count in counts]
 
     def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
-        """Returns the ids of a source within its template, at most `limit` of them, and whether the source was
-        shortened for that: it loses its end, and the template nothing. Raises UserError where the template is longer
-        than `limit` by itself."""
+        """Returns the ids of a source within all that stands around it, at most `limit` of them, and whether the source
+        was shortened for that: it loses its end, and what stands around it nothing. Raises UserError where that is
+        longer than `limit` by itself."""
         engine, text = self._ready(), well_formed(text)
         ids = self._within(text)
         if len(ids) <= limit:
             return ids, False
-        if not any(self._table["template"]):
+        if not self.for_sources:
             return ids[:limit], True
         ends = engine.ends(text)
         kept = len(ends)
@@ -202,20 +203,20 @@ class Pretrained:
             ids = self._within(text[: ends[kept - 1]] if kept else "")
         if len(ids) > limit:
             where = f"dataset.max_source_length={limit}"
-            problem = f"is less than the {len(ids)} tokens of the template of sources alone"
+            problem = f"is less than the {len(ids)} tokens that stand around every source"
             raise UserError(where, problem, f"raise it, or shorten {SOURCES}.template")
         return ids, True
 
     def _within(self, text: str) -> list[int]:
-        """The ids of a source within its template."""
+        """The ids of a source within its template, and within what the tokenizer puts around every text."""
         engine, (before, after) = self._ready(), self._table["template"]
-        if not before and not after:
+        if not self.for_sources:
             return self._plain(engine.source(text)) if text else []
-        ids = engine.marked(before + text + after)
+        ids = engine.marked(before + text + after) if before or after else engine.source(text) if text else []
         if self._count_special(ids) != self._template_specials:  # the source looks like a special token
             ids = engine.around(before, text, after)
-        first, last = self._table["cut"]
-        return [self._ours[i] for i in ids[first : len(ids) - last]]
+        left, right = self._table["around"]
+        return [self._ours[i] for i in (*left, *ids, *right)]
 
     def _plain(self, theirs: list[int]) -> list[int]:
         found = (self._ours.get(i) for i in theirs)
@@ -245,6 +246,9 @@ class _Engine(Protocol):
 
     def marked(self, text: str) -> list[int]:
         """The ids of a source in which the names of special tokens stand for these."""
+
+    def frame(self) -> list[list[int]]:
+        """The ids that the tokenizer puts before every text, and those after it."""
 
     def around(self, before: str, text: str, after: str) -> list[int]:
         """The ids of `before + text + after`, in which special tokens are named outside `text` alone."""
@@ -292,6 +296,9 @@ class _Fast:
         found: list[int] = self._whole.encode(text, add_special_tokens=False).ids
         return found
 
+    def frame(self) -> list[list[int]]:
+        return _around(self._whole.encode("a").ids, self.marked("a"))
+
     def around(self, before: str, text: str, after: str) -> list[int]:
         return _glued(self, self._names, before, text, after)
 
@@ -337,6 +344,9 @@ class _Slow:
         found: list[int] = self._library.encode(text, add_special_tokens=False)
         return found
 
+    def frame(self) -> list[list[int]]:
+        return _around(self._library.encode("a"), self.marked("a"))
+
     def around(self, before: str, text: str, after: str) -> list[int]:
         return _glued(self, self._names, before, text, after)
 
@@ -365,6 +375,13 @@ def _glued(engine: _Engine, names: re.Pattern[str], before: str, text: str, afte
     left, right = before[:begin], after[end:]
     inside = engine.source(before[begin:] + text + after[:end])
     return [*(engine.marked(left) if left else []), *inside, *(engine.marked(right) if right else [])]
+
+
+def _around(whole: list[int], inside: list[int]) -> list[list[int]]:
+    """What stands before `inside` in `whole`, and what stands after it."""
+    starts = range(len(whole) - len(inside) + 1)
+    first = next((i for i in starts if whole[i : i + len(inside)] == inside), 0)
+    return [whole[:first], whole[first + len(inside) :]]
 
 
 def _without(content: dict[str, Any], names: dict[int, str | None], unknown: int | None) -> dict[str, Any]:
@@ -465,23 +482,18 @@ def _engine_of(
         raise UserError(where, f"is damaged: {_cause(error)}", ANOTHER) from None
 
 
-def _overlap(ids: list[int], before: list[int], after: list[int]) -> list[int]:
-    """How many ids of a rendered template, first and last, are those that the model puts around every source."""
-    first = len(before) if before and ids[: len(before)] == before else 0
-    return [first, len(after) if after and ids[-len(after) :] == after else 0]
-
-
 def _check(table: Table, place: Path) -> None:
     """Raises UserError unless the table of a saved tokenizer is whole."""
 
     def numbers(value: Any) -> bool:
         return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
 
-    theirs, template = table.get("theirs"), table.get("template")
-    kinds = numbers(theirs) and numbers(table.get("special")) and numbers(table.get("cut"))
+    theirs, template, around = table.get("theirs"), table.get("template"), table.get("around")
+    pair = isinstance(around, list) and len(around) == 2 and all(map(numbers, around))
+    kinds = pair and numbers(theirs) and numbers(table.get("special"))
     texts = isinstance(template, list) and len(template) == 2 and all(isinstance(each, str) for each in template)
     ends = {table.get("eos"), table.get("unknown")} - {None}
-    if not (kinds and texts and len(table["cut"]) == 2 and ends <= set(theirs or []) and table.get("eos") is not None):
+    if not (kinds and texts and ends <= set(theirs or []) and table.get("eos") is not None):
         raise UserError(str(place), "is damaged: it is not the table that a run writes", ANOTHER)
     if len(set(table["theirs"])) < len(table["theirs"]):
         raise UserError(str(place), "is damaged: an id occurs twice", ANOTHER)
