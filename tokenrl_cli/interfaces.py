@@ -373,11 +373,21 @@ class DecodesPrefixes(Protocol):
 
 
 @runtime_checkable
-class TranslatesIds(Protocol):
-    """A Tokenizer of a pretrained checkpoint. Its ids are only those that can be generated or read; the checkpoint has
-    further ones, for padding, begin and the like."""
+class EncodesSources(Protocol):
+    """A Tokenizer that encodes a source otherwise than a target, or that stands something around it: a limit then
+    shortens the source, not what stands around it. Of others a source that is too long loses its last ids."""
 
-    theirs: list[int]  # [size], the id in the vocabulary of the checkpoint of each of our ids
+    def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
+        """Returns the ids of a source, at most `limit` of them, and whether the source was shortened for that. Raises
+        UserError where what stands around a source is longer than `limit` by itself."""
+
+
+@runtime_checkable
+class TranslatesIds(Protocol):
+    """A Tokenizer whose ids are some of those of a pretrained vocabulary: for targets those that can be generated, for
+    sources perhaps all of them."""
+
+    theirs: list[int]  # [size], distinct; the id in the pretrained vocabulary of each id of the tokenizer
 
 
 @dataclass(frozen=True)

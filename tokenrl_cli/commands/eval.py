@@ -172,10 +172,10 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
     """Says how many tokens of the sources were cut off or unknown to the model, and how many of the references are
     unknown, which makes `nll` and `perplexity` unreliable; "" if there are none."""
     from tokenrl_cli.data.counts import Unread, unknown_share
-    from tokenrl_cli.data.encoding import Ragged, source_ids
+    from tokenrl_cli.data.encoding import ragged_sources
 
     counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
-    counts.add(Ragged(source_ids(task.source_tokenizer, evaluation.sources), counts.limit))
+    counts.add(ragged_sources(task.source_tokenizer, evaluation.sources, counts.limit))
     found = [sentence] if (sentence := counts.sentence()) else []
     if task.tokenizer.unknown_id is not None:
         ids = [i for references in evaluation.references for text in references for i in task.tokenizer.encode(text)]

@@ -17,9 +17,9 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.data.counts import Unread, unknown_finding
-from tokenrl_cli.data.encoding import Encoded, Ragged, source_ids
+from tokenrl_cli.data.encoding import Encoded, ragged_sources
 from tokenrl_cli.data.splits import Member
-from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, TranslatesIds, UserError
 from tokenrl_cli.usercode.copies import own_example
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -127,7 +127,8 @@ class Batching:
             text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
             found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
-            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"])
+            fixed = isinstance(self.source_tokenizer if side == "source" else self.tokenizer, TranslatesIds)
+            found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"], fixed)
         return found
 
     def _example(self, index: int) -> Example:
@@ -274,7 +275,7 @@ def source_batch(
 
     `unread`, where given, adds up how many sources are cut and how many of the tokens left are unknown.
     """
-    ragged = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+    ragged = ragged_sources(source_tokenizer, sources, max_source_length)
     if unread is not None:
         unread.add(ragged)
     ids = torch.zeros(len(sources), 1, dtype=torch.int64)

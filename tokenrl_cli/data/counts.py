@@ -1,12 +1,13 @@
-"""Counts and findings about data: tokens unknown to a tokenizer, sources that are cut, and sources of val and test
-that are in train, too."""
+"""Counts and findings about data: tokens unknown to a tokenizer, references that it changes, sources that are cut, and
+sources of val and test that are in train, too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenrl_cli.data.encoding import Ragged, count, source_ids
-from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer
+from tokenrl_cli.data.encoding import Ragged, count, ragged_sources
+from tokenrl_cli.data.lines import shown, well_formed
+from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer, TranslatesIds
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
@@ -51,14 +52,15 @@ def unknown_share(unknown: int, total: int, side: str) -> str:
     return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
 
 
-def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Finding]:
+def unknown_finding(split: str, side: str, unknown: int, total: int, fixed: bool = False) -> list[Finding]:
     """Returns the finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or
     "target"): a list with one note, or one warning above UNKNOWN_SHARE; [] where none is unknown. `split` is the
-    beginning of the message, such as "train"."""
+    beginning of the message, such as "train"; `fixed` says that the vocabulary is that of a pretrained model."""
     if not unknown:
         return []
     many = unknown / total > UNKNOWN_SHARE
-    remedy = ": it knows the words of train, tokenizer=bpe every text" if many else ""
+    advice = "a pretrained model of other texts may know them" if fixed else "tokenizer=bpe every text"
+    remedy = f": {'its vocabulary is fixed' if fixed else 'it knows the words of train'}, {advice}" if many else ""
     text = f"{split}: {unknown_share(unknown, total, side)} unknown to the tokenizer{remedy}"
     return [Finding(f"unknown_{side}_tokens", "warning" if many else "note", 0, text, "tokenizer")]
 
@@ -66,9 +68,10 @@ def unknown_finding(split: str, side: str, unknown: int, total: int) -> list[Fin
 def split_findings(
     dataset: Dataset, source_tokenizer: Tokenizer, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
 ) -> list[Finding]:
-    """Returns findings about the `splits` that a run is evaluated on: tokens of sources and references that are unknown
-    to the tokenizers; sources longer than `dataset.max_source_length`, which are cut; sources that are in train, too;
-    and columns that may not reach a reward function, because tokenrl gives it an argument of the same name.
+    """Returns findings about the splits that a run is evaluated on: tokens of sources and references that are unknown
+    to the tokenizers, and references that a tokenizer changes; sources longer than `dataset.max_source_length`, which
+    are cut; sources that are in train, too; and columns that may not reach a reward function, because tokenrl gives it
+    an argument of the same name.
 
     Unlimited splits are not read; all examples of the others are held in memory. Tokens and lengths are counted in the
     first LOOKED_AT examples of a split. Sources are compared with train as exact text, all of them but empty ones,
@@ -100,16 +103,36 @@ def _token_findings(
 ) -> list[Finding]:
     found = []
     counts = Unread(source_tokenizer.unknown_id, limit)
-    counts.add(Ragged(source_ids(source_tokenizer, [example.source for example in examples]), limit))
+    counts.add(ragged_sources(source_tokenizer, (example.source for example in examples), limit))
     if counts.overlong:
         share = f"{counts.overlong:,} of {counts.sources:,} sources {'is' if counts.overlong == 1 else 'are'}"
         text = f"{name}: {share} longer than dataset.max_source_length={limit} tokens: truncated"
         found.append(Finding("overlong_sources", "note", 0, text, "dataset.max_source_length"))
-    found += unknown_finding(name, "source", counts.unknown, counts.tokens)
+    found += unknown_finding(name, "source", counts.unknown, counts.tokens, isinstance(source_tokenizer, TranslatesIds))
+    references = [text for example in examples for text in example.references]
+    encoded = [tokenizer.encode(text) for text in references]
     if tokenizer.unknown_id is not None:
-        ids = [i for example in examples for text in example.references for i in tokenizer.encode(text)]
-        found += unknown_finding(name, "target", ids.count(tokenizer.unknown_id), len(ids))
-    return found
+        unknown = sum(ids.count(tokenizer.unknown_id) for ids in encoded)
+        found += unknown_finding(name, "target", unknown, sum(map(len, encoded)), isinstance(tokenizer, TranslatesIds))
+    return found + lossy_finding(name, references, encoded, tokenizer)
+
+
+def lossy_finding(split: str, references: list[str], encoded: list[list[int]], tokenizer: Tokenizer) -> list[Finding]:
+    """Returns the finding that references are not what the tokenizer decodes from their ids, `encoded`, as with one
+    that writes lower case only: a list with one note; [] where all come back. References with unknown tokens are left
+    out: see `unknown_finding`. `split` is the beginning of the message, such as "val"."""
+    known = [(text, ids) for text, ids in zip(references, encoded, strict=True) if tokenizer.unknown_id not in ids]
+    pairs = [(text, tokenizer.decode(ids)) for text, ids in known]
+    changed = [(text, back) for text, back in pairs if back not in (text, well_formed(text))]
+    if not changed:
+        return []
+    text, back = min(changed, key=lambda pair: len(pair[0]))  # the shortest shows best what changes
+    kept = len(pairs) - len(changed)
+    share = f"{kept:,} of {len(pairs):,} references ({kept / len(pairs):.1%})".replace("%", " %")
+    example = f"others do not, such as {shown(text)}, which comes back as {shown(back)}"
+    problem = f"{split}: {share} come back from the tokenizer as they are; {example}"
+    remedy = "; a metric may ignore case: metrics.bleu.lowercase=true" if back.lower() == text.lower() else ""
+    return [Finding("lossy_tokenizer", "note", 0, f"{problem}: no policy can generate these{remedy}", "tokenizer")]
 
 
 def _seen_before(dataset: Dataset, sources: dict[str, list[str]]) -> list[Finding]:

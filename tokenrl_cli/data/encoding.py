@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokenrl_cli.interfaces import Batch, Example, Tokenizer, UserError
+from tokenrl_cli.interfaces import Batch, EncodesSources, Example, Tokenizer, UserError
 
 
 class Ragged:
@@ -64,7 +64,7 @@ class Encoded:
     ) -> None:
         sources, demonstrations, references, sizes = _texts(examples)
         eos = tokenizer.eos_id
-        self.sources = Ragged(source_ids(source_tokenizer, sources), max_source_length)
+        self.sources = ragged_sources(source_tokenizer, sources, max_source_length)
 
         def targets(texts: list[str | None]) -> Ragged:
             return Ragged(([] if text is None else [*tokenizer.encode(text), eos] for text in texts), max_length)
@@ -116,10 +116,25 @@ class Encoded:
         )
 
 
-def source_ids(tokenizer: Tokenizer, sources: list[str]) -> Iterable[list[int]]:
-    """Returns an iterator of the token ids of each source, encoded as they are requested; for a source without tokens
-    one EOS, without which attention over it would be over nothing. Not cut."""
-    return (ids or [tokenizer.eos_id] for ids in map(tokenizer.encode, sources))
+def ragged_sources(tokenizer: Tokenizer, sources: Iterable[str], limit: int) -> Ragged:
+    """Returns the token ids of all sources, each of at most `limit` tokens: the first ones, or those that a tokenizer
+    which is `EncodesSources` chooses. A source without tokens becomes one EOS, without which attention over it would be
+    over nothing. Raises UserError where such a tokenizer cannot keep the limit."""
+    shortened: list[bool] = []
+
+    def encoded() -> Iterator[list[int]]:
+        for source in sources:
+            if isinstance(tokenizer, EncodesSources):
+                ids, over = tokenizer.encode_source(source, limit)
+            else:
+                ids = tokenizer.encode(source)
+                over = len(ids) > limit
+            shortened.append(over)
+            yield ids or [tokenizer.eos_id]
+
+    ragged = Ragged(encoded(), limit)
+    ragged.overlong = np.array(shortened, dtype=bool)
+    return ragged
 
 
 def _texts(examples: Iterable[Example]) -> tuple[list[str], list[str | None], list[str | None], list[int]]:

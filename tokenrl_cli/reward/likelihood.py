@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.config.ranges import Positive, Text
-from tokenrl_cli.data.encoding import Ragged, source_ids
+from tokenrl_cli.data.encoding import Ragged, ragged_sources
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CorpusScore, Frozen, Texts, Tokenizer, UserError
 from tokenrl_cli.metrics.mean import mean_score
@@ -82,7 +82,7 @@ class Likelihood:
     @torch.no_grad()
     def _score(self, texts: Texts, rows: slice) -> np.ndarray:
         judge = self.judge
-        sources = Ragged(source_ids(judge.source_tokenizer, texts.sources[rows]), judge.max_source_length)
+        sources = ragged_sources(judge.source_tokenizer, texts.sources[rows], judge.max_source_length)
         source, source_mask = sources.padded(np.arange(len(sources.lengths)))
         if self.per_token:
             actions, mask = torch.from_numpy(texts.actions[rows]), torch.from_numpy(texts.mask[rows])
