@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tokenrl_cli.interfaces import ModelOutput, UserError
+
 LARGEST = 2**22  # elements of a chunk's [rows, V] tensor: 16 MiB in float32
+# `over_states` holds a [B, T, V] tensor of at most this many elements whole. glibc maps larger ones (32 MiB in float32)
+# anew each time, and clearing their pages then takes longer than computing the logits a second time.
+WHOLE = 2**23
+# With fewer rows a chunk, adding up the gradients of the head, [V, D] of each chunk, would take as long as its matrix
+# products; and those are a third slower for a number of rows that is not a multiple of 32.
+FEWEST, EVEN = 128, 32
 
 
 def in_pieces(reduce: Callable[..., tuple[Tensor, ...]], width: int, *columns: Tensor) -> tuple[Tensor, ...]:
@@ -31,3 +39,43 @@ def in_pieces(reduce: Callable[..., tuple[Tensor, ...]], width: int, *columns: T
     # together B * T * V elements again. Each chunk is recomputed in the backward pass instead.
     parts = [checkpoint(reduce, *piece, use_reentrant=False) for piece in cut]
     return tuple(torch.cat(each).view(shape) for each in zip(*parts, strict=True))
+
+
+def over_states(
+    reduce: Callable[..., tuple[Tensor, ...]], width: int, mask: Tensor, hidden: Tensor, *columns: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Calls `reduce(hidden, *columns)`, which may build tensors [..., width] (width = V), and returns its results, a
+    tuple of tensors [B, T].
+
+    hidden [B, T, D]; columns: tensors [B, T, ...], or None, which is handed on; mask [B, T] bool. Results mean nothing
+    where mask is False. With at most WHOLE elements in [B, T, width] this is one call on everything. Beyond that it is
+    one on each chunk, [1, M, ...] of the M states of a chunk in which mask is True, with results [1, M], and again in
+    the backward pass: never more than the tensors [M, width] of one chunk are held. Each state must be computed by
+    itself; then values and gradients are those of one call, but for rounding.
+    """
+    shape = mask.shape
+    if mask.numel() * width <= WHOLE:
+        return reduce(hidden, *columns)
+    kept = mask.flatten().nonzero().squeeze(-1)
+    kept = kept if len(kept) else kept.new_zeros(1)  # no state at all has no results whose types could be known
+    chosen = [None if each is None else each.flatten(0, 1).index_select(0, kept) for each in (hidden, *columns)]
+    rows = max(FEWEST, LARGEST // width // EVEN * EVEN)
+    parts = []
+    for start in range(0, len(kept), rows):
+        piece = [None if each is None else each[start : start + rows].unsqueeze(0) for each in chosen]
+        parts.append(checkpoint(reduce, *piece, use_reentrant=False))
+    found = (torch.cat(each, 1).squeeze(0) for each in zip(*parts, strict=True))
+    return tuple(each.new_zeros(shape.numel()).index_copy(0, kept, each).view(shape) for each in found)
+
+
+def logits_of(output: ModelOutput, hidden: Tensor) -> Tensor:
+    """Returns the logits [..., V] of some of the states of a model's output, from their hidden states [..., D]: all of
+    them or those of a chunk. Raises UserError where `output.project` gives those of other states instead."""
+    logits = output.project(hidden)
+    if logits.shape[:-1] != hidden.shape[:-1]:
+        problem = (
+            f"its ModelOutput.project gave {list(logits.shape)} for hidden states {list(hidden.shape)}, and must "
+            "compute logits from the hidden states that it is given"
+        )
+        raise UserError("model", problem, "a large vocabulary is projected in chunks of states")
+    return logits

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import ModelOutput
 
 
 def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -22,3 +24,14 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: fl
     possible = ~logprobs.isneginf()
     mean = logprobs.masked_fill(~possible, 0.0).sum(-1) / possible.sum(-1)
     return (1 - label_smoothing) * nll - label_smoothing * mean
+
+
+def output_nll(output: ModelOutput, targets: Tensor, mask: Tensor, label_smoothing: float, size: int) -> Tensor:
+    """`negative_log_likelihood` of the logits of a model's output, without holding them all where [B, T, V] is large:
+    see `chunks.over_states`. targets [B, T] int64, mask [B, T] bool, `size` = V -> [B, T], nats; it means nothing where
+    mask is False."""
+
+    def nll(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        return (negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing),)
+
+    return over_states(nll, size, mask, output.hidden, targets)[0]
