@@ -14,7 +14,7 @@ from tests.presets import preset
 from tests.world import Letters
 from tokenrl_cli.episodes.sampling import Decoding, distribution, of_tokens
 from tokenrl_cli.functional import chunks
-from tokenrl_cli.functional.chunks import in_pieces, logits_of, over_states
+from tokenrl_cli.functional.chunks import in_pieces, logits_of, over_states, sum_over_states
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.kl import full
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
@@ -135,6 +135,39 @@ def test_nothing_is_computed_for_states_that_the_mask_leaves_out(chunked: Callab
     assert torch.equal(found, hidden.sum(-1).where(mask, torch.zeros(())))
     (nothing,) = over_states(reduced, V, torch.zeros_like(mask), hidden)
     assert nothing.shape == mask.shape
+
+
+@pytest.mark.parametrize("learns", [(True, True), (False, True), (True, False)])
+def test_a_sum_in_chunks_has_the_gradient_of_the_whole_and_computes_nothing_twice(
+    learns: tuple[bool, bool], chunked: Callable[[int], None]
+) -> None:
+    hidden, weight = random(0, B, T, D, dtype=torch.float64), random(1, V, D, dtype=torch.float64)
+    idle, actions = random(2, 3, dtype=torch.float64).requires_grad_(), torch.arange(B * T).view(B, T) % V
+    mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3, [False] * 5])
+    hidden.requires_grad_(learns[0])
+    weight.requires_grad_(learns[1])
+    learning = [each for each in (hidden, weight) if each.requires_grad]
+    rows = 0
+
+    def nll(hidden: Tensor, actions: Tensor) -> Tensor:
+        nonlocal rows
+        rows += hidden.shape[0] * hidden.shape[1]
+        return negative_log_likelihood(hidden @ weight.T, actions, 0.1)
+
+    def both() -> tuple[Tensor, tuple[Tensor, ...]]:
+        total = sum_over_states(nll, V, mask, [idle, weight], hidden, actions)
+        return total.detach(), torch.autograd.grad((3 * total).square(), learning)
+
+    expected, exact = both()
+    for size in (2, 3, 7):
+        chunked(size)
+        rows = 0
+        found, gradients = both()
+        assert rows == mask.sum()
+        assert torch.allclose(found, expected, rtol=1e-13)
+        for one, other in zip(gradients, exact, strict=True):
+            assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+    assert sum_over_states(nll, V, torch.zeros_like(mask), [weight], hidden, actions) == 0
 
 
 def test_a_projection_that_ignores_its_states_is_refused() -> None:

@@ -13,8 +13,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, recite
-from tokenrl_cli.functional.likelihood import output_nll
-from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.functional.likelihood import summed_nll
 from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
@@ -87,8 +86,8 @@ class Mle:
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
             output = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row)
             targets = rows.targets[rows.source_row]
-            nll = output_nll(output, targets, rows.mask, self.label_smoothing, self.size)
-            nll = masked_sum(nll, rows.mask) / tokens
+            smoothing, parameters = self.label_smoothing, self.model.parameters()
+            nll = summed_nll(output, targets, rows.mask, smoothing, self.size, parameters) / tokens
             return nll, {"loss/nll": nll.detach()}
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
-from tokenrl_cli.functional.chunks import logits_of, over_states
+from tokenrl_cli.functional.chunks import logits_of, over_states, sum_over_states
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import ModelOutput
 
@@ -35,3 +37,20 @@ def output_nll(output: ModelOutput, targets: Tensor, mask: Tensor, label_smoothi
         return (negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing),)
 
     return over_states(nll, size, mask, output.hidden, targets)[0]
+
+
+def summed_nll(
+    output: ModelOutput,
+    targets: Tensor,
+    mask: Tensor,
+    label_smoothing: float,
+    size: int,
+    parameters: Iterable[Tensor],
+) -> Tensor:
+    """The sum of `output_nll` over the tokens where mask [B, T] is True, [], nats, which needs less time for its
+    gradient. `parameters` are those of the model; see `chunks.sum_over_states`."""
+
+    def nll(hidden: Tensor, targets: Tensor) -> Tensor:
+        return negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing)
+
+    return sum_over_states(nll, size, mask, parameters, output.hidden, targets)

@@ -13,7 +13,7 @@ from tokenrl_cli.algorithm.gradient.objective import ForwardPass, Measure, State
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.functional.entropy import entropy, entropy_of_logprobs
 from tokenrl_cli.functional.kl import full, k3
-from tokenrl_cli.functional.likelihood import negative_log_likelihood, output_nll
+from tokenrl_cli.functional.likelihood import negative_log_likelihood, summed_nll
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.interfaces import Critic, SettingError
 
@@ -121,7 +121,7 @@ class DemonstrationLoss:
         if bool(mask.any()):
             targets = shown.targets[shown.source_row]
             output = seen.model(shown.source, shown.source_mask, targets, shown.source_row)
-            total = masked_sum(output_nll(output, targets, mask, 0.0, self.size), mask)
+            total = summed_nll(output, targets, mask, 0.0, self.size, seen.model.parameters())
         else:
             total = seen.logprobs.new_zeros(())
         mean = total / whole.likelihood_mask[whole.first].sum().clamp(min=1)
