@@ -5,9 +5,9 @@
 A GRU with 32,000 tokens learns from 64 episodes of 32 tokens, one preset a process, on the CPU. What must exist is
 counted: weights, copies that follow or stay, moments of Adam and the replay, which stay, and gradients, which an update
 needs. `peak` is what the process held at most during the second update above what stayed; a tensor [B, T, V] is 250 MB
-in float32. Presets that learn values reduce over the vocabulary piece by piece: beyond gradients their peak must stay
-below one such tensor (exit status 1 if it does not). Cross-entropy and policy gradients are there to compare: the
-gradient of their logits is itself [B, T, V]. Writes benchmarks/results/memory.json. Linux.
+in float32. All presets reduce over the vocabulary piece by piece: beyond gradients their peak must stay below one such
+tensor (exit status 1 if it does not). `seconds` is the CPU time of one update, the least of three, in a process of its
+own with the allocator as it comes. Writes benchmarks/results/memory.json. Linux.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,9 @@ VARIANTS = {"soft_q, logits": ["soft_q", "algorithm/head=logits", "algorithm/pri
             "dqn, two heads": ["dqn", "algorithm/head=two"],
             "dqn, expected": ["dqn", "algorithm/acting=tilted", "algorithm/backup=expected",
                               "algorithm/exploration=none"]}  # fmt: skip
-COMPARED = ["mle", "rloo"]
+GRADIENTS = ["rloo", "ppo", "grpo"]
+PAIRED = ["tba", "rloo", "grpo"]  # learn from two episodes of a source
+COMPARED = ["mle", *GRADIENTS]
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed goes back
 
 
@@ -91,28 +94,34 @@ def status(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measured(words: list[str]) -> dict[str, float]:
+def measured(words: list[str], timed: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     name, *parts = words
     model = Recurrent(Words(), Words(), "gru", 64, 128, 1, 0.0, False)  # type: ignore[arg-type]
     keys = [] if name == "mle" else ["algorithm.samples_per_source=1"]
-    keys = ["algorithm.samples_per_source=2"] if name in ("tba", "rloo") else keys
+    keys = ["algorithm.samples_per_source=2"] if name in PAIRED else keys
+    keys += ["algorithm.epochs=1", "algorithm.minibatches=1"] if name in GRADIENTS else []
     if name in VALUES:
         keys += ["algorithm.data.minibatch_size=64", "algorithm.data.updates=1", "algorithm.data.capacity=50000"]
     algorithm = preset(name, model, Words(), T, *keys, *parts)  # type: ignore[arg-type]
     offline = getattr(getattr(algorithm, "data", None), "demonstrated", 0) == 1
     role = "recited" if name == "mle" or offline else "sampled"
-    for step in range(2):
-        rollout = episodes(batch_of(step, B // 2 if name in ("tba", "rloo") else B), role)
-        if name == "rloo":
+    taken = []
+    for step in range(4 if timed else 2):
+        rollout = episodes(batch_of(step, B // 2 if name in PAIRED else B), role)
+        if name in GRADIENTS:
             rollout = scored(algorithm, rollout)
-        if step == 1:
+        if step == 1 and not timed:
             for parameter in model.parameters():
                 parameter.grad = None
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
             before = status("VmRSS")
+        begun = time.process_time()
         algorithm.update(rollout)
+        taken.append(time.process_time() - begun)
+    if timed:
+        return {"seconds": round(min(taken[1:]), 2)}
     peak = status("VmHWM") - before
     learned = getattr(algorithm, "learned", model)
     learning = [p for group in algorithm.optimizer.inner.param_groups for p in group["params"]]
@@ -130,18 +139,19 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     chosen = {name: [name] for name in (*COMPARED, *VALUES)} | VARIANTS
     arguments.add_argument("--presets", nargs="+", default=list(chosen), choices=chosen)
-    arguments.add_argument("--here", action="store_true", help="measure one preset in this process")
+    arguments.add_argument("--here", choices=["memory", "time"], help="measure one preset in this process")
     given = arguments.parse_args()
     if given.here:
-        print(json.dumps(measured(chosen[given.presets[0]])))
+        print(json.dumps(measured(chosen[given.presets[0]], given.here == "time")))
         return
     results, right = {}, True
     for name in given.presets:
-        command = [sys.executable, __file__, "--here", "--presets", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | AT_ONCE)
-        results[name] = json.loads(done.stdout)
-        within = results[name]["beyond"] < TENSOR / 1e6
-        right = right and (within or name in COMPARED)
+        results[name] = {}
+        for what, setting in (("memory", AT_ONCE), ("time", {})):
+            command = [sys.executable, __file__, "--here", what, "--presets", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | setting)
+            results[name] |= json.loads(done.stdout)
+        right = right and results[name]["beyond"] < TENSOR / 1e6
         cells = "  ".join(f"{key} {value:7.1f}" for key, value in results[name].items())
         print(f"{name:16}{cells}  {results[name]['beyond'] * 1e6 / TENSOR:5.2f} [B, T, V]", flush=True)
     path = Path(__file__).parent / "results" / "memory.json"

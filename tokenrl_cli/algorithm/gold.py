@@ -14,7 +14,7 @@ from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
 from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import truncated_returns
-from tokenrl_cli.functional.likelihood import negative_log_likelihood
+from tokenrl_cli.functional.likelihood import output_nll
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
@@ -64,7 +64,7 @@ class Gold:
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        self.model, self.eos_id = model, tokenizer.eos_id
+        self.model, self.eos_id, self.size = model, tokenizer.eos_id, tokenizer.size
         self.frozen, self.lagged = (frozen_copy(model) for _ in range(2))
         self.value, self.suffix, self.lower_bound, self.least = value, suffix, lower_bound, least
         self.floor, self.sync_every, self.micro_batches = floor, sync_every, micro_batches
@@ -88,8 +88,8 @@ class Gold:
 
         def loss(rows: WeightedDemonstrations) -> tuple[Tensor, dict[str, Tensor]]:
             shown = rows.episodes
-            logits = self.model(shown.source, shown.source_mask, shown.actions, shown.source_row).logits
-            nll = negative_log_likelihood(logits, shown.actions, 0.0)
+            output = self.model(shown.source, shown.source_mask, shown.actions, shown.source_row)
+            nll = output_nll(output, shown.actions, shown.mask, 0.0, self.size)
             total = masked_sum(rows.weights * nll, shown.mask) / tokens
             return total, {"loss/policy": total.detach(), "loss/nll": masked_sum(nll.detach(), shown.mask) / tokens}
 
@@ -106,7 +106,7 @@ class Gold:
             model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
             for model in (self.lagged, self.frozen)
         )
-        lagged, frozen = (-negative_log_likelihood(each.logits, rollout.actions, 0.0) for each in outputs)
+        lagged, frozen = (-output_nll(each, rollout.actions, rollout.mask, 0.0, self.size) for each in outputs)
         importance = lagged.exp().clamp(min=self.floor)
         q = (truncated_returns(self.value(frozen), rollout.mask, self.suffix) - self.lower_bound).clamp(min=self.least)
         metrics = {

@@ -13,8 +13,7 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, recite
-from tokenrl_cli.functional.likelihood import negative_log_likelihood
-from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.functional.likelihood import summed_nll
 from tokenrl_cli.functional.value import last_steps
 from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
@@ -45,7 +44,7 @@ class Mle:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
         self.model = model
-        self.eos_id, self.seed = tokenizer.eos_id, seed
+        self.eos_id, self.size, self.seed = tokenizer.eos_id, tokenizer.size, seed
         self.scheduled_sampling = scheduled_sampling
         self.label_smoothing = label_smoothing
         self.micro_batches = micro_batches
@@ -86,9 +85,10 @@ class Mle:
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
-            nll = negative_log_likelihood(logits, rows.targets[rows.source_row], self.label_smoothing)
-            nll = masked_sum(nll, rows.mask) / tokens
+            output = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row)
+            targets = rows.targets[rows.source_row]
+            smoothing, parameters = self.label_smoothing, self.model.parameters()
+            nll = summed_nll(output, targets, rows.mask, smoothing, self.size, parameters) / tokens
             return nll, {"loss/nll": nll.detach()}
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)

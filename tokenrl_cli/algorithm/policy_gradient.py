@@ -120,13 +120,18 @@ class PolicyGradient:
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
         greedy = "companion" in needs(baseline)
         self.sampler = Sampler(
-            self.decoding, samples_per_source, forced_prefix, add_reference, greedy, critic, tokenizer.eos_id, seed
-        )
-        self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference)
+            self.decoding, samples_per_source, forced_prefix, add_reference, greedy, critic, tokenizer.eos_id,
+            tokenizer.size, seed,
+        )  # fmt: skip
+        self.size = tokenizer.size
+        self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference, self.size)
         self.penalties = Penalties(self.kl, self.reference, overlong_share, max_length)
-        kl = [KlLoss(kl_loss_coef, divergence, self.reference, self.decoding)] if kl_loss_coef > 0 else []
-        nll = [DemonstrationLoss(nll_mix)] if nll_mix > 0 else []
-        self.terms: list[Term] = [SurrogateLoss(surrogate), EntropyBonus(entropy_coef), *kl, ValueLoss(critic), *nll]
+        bonus = EntropyBonus(entropy_coef, self.decoding)
+        kl = [KlLoss(kl_loss_coef, divergence, self.decoding)] if kl_loss_coef > 0 else []
+        nll = [DemonstrationLoss(nll_mix, self.size)] if nll_mix > 0 else []
+        self.terms: list[Term] = [SurrogateLoss(surrogate), bonus, *kl, ValueLoss(critic), *nll]
+        self.measures = (kl[0].measures if kl else {}) | bonus.measures
+        self.compared = self.reference if kl else None  # with which the loss compares the policy
         # whether demonstrations are learned from, or begin episodes
         self.needs_references = bool(nll) or self.sampler.reads_demonstrations()
         self.optimizer = optimizer([*model.parameters(), *critic.attach(model)])
@@ -179,8 +184,8 @@ class PolicyGradient:
         differences: list[tuple[float, torch.dtype]] = []
 
         def loss(rows: EpisodesWithAdvantages) -> tuple[Tensor, dict[str, Tensor]]:
-            seen = forward(self.model, rows, minibatch, self.decoding)
-            differences.append((float(seen.log_ratio.abs().max()), seen.logits.dtype))
+            seen = forward(self.model, rows, minibatch, self.decoding, self.compared, self.measures, self.size)
+            differences.append((float(seen.log_ratio.abs().max()), seen.precision))
             return sum_of(self.terms, seen)
 
         metrics = gradient_step(self.optimizer, minibatch, loss, self.micro_batches)

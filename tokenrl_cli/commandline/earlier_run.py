@@ -255,6 +255,7 @@ FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
     "tokenizer.": "the vocabulary was built when the run started",
     "source_tokenizer.": "the vocabulary was built when the run started",
     "model.": "the weights belong to it",
+    "freeze": "the optimiser has kept nothing of what was frozen",
     "algorithm.data.capacity": "the replay buffer has its size",
     "dataset.": COMPARABLE,
     "reward.": COMPARABLE,

@@ -64,6 +64,7 @@ SYNONYMS = {
     "output": "output_file outfile",
     "split": "eval_split subset",
     "imports": "plugins user_dir modules",
+    "freeze": "frozen freeze_params freeze_layers freeze_encoder frozen_parameters freeze_parameters trainable",
     "samples": "num_examples_to_show n_show log_samples",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tokenrl_cli.config.build import check
@@ -34,6 +34,7 @@ class Train:
     imports: list[Text]
     source_tokenizer: Tokenizer | None = None  # None: that of the targets
     fallback: bool = False
+    freeze: list[Text] = field(default_factory=list)  # patterns of parameter names
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Eval:
 def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
     """Raises UserError if a config has an unknown or missing key, or a value or block of a wrong type or range. Imports
     the modules that its `imports` names. `config` is resolved, plain values."""
-    known = {field.name for field in fields(schema)}
+    known = {each.name for each in fields(schema)}
     if (unknown := next((key for key in config if key not in known), None)) is not None:  # Hydra lets +KEY=VALUE pass
         from tokenrl_cli.commandline.explanations import unknown_key
         from tokenrl_cli.config.options import conf_dir

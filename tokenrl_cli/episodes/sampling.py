@@ -66,6 +66,11 @@ class Decoding:
         """Whether top-k or top-p may remove tokens from the distribution; never at temperature 0."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the distribution sampled from is the plain softmax of the policy."""
+        return self.temperature == 1 and not (self.cuts or self.forbidden or self.epsilon)
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -102,7 +107,9 @@ def distribution(logits: Tensor, decoding: Decoding, support: Tensor | None = No
         best = logits.argmax(-1, keepdim=True)
         logprobs = torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
     else:
-        logprobs = (logits / decoding.temperature).log_softmax(-1)
+        # dividing by 1 changes nothing, and would hold a second [..., V] in memory
+        scaled = logits if decoding.temperature == 1 else logits / decoding.temperature
+        logprobs = scaled.log_softmax(-1)
     if decoding.epsilon > 0:
         possible = logits > -torch.inf
         uniform = possible.to(logprobs.dtype) / possible.sum(-1, keepdim=True)
@@ -126,7 +133,12 @@ def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Te
     T, V]; -inf for a token that it cannot sample. Gradients flow to the logits. `support` [B, T, k] as in
     `distribution`. No mask is given: the caller masks the values of padding, which may be -inf."""
     logprobs, _ = distribution(logits, decoding, support)
-    return logprobs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return of_tokens(logprobs, actions)
+
+
+def of_tokens(values: Tensor, actions: Tensor) -> Tensor:
+    """Returns the entries of values [..., V] at the tokens actions [...] -> [...]."""
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 @torch.no_grad()

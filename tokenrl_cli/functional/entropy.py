@@ -14,9 +14,13 @@ def entropy(logits: Tensor) -> Tensor:
 
     Tokens with the logit -inf add 0 to the value and to the gradient.
     """
-    logprobs = precise(logits).log_softmax(-1)
+    return entropy_of_logprobs(precise(logits).log_softmax(-1))
+
+
+def entropy_of_logprobs(logprobs: Tensor) -> Tensor:
+    """Entropy of a distribution from the log-probabilities of all its tokens, as `entropy`. [..., V] -> [...]."""
     # 0 * -inf is NaN, and would be for every impossible token: the second factor is made finite first.
-    return -(logprobs.exp() * logprobs.masked_fill(logprobs.isneginf(), 0.0)).sum(-1)
+    return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
 
 
 def concentration(logits: Tensor) -> dict[str, Tensor]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
+from tokenrl_cli.functional.chunks import logits_of, over_states, sum_over_states
 from tokenrl_cli.functional.precision import precise
+from tokenrl_cli.interfaces import ModelOutput
 
 
 def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -23,3 +27,31 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: fl
     possible = ~logprobs.isneginf()
     mean = logprobs.masked_fill(~possible, 0.0).sum(-1) / possible.sum(-1)
     return (1 - label_smoothing) * nll - label_smoothing * mean
+
+
+def output_nll(output: ModelOutput, targets: Tensor, mask: Tensor, label_smoothing: float, size: int) -> Tensor:
+    """`negative_log_likelihood` of the logits of a model's output, without holding them all where [B, T, V] is large:
+    see `chunks.over_states`. targets [B, T] int64, mask [B, T] bool, `size` = V -> [B, T], nats; it means nothing where
+    mask is False."""
+
+    def nll(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        return (negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing),)
+
+    return over_states(nll, size, mask, output.hidden, targets)[0]
+
+
+def summed_nll(
+    output: ModelOutput,
+    targets: Tensor,
+    mask: Tensor,
+    label_smoothing: float,
+    size: int,
+    parameters: Iterable[Tensor],
+) -> Tensor:
+    """The sum of `output_nll` over the tokens where mask [B, T] is True, [], nats, which needs less time for its
+    gradient. `parameters` are those of the model; see `chunks.sum_over_states`."""
+
+    def nll(hidden: Tensor, targets: Tensor) -> Tensor:
+        return negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing)
+
+    return sum_over_states(nll, size, mask, parameters, output.hidden, targets)

@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import differentiable
-from tokenrl_cli.config.build import PACKAGE, build, within
+from tokenrl_cli.config.build import PACKAGE, build, hint, within
 from tokenrl_cli.data.batching import training_texts
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.episodes.scoring import check_columns
@@ -38,6 +39,7 @@ from tokenrl_cli.run.task import GenerationTask, Task
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 POLICY = "policy."  # prefix of the entries of an algorithm's state that its policy needs besides the model
+PREFIXES = 20  # of the modules of a model that an error lists
 SPLITS = ("train", "val", "test")  # the splits that a training run reads
 STAGES = {"warm_start": "warm_start", "train": "algorithm"}  # stage -> the block of its algorithm in the config
 
@@ -229,7 +231,8 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     """Returns a new Model (a torch.nn.Module) on the device of the task, in training mode. Its initial weights depend
     only on the config and the seed. Seeds the global generator of torch.
 
-    Raises UserError if it cannot be built, if its `forward` does not take `source_row`, or if it needs more memory than
+    The parameters that `freeze` names require no gradient: see `freeze`. Raises UserError if it cannot be built, if its
+    `forward` does not take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than
     the device has in all; the last is checked only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
@@ -255,7 +258,43 @@ def require_source_row(model: Any) -> None:
 
 def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
     facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
-    return build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
+    model = build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
+    freeze(model, config.get("freeze") or [])
+    return model
+
+
+def freeze(model: Any, patterns: Sequence[str]) -> None:
+    """Makes the parameters of a model that a pattern names require no gradient: an optimiser leaves them out.
+
+    A pattern is the name of a parameter or of a module, which means all parameters in it; * stands for any text, dots
+    included, as in fnmatch. A parameter that has several names, as tied weights do, is frozen by any of them. Raises
+    UserError for a pattern that names no parameter, with the modules of the model.
+    """
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for pattern in patterns:
+        found = [each for name, each in named.items() if any(fnmatchcase(part, pattern) for part in _ancestry(name))]
+        if not found:
+            begin = list(dict.fromkeys(map(_beginning, named)))
+            more = f" and {len(begin) - PREFIXES} more" if len(begin) > PREFIXES else ""
+            every = dict.fromkeys(part for name in named for part in _ancestry(name))
+            problem = f"{pattern!r} names no parameter of the model{hint(pattern.rstrip('.*'), [*begin, *every])}"
+            remedy = f"its parameters are in {', '.join(begin[:PREFIXES])}{more}; NAME means all of a module"
+            raise UserError("freeze", problem, remedy)
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def _ancestry(name: str) -> list[str]:
+    """A dotted name and the modules that it is in: "a.b.c" -> ["a", "a.b", "a.b.c"]."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def _beginning(name: str) -> str:
+    """The module that a parameter is in, of at most three levels, with * for numbers: "blocks.3.norm.weight" ->
+    "blocks.*.norm". A parameter of the model itself has no other than its own name."""
+    parts = name.split(".")
+    return ".".join("*" if part.isdecimal() else part for part in parts[: min(3, max(1, len(parts) - 1))])
 
 
 def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str, Algorithm]:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.facts import call_with_facts
 from tokenrl_cli.algorithm.gradient.episodes import EpisodesWithAdvantages
-from tokenrl_cli.episodes.sampling import Decoding, distribution
+from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
+from tokenrl_cli.episodes.sampling import Decoding, distribution, of_tokens
+from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.interfaces import ModelOutput
+
+
+@dataclass(frozen=True)
+class States:
+    """The distributions of the next token in some of the states of a forward pass: in all of them, where S stands for
+    [B, T], or in a chunk of them, where S stands for [1, M]; see `chunks.over_states`."""
+
+    logits: Tensor  # [S, V] of the plain softmax
+    log_policy: Tensor  # [S, V], log pi(a | s_t) of every token a, pi the distribution that is sampled from
+    logprobs: Tensor  # [S], log pi(a_t | s_t)
+    actions: Tensor  # [S] int64, a_t
+    reference_logits: Tensor | None  # [S, V], without gradient; None where there is no reference
+
+
+Measure = Callable[[States], Tensor]  # -> [S]: a quantity of each state that is computed from whole distributions
 
 
 @dataclass(frozen=True)
@@ -25,8 +44,8 @@ class ForwardPass:
     rows: EpisodesWithAdvantages
     whole: EpisodesWithAdvantages  # all rows of the optimiser step
     hidden: Tensor  # [B, T, D]
-    logits: Tensor  # [B, T, V] of the plain softmax
-    log_policy: Tensor  # [B, T, V], log pi(a | s_t) of every token a, pi the distribution that is sampled from
+    measured: Mapping[str, Tensor]  # [B, T] each: what `forward` was asked to measure; nothing outside rows.usable
+    precision: torch.dtype  # of the logits, as the model computes them
     logprobs: Tensor  # [B, T], log pi(a_t | s_t); 0 outside rows.usable
     log_ratio: Tensor  # [B, T], log pi(a_t | s_t) - log pi_sampled(a_t | s_t), without gradient; 0 outside rows.usable
 
@@ -46,17 +65,43 @@ class ForwardPass:
 Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted loss [], and what is logged, each []
 
 
-def forward(model: Any, rows: EpisodesWithAdvantages, whole: EpisodesWithAdvantages, decoding: Decoding) -> ForwardPass:
-    """Runs the policy over `rows`, a part of `whole` (all rows of the optimiser step), in one teacher-forced pass with
-    gradients, and returns its outputs: hidden [B, T, D], logits [B, T, V] of the plain softmax, and log-probabilities
-    under the distribution that `decoding` samples from. The tokens that top-k or top-p leave are those that were left
-    when the episode was sampled. The model must be in evaluation mode, as it was then; its mode is not changed."""
+def forward(
+    model: Any,
+    rows: EpisodesWithAdvantages,
+    whole: EpisodesWithAdvantages,
+    decoding: Decoding,
+    reference: ReferencePolicy | None,
+    measures: Mapping[str, Measure],
+    size: int,
+) -> ForwardPass:
+    """Runs the policy over `rows`, teacher-forced, and returns its outputs, scored under the distribution that
+    `decoding` samples from, with what `measures` compute from the distributions in each state. The tokens that top-k or
+    top-p leave are those that were left when the episode was sampled.
+
+    `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. Measures with a gradient
+    should come first: what needs none, at the end, is not computed again in the backward pass.
+    """
     seen, mask = rows.episodes, rows.usable
     output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
-    log_policy, _ = distribution(output.logits, decoding, seen.support)
-    logprobs = log_policy.gather(-1, seen.actions.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
+    known: ModelOutput | None = None if reference is None else reference.output(seen)
+    precisions = set()
+
+    def read(hidden: Tensor, actions: Tensor, support: Tensor | None, frozen: Tensor | None) -> tuple[Tensor, ...]:
+        logits = logits_of(output, hidden)
+        precisions.add(logits.dtype)
+        log_policy, _ = distribution(logits, decoding, support)
+        logprobs = of_tokens(log_policy, actions)
+        with torch.no_grad():
+            reference_logits = None if known is None or frozen is None else logits_of(known, frozen)
+        states = States(logits, log_policy, logprobs, actions, reference_logits)
+        return logprobs, *(measure(states) for measure in measures.values())
+
+    columns = seen.actions, seen.support, None if known is None else known.hidden
+    logprobs, *measured = over_states(read, size, mask, output.hidden, *columns)
+    logprobs = logprobs.masked_fill(~mask, 0.0)
     log_ratio = (logprobs.detach() - seen.logprobs).masked_fill(~mask, 0.0)
-    return ForwardPass(model, rows, whole, output.hidden, output.logits, log_policy, logprobs, log_ratio)
+    found = dict(zip(measures, measured, strict=True))
+    return ForwardPass(model, rows, whole, output.hidden, found, precisions.pop(), logprobs, log_ratio)
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.networks import frozen_copy, move
-from tokenrl_cli.functional.likelihood import negative_log_likelihood
-from tokenrl_cli.interfaces import Rollout, UserError
+from tokenrl_cli.functional.likelihood import output_nll
+from tokenrl_cli.interfaces import ModelOutput, Rollout, UserError
 
 
 class ReferencePolicy:
@@ -18,25 +18,24 @@ class ReferencePolicy:
 
     After each rollout the copy moves `schedule(number of rollouts before)` of the way to the policy: 0 leaves it as it
     is, 1 makes it the policy. With `model` None, as where no coefficient of a KL is above 0, there is no copy, and
-    `logits` and `logprobs` must not be called.
+    `output` and `logprobs` must not be called. `size` = V.
     """
 
-    def __init__(self, model: Any | None, schedule: Callable[[int], float]) -> None:
+    def __init__(self, model: Any | None, schedule: Callable[[int], float], size: int) -> None:
         self.model: Any = None if model is None else frozen_copy(model)
-        self.schedule = schedule
+        self.schedule, self.size = schedule, size
 
     @torch.no_grad()
-    def logits(self, episodes: Rollout) -> Tensor:
-        """Returns the logits of every token in every state of the episodes, [B, T, V], not normalised, without
-        gradient."""
-        logits: Tensor = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row).logits
-        return logits
+    def output(self, episodes: Rollout) -> ModelOutput:
+        """Returns the output of the copy in every state of the episodes, hidden [B, T, D], without gradient."""
+        output: ModelOutput = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row)
+        return output
 
     @torch.no_grad()
     def logprobs(self, episodes: Rollout) -> Tensor:
-        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], without gradient; padded ids have one,
-        too."""
-        return -negative_log_likelihood(self.logits(episodes), episodes.actions, 0.0)
+        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], without gradient; what stands at padded ids
+        means nothing."""
+        return -output_nll(self.output(episodes), episodes.actions, episodes.mask, 0.0, self.size)
 
     def follow(self, policy: Any, rollouts: int) -> None:
         """Moves the copy `schedule(rollouts)` of the way to `policy`, a model of the same shapes; `rollouts` is the

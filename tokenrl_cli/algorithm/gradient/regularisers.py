@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.facts import call_with_facts, function_of
-from tokenrl_cli.algorithm.gradient.objective import ForwardPass
-from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
+from tokenrl_cli.algorithm.gradient.objective import ForwardPass, Measure, States
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.functional.entropy import entropy
+from tokenrl_cli.functional.entropy import entropy, entropy_of_logprobs
 from tokenrl_cli.functional.kl import full, k3
-from tokenrl_cli.functional.likelihood import negative_log_likelihood
+from tokenrl_cli.functional.likelihood import negative_log_likelihood, summed_nll
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.interfaces import Critic, SettingError
 
@@ -23,14 +22,22 @@ class EntropyBonus:
     """-eta mean_bt H(p(. | s_t)), with p the plain softmax: a positive eta keeps the policy from becoming certain
     (Williams & Peng 1991). The mean is over the usable tokens of the optimiser step."""
 
-    def __init__(self, coef: float) -> None:
-        self.coef = coef
+    def __init__(self, coef: float, decoding: Decoding) -> None:
+        self.coef, self.decoding = coef, decoding
+        self.measures: dict[str, Measure] = {"entropy": self.entropy}  # what a forward pass must measure for the term
+
+    def entropy(self, states: States) -> Tensor:
+        """Returns the entropy of the plain softmax in each of some states, [S]; with a gradient if eta is not 0."""
+        if self.coef:
+            return entropy(states.logits)
+        # What is only logged keeps no graph in memory, and is not computed twice.
+        return (
+            entropy_of_logprobs(states.log_policy.detach()) if self.decoding.plain else entropy(states.logits.detach())
+        )
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `entropy`, the mean in nats a token, also with eta = 0. Both are the parts
-        of these rows in the mean of the step."""
-        logits = seen.logits if self.coef else seen.logits.detach()  # what is only logged keeps no graph in memory
-        mean = seen.token_mean(entropy(logits))
+        """Returns the loss [], and as metric `entropy`, the mean in nats a token, whatever eta is."""
+        mean = seen.token_mean(seen.measured["entropy"])
         return -self.coef * mean, {"entropy": mean.detach()}
 
 
@@ -38,41 +45,49 @@ class KlLoss:
     """beta sum_bt w_bt KL_bt, with w the weights of the aggregation and KL_bt an estimate of KL(pi || ref) at s_t.
 
     `divergence` is called with those that it names of `logprobs`, `reference_logprobs` [B, T], `logits` (log pi) and
-    `reference_logits` [B, T, V]; see functional/kl.py. Tokens of added demonstrations do not count, for they are no
-    samples of pi.
+    `reference_logits` [B, T, V], or where those are large with chunks of M states, [1, M] and [1, M, V]; see
+    functional/kl.py. Tokens of added demonstrations do not count, for they are no samples of pi.
 
     The constructor raises UserError for k3 with a decoding that cuts by top-k or top-p: the mean of k3 is a KL only
     where pi can generate every token.
     """
 
-    def __init__(
-        self, coef: float, divergence: Callable[..., Tensor], reference: ReferencePolicy, decoding: Decoding
-    ) -> None:
+    def __init__(self, coef: float, divergence: Callable[..., Tensor], decoding: Decoding) -> None:
         if decoding.cuts and function_of(divergence) is k3:
             problem = (
                 "weighs tokens by reference / policy, and its mean is a KL divergence only where the policy can say "
                 "every token; top_k or top_p leaves some out"
             )
             raise SettingError("/divergence=k3", problem, "{here}/divergence=k2 or full, or top_k=0 top_p=1")
-        self.coef, self.divergence, self.reference = coef, divergence, reference
+        self.coef, self.divergence = coef, divergence
+        # what a forward pass must measure for the term; the second without gradient
+        self.measures: dict[str, Measure] = {"divergence": self.estimate, "kl": self.exact}
 
-    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `kl` the exact KL(pi || ref) of the states in which the policy generated a
-        token, a mean in nats a token, whatever estimate the loss uses; the part of these rows in the mean of the
-        step."""
-        rows, episodes = seen.rows, seen.rows.episodes
-        reference_logits = self.reference.logits(episodes)
+    def estimate(self, states: States) -> Tensor:
+        """Returns the estimate KL_bt of each of some states, [S]."""
+        assert states.reference_logits is not None
         estimate: Tensor = call_with_facts(
             self.divergence,
-            logprobs=seen.logprobs,
-            reference_logprobs=-negative_log_likelihood(reference_logits, episodes.actions, 0.0),
-            logits=seen.log_policy,
-            reference_logits=reference_logits,
+            logprobs=states.logprobs,
+            reference_logprobs=-negative_log_likelihood(states.reference_logits, states.actions, 0.0),
+            logits=states.log_policy,
+            reference_logits=states.reference_logits,
         )
-        loss = self.coef * masked_sum(rows.weights * estimate, rows.sampled)
-        with torch.no_grad():
-            exact = full(seen.log_policy, reference_logits)
-        return loss, {"kl": masked_sum(exact, rows.sampled) / seen.whole.sampled.sum().clamp(min=1)}
+        return estimate
+
+    @torch.no_grad()
+    def exact(self, states: States) -> Tensor:
+        """Returns KL(pi || ref) of each of some states, [S], without gradient."""
+        assert states.reference_logits is not None
+        return full(states.log_policy, states.reference_logits)
+
+    def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns the loss [], and as metric `kl`, the exact KL of the states visited, a mean in nats a token, whatever
+        estimate the loss uses."""
+        rows = seen.rows
+        loss = self.coef * masked_sum(rows.weights * seen.measured["divergence"], rows.sampled)
+        exact = masked_sum(seen.measured["kl"], rows.sampled)
+        return loss, {"kl": exact / seen.whole.sampled.sum().clamp(min=1)}
 
 
 class ValueLoss:
@@ -95,10 +110,10 @@ class ValueLoss:
 class DemonstrationLoss:
     """-lambda mean_nt log p(y*_t | x, y*_<t) over demonstrations y*, with p the plain softmax: a second pass of the
     policy (Wu et al. 2016, arXiv:1609.08144, section 5). The mean is over the tokens that `likelihood_mask` marks,
-    each source once however often it was sampled."""
+    each source once however often it was sampled. `size` = V."""
 
-    def __init__(self, coef: float) -> None:
-        self.coef = coef
+    def __init__(self, coef: float, size: int) -> None:
+        self.coef, self.size = coef, size
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [], and as metric loss/nll the mean cross-entropy in nats a token, before lambda: the parts
@@ -107,8 +122,8 @@ class DemonstrationLoss:
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):
             targets = shown.targets[shown.source_row]
-            logits = seen.model(shown.source, shown.source_mask, targets, shown.source_row).logits
-            total = masked_sum(negative_log_likelihood(logits, targets, 0.0), mask)
+            output = seen.model(shown.source, shown.source_mask, targets, shown.source_row)
+            total = summed_nll(output, targets, mask, 0.0, self.size, seen.model.parameters())
         else:
             total = seen.logprobs.new_zeros(())
         mean = total / whole.likelihood_mask[whole.first].sum().clamp(min=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli import streams
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
+from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic, Rollout, SettingError
 
 
@@ -29,8 +30,8 @@ class Sampler:
     2016, arXiv:1511.06732): `forced_prefix(number of rollouts so far)` is how many of the last tokens of a text are
     left to the policy, infinite for all of them. Forced tokens are not `chosen`, and their log-probability is 0.
 
-    The constructor raises UserError for `add_reference` with top-k, top-p or epsilon in `decoding`: under a cut the
-    policy may be unable to generate the demonstration, whose log-probability would be minus infinity.
+    `size` = V. The constructor raises UserError for `add_reference` with top-k, top-p or epsilon in `decoding`: under a
+    cut the policy may be unable to generate the demonstration, whose log-probability would be minus infinity.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Sampler:
         greedy_baseline: bool,
         critic: Critic,
         eos_id: int,
+        size: int,
         seed: int,
     ) -> None:
         if add_reference and (decoding.cuts or decoding.epsilon > 0):
@@ -50,7 +52,7 @@ class Sampler:
         self.decoding, self.samples_per_source, self.forced_prefix = decoding, samples_per_source, forced_prefix
         self.add_reference, self.greedy_baseline, self.critic = add_reference, greedy_baseline, critic
         self.greedy = replace(decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
-        self.eos_id, self.seed = eos_id, seed
+        self.eos_id, self.size, self.seed = eos_id, size, seed
 
     def reads_demonstrations(self) -> bool:
         """Returns whether rollouts hold tokens of demonstrations: added ones, or forced prefixes (if `forced_prefix` is
@@ -116,8 +118,12 @@ class Sampler:
         has none. `logprobs` are those that the policy gives its tokens under `decoding`, 0 where padded; without
         gradient."""
         recited = recite(batch, self.eos_id)
-        logits = model(recited.source, recited.source_mask, recited.actions, recited.source_row).logits
-        logprobs = logprobs_of(logits, recited.actions, self.decoding, None)
+        output = model(recited.source, recited.source_mask, recited.actions, recited.source_row)
+
+        def logprobs_in(hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+            return (logprobs_of(logits_of(output, hidden), actions, self.decoding, None),)
+
+        (logprobs,) = over_states(logprobs_in, self.size, recited.mask, output.hidden, recited.actions)
         return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0))
 
 
