@@ -255,9 +255,10 @@ def adamw(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Returns an Optimizer with AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101),
-    of matrices alone (see `torch_groups`). `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError
-    where no parameter requires a gradient."""
+    """Returns an Optimizer with AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101): Adam with decoupled weight decay.
+    Only parameters of two and more dimensions decay (see `torch_groups`). `parameters` holds those to train, or groups
+    of them with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. `lr`,
+    `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.AdamW(torch_groups(parameters, weight_decay), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 

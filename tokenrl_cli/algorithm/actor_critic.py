@@ -229,8 +229,9 @@ class ReferenceCritic:
 
     @torch.no_grad()
     def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
-        """Returns the targets q_t of every token of a rewarded rollout, [B, T], without gradient; padding gets values
-        without meaning. `delayed_actor` is pi' of the class's docstring. AssertionError without rewards."""
+        """Returns the targets q_t of every token of a rollout that has its rewards, [B, T], without gradient. Padding,
+        and episodes that are not `valid`, get numbers without meaning. `delayed_actor` is the Model pi' of the class's
+        docstring, in evaluation mode, such as `Actor.delayed`. AssertionError if the rollout has no rewards."""
         assert rollout.rewards is not None
         logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
         values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)

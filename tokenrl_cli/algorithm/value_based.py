@@ -168,8 +168,10 @@ class ValueBased:
         raise NotImplementedError
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of a minibatch of rewarded episodes, or of a micro-batch of one, with gradients into the
-        learned network; `mean_loss` helps to compute it. Raises NotImplementedError: each subclass has its own."""
+        """Returns the loss of a minibatch of rewarded episodes, as `prepare` returned it, or of a micro-batch of one.
+        Loss and metrics are sums over the rows given, divided by the number of tokens of the whole minibatch, so those
+        of its micro-batches add up (`mean_loss` computes them so). The loss can be differentiated with respect to the
+        learned network; nothing is changed. Raises NotImplementedError: each subclass has its own."""
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:

@@ -94,8 +94,8 @@ class Encoded:
         return chosen
 
     def first_pairs(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the first usable pair of each example. rows [N], numbers of usable examples -> [N], numbers of
-        pairs."""
+        """Returns the first usable pair of each of N examples. rows [N]: their indices among all examples, each of them
+        in `self.rows` (not checked) -> [N], indices among all pairs."""
         pairs: np.ndarray = self.pairs[self._first[rows]]
         return pairs
 

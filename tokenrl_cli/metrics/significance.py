@@ -95,9 +95,11 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
 
 
 def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
-    """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale, equal to that of `sacrebleu
-    --confidence` for the same seed and resamples; (None, None) in the three cases of `Difference`. With fewer than 40
-    `samples` it is their whole range."""
+    """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale: the range of the scores of
+    `samples` resamples without one in forty at either end (with fewer than 40 resamples, of all). Half its width is the
+    number that `sacrebleu --confidence` prints after +- for the same seed and resamples; sacrebleu centres it on the
+    mean of the resamples. (None, None) with fewer than FEWEST_SENTENCES sentences that have a score, a resampled score
+    that is not finite, or resamples that do not differ."""
     if known(score) < FEWEST_SENTENCES:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))

@@ -118,8 +118,10 @@ class LiveDisplay:
         self.progress.stop()
 
     def line(self) -> str:
-        """Returns the text of the bar, for the present width: stage, steps, time left and metrics, or the progress of a
-        running evaluation. Pieces that do not fit are left out whole, the bar's strokes below SHORTEST cells, too."""
+        """Returns the text of the last line, for the present width: stage, bar, steps, time left and metrics; while an
+        evaluation runs, its name, bar and number of examples. The time left, or a metric, is left out where it would
+        leave less than SHORTEST cells for the bar, and the bar where stage and steps leave less. These two are always
+        there: where they are too wide, the caller crops the line."""
         stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
         if self.evaluated is not None:
             (stage, done, total), left, metrics = self.evaluated, "", []

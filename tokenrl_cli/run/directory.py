@@ -65,9 +65,10 @@ def order(name: str) -> tuple[int, int]:
 
 
 def link_target(folder: Path, link: str) -> str | None:
-    """Returns the name of the checkpoint that the link `last`, `best` or `warm_start` in RUN/checkpoints points to;
-    None if there is none, or if it is a folder, as in a copy made by a program that follows links. The checkpoint may
-    be missing. Raises UserError if the link points to anything but a checkpoint beside it."""
+    """Returns the name of the checkpoint that `link`, "last", "best" or "warm_start", points to in `folder`, which is
+    RUN/checkpoints. The checkpoint may be missing. None if no link has that name, also if a folder has it, as in a copy
+    made by a program that follows links. Raises UserError if the link points to anything but the name of a checkpoint
+    in the same folder."""
     place = folder / link
     if not place.is_symlink():
         return None

@@ -168,12 +168,13 @@ def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
 
 
 def differing_metrics(block: dict[str, Any], reward: Reward, blocks: dict[str, dict[str, Any]]) -> list[Finding]:
-    """Returns a "metric_differs" finding for each metric that has the name and the class of the reward, or of a part of
-    it, but other settings: one name would then stand for two measures. `block` and `blocks` are the configs of `reward`
-    and `metrics`.
+    """Compares the reward, and each part of a mixture, with the metric of the same name. Returns a "metric_differs"
+    finding where the two are of the same class with different settings: one name would then stand for two measures.
+    `block` is the config of `reward`; `blocks` the config of each metric, by name.
 
-    It is a note if the settings only choose another measure of a family (ROUGE-1, ROUGE-L), else a warning. There is
-    none if any metric, whatever its name, has the settings of the reward.
+    The finding is a note if only settings differ that choose another measure of a family (ROUGE-1 or ROUGE-L, see
+    `Family`), else a warning. There is none for a reward or part whose config equals that of any metric, whatever its
+    name.
     """
     inner = block.get("parts", {})
     rewards = [("reward", name_of(reward), block, reward)]

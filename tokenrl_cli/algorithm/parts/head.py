@@ -84,8 +84,9 @@ class Logits(QHead):
         self.level = ScalarHead(model, lr_factor)
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` must map hidden states
-        to temperature * logits [..., V]. Gradients flow into `hidden` and the model's output layer."""
+        """Returns Q of hidden states, project(hidden) + level(hidden), [..., D] -> [1, ..., V], in float32 or float64.
+        `project` must map hidden states to temperature * logits [..., V]. Gradients flow into `hidden`, into the head's
+        own layer for the level and, through `project`, into the model's output layer."""
         values: Tensor = (precise(project(hidden)) + self.level(hidden).unsqueeze(-1)).unsqueeze(0)
         return values
 
