@@ -1,4 +1,4 @@
-"""Models from pretrained checkpoints: the contract of every model, over tiny random checkpoints of many architectures."""
+"""Models from pretrained checkpoints: the contract of every model, over tiny random ones of many architectures."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_padding_and_later_actions_change_nothing_but_the_source_does(home: Path
 @torch.no_grad()
 def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(home: Path, name: str) -> None:
     model = built(home, name)
-    source, mask, actions, _ = ragged()
+    source, mask, _, _ = ragged()
     rows, given = torch.tensor([2, 0, 0, 3]), torch.full((4, 3), 3)
     state = model.start(source, mask).repeat(2)
     wanted = stepwise(model, source[rows], mask[rows], given)
@@ -446,7 +446,7 @@ def test_a_head_that_is_not_the_models_own_is_refused(home: Path, monkeypatch: p
 
     monkeypatch.setattr(pretrained.Scaling, "of", classmethod(lambda cls, config: cls(1.0, 1.0, None)))
     for name in ("granite", "gemma2", "t5"):
-        with pytest.raises(UserError, match="differ from those of its own forward pass, by .* standard deviations"):
+        with pytest.raises(UserError, match=r"differ from those of its own forward pass, by .* standard deviations"):
             read(saved(home, name), name)
 
 

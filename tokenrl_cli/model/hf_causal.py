@@ -83,7 +83,7 @@ class HfCausal(Pretrained):
         if beyond := [each for each in self.begin if each >= size]:
             raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
         self.filler = first_token(place, config, "bos_token_id", "eos_token_id", "pad_token_id")
-        self.longest = positions_of(config)
+        self.longest = positions_of(network)
         self.places = "position_ids" in inspect.signature(network.base_model.forward).parameters
         require_contract(self, self._own_logits)
 

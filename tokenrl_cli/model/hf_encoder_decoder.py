@@ -35,8 +35,8 @@ class NewBert:
 
 
 class HfEncoderDecoder(ReadsWithEncoder):
-    """p(y_t | x, y_<t), Rothe et al. 2020 (arXiv:1907.12461): the encoder and the decoder begin from the checkpoint of an
-    encoder at `path`, or from two (`decoder_path`). Cross-attention has random weights, and so has the output layer
+    """p(y_t | x, y_<t), Rothe et al. 2020 (arXiv:1907.12461): the encoder and the decoder begin from the checkpoint of
+    an encoder at `path`, or from two (`decoder_path`). Cross-attention has random weights, and so has the output layer
     where the checkpoint has none. A pair that was saved as one (transformers.EncoderDecoderModel) is read as it is.
 
     Without `path` both are new, with the sizes of `new`, for the tokens of any tokenizer. The decoder begins with
@@ -122,7 +122,7 @@ def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
     from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
 
     bare: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(first) else {}
-    encoder = network_of(place, first, AutoModel, dtype, may_lack=lambda name: False, **bare)
+    encoder = network_of(place, first, AutoModel, dtype, **bare)
     config = hub.config(second, "decoder_path" if second != place else "path")
     config.is_decoder, config.add_cross_attention = True, True
 

@@ -222,19 +222,19 @@ class Pretrained(nn.Module):
         return ModelOutput(hidden, self.project)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of its
-        names."""
+        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of
+        its names."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         for alias in self._aliases():
             state.pop(prefix + alias, None)
         return state
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
         for alias, name in self._aliases().items():
-            if prefix + name in state:
-                state.setdefault(prefix + alias, state[prefix + name])
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+            if prefix + name in state_dict:
+                state_dict.setdefault(prefix + alias, state_dict[prefix + name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _aliases(self) -> dict[str, str]:
         """Further name -> first name of every parameter and buffer that the network holds under several names."""
@@ -350,11 +350,12 @@ def positions_of(config: Any) -> int | None:
     """The number of positions of an architecture, in tokens; None where its config names none: then it has no limit."""
     plain = config.to_dict()
     name = "max_position_embeddings"
-    return plain.get(name) or plain.get(config.attribute_map.get(name, name))
+    found: int | None = plain.get(name) or plain.get(config.attribute_map.get(name, name))
+    return found
 
 
 def require_room(what: str, length: int, longest: int | None, key: str) -> None:
-    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what` needs
-    them, and the setting `key` lowers their number."""
+    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what`
+    needs them, and the setting `key` lowers their number."""
     if longest is not None and length > longest:
         raise UserError(key, f"{what} has {length} tokens, and the checkpoint has {longest} positions", f"lower {key}")
