@@ -55,7 +55,7 @@ def test_a_place_without_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r"^path: there is no directory /nowhere/at/all$"):
         hub.directory("/nowhere/at/all", "path")
     (tmp_path / "weights.bin").write_bytes(b"")
-    with pytest.raises(UserError, match="it must be a directory with config.json, or a GGUF file"):
+    with pytest.raises(UserError, match=r"it must be a directory with config.json, or a GGUF file"):
         hub.directory(str(tmp_path / "weights.bin"), "path")
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / name).write_bytes(b"")
@@ -82,7 +82,7 @@ def test_a_damaged_config_is_refused(place: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json cannot be read as JSON"):
         hub.config(place, "path")
     (place / "config.json").write_text('{"model_type": "no_such"}')
-    with pytest.raises(UserError, match="cannot be read as the config of a pretrained model: .*no_such"):
+    with pytest.raises(UserError, match=r"cannot be read as the config of a pretrained model: .*no_such"):
         hub.config(place, "path")
 
 
@@ -128,7 +128,7 @@ def test_weights_of_another_model_are_refused(place: Path) -> None:
         read(place)
     plain = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(plain | {"vocab_size": 21}))
-    with pytest.raises(UserError, match="the weights of .* cannot be read"):
+    with pytest.raises(UserError, match=r"the weights of .* cannot be read"):
         read(place)
 
 

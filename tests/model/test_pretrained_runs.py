@@ -23,7 +23,7 @@ class OfCheckpoint(Word):
         return [2, *range(4, 3 + self.size)]
 '''
 WORDS = "imports=[of_checkpoint]"
-OWN = [f"tokenizer._target_=of_checkpoint.OfCheckpoint", "tokenizer.vocabulary_size=15"]
+OWN = ["tokenizer._target_=of_checkpoint.OfCheckpoint", "tokenizer.vocabulary_size=15"]
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def test_bert_trains_at_once_without_any_checkpoint(home: Path) -> None:
     assert max(line["step"] for line in lines(home / "run")) == 4
 
 
-@pytest.mark.parametrize(("kind", "name"), [("hf_causal", "gpt2"), ("hf_seq2seq", "t5"), ("hf_encoder_decoder", "bert")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("hf_causal", "gpt2"), ("hf_seq2seq", "t5"), ("hf_encoder_decoder", "bert")]
+)
 def test_a_stopped_run_from_a_checkpoint_goes_on_with_the_same_bits(home: Path, kind: str, name: str) -> None:
     """Through the warm start, which has dropout, and RL with a reference; then it is evaluated and generates."""
     line = [*rest(), f"model={kind}", f"model.path={saved(home, name)}", WORDS, *OWN, "algorithm.kl_coef=0.05"]

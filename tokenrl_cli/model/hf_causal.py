@@ -25,6 +25,7 @@ from tokenrl_cli.model.pretrained import (
     require_contract,
     require_kind,
     require_room,
+    size_of,
 )
 
 
@@ -74,7 +75,7 @@ class HfCausal(Pretrained):
         from transformers import AutoModelForCausalLM
 
         network = network_of(place, config, AutoModelForCausalLM, dtype)
-        size = network.get_input_embeddings().num_embeddings
+        size = size_of(network)
         sources = ids_in_checkpoint(source_tokenizer, size, "source_tokenizer")
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
         super().__init__(network, network, sources, targets, recompute)
