@@ -423,7 +423,7 @@ def test_what_the_checkpoints_tokenizer_puts_around_a_text_is_around_every_sourc
 def test_a_pair_may_be_of_two_checkpoints_and_is_read_again_as_one(home: Path, tmp_path: Path) -> None:
     paths = str(saved(home, "bert")), str(saved(home, "gpt2"))
     torch.manual_seed(0)
-    model = HfEncoderDecoder(TOKENS, TOKENS, *paths, None, "float32", None, False).eval()
+    model = HfEncoderDecoder(TOKENS, TOKENS, *paths, None, "float32", [1], False).eval()
     source, mask, actions, _ = ragged()
     model.network.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 1}')
