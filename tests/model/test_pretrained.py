@@ -1,14 +1,16 @@
-"""Models from pretrained checkpoints: the contract of every model, over tiny random checkpoints of many architectures."""
+"""Models from pretrained checkpoints: the contract of every model, over tiny random ones of many architectures."""
 
 from __future__ import annotations
 
 import copy
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate
 from tokenrl_cli.interfaces import Model, UserError
+from tokenrl_cli.model import pretrained
 from tokenrl_cli.model.hf_causal import HfCausal
 from tokenrl_cli.model.hf_encoder_decoder import HfEncoderDecoder
 from tokenrl_cli.model.hf_seq2seq import HfSeq2seq
@@ -33,6 +36,7 @@ class Tokens:
 
 
 TOKENS, LIMIT, SIZE = Tokens([2, 5, 7, 8, 9, 10, 13]), 6, 20
+TOKENS_OF = torch.tensor(TOKENS.theirs)
 LONE = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24}
 GROUPED = LONE | {"num_key_value_heads": 1}
 PAIR = {
@@ -53,6 +57,7 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class, sizes
     "cohere": ("CohereForCausalLM", GROUPED | {"logit_scale": 0.25}),
     "gpt_neox": ("GPTNeoXForCausalLM", LONE),
     "opt": ("OPTForCausalLM", LONE | {"ffn_dim": 24, "word_embed_proj_dim": 16, "max_position_embeddings": 32}),
+    "lfm2": ("Lfm2ForCausalLM", GROUPED | {"layer_types": ["conv", "full_attention"]}),
     "bloom": ("BloomForCausalLM", {"hidden_size": 16, "n_layer": 2, "n_head": 2}),
 }
 SEQ2SEQ: dict[str, tuple[str, dict[str, Any]]] = {
@@ -202,7 +207,7 @@ def test_padding_and_later_actions_change_nothing_but_the_source_does(home: Path
 @torch.no_grad()
 def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(home: Path, name: str) -> None:
     model = built(home, name)
-    source, mask, actions, _ = ragged()
+    source, mask, _, _ = ragged()
     rows, given = torch.tensor([2, 0, 0, 3]), torch.full((4, 3), 3)
     state = model.start(source, mask).repeat(2)
     wanted = stepwise(model, source[rows], mask[rows], given)
@@ -383,6 +388,85 @@ def _inputs(model: Any, source: Tensor, mask: Tensor) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": seen.long()}
 
 
+def test_rows_are_framed_and_padded_on_either_side() -> None:
+    ids = torch.tensor([[5, 6, 9], [7, 9, 9], [9, 9, 9]])
+    mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    framed, seen = pretrained.framed(ids, mask, [1], [2, 3], 0, "right")
+    assert framed.tolist() == [[1, 5, 6, 2, 3, 0], [1, 7, 2, 3, 0, 0], [1, 2, 3, 0, 0, 0]]
+    assert torch.equal(seen, framed > 0)
+    framed, seen = pretrained.framed(ids, mask, [1], [], 0, "left")
+    assert framed.tolist() == [[0, 1, 5, 6], [0, 0, 1, 7], [0, 0, 0, 1]]
+    assert torch.equal(seen, framed > 0)
+    framed, seen = pretrained.framed(ids, mask, [], [], 4, "left")
+    assert framed.tolist() == [[4, 5, 6], [4, 4, 7], [4, 4, 4]]
+    assert seen.tolist() == [[False, True, True], [False, False, True], [False, False, True]]
+
+
+@torch.no_grad()
+def test_what_the_checkpoints_tokenizer_puts_around_a_text_is_around_every_source(home: Path, tmp_path: Path) -> None:
+    """A tokenizer that is shared with the targets cannot write it; a source tokenizer of its own does."""
+    place, source, mask, actions = tmp_path / "t5", *ragged()[:3]
+    shutil.copytree(saved(home, "t5"), place)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"</s>": 2, "a": 3, "?": 4}, unk_token="?"))
+    end = [("</s>", 2)]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=end)
+    tokenizer.save(str(place / "tokenizer.json"))
+    shared, own = read(place, "t5"), HfSeq2seq(TOKENS, Tokens(TOKENS.theirs), str(place), "float32", None, False)
+    ended = torch.where(mask, source, 0)  # our id 0 is </s>
+    ended, longer = torch.cat([ended, ended[:, :1] * 0], 1), torch.cat([mask[:, :1], mask], 1)
+    wanted = own(ended, longer, actions).logits
+    assert torch.allclose(shared(source, mask, actions).logits, wanted, atol=1e-5)
+    assert not torch.allclose(own(source, mask, actions).logits, wanted, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_pair_may_be_of_two_checkpoints_and_is_read_again_as_one(home: Path, tmp_path: Path) -> None:
+    paths = str(saved(home, "bert")), str(saved(home, "gpt2"))
+    torch.manual_seed(0)
+    model = HfEncoderDecoder(TOKENS, TOKENS, *paths, None, "float32", [1], False).eval()
+    source, mask, actions, _ = ragged()
+    model.network.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 1}')
+    again = HfEncoderDecoder(TOKENS, TOKENS, str(tmp_path), None, None, "float32", None, False).eval()
+    assert torch.equal(again(source, mask, actions).logits, model(source, mask, actions).logits)
+
+
+@torch.no_grad()
+def test_a_gguf_file_is_read(tmp_path: Path) -> None:
+    """A Llama, written tensor by tensor."""
+    gguf = pytest.importorskip("gguf")
+    sizes = GROUPED | {"num_key_value_heads": 2, "max_position_embeddings": 32}
+    torch.manual_seed(0)
+    cls = transformers.LlamaForCausalLM
+    own = cls(config_of(cls, sizes)).eval()
+    writer = gguf.GGUFWriter(str(tmp_path / "tiny.gguf"), "llama")
+    writer.add_context_length(32)
+    writer.add_embedding_length(16)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(24)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(SIZE)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for key, value in own.state_dict().items():
+        if "q_proj" in key or "k_proj" in key:  # GGUF holds the halves of rotary pairs interleaved
+            value = value.view(2, 2, 4, 16).transpose(1, 2).reshape(16, 16)
+        stem, _, end = key.rpartition(".")
+        writer.add_tensor(f"{names.get_name(stem)}.{end}", value.numpy().copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model = HfCausal(TOKENS, TOKENS, str(tmp_path), "float32", [], False).eval()
+    source = torch.tensor([[1, 2, 3]])
+    wanted = own(TOKENS_OF[source]).logits[:, -1:][..., TOKENS.theirs]
+    assert torch.allclose(model(source, source > 0, source[:, :1]).logits, wanted, atol=1e-4)
+
+
 def test_on_the_meta_device_the_config_alone_is_read(home: Path, tmp_path: Path) -> None:
     for name in ("gpt2", "t5", "bert"):
         place = tmp_path / name
@@ -417,6 +501,14 @@ def test_a_checkpoint_of_another_kind_is_refused_with_the_model_that_reads_it(
         read(saved(home, given), to)
 
 
+def test_an_encoder_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+    cls = transformers.DistilBertModel
+    cls(config_of(cls, sizes)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="has no decoder of the architecture 'distilbert'"):
+        read(tmp_path, "bert")
+
+
 def test_an_architecture_that_generates_nothing_is_refused(tmp_path: Path) -> None:
     transformers.ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="it is no model that generates text"):
@@ -442,11 +534,9 @@ def test_an_architecture_that_cannot_keep_the_contract_is_refused_by_name(
 
 
 def test_a_head_that_is_not_the_models_own_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenrl_cli.model import pretrained
-
     monkeypatch.setattr(pretrained.Scaling, "of", classmethod(lambda cls, config: cls(1.0, 1.0, None)))
     for name in ("granite", "gemma2", "t5"):
-        with pytest.raises(UserError, match="differ from those of its own forward pass, by .* standard deviations"):
+        with pytest.raises(UserError, match=r"differ from those of its own forward pass, by .* standard deviations"):
             read(saved(home, name), name)
 
 

@@ -48,7 +48,7 @@ class ReadsWithEncoder(Pretrained):
         has none). To be called by constructors, before the first use."""
         self.around, self.begin = around, begin
         self.filler = begin[0] if pad is None else pad
-        self.longest = positions_of(self.network.get_encoder().config), positions_of(self.decoder.config)
+        self.longest = positions_of(self.network.get_encoder()), positions_of(self.decoder)
 
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None

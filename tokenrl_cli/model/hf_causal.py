@@ -25,6 +25,7 @@ from tokenrl_cli.model.pretrained import (
     require_contract,
     require_kind,
     require_room,
+    size_of,
 )
 
 
@@ -74,7 +75,7 @@ class HfCausal(Pretrained):
         from transformers import AutoModelForCausalLM
 
         network = network_of(place, config, AutoModelForCausalLM, dtype)
-        size = network.get_input_embeddings().num_embeddings
+        size = size_of(network)
         sources = ids_in_checkpoint(source_tokenizer, size, "source_tokenizer")
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
         super().__init__(network, network, sources, targets, recompute)
@@ -83,7 +84,7 @@ class HfCausal(Pretrained):
         if beyond := [each for each in self.begin if each >= size]:
             raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
         self.filler = first_token(place, config, "bos_token_id", "eos_token_id", "pad_token_id")
-        self.longest = positions_of(config)
+        self.longest = positions_of(network)
         self.places = "position_ids" in inspect.signature(network.base_model.forward).parameters
         require_contract(self, self._own_logits)
 

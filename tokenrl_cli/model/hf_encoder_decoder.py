@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from tokenrl_cli.model.pretrained import (
     network_of,
     require_contract,
     require_kind,
+    size_of,
 )
 
 
@@ -35,8 +35,8 @@ class NewBert:
 
 
 class HfEncoderDecoder(ReadsWithEncoder):
-    """p(y_t | x, y_<t), Rothe et al. 2020 (arXiv:1907.12461): the encoder and the decoder begin from the checkpoint of an
-    encoder at `path`, or from two (`decoder_path`). Cross-attention has random weights, and so has the output layer
+    """p(y_t | x, y_<t), Rothe et al. 2020 (arXiv:1907.12461): the encoder and the decoder begin from the checkpoint of
+    an encoder at `path`, or from two (`decoder_path`). Cross-attention has random weights, and so has the output layer
     where the checkpoint has none. A pair that was saved as one (transformers.EncoderDecoderModel) is read as it is.
 
     Without `path` both are new, with the sizes of `new`, for the tokens of any tokenizer. The decoder begins with
@@ -66,11 +66,12 @@ class HfEncoderDecoder(ReadsWithEncoder):
         if first.model_type == "encoder-decoder":
             from transformers import AutoModelForSeq2SeqLM
 
-            network = network_of(place, first, AutoModelForSeq2SeqLM, dtype)
+            network = network_of(place, first, AutoModelForSeq2SeqLM, dtype, may_lack=_of_pooler)
         else:
             second = hub.directory(decoder_path, "decoder_path") if decoder_path else place
             network = _joined(place, first, second, dtype)
-        sources = network.encoder.get_input_embeddings().num_embeddings
+        _drop_pooler(network.encoder)
+        sources = size_of(network.encoder)
         size = network.decoder.get_output_embeddings().out_features
         super().__init__(
             network,
@@ -121,8 +122,7 @@ def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
     """An encoder and a decoder from one or two checkpoints of encoders; weights of the cross-attention are new."""
     from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
 
-    bare: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(first) else {}
-    encoder = network_of(place, first, AutoModel, dtype, may_lack=lambda name: False, **bare)
+    encoder = network_of(place, first, AutoModel, dtype, may_lack=_of_pooler)
     config = hub.config(second, "decoder_path" if second != place else "path")
     config.is_decoder, config.add_cross_attention = True, True
 
@@ -137,13 +137,21 @@ def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
 
 
 def _class_of(config: Any, auto_class: Any) -> Any:
+    """The class that `auto_class` would load with this config."""
+    if type(config) not in auto_class._model_mapping:
+        problem = f"transformers has no decoder of the architecture {config.model_type!r}"
+        raise SettingError("path", problem, "name another {here}.decoder_path, such as that of a BERT or RoBERTa")
     return auto_class._model_mapping[type(config)]
 
 
-def _has_pooler(config: Any) -> bool:
-    from transformers import AutoModel
+def _of_pooler(name: str) -> bool:
+    return "pooler." in name
 
-    return "add_pooling_layer" in inspect.signature(_class_of(config, AutoModel).__init__).parameters
+
+def _drop_pooler(encoder: Any) -> None:
+    """Removes the layer that reads the first position for classifiers: nothing here uses it, so it would not learn."""
+    if "pooler" in encoder._modules:
+        encoder.pooler = None
 
 
 def _random(new: NewBert, sources: int, targets: int) -> Any:
@@ -166,5 +174,5 @@ def _random(new: NewBert, sources: int, targets: int) -> Any:
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     with hub.quiet():
         network = EncoderDecoderModel(config)
-    network.encoder.pooler = None  # reads the first token for classifiers, and nothing here
+    _drop_pooler(network.encoder)
     return network

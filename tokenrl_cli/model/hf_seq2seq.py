@@ -14,6 +14,7 @@ from tokenrl_cli.model.pretrained import (
     network_of,
     require_contract,
     require_kind,
+    size_of,
 )
 
 
@@ -41,9 +42,7 @@ class HfSeq2seq(ReadsWithEncoder):
         from transformers import AutoModelForSeq2SeqLM
 
         network = network_of(place, config, AutoModelForSeq2SeqLM, dtype)
-        sources = ids_in_checkpoint(
-            source_tokenizer, network.get_encoder().get_input_embeddings().num_embeddings, "source_tokenizer"
-        )
+        sources = ids_in_checkpoint(source_tokenizer, size_of(network.get_encoder()), "source_tokenizer")
         size = network.get_output_embeddings().out_features
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
         super().__init__(network, network, sources, targets, recompute)

@@ -130,7 +130,7 @@ def framed(
 
 def renewed(cache: Any, index: Tensor | None = None) -> Any:
     """Returns a cache of transformers with the rows at `index` [M] int64, or with all of them. The old one stays
-    usable: layers replace their tensors, they do not write into them."""
+    usable."""
     from transformers.cache_utils import EncoderDecoderCache
 
     new = copy.copy(cache)
@@ -139,9 +139,19 @@ def renewed(cache: Any, index: Tensor | None = None) -> Any:
         new.cross_attention_cache = renewed(cache.cross_attention_cache, index)
         new.is_updated = dict(cache.is_updated)
         return new
-    new.layers = [copy.copy(layer) for layer in cache.layers]
+    new.layers = [_renewed_layer(layer) for layer in cache.layers]
     if index is not None:
         new.reorder_cache(index)
+    return new
+
+
+def _renewed_layer(layer: Any) -> Any:
+    """Layers of attention replace their keys and values; others write into states, which dictionaries hold."""
+    new = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):
+            copies = {key: each.clone() if isinstance(each, Tensor) else each for key, each in value.items()}
+            setattr(new, name, copies)
     return new
 
 
@@ -222,19 +232,19 @@ class Pretrained(nn.Module):
         return ModelOutput(hidden, self.project)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of its
-        names."""
+        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of
+        its names."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         for alias in self._aliases():
             state.pop(prefix + alias, None)
         return state
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
         for alias, name in self._aliases().items():
-            if prefix + name in state:
-                state.setdefault(prefix + alias, state[prefix + name])
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+            if prefix + name in state_dict:
+                state_dict.setdefault(prefix + alias, state_dict[prefix + name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _aliases(self) -> dict[str, str]:
         """Further name -> first name of every parameter and buffer that the network holds under several names."""
@@ -289,7 +299,7 @@ def require_contract(model: Any, own_logits: Any) -> None:
     """
     if on_meta():
         return
-    name = type(model.network).__name__
+    name = type(model.generator).__name__
     sources, size = len(model.source_theirs), len(model.theirs)
     source = torch.arange(2 * EXAMPLE_LENGTHS[0]).view(2, -1) % sources
     mask = torch.arange(EXAMPLE_LENGTHS[0]) < torch.tensor(EXAMPLE_LENGTHS).unsqueeze(1)
@@ -346,15 +356,30 @@ def first_token(path: Path, config: Any, *names: str) -> int:
     raise SettingError("path", f"{path} names none of {', '.join(names)}: an empty prompt has nothing to begin with")
 
 
-def positions_of(config: Any) -> int | None:
-    """The number of positions of an architecture, in tokens; None where its config names none: then it has no limit."""
-    plain = config.to_dict()
+def positions_of(network: Any) -> int | None:
+    """The number of positions that a network has, in tokens; None if its config names none: then it has no limit."""
+    plain = network.config.to_dict()
     name = "max_position_embeddings"
-    return plain.get(name) or plain.get(config.attribute_map.get(name, name))
+    found: int | None = plain.get(name) or plain.get(network.config.attribute_map.get(name, name))
+    for key, part in network.named_modules():
+        # RoBERTa counts from the row after that of padding
+        if found and key.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx:
+            found -= part.padding_idx + 1
+    return found
+
+
+def size_of(network: Any) -> int:
+    """The number of tokens of a network that reads ids. Raises SettingError where it does not name its embeddings."""
+    try:
+        size: int = network.get_input_embeddings().num_embeddings
+    except (AttributeError, NotImplementedError):
+        name = type(network).__name__
+        raise SettingError("path", f"{name} cannot be used: it does not name its embeddings", ANOTHER) from None
+    return size
 
 
 def require_room(what: str, length: int, longest: int | None, key: str) -> None:
-    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what` needs
-    them, and the setting `key` lowers their number."""
+    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what`
+    needs them, and the setting `key` lowers their number."""
     if longest is not None and length > longest:
         raise UserError(key, f"{what} has {length} tokens, and the checkpoint has {longest} positions", f"lower {key}")
