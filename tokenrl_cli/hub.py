@@ -74,7 +74,7 @@ def _downloaded(path: str, where: str) -> Path:
 def quiet() -> Iterator[None]:
     """A context without the progress bars and the log messages of transformers and huggingface_hub: what matters of
     them is an error here."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     level, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
@@ -177,7 +177,7 @@ def _require_whole(files: list[Path], where: str) -> None:
                 raise SettingError(where, problem, "copy the checkpoint again") from None
 
 
-def _none(name: str) -> bool:
+def _none(_: str) -> bool:
     return False
 
 
