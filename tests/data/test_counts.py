@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tokenrl_cli.data.counts import Unread, split_findings, unknown_finding, unknown_share
+from tokenrl_cli.data.counts import Unread, lossy_finding, split_findings, unknown_finding, unknown_share
 from tokenrl_cli.data.encoding import Ragged
 from tokenrl_cli.interfaces import Example
 from tokenrl_cli.tokenizer.bpe import Bpe
@@ -119,3 +119,38 @@ def test_what_a_model_did_not_read_is_one_sentence_over_all_batches() -> None:
     never = Unread(None, 3)
     never.add(Ragged([[1]], 3))
     assert never.sentence() == ""
+
+
+class Lower(Word):
+    """A tokenizer that writes lower case only."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text.lower())
+
+
+def test_the_share_of_references_that_come_back_from_the_tokenizer_is_a_finding() -> None:
+    tokenizer = Lower(100, 1)
+    tokenizer.train(["ab cd e"])
+    texts = ["ab", "Cd ab", "E", "unknown Words", "cd", "e ab"]
+    (found,) = lossy_finding("val", texts, [tokenizer.encode(text) for text in texts], tokenizer)
+    assert (found.rule, found.severity, found.key) == ("lossy_tokenizer", "note", "tokenizer")
+    assert found.text == (
+        "val: 3 of 5 references (60.0 %) come back from the tokenizer as they are; others do not, such as "
+        '"E", which comes back as "e": no policy can generate these; a metric may ignore case: '
+        "metrics.bleu.lowercase=true"
+    )
+    same = ["ab", "cd"]
+    assert lossy_finding("val", same, [tokenizer.encode(text) for text in same], tokenizer) == []
+    data = Pairs({"train": None, "val": [("ab", "Ab")], "test": [("ab", "ab")]})
+    assert [each.rule for each in split_findings(data, tokenizer, tokenizer)] == ["lossy_tokenizer"]
+
+
+def test_half_of_a_surrogate_pair_is_no_loss() -> None:
+    tokenizer = Bpe(300, 1)
+    assert lossy_finding("val", ["a\ud800"], [tokenizer.encode("a\ud800")], tokenizer) == []
+
+
+def test_a_fixed_vocabulary_gets_no_advice_to_train_another() -> None:
+    (found,) = unknown_finding("val", "target", 5, 10, fixed=True)
+    assert "its vocabulary is fixed" in found.text
+    assert "bpe" not in found.text

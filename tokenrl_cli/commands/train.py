@@ -53,6 +53,15 @@ def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
     return Path(HydraConfig.get().runtime.output_dir), plain
 
 
+def in_checkpoint(key: str, value: Any) -> bool:
+    """Whether a run that goes on from a checkpoint does not read the files that a root key of its config names: those
+    of init_from, and of the tokenizers of this package, which the checkpoint holds. One of the user's may read them."""
+    from tokenrl_cli.config.build import PACKAGE, is_block
+
+    tokenizer = key in ("tokenizer", "source_tokenizer") and is_block(value)
+    return key == "init_from" or (tokenizer and str(value["_target_"]).startswith(f"{PACKAGE}."))
+
+
 def _prepared(
     plain: dict[str, Any], run: Path, record: dict[str, Any], line: list[str]
 ) -> tuple[Training, list[Finding], bool]:
@@ -82,8 +91,8 @@ def _prepared(
     if plain["resume"]:
         started_in, run_config = read_run_config(run)
         saved = checkpoint.newest(run, plain["fallback"])
-        # with a checkpoint init_from is not read any more
-        read = plain if saved is None else {key: value for key, value in plain.items() if key != "init_from"}
+        # with a checkpoint init_from is not read any more, nor is the path of a tokenizer: it holds them
+        read = plain if saved is None else {key: value for key, value in plain.items() if not in_checkpoint(key, value)}
         run_config = with_data_root(run_config, plain["data_root"])
         refuse_outside_data(read, run_config, typed_values(line))
         refuse_missing(read, run_config, started_in)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -342,12 +343,12 @@ def _edge(number: str, percent: str, size: int, default: int) -> int:
 def _reading(where: str, problem: str = "cannot be read", remedy: str = "") -> Iterator[None]:
     """A context in which the library shows no progress, and its errors become a UserError."""
     import datasets
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import logging as of_hub
 
-    shown, levels = datasets.are_progress_bars_disabled(), (datasets.logging.get_verbosity(), logging.get_verbosity())
+    shown, levels = datasets.are_progress_bars_disabled(), (datasets.logging.get_verbosity(), of_hub.get_verbosity())
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    logging.set_verbosity_error()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    of_hub.set_verbosity(logging.CRITICAL)
     try:
         yield
     except Exception as error:  # it raises those of pyarrow, pandas, the network, the disk, and many of its own
@@ -357,7 +358,7 @@ def _reading(where: str, problem: str = "cannot be read", remedy: str = "") -> I
         if not shown:
             datasets.enable_progress_bars()
         datasets.logging.set_verbosity(levels[0])
-        logging.set_verbosity(levels[1])
+        of_hub.set_verbosity(levels[1])
 
 
 # ------------------------------------------------------------------------------------------------------------- values

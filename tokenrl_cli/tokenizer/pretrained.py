@@ -11,10 +11,12 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
+
+from tokenizers import Tokenizer as Engine
 
 from tokenrl_cli import hub
 from tokenrl_cli.config.extras import require_extra
@@ -23,12 +25,13 @@ from tokenrl_cli.data.lines import well_formed
 from tokenrl_cli.files import disk
 from tokenrl_cli.files.records import LARGEST, read_json
 from tokenrl_cli.interfaces import SettingError, UserError
-from tokenrl_cli.tokenizer.bpe import LETTERS, Engine
+from tokenrl_cli.tokenizer.bpe import LETTERS
 
 TABLE, ENGINE, TARGETS = "pretrained.json", "tokenizer.json", "target.spm"
 VOCABULARIES = (ENGINE, "vocab.*", "vocab-*.json", "*-vocab.json", "*.model", "*.spm")  # files that hold one
 PLACEHOLDER = re.compile(r"[\[<|]+(unused|extra_id_|reserved)")  # how tokens begin that stand in no text
 RARE = "\U00013000\ua66e\U00010380\u16a0\U0001d306"  # letters that hardly any vocabulary has
+SPACE = "\u2581"  # in a token of a vocabulary of characters
 UNKNOWN = "\N{DOUBLE QUESTION MARK}"
 SLOT = "{source}"  # stands for the source in a template
 MARK = "SOURCEqjxkzSOURCE"  # stands for it while a chat template is rendered
@@ -273,14 +276,9 @@ class _Fast:
         names = {i: self._whole.id_to_token(i) for i in special}
         self._names = _any_of(name for name in names.values() if name)
         self._bare = Engine.from_str(json.dumps(_without(content, names, unknown)))
-        self._bytes = self._spelt() if (content.get("decoder") or {}).get("type") == "ByteLevel" else None
-
-    def _spelt(self) -> dict[int, bytes]:
-        """The bytes of each token of a byte-level vocabulary. A token with other letters stands for itself."""
-        return {
-            i: bytes(LETTERS[letter] for letter in token) if LETTERS.keys() >= set(token) else token.encode()
-            for token, i in self._bare.get_vocab(with_added_tokens=True).items()
-        }
+        spelt, vocabulary = _spelling(content.get("decoder") or {}), self._bare.get_vocab(with_added_tokens=True)
+        # None for word pieces alone, of which the text depends on what is before them
+        self._bytes = None if spelt is None else {i: spelt(token) for token, i in vocabulary.items()}
 
     def vocabulary(self) -> Iterable[int]:
         return self._whole.get_vocab(with_added_tokens=True).values()
@@ -316,6 +314,35 @@ class _Fast:
             contents = accumulate((self._bytes[i] for i in ids), initial=b"")
             return [content.decode("utf-8", "replace") for content in contents]
         return [self.text(ids[:t]) for t in range(len(ids) + 1)]
+
+
+def _spelling(decoder: dict[str, Any]) -> Callable[[str], bytes] | None:
+    """The function from a token to its bytes, if the text of ids is that of their joined bytes, for the `decoder` of a
+    tokenizer.json; a space before the first word is left in it. None for other decoders.
+
+    The library itself shows a character before half a character as U+FFFD, too, where bytes are tokens of a vocabulary
+    of characters.
+    """
+
+    def letters(token: str) -> bytes:
+        return bytes(LETTERS[letter] for letter in token) if LETTERS.keys() >= set(token) else token.encode()
+
+    def characters(token: str) -> bytes:
+        return token.replace(SPACE, " ").encode()
+
+    def either(token: str) -> bytes:
+        return bytes.fromhex(token[3:5]) if re.fullmatch("<0x[0-9A-F]{2}>", token) else characters(token)
+
+    steps = decoder.get("decoders") or [decoder]
+    kinds = [step.get("type") for step in steps]
+    if kinds == ["ByteLevel"]:
+        return letters
+    if kinds == ["Metaspace"] and steps[0].get("replacement") == SPACE:
+        return characters
+    spaces = steps[0].get("pattern") == {"String": SPACE} and steps[0].get("content") == " "
+    if spaces and kinds[:3] == ["Replace", "ByteFallback", "Fuse"] and kinds[3:] in ([], ["Strip"]):
+        return either
+    return None
 
 
 class _Slow:
