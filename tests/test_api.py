@@ -34,6 +34,7 @@ from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.data.batching import source_batch
 from tokenrl_cli.data.counts import Unread
 from tokenrl_cli.episodes.scoring import judge
+from tokenrl_cli.run import evaluation
 
 QUICK = ["warm_start.optimizer.lr=8e-3", "warm_start.optimizer.schedule.warmup_steps=0", "trainer.eval_every=60"]
 DECODES: dict[str, tuple[list[str], dict[str, Any]]] = {  # the command's words, and the same from Python
@@ -133,6 +134,15 @@ def test_an_evaluation_is_that_of_the_command_and_writes_nothing(run: tokenrl.Ru
     assert found.metrics["reward"] == pytest.approx(sum(found.rewards) / 12)
     assert len(found.references) == 12
     assert sorted(run.directory.rglob("*")) == before
+
+
+def test_an_evaluation_in_parts_is_that_of_all_texts_at_once(run: tokenrl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large vocabulary's logits are held for a few texts at a time."""
+    whole = run.evaluate(examples=12, batch_size=5)
+    monkeypatch.setattr(evaluation, "HELD", 1)
+    parts = run.evaluate(examples=12, batch_size=5)
+    assert parts.hypotheses == whole.hypotheses
+    assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)
 
 
 def test_a_policy_that_acts_by_values_tells_them(tmp_path: Path) -> None:

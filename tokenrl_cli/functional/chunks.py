@@ -120,7 +120,7 @@ class _Sum(torch.autograd.Function):
         return torch.stack(totals).sum() * bool(mask.any())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None  # they are large: multiplied in place, for this one pass
         return None, None, None, None, *(each.mul_(factor) for each in gradients)

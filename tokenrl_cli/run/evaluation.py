@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tokenrl_cli import __version__, streams
 from tokenrl_cli.data.batching import evaluation_batches
@@ -46,6 +47,7 @@ DIRECTIONS = {  # numbers of every evaluation that can choose a checkpoint: 1 if
 }
 REFERENCE_METRICS = ("nll", "perplexity", "policy/target_rank")  # absent if no source has a reference
 LARGEST_NLL = 700.0  # nats; exp of more overflows a float
+HELD = 2**25  # elements of the logits that an evaluation holds at once: 128 MiB in float32
 
 
 def acting_policy(algorithm: Algorithm) -> Model:
@@ -163,14 +165,17 @@ class _Decoded:
         if isinstance(policy, ValuedPolicy):
             value = policy.start_value(batch.source, batch.source_mask)
             self.expected += [] if value is None else value.tolist()
-        logits = policy(sample.source, sample.source_mask, sample.actions, sample.source_row).logits  # [N, T, V]
-        for name, each in concentration(logits).items():
-            self.sums[name] += float(masked_sum(each, sample.mask))
+        for rows in _parts(sample.actions, task.tokenizer.size):
+            part = sample.rows(rows)
+            logits = policy(part.source, part.source_mask, part.actions, part.source_row).logits  # [N, T, V]
+            for name, each in concentration(logits).items():
+                self.sums[name] += float(masked_sum(each, part.mask))
         self.sums["tokens"] += float(sample.mask.sum())
-        logits = policy(batch.source, batch.source_mask, batch.reference_ids).logits  # [N, R, V]
-        self.sums["ranks"] += float(masked_sum(ranks(logits, batch.reference_ids), batch.reference_mask))
-        nll = negative_log_likelihood(logits, batch.reference_ids, 0.0)
-        self.sums["nll"] += float(masked_sum(nll, batch.reference_mask))
+        for rows in _parts(batch.reference_ids, task.tokenizer.size):
+            ids, mask = batch.reference_ids[rows], batch.reference_mask[rows]
+            logits = policy(batch.source[rows], batch.source_mask[rows], ids).logits  # [N, R, V]
+            self.sums["ranks"] += float(masked_sum(ranks(logits, ids), mask))
+            self.sums["nll"] += float(masked_sum(negative_log_likelihood(logits, ids, 0.0), mask))
         self.sums["references"] += float(batch.reference_mask.sum())
 
     def metrics(self) -> dict[str, float]:
@@ -183,6 +188,12 @@ class _Decoded:
             "completions/mean_length": float(np.mean(self.lengths)),
             "completions/clipped_ratio": 1 - float(np.mean(self.ended)),
         }
+
+
+def _parts(ids: Tensor, size: int) -> Iterator[slice]:
+    """Slices of the rows of ids [N, T]: all of them, or as many as keep the logits [rows, T, size] at HELD elements."""
+    rows = max(1, HELD // max(1, ids.shape[1] * size))
+    return (slice(start, start + rows) for start in range(0, len(ids), rows))
 
 
 def _likelihood(sums: dict[str, float]) -> dict[str, float]:
