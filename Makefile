@@ -63,7 +63,7 @@ APART   = grep -vE '^(torch|nvidia|cuda|triton)' > lock.new && mv lock.new
 lock: $(READY) ## pins what pyproject.toml asks for, as it is pinned now; UPGRADE=yes takes the newest
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	echo "torch==$(TORCH)" | $(COMPILE) $(KEPT) pyproject.toml - | $(APART) requirements.lock
-	echo "torch==$(TORCH)" | $(COMPILE) -c requirements.lock $(KEPT) --extra dev pyproject.toml - | $(APART) requirements-dev.lock
+	echo "torch==$(TORCH)" | $(COMPILE) -c requirements.lock $(KEPT) --extra dev --extra hf pyproject.toml - | $(APART) requirements-dev.lock
 	$(COMPILE) --generate-hashes requirements.lock -o requirements-hashes.lock
 
 clean: ## removes .venv and caches, no run
