@@ -152,6 +152,8 @@ def test_the_frame_is_what_the_tokenizer_puts_around_a_text(place: Path) -> None
     tokenizer = Tokenizer(models.WordLevel({"[CLS]": 0, "[SEP]": 1, "a": 2, "?": 3}, unk_token="?"))
     pair = [("[CLS]", 0), ("[SEP]", 1)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP] [SEP]", special_tokens=pair)
+    tokenizer.enable_padding(length=8, pad_id=3)
+    tokenizer.enable_truncation(2)
     tokenizer.save(str(place / "tokenizer.json"))
     assert hub.frame(place, "path") == ([0], [1, 1])
     (place / "tokenizer.json").write_text("{}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,7 +228,10 @@ def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
         from tokenizers import Tokenizer
 
         try:
-            encoded = Tokenizer.from_file(str(path / "tokenizer.json")).encode("a")
+            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            encoded = tokenizer.encode("a")
         except Exception as error:  # the library raises bare Exception
             raise SettingError(where, f"{path / 'tokenizer.json'} cannot be read: {error}") from None
         return _around(encoded.ids, [bool(each) for each in encoded.special_tokens_mask])
@@ -237,9 +241,9 @@ def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
 
     folder, place = _place(path)
     try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, **place)
-            whole, bare = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+        with quiet(), warnings.catch_warnings(action="ignore"):  # such as a package that Marian's would like to have
+            library = AutoTokenizer.from_pretrained(folder, **place)
+            whole, bare = library("a")["input_ids"], library("a", add_special_tokens=False)["input_ids"]
     except Exception as error:  # as in `config`
         cause = str(error).strip().partition("\n")[0]
         raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None

@@ -23,7 +23,7 @@ class OfCheckpoint(Word):
         return [2, *range(4, 3 + self.size)]
 '''
 WORDS = "imports=[of_checkpoint]"
-OWN = ["tokenizer._target_=of_checkpoint.OfCheckpoint", "tokenizer.vocabulary_size=15"]
+OWN = ["tokenizer=word", "tokenizer._target_=of_checkpoint.OfCheckpoint", "tokenizer.vocabulary_size=15"]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
         (["model=hf_causal"], "model.path: is missing: give model.path=VALUE"),
         (["model=hf_causal", "model.path=./none"], "model.path: there is no directory ./none"),
         (["model=hf_causal", f"model.path={saved(home, 't5')}"], "use model=hf_seq2seq"),
-        (["model=hf_causal", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
+        (["model=hf_causal", "tokenizer=word", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
         (["model=hf_encoder_decoder", "model.path=null"], "is null, and so is model.new"),
         (["model=bert", "model.new.heads=3"], "model.new.width: must be a multiple of the 3 heads, got 128"),
         (["model=bert", "model.new.heads=0"], "model.new.heads=0: must be at least 1"),
