@@ -47,14 +47,15 @@ def classifier(path: Path, **changes: Any) -> Classifier:
 
 
 def ids(text: str) -> list[int]:
-    found = {"dogs": ["dog", "##s"], "zebra": ["[UNK]"]}
-    return [VOCABULARY.index(piece) for word in text.split() for piece in found.get(word, [word])]
+    """Of a text by hand: a word that the vocabulary does not have is [UNK], but for one that has two pieces."""
+    pieces = [piece for word in text.split() for piece in {"dogs": ["dog", "##s"]}.get(word, [word])]
+    return [VOCABULARY.index(piece if piece in VOCABULARY else "[UNK]") for piece in pieces]
 
 
 def by_hand(path: Path, text: str, source: str | None = None) -> torch.Tensor:
     """The logits of one text alone, by the model as transformers loads it."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path).eval()
-    first = [2, *ids(text), 3] if source is None else [2, *([1] * len(source.split())), 3]
+    first = [2, *ids(text), 3] if source is None else [2, *ids(source), 3]
     second = [] if source is None else [*ids(text), 3]
     types = torch.tensor([[0] * len(first) + [1] * len(second)])
     with torch.no_grad():
