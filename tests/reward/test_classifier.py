@@ -239,12 +239,12 @@ def test_without_the_extra_it_says_what_to_install(home: Path, monkeypatch: pyte
 
 def test_a_run_trains_on_a_mixture_with_it_and_resumes_to_the_same_bits(home: Path, tmp_path: Path) -> None:
     chosen = ["reward=mixture", "~reward@reward.parts.bleu", "credit=delta"]
-    chosen += ["+reward@reward.parts.mood=classifier", f"reward.parts.mood.path={home / 'moods'}"]
-    chosen += ["reward.parts.mood.label=good", "+reward@metrics.number=classifier"]
-    chosen += [f"metrics.number.path={home / 'number'}", "trainer.warm_start_steps=2", "trainer.eval_examples=4"]
-    assert train(tmp_path / "whole", *chosen, "trainer.steps=4") == 0
-    assert train(tmp_path / "part", *chosen, "trainer.steps=2") == 0
-    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=4") == 0
+    chosen += ["+reward@reward.parts.mood=classifier", "reward.parts.mood.label=good"]
+    chosen += ["+reward@metrics.number=classifier"]
+    places = [f"reward.parts.mood.path={home / 'moods'}", f"metrics.number.path={home / 'number'}"]
+    assert train(tmp_path / "whole", *chosen, *places, *QUICK) == 0
+    assert train(tmp_path / "part", *chosen, *places, *QUICK, "trainer.steps=1") == 0
+    assert tokenrl("train", f"resume={tmp_path / 'part'}", "trainer.steps=2", *places) == 0
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
     last = [line for line in lines(tmp_path / "whole") if line["split"] == "train"][-1]["metrics"]
     assert 0 < last["rewards/mood/mean"] < 1

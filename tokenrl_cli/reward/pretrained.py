@@ -172,7 +172,7 @@ def _longest(tokenizer: Any, config: Any, wanted: int | None) -> int | None:
     """The number of tokens, special ones included, that texts are cut at; None: never. Raises SettingError where
     `wanted` is more than the checkpoint can read, or leaves no room for a text."""
     plain, name = config.get_text_config().to_dict(), "max_position_embeddings"
-    limit = plain.get(name) or plain.get(config.attribute_map.get(name, name))
+    limit: int | None = plain.get(name) or plain.get(config.attribute_map.get(name, name))
     if tokenizer.model_max_length < UNLIMITED:
         limit = min(tokenizer.model_max_length, limit or UNLIMITED)
     elif limit is not None and config.model_type in kinds("MASKED_LM"):
