@@ -144,8 +144,8 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(place, "GPT2LMHeadModel", n_embd=16, n_layer=2, n_head=2, n_positions=32, eos_token_id=3)
 
 
-def fluency(path: Path | str, **changes: Any) -> Likelihood:
-    plain: dict[str, Any] = {"checkpoint": None, "path": str(path), "temperature": 1.0, "per_token": False}
+def fluency(place: Path | str, **changes: Any) -> Likelihood:
+    plain: dict[str, Any] = {"checkpoint": None, "path": str(place), "temperature": 1.0, "per_token": False}
     plain |= {"batch_size": 3, "frozen": None, "tokenizer": None, "device": "cpu", "here": "reward"}
     return Likelihood(**(plain | changes))
 
