@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def classifier(path: Path, **changes: Any) -> Classifier:
     plain: dict[str, Any] = {"label": None, "output": "probability", "temperature": 1.0, "reads": "text"}
-    return Classifier(str(path), **(plain | {"max_length": None, "batch_size": 3, "device": "cpu"} | changes))
+    return Classifier(str(path), **(plain | {"max_tokens": None, "batch_size": 3, "device": "cpu"} | changes))
 
 
 def ids(text: str) -> list[int]:
@@ -137,12 +137,12 @@ def test_the_name_of_a_special_token_in_a_text_is_plain_text(home: Path) -> None
 
 
 def test_a_long_text_is_cut_at_the_limit(home: Path) -> None:
-    whole, cut = classifier(home / "number"), classifier(home / "number", max_length=6)
+    whole, cut = classifier(home / "number"), classifier(home / "number", max_tokens=6)
     long = texts([("the cat sat on the mat . " * 9, []), ("the cat sat on", [])])
     assert whole.checkpoint.longest == 32
     assert cut(long)[0] == pytest.approx(whole(long)[1], abs=ALIKE)
     assert (
-        len(classifier(home / "number", reads="pair", max_length=9)._inputs([("a " * 20, "b " * 20)])[0]["input_ids"])
+        len(classifier(home / "number", reads="pair", max_tokens=9)._inputs([("a " * 20, "b " * 20)])[0]["input_ids"])
         == 9
     )
 
@@ -224,13 +224,13 @@ def test_pickled_weights_and_code_are_refused(home: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("longest", "problem"), [(33, "reads at most 32 tokens"), (4, "must be at least 5")])
 def test_a_limit_that_cannot_be_is_refused(home: Path, longest: int, problem: str) -> None:
     with pytest.raises(SettingError, match=problem):
-        classifier(home / "number", max_length=longest)
+        classifier(home / "number", max_tokens=longest)
 
 
 def test_without_the_extra_it_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     block = {"_target_": "tokenrl_cli.reward.classifier.Classifier", "path": str(home / "number"), "label": None}
-    block |= {"output": "logit", "temperature": 1.0, "reads": "text", "max_length": None, "batch_size": 2}
+    block |= {"output": "logit", "temperature": 1.0, "reads": "text", "max_tokens": None, "batch_size": 2}
     with pytest.raises(
         UserError, match=r"reward\.path: needs the package transformers(.|\n)*pip install 'tokenrl\[hf\]'"
     ):

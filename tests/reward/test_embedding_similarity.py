@@ -37,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def similarity(path: Path, **changes: Any) -> EmbeddingSimilarity:
-    plain: dict[str, Any] = {"pooling": "mean", "scale": "cosine", "max_length": None, "batch_size": 3, "device": "cpu"}
+    plain: dict[str, Any] = {"pooling": "mean", "scale": "cosine", "max_tokens": None, "batch_size": 3, "device": "cpu"}
     return EmbeddingSimilarity(str(path), **(plain | changes))
 
 

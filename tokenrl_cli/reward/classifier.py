@@ -25,13 +25,13 @@ class Classifier:
     null where there is one output. `temperature` divides the logits. Probabilities are a softmax over the classes, or a
     sigmoid of each where the config says that a text may have several ("multi_label_classification"). With `reads`
     "pair" the checkpoint reads the source and the text as a pair, in this order. Both are encoded by its own tokenizer,
-    and cut at `max_length` tokens.
+    and cut at `max_tokens` tokens.
 
     Gamed by texts unlike those that the classifier was trained on: mix it with a reward that reads the references.
     """
 
     needs_references = False
-    measures = ("path", "label", "output", "temperature", "reads", "max_length")
+    measures = ("path", "label", "output", "temperature", "reads", "max_tokens")
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Classifier:
         output: Literal["probability", "logit"],
         temperature: Positive,
         reads: Literal["text", "pair"],
-        max_length: Size | None,
+        max_tokens: Size | None,
         batch_size: Size,
         device: str | torch.device,
     ) -> None:
-        self.checkpoint = Checkpoint(path, f"AutoModel{HEAD}", _require_head, max_length, batch_size, device, ())
+        self.checkpoint = Checkpoint(path, f"AutoModel{HEAD}", _require_head, max_tokens, batch_size, device, ())
         config = self.checkpoint.config
         self.label = _index(label, config)
         self.several = config.problem_type == "multi_label_classification"

@@ -24,25 +24,25 @@ class EmbeddingSimilarity:
     The embedding is the mean of the last hidden states over the tokens of the text, special tokens included, or with
     `pooling` "first" the hidden state of the first token. `path` names the frozen encoder, see `Checkpoint`; what a
     sentence encoder does after pooling, such as a further layer, is not applied. Texts are encoded by its own
-    tokenizer, and cut at `max_length` tokens.
+    tokenizer, and cut at `max_tokens` tokens.
 
     Gamed by texts with the right words that say the opposite: encoders hardly see a negation, a name or a number.
     """
 
     needs_references = True
-    measures = ("path", "pooling", "scale", "max_length")
+    measures = ("path", "pooling", "scale", "max_tokens")
 
     def __init__(
         self,
         path: Text,
         pooling: Literal["mean", "first"],
         scale: Literal["cosine", "unit"],
-        max_length: Size | None,
+        max_tokens: Size | None,
         batch_size: Size,
         device: str | torch.device,
     ) -> None:
         self.pooling, self.scale = pooling, scale
-        self.checkpoint = Checkpoint(path, "AutoModel", _require_encoder, max_length, batch_size, device, POOLER)
+        self.checkpoint = Checkpoint(path, "AutoModel", _require_encoder, max_tokens, batch_size, device, POOLER)
         self.checkpoint.require_alone(self.checkpoint.encode([("a",), ("a b, a b: b a. " * 3,)]), self._pooled)
 
     def __call__(self, texts: Texts) -> np.ndarray:

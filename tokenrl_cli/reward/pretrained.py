@@ -29,10 +29,10 @@ class Checkpoint:
     """A pretrained network in evaluation mode, in float32, without gradients, on `device`, with its own tokenizer.
 
     `path` names its directory, a GGUF file or a repository of the Hugging Face hub, `kind` the class of transformers
-    that loads it, such as "AutoModel". Texts are read `batch_size` at a time. A text longer than `max_length` tokens is
+    that loads it, such as "AutoModel". Texts are read `batch_size` at a time. A text longer than `max_tokens` tokens is
     cut at its end; None: cut where the checkpoint's own limit is. `fits` is called with the config and `path`, and
     raises SettingError for a checkpoint of another kind. `unread` names modules whose weights the checkpoint may lack,
-    as nothing is read of them. Raises SettingError, at "path" or "max_length", where the checkpoint cannot be used: see
+    as nothing is read of them. Raises SettingError, at "path" or "max_tokens", where the checkpoint cannot be used: see
     `hub.directory`, `hub.config`, `hub.weights` and `hub.tokenizer`.
     """
 
@@ -41,7 +41,7 @@ class Checkpoint:
         path: str,
         kind: str,
         fits: Callable[[Any, str], None],
-        max_length: int | None,
+        max_tokens: int | None,
         batch_size: int,
         device: str | torch.device,
         unread: Sequence[str],
@@ -52,7 +52,7 @@ class Checkpoint:
         fits(self.config, path)
         self.tokenizer = hub.tokenizer(place, "path")
         self.names = _special_names(self.tokenizer)
-        self.longest = _longest(self.tokenizer, self.config, max_length)
+        self.longest = _longest(self.tokenizer, self.config, max_tokens)
         import transformers
 
         def may_lack(name: str) -> bool:
@@ -180,8 +180,8 @@ def _longest(tokenizer: Any, config: Any, wanted: int | None) -> int | None:
     if wanted is None:
         return limit
     if limit is not None and wanted > limit:
-        raise SettingError("max_length", f"is {wanted}, and the checkpoint reads at most {limit} tokens")
+        raise SettingError("max_tokens", f"is {wanted}, and the checkpoint reads at most {limit} tokens")
     special = max(tokenizer.num_special_tokens_to_add(pair=pair) for pair in (False, True))
     if wanted < special + 2:
-        raise SettingError("max_length", f"is {wanted}, which must be at least {special + 2}, special tokens included")
+        raise SettingError("max_tokens", f"is {wanted}, which must be at least {special + 2}, special tokens included")
     return wanted
