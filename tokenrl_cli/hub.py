@@ -221,6 +221,37 @@ def digest(path: Path, where: str) -> str:
     return whole.hexdigest()
 
 
+VOCABULARIES = ("tokenizer.json", "vocab.*", "vocab-*.json", "*-vocab.json", "*.model", "*.spm")  # files that hold one
+
+
+def tokenizer(path: Path, where: str) -> Any:
+    """The tokenizer of a checkpoint as transformers reads it, a transformers.PreTrainedTokenizerBase. `path` is what
+    `directory` returned.
+
+    Raises SettingError where there is none, where it cannot be read, and where it needs code from its repository, which
+    is not run.
+    """
+    from transformers import AutoTokenizer
+
+    if path.suffix != ".gguf" and not any(next(path.glob(pattern), None) for pattern in VOCABULARIES):
+        problem = f"{path} has no tokenizer: there is no tokenizer.json, and no other file of a vocabulary"
+        remedy = "tokenizer.save_pretrained(DIR) of transformers writes one beside the model"
+        raise SettingError(where, problem, remedy)
+    file = path / "tokenizer_config.json"
+    if path.suffix != ".gguf" and file.is_file() and read_json(file, where).get("auto_map"):
+        # transformers would not run it either, but for some kinds of models take another tokenizer instead
+        problem = f"the tokenizer of {path} needs code of its own (trust_remote_code), which is never run"
+        raise SettingError(where, problem, "choose a checkpoint whose tokenizer is part of transformers")
+    folder, place = _place(path)
+    try:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of packages that would make a tokenizer better, of formats that are old
+            return AutoTokenizer.from_pretrained(folder, **place)
+    except Exception as error:  # as in `config`
+        cause = str(error).strip().partition("\n")[0]
+        raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
+
+
 def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
     """The ids that the checkpoint's own tokenizer puts before and after every text, such as ([], [EOS]) of T5 and
     ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights."""

@@ -192,9 +192,11 @@ RANGES = {
     "reward.callable.UserFunction": "function='' timeout=0 timeout=inf timeout=nan workers=-1 on_error=skip "
     "max_failed_fraction=0 max_failed_fraction=1.1",
     "reward.chrf.Chrf": "char_order=0 word_order=-1 beta=0",
+    "reward.classifier.Classifier": "path='' output=odds temperature=0 reads=both max_tokens=0 batch_size=0",
     "reward.constant.Constant": "value=inf value=nan",
     "reward.distinct.Distinct": "order=0",
-    "reward.likelihood.Likelihood": "temperature=0 temperature=inf checkpoint=''",
+    "reward.embedding_similarity.EmbeddingSimilarity": "path='' pooling=max scale=log max_tokens=0 batch_size=0",
+    "reward.likelihood.Likelihood": "temperature=0 temperature=inf checkpoint='' path='' batch_size=0",
     "reward.mixture.Mixture": "scales={x:.inf} weights={x:.nan}",
     "reward.repetition.Repetition": "order=0",
     "episodes.sampling.Decoding": "max_length=0 temperature=-1 top_k=-1 top_p=0 epsilon=1.5 beam_size=0 "

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.reward.said import texts
-from tests.running import lines, tokenrl, train, weights
-from tokenrl_cli.interfaces import Frozen, Texts, UserError
+from tests.running import QUICK, lines, tokenrl, train, weights
+from tokenrl_cli.interfaces import Frozen, SettingError, Texts, UserError
 from tokenrl_cli.reward.likelihood import Likelihood
 from tokenrl_cli.run.assembly import frozen_loader
 from tokenrl_cli.tokenizer.char import Char
@@ -31,8 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reward(run: Path, **changes: Any) -> Likelihood:
     frozen = frozen_loader([], CPU)
     tokenizer = frozen(str(run)).tokenizer
-    plain: dict[str, Any] = {"checkpoint": str(run), "temperature": 1.0, "per_token": False}
-    return Likelihood(**(plain | {"frozen": frozen, "tokenizer": tokenizer, "here": "reward"} | changes))
+    plain: dict[str, Any] = {"checkpoint": str(run), "path": None, "temperature": 1.0, "per_token": False}
+    plain |= {"batch_size": 3, "frozen": frozen, "tokenizer": tokenizer, "device": "cpu", "here": "reward"}
+    return Likelihood(**(plain | changes))
 
 
 def seen(frozen: Frozen, said: list[str], ended: list[bool]) -> Texts:
@@ -127,3 +128,113 @@ def test_a_run_trains_on_it_and_resumes_to_the_same_bits(run: Path, tmp_path: Pa
 def test_a_run_that_is_not_there_is_told_before_any_training(tmp_path: Path, capsys: Any) -> None:
     assert train(tmp_path / "run", "reward=likelihood", "reward.checkpoint=nowhere") == 2
     assert "reward.checkpoint=nowhere" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ a pretrained causal model
+
+FLUENT = ["the cat sat on the mat .", "", "a", "cat cat cat cat cat cat cat cat cat", "a b"]
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    from tests.reward.checkpoints import saved
+
+    place = tmp_path_factory.mktemp("language_model")
+    return saved(place, "GPT2LMHeadModel", n_embd=16, n_layer=2, n_head=2, n_positions=32, eos_token_id=3)
+
+
+def fluency(place: Path | str, **changes: Any) -> Likelihood:
+    plain: dict[str, Any] = {"checkpoint": None, "path": str(place), "temperature": 1.0, "per_token": False}
+    plain |= {"batch_size": 3, "frozen": None, "tokenizer": None, "device": "cpu", "here": "reward"}
+    return Likelihood(**(plain | changes))
+
+
+def alone(path: Path, text: str, ended: bool, temperature: float = 1.0) -> float:
+    """The mean log-probability of one text by the model as transformers loads it; [SEP], the end, comes before it."""
+    from transformers import AutoModelForCausalLM
+
+    from tests.reward.checkpoints import VOCABULARY
+
+    ids = [3, *map(VOCABULARY.index, text.split()), *([3] if ended else [])]
+    if len(ids) == 1:
+        return 0.0
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(path).eval()(torch.tensor([ids])).logits[0].double()
+    logprobs = (logits / temperature).log_softmax(-1)
+    return float(logprobs[range(len(ids) - 1), ids[1:]].mean())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_pretrained_model_gives_the_mean_log_probability_of_the_text(
+    language_model: Path, temperature: float
+) -> None:
+    ended = [True, False, True, False, True]
+    made = texts([(text, []) for text in FLUENT], ended=ended)
+    found = fluency(language_model, temperature=temperature)(made)
+    wanted = [alone(language_model, *row, temperature) for row in zip(FLUENT, ended, strict=True)]
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert found[1] == 0
+    assert fluency(language_model)(texts([("", [])]))[0] < -0.5, "a text that ends at once must not be the best"
+    assert (
+        fluency(language_model)
+        .corpus(made)
+        .signature.startswith(f"mean log-probability a token under {language_model}@")
+    )
+
+
+def test_a_pretrained_model_gives_a_text_the_same_number_in_any_company(language_model: Path) -> None:
+    made = texts([(text, []) for text in FLUENT])
+    together = fluency(language_model, batch_size=4)(made)
+    for size in (1, 32):
+        assert fluency(language_model, batch_size=size)(made) == pytest.approx(together, abs=1e-5)
+    for row, text in enumerate(FLUENT):
+        assert fluency(language_model)(texts([(text, [])])) == pytest.approx(together[row : row + 1], abs=1e-5)
+
+
+def test_a_text_that_is_too_long_for_a_pretrained_model_is_cut(language_model: Path) -> None:
+    long, cut = fluency(language_model)(texts([("a b " * 40, []), ("a b " * 15 + "a", [])], ended=[True, False]))
+    assert long == pytest.approx(cut, abs=1e-5)
+
+
+def test_the_source_is_not_read_by_a_pretrained_model_which_is_frozen(language_model: Path) -> None:
+    judge = fluency(language_model)
+    made = texts([("a b", []), ("a b", [])])
+    made.sources[:] = ["1 2 3", "4"]
+    assert len(set(judge(made).tolist())) == 1
+    assert judge.language_model is not None
+    network = judge.language_model.checkpoint.network
+    assert not network.training
+    assert not any(each.requires_grad for each in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"path": None}, "needs a model: checkpoint and path are both empty"),
+        ({"checkpoint": "RUN"}, "needs a model: checkpoint and path are both given"),
+        ({"per_token": True}, "needs the tokens of a saved run, and path is a pretrained model"),
+        ({"path": "no where"}, "there is no directory no where"),
+    ],
+)
+def test_a_wrong_choice_of_model_is_refused(language_model: Path, changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SettingError, match=problem):
+        fluency(language_model, **changes)
+
+
+def test_a_model_that_is_not_causal_is_refused(language_model: Path, tmp_path: Path) -> None:
+    from tests.reward.checkpoints import edit, saved
+
+    with pytest.raises(SettingError, match="is a 'bert' checkpoint, which is no causal language model"):
+        fluency(saved(tmp_path / "bert", "BertForMaskedLM"))
+    headless = saved(tmp_path / "headless", "GPT2LMHeadModel", n_embd=16, n_layer=2, n_head=2, n_positions=32)
+    edit(headless / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(SettingError, match="has neither a bos_token nor an eos_token"):
+        fluency(headless)
+
+
+def test_a_run_trains_on_a_pretrained_model_beside_another_reward(language_model: Path, tmp_path: Path) -> None:
+    chosen = ["reward=mixture", "~reward@reward.parts.chrf", "+reward@reward.parts.fluency=likelihood", "credit=delta"]
+    assert train(tmp_path / "run", *chosen, f"reward.parts.fluency.path={language_model}", *QUICK) == 0
+    last = [line for line in lines(tmp_path / "run") if line["split"] == "train"][-1]["metrics"]
+    assert last["rewards/fluency/mean"] < 0
