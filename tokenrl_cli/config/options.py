@@ -200,7 +200,9 @@ def typed(key: str, group: str) -> str:
     package, _, rest = inside.partition(".")
     if not at or group == "experiment":  # those begin at the root of the config
         return key[1:]
-    return f"{name}@{rest}" if package == "_global_" else f"{name}@{place}.{inside}"
+    if package != "_global_":
+        return f"{name}@{place}.{inside}"
+    return name if rest == name.replace("/", ".") else f"{name}@{rest}"
 
 
 def _place(group: str) -> str:
