@@ -256,8 +256,8 @@ def whole(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("line", [*WHOLE, *((f"experiment={name}",) for name in CHOICES["experiment"])], ids=" ".join)
 def test_every_option_of_train_composes_and_checks(line: tuple[str, ...]) -> None:
-    path = ["tokenizer.path=x"] if "tokenizer=pretrained" in line else []  # else that of the model, which may be null
-    whole(composed("train", *line, *path))
+    read = [key for key in ("tokenizer", "source_tokenizer") if any(f"{key}=pretrained" in word for word in line)]
+    whole(composed("train", *line, *(f"{key}.path=x" for key in read)))  # else that of the model, which may be null
 
 
 def having(group: str) -> list[str]:
