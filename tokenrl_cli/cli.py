@@ -23,16 +23,23 @@ COMMANDS = {  # name -> what it does; each is a module in commands/
     "train": "trains: a warm start by imitation, then RL; -m sweeps a grid",
     "eval": "scores a split with a saved policy",
     "generate": "decodes a file or standard input, one line in, one line out",
+    "export": "writes the model of a run as a directory of transformers, or as safetensors",
     "list": "shows what can be chosen: list [GROUP]",
     "validate": "checks the config of train and prints what would run",
     "copy": "copies a recipe or an option to edit: copy GROUP/NAME DEST",
 }
 WITHOUT_CONFIG = ("list", "copy")  # commands that take no config
-PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
+PRIMARY = {  # command -> conf/*.yaml
+    "train": "train",
+    "validate": "train",
+    "eval": "eval",
+    "generate": "generate",
+    "export": "export",
+}
 RESUMED_CONFIG = "_config_of_a_run"  # name of the config of a run that is resumed; there is no such file
-FROM_CHECKPOINT = ("eval", "generate")  # commands that start from ckpt=
+FROM_CHECKPOINT = ("eval", "generate", "export")  # commands that start from ckpt=
 BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
-WRITES_FILES = ("train", "eval")  # commands whose result is in files, not on standard output
+WRITES_FILES = ("train", "eval", "export")  # commands whose result is in files, not on standard output
 
 
 class Failed(BaseException):
@@ -380,7 +387,7 @@ def _with_user_errors(task: Callable[[Any], Any], arguments: Arguments) -> Calla
 def _place(arguments: Arguments) -> str:
     """The path that a command writes to, judging by the command line alone: for errors that arise before the config
     exists."""
-    keys = ("out", "output", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
+    keys = ("out", "output", "to", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
     return next((found for key in keys if (found := arguments.value(key))), "outputs")
 
 
@@ -401,7 +408,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
         return [], "", ""
     imports = [str(each) for each in plain["imports"]] if isinstance(plain["imports"], list) else []
     if arguments.command != "train":
-        return imports, str(plain.get("output") or plain.get("out") or plain.get("ckpt") or ""), ""
+        return imports, str(plain.get("output") or plain.get("out") or plain.get("to") or plain.get("ckpt") or ""), ""
     from hydra.core.hydra_config import HydraConfig
 
     run = Path(HydraConfig.get().runtime.output_dir)

@@ -77,7 +77,16 @@ class Eval:
     out: Text | None
 
 
-def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
+@dataclass(frozen=True)
+class Export:
+    """The root keys of `export`."""
+
+    ckpt: Text
+    to: Text
+    imports: list[Text]
+
+
+def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate | Export]) -> None:
     """Raises UserError if a config has an unknown or missing key, or a value or block of a wrong type or range. Imports
     the modules that its `imports` names. `config` is resolved, plain values."""
     known = {each.name for each in fields(schema)}
