@@ -42,8 +42,8 @@ def checkpoint(place: Path, kind: str) -> Path:
     cls = getattr(transformers, name)
     torch.manual_seed(0)
     model = cls(cls.config_class(**NAMED, **sizes))
-    for parameter in model.parameters():  # away from symmetric starts
-        parameter.data += 0.05 * torch.randn_like(parameter)
+    for parameter in model.parameters():  # away from symmetric starts, and from one token for everything
+        parameter.data += (1.0 if kind == "t5" else 0.05) * torch.randn_like(parameter)
     model.save_pretrained(place)
     engine = Tokenizer(models.WordLevel({w: i for i, w in enumerate([*SPECIAL, *WORDS])}, unk_token="<unk>"))
     engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

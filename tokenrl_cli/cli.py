@@ -21,7 +21,7 @@ from tokenrl_cli.interfaces import UserError
 
 COMMANDS = {  # name -> what it does; each is a module in commands/
     "train": "trains: a warm start by imitation, then RL; -m sweeps a grid",
-    "eval": "scores a split with a saved policy",
+    "eval": "scores a split with a saved policy, or with a pretrained model",
     "generate": "decodes a file or standard input, one line in, one line out",
     "export": "writes the model of a run as a directory of transformers, or as safetensors",
     "list": "shows what can be chosen: list [GROUP]",
@@ -36,6 +36,7 @@ PRIMARY = {  # command -> conf/*.yaml
     "generate": "generate",
     "export": "export",
 }
+WITHOUT_RUN = "eval_model"  # the config and the module of eval where there is no ckpt=
 RESUMED_CONFIG = "_config_of_a_run"  # name of the config of a run that is resumed; there is no such file
 FROM_CHECKPOINT = ("eval", "generate", "export")  # commands that start from ckpt=
 BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
@@ -334,8 +335,8 @@ def _hydra(
     places = roots(arguments.flags.get("--config-dir"))
     require_small((arguments.value("hydra.searchpath") or "").strip("[]").split(","))
     _register(arguments, primary)
-    task = _with_user_errors(instead or _module(command).run, arguments)
-    name = PRIMARY[command] if primary is None else RESUMED_CONFIG
+    name = _config_of(arguments) if primary is None else RESUMED_CONFIG
+    task = _with_user_errors(instead or _module(name if name == WITHOUT_RUN else command).run, arguments)
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
@@ -353,6 +354,13 @@ def _hydra(
         if not isinstance(raised, Failed) and (mistake := config_error(error)):
             raise mistake from None
         raise
+
+
+def _config_of(arguments: Arguments) -> str:
+    """The name of the config that a command starts from, a file in conf/."""
+    from tokenrl_cli.commandline.earlier_run import needs_checkpoint
+
+    return PRIMARY[arguments.command or "train"] if needs_checkpoint(arguments) else WITHOUT_RUN
 
 
 def _with_user_errors(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
@@ -457,6 +465,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     from tokenrl_cli.commandline.earlier_run import (
         checkpoint_dir,
         checkpoint_options,
+        needs_checkpoint,
         new_directory,
         require_unused,
         run_directory,
@@ -470,7 +479,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     OmegaConf.register_new_resolver("tokenrl.require_unused", require_unused, replace=True)
     if primary is not None:
         ConfigStore.instance().store(RESUMED_CONFIG, OmegaConf.create(primary), provider="tokenrl")
-    if arguments.command in FROM_CHECKPOINT:
+    if arguments.command in FROM_CHECKPOINT and needs_checkpoint(arguments):
         completing = "--shell-completion" in arguments.flags
         nodes = (
             {group: {} for group in (*BLOCKS_OF_A_CHECKPOINT, "")}

@@ -97,9 +97,14 @@ def network_to_write(model: Pretrained) -> Any:
 
 def _write_network(part: Path, model: Pretrained, task: GenerationTask, saved: Checkpoint, notes: list[str]) -> None:
     """Writes a directory of transformers to the folder `part`."""
+    from transformers import PreTrainedModel
+
     from tokenrl_cli import hub
 
     network = network_to_write(model)
+    for each in network.modules():
+        if isinstance(each, PreTrainedModel):
+            each.config._name_or_path = ""  # the folder that it was read from
     network.generation_config = generation_config(model, task)
     with hub.quiet():
         network.save_pretrained(part)

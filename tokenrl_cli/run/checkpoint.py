@@ -70,7 +70,7 @@ def save(
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
     # three files, so that `slim` can remove those of the optimiser and the algorithm and keep the model
     split = {
-        "model": _untied(model),
+        "model": untied(model),
         "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
         "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
     }
@@ -247,22 +247,27 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`, in place, so that tied parameters stay tied. Raises UserError if the names
-    or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied by then.
-    Another floating-point type is converted."""
-    own = _untied(model)
-    if missing := sorted(set(own) ^ set(checkpoint.model)):
-        raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")
-    for name, value in checkpoint.model.items():
+    """Copies the saved weights into `model`; see `copy_weights`."""
+    copy_weights(model, checkpoint.model, str(checkpoint.path))
+
+
+def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Copies `weights` by name into `model`, in place, so that tied parameters stay tied. Raises UserError at `where`
+    if the names or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied
+    by then. Another floating-point type is converted."""
+    own = untied(model)
+    if missing := sorted(set(own) ^ set(weights)):
+        raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")
+    for name, value in weights.items():
         if own[name].shape != value.shape:
             shapes = f"{list(value.shape)} there, {list(own[name].shape)} here"
-            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {shapes}")
+            raise UserError(where, f"its weights are of another model: {name} is {shapes}")
         if not value.is_floating_point():
-            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {value.dtype}")
+            raise UserError(where, f"its weights are of another model: {name} is {value.dtype}")
         with torch.no_grad():
             own[name].copy_(value)
             if not own[name].isfinite().all():
-                raise UserError(str(checkpoint.path), f"its weights are damaged: {name} holds NaN or infinity")
+                raise UserError(where, f"its weights are damaged: {name} holds NaN or infinity")
 
 
 def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -278,8 +283,8 @@ def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _untied(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict of a model with each tensor once, under the first of its names."""
+def untied(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state_dict of a model with each tensor once, under the first of its names; not copied."""
     seen: set[int] = set()
     return {
         name: value
