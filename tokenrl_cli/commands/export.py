@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tokenrl_cli.interfaces import UserError
+
 if TYPE_CHECKING:
     from tokenrl_cli.model.pretrained import Pretrained
     from tokenrl_cli.run.checkpoint import Checkpoint
@@ -156,7 +158,7 @@ def _write_tokenizers(part: Path, saved: Checkpoint, root: str) -> bool:
     from tokenrl_cli.tokenizer.pretrained import TABLE
 
     files = {
-        folder.name: {each.name: each for each in sorted(folder.iterdir()) if each.name != TABLE}
+        folder.name: {each.name: each for each in sorted(folder.iterdir()) if each.is_file() and each.name != TABLE}
         for folder in sorted(saved.tokenizer_dir.iterdir())
     }
     contents = [{name: each.read_bytes() for name, each in found.items()} for found in files.values()]
@@ -164,6 +166,8 @@ def _write_tokenizers(part: Path, saved: Checkpoint, root: str) -> bool:
     for side, found in files.items():
         if side == root:
             for name, each in found.items():
+                if (part / name).exists():  # of the model: a checkpoint from elsewhere may name its files as it likes
+                    raise UserError(str(each), "is no file of a tokenizer", "take another checkpoint")
                 shutil.copyfile(each, part / name)
         elif not root or differ:
             shutil.copytree(saved.tokenizer_dir / side, part / "tokenizer" / side)

@@ -70,7 +70,7 @@ def save(
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
     # three files, so that `slim` can remove those of the optimiser and the algorithm and keep the model
     split = {
-        "model": untied(model),
+        "model": _untied(model),
         "optimizer": {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
         "algorithm": {key: value for key, value in tensors.items() if not key.startswith("optimizer.")},
     }
@@ -251,11 +251,16 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
     copy_weights(model, checkpoint.model, str(checkpoint.path))
 
 
+def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
+    """Copies the weights of another model of the same architecture into `model`; see `copy_weights`."""
+    copy_weights(model, _untied(other), where)
+
+
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     """Copies `weights` by name into `model`, in place, so that tied parameters stay tied. Raises UserError at `where`
     if the names or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied
     by then. Another floating-point type is converted."""
-    own = untied(model)
+    own = _untied(model)
     if missing := sorted(set(own) ^ set(weights)):
         raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")
     for name, value in weights.items():
@@ -283,8 +288,8 @@ def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def untied(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the state_dict of a model with each tensor once, under the first of its names; not copied."""
+def _untied(model: nn.Module) -> dict[str, Tensor]:
+    """The state_dict of a model with each tensor once, under the first of its names."""
     seen: set[int] = set()
     return {
         name: value

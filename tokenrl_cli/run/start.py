@@ -55,6 +55,6 @@ def take_pretrained(model: Any, config: dict[str, Any], trust: Sequence[str], ta
     except UserError as error:
         raise UserError(where, error.problem, error.remedy or right) from None
     try:
-        checkpoint.copy_weights(model, checkpoint.untied(other), path)
+        checkpoint.copy_model(model, other, path)
     except UserError as error:
         raise UserError(where, error.problem, right) from None
