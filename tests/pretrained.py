@@ -66,3 +66,32 @@ def data(place: Path) -> Path:
         pairs = ({"src": " ".join(row), "refs": [" ".join(reversed(row))]} for row in rows)
         (place / f"{split}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in pairs))
     return place
+
+
+def gguf(file: Path) -> Path:
+    """Writes a Llama of one layer as a GGUF file without a tokenizer; its ids are those of `checkpoint`."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    width, feed = 32, 64
+    writer = GGUFWriter(str(file), "llama")
+    for name, value in (
+        *(("block_count", 1), ("context_length", 64), ("embedding_length", width), ("feed_forward_length", feed)),
+        *(("head_count", 2), ("head_count_kv", 2), ("rope_dimension_count", width // 2), ("vocab_size", SIZE)),
+    ):
+        getattr(writer, f"add_{name}")(value)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    draws = np.random.default_rng(0)
+    square = {f"blk.0.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+    shapes = {"token_embd": (SIZE, width), "output": (SIZE, width), "output_norm": (width,), **square}
+    shapes |= {"blk.0.attn_norm": (width,), "blk.0.ffn_norm": (width,), "blk.0.ffn_down": (width, feed)}
+    shapes |= {"blk.0.ffn_gate": (feed, width), "blk.0.ffn_up": (feed, width)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", (draws.normal(size=shape) * 0.3).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

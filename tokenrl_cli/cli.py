@@ -472,9 +472,11 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     )
 
     printed = not arguments.runs  # then no directory is made
-    unused = str if printed else new_directory
+    # conf/eval_model.yaml extends that of train: merging the two resolves the directories of train, too
+    extends = not needs_checkpoint(arguments)
+    unused = str if printed or (extends and "--multirun" not in arguments.flags) else new_directory
     OmegaConf.register_new_resolver("tokenrl.new_directory", unused, replace=True, use_cache=True)
-    chosen = _named if printed else run_directory
+    chosen = _named if printed or extends else run_directory
     OmegaConf.register_new_resolver("tokenrl.run_directory", chosen, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("tokenrl.require_unused", require_unused, replace=True)
     if primary is not None:

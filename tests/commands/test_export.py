@@ -153,6 +153,25 @@ def test_the_card_says_how_a_source_is_put_into_a_prompt(home: Path, tmp_path: P
     assert not (tmp_path / "it" / "tokenizer").exists(), "it is the same tokenizer"
 
 
+def test_a_model_from_a_gguf_file_becomes_a_plain_one(home: Path, tmp_path: Path) -> None:
+    pretrained.gguf(home / "llama.gguf")
+    gguf = [f"model.path={home / 'llama.gguf'}", "model.begin=[1]"]
+    run = trained(home, "gpt2", "run-gguf", *gguf)
+    assert tokenrl("export", f"ckpt={run}", f"to={tmp_path / 'it'}") == 0
+    network = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "it").eval()
+    ours, tokenizer = policy_of(run)
+    ids, actions = torch.tensor([tokenizer.encode("w1 w2")]), torch.tensor([tokenizer.encode("w3 w4 w5")])
+    theirs = torch.tensor(tokenizer.theirs)
+    with torch.no_grad():
+        prompt = {"input_ids": torch.cat([torch.tensor([[1]]), theirs[ids]], 1)}
+        found = logits(network, prompt, theirs, actions, True)
+        assert (found - ours(ids, torch.ones_like(ids, dtype=torch.bool), actions).logits).abs().max() < 1e-5
+    config = json.loads((tmp_path / "it" / "config.json").read_text())
+    assert config["model_type"] == "llama"
+    assert "quantization_config" not in config
+    assert "`llama.gguf`" in (tmp_path / "it" / "README.md").read_text()
+
+
 def test_a_random_bert_is_written_with_tokenrls_own_tokenizer(tmp_path: Path) -> None:
     sizes = ["model.new.width=16", "model.new.heads=2", "model.new.feedforward=24", "model.new.layers=1"]
     plain = [each for each in [*TINY, *QUICK] if not each.startswith("model")]
@@ -277,6 +296,8 @@ def test_an_exported_model_is_evaluated_without_a_run_as_the_run_is(
     assert "checkpoints" not in os.listdir(tmp_path)
     assert tokenrl("eval", *there, *decode, "out=it") == 0
     assert sorted(os.listdir("it")) == names, "the same evaluation replaces its own results"
+    assert tokenrl("eval", "-m", *there, *decode, "out=many", "split=val,test") == 0
+    assert sorted(os.listdir("many")) == ["test-greedy-batch_size=4", "val-greedy-batch_size=4"]
 
 
 def test_what_has_no_effect_or_nothing_to_evaluate_is_refused(
@@ -293,11 +314,11 @@ def test_what_has_no_effect_or_nothing_to_evaluate_is_refused(
     assert "model: has random weights: there is nothing to evaluate" in mistake("model=lstm")
     assert "model=hf_seq2seq model.path=DIR" in mistake("split=val")
     assert "model.path: is missing" in mistake("model=hf_causal", *good[2:])
-    for word in ("trainer.steps=5", "algorithm=grpo", "optimizer@algorithm.optimizer=sgd", "resume=it", "init_from=it"):
+    for word in ("trainer.steps=5", "optimizer@algorithm.optimizer=sgd", "init_from=it"):
         assert f"{word}: has no effect: eval trains nothing" in mistake(*good, word)
     assert "there is no such key" in mistake(*good, "tokenised=1")
     assert "use model=hf_causal" in mistake(*words_of(home, "t5", f"model.path={home / 'gpt2'}"))
-    assert "the split 'other'" in mistake(*good, "split=other")
+    assert "split=other: the data set has no such split" in mistake(*good, "split=other")
     assert os.listdir(tmp_path) == []
 
 

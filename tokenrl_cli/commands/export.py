@@ -92,21 +92,26 @@ def _values_note(config: dict[str, Any], stage: str) -> str:
 
 
 def network_to_write(model: Pretrained) -> Any:
-    """Returns the network of a model as transformers knows it, with all that was learned in its own weights: the one
-    place where an adapter would be merged."""
-    return model.network
+    """Returns the network of a model as transformers writes it, with all that was learned in its own weights: the one
+    place where an adapter would be merged. A network from a GGUF file becomes a plain one. Changes the model's own."""
+    from transformers import PreTrainedModel
+
+    network = model.network
+    for each in network.modules():
+        if isinstance(each, PreTrainedModel):
+            each.config._name_or_path = ""  # the folder that it was read from
+    reader = vars(network).get("hf_quantizer")  # of a network whose numbers were packed
+    if reader is not None and reader.quantization_config.quant_method == "gguf":
+        del network.hf_quantizer  # they were unpacked when they were read
+        vars(network.config).pop("quantization_config", None)
+    return network
 
 
 def _write_network(part: Path, model: Pretrained, task: GenerationTask, saved: Checkpoint, notes: list[str]) -> None:
     """Writes a directory of transformers to the folder `part`."""
-    from transformers import PreTrainedModel
-
     from tokenrl_cli import hub
 
     network = network_to_write(model)
-    for each in network.modules():
-        if isinstance(each, PreTrainedModel):
-            each.config._name_or_path = ""  # the folder that it was read from
     network.generation_config = generation_config(model, task)
     with hub.quiet():
         network.save_pretrained(part)
