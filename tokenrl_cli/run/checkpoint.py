@@ -257,9 +257,9 @@ def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Copies `weights` by name into `model`, in place, so that tied parameters stay tied. Raises UserError at `where`
-    if the names or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied
-    by then. Another floating-point type is converted."""
+    """Copies `weights`, which have the shapes [...] of the model's, by name into `model`, in place, so that tied
+    parameters stay tied. Raises UserError at `where` if the names or shapes differ, or if a weight is no floating-point
+    tensor or not finite; other weights may be copied by then. Another floating-point type is converted."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(weights)):
         raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")
