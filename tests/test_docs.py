@@ -23,7 +23,7 @@ from tests.examples import BLOCK, ROOT
 from tests.examples import FILES as EXAMPLES
 from tests.reward.said import texts
 from tests.running import TINY, tokenrl, train
-from tokenrl_cli.commands.keys import Train
+from tokenrl_cli.commands.keys import EvalModel, Train
 from tokenrl_cli.config.build import check, locate
 from tokenrl_cli.config.options import conf_dir, groups, options, roots
 from tokenrl_cli.reward.bleu import Bleu
@@ -177,7 +177,12 @@ for where, command in [*FENCED, *INLINE]:
         LINES.setdefault(shlex.join(shlex.split(command, comments=True)), where)
 OURS = {line: shlex.split(line)[1:] for line in LINES if line.startswith("tokenrl ")}
 COMPOSED = [line for line, words in OURS.items() if words[0] in ("train", "validate") and "=" in line]
-RUN = [line for line, words in OURS.items() if words[0] in ("eval", "generate") and len(words) > 1]
+PRETRAINED = [line for line, words in OURS.items() if words[0] == "eval" and "model.path=DIR" in words]
+RUN = [
+    line
+    for line, words in OURS.items()
+    if words[0] in ("eval", "generate", "export") and len(words) > 1 and line not in PRETRAINED
+]
 SHOWN = [line for line, words in OURS.items() if words[0] in ("list", "copy") or words[-1].startswith("--")]
 
 
@@ -208,8 +213,8 @@ def test_every_command_is_of_a_known_kind() -> None:
     """One command a line, its comment behind it; each is composed, run, or looked at."""
     fenced = {line for _, line in FENCED if line.strip()}
     assert [line for line in fenced if not re.match(KINDS, line)] == ['eval "$(tokenrl -sc install=bash)"']
-    without_arguments = {"tokenrl train", "tokenrl validate", "tokenrl eval", "tokenrl generate"}
-    assert {*OURS} - {*COMPOSED, *RUN, *SHOWN} <= {*without_arguments, "tokenrl train --cfg job"}
+    without_arguments = {"tokenrl train", "tokenrl validate", "tokenrl eval", "tokenrl generate", "tokenrl export"}
+    assert {*OURS} - {*COMPOSED, *RUN, *PRETRAINED, *SHOWN} <= {*without_arguments, "tokenrl train --cfg job"}
     assert len(COMPOSED) > 30
     assert len(RUN) > 5
 
@@ -296,6 +301,13 @@ def test_every_shown_evaluation_and_generation_runs(line: str, inside: Path) -> 
     words = [values_of(word)[0] for word in OURS[line] if word != "-m"]
     assert tokenrl(*words) == 0
     (inside / "target.txt").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("line", PRETRAINED)
+def test_every_shown_evaluation_of_a_pretrained_model_composes_and_checks(line: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        plain: Any = OmegaConf.to_container(compose("eval_model", OURS[line][1:]), resolve=True)
+    check(filled(plain), [], EvalModel)
 
 
 def test_every_other_command_runs(inside: Path) -> None:

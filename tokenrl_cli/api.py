@@ -417,6 +417,24 @@ class Run:
         texts = (evaluation.sources, evaluation.references, evaluation.hypotheses)
         return Evaluated(dict(evaluation.metrics), results, *texts, evaluation.scores)
 
+    def export(self, to: str | PathLike[str]) -> Path:
+        """Writes the model to a directory, as `tokenrl export` does, and returns that directory: of a pretrained model
+        one that transformers reads, of any other its tensors as safetensors. Warns where the policy is more than its
+        model. Restores torch's global random state.
+
+        Args:
+            to: a directory that is new or empty; it is written whole or not at all.
+
+        Raises UserError if it is neither, or if the model cannot be built.
+        """
+        from tokenrl_cli.commands.export import export
+
+        with _global_draws():
+            place, notes = export(self._saved, Path(to).expanduser(), self._composed([])["imports"])
+        for note in notes:
+            _warn(note)
+        return place
+
     def _composed(self, words: list[str]) -> Config:
         """The resolved config of `tokenrl eval` with these overrides after the run's own; composed once."""
         key = (*self._words, *words)

@@ -21,18 +21,26 @@ from tokenrl_cli.interfaces import UserError
 
 COMMANDS = {  # name -> what it does; each is a module in commands/
     "train": "trains: a warm start by imitation, then RL; -m sweeps a grid",
-    "eval": "scores a split with a saved policy",
+    "eval": "scores a split with a saved policy, or with a pretrained model",
     "generate": "decodes a file or standard input, one line in, one line out",
+    "export": "writes the model of a run as a directory of transformers, or as safetensors",
     "list": "shows what can be chosen: list [GROUP]",
     "validate": "checks the config of train and prints what would run",
     "copy": "copies a recipe or an option to edit: copy GROUP/NAME DEST",
 }
 WITHOUT_CONFIG = ("list", "copy")  # commands that take no config
-PRIMARY = {"train": "train", "validate": "train", "eval": "eval", "generate": "generate"}  # command -> conf/*.yaml
+PRIMARY = {  # command -> conf/*.yaml
+    "train": "train",
+    "validate": "train",
+    "eval": "eval",
+    "generate": "generate",
+    "export": "export",
+}
+WITHOUT_RUN = "eval_model"  # the config and the module of eval where there is no ckpt=
 RESUMED_CONFIG = "_config_of_a_run"  # name of the config of a run that is resumed; there is no such file
-FROM_CHECKPOINT = ("eval", "generate")  # commands that start from ckpt=
+FROM_CHECKPOINT = ("eval", "generate", "export")  # commands that start from ckpt=
 BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
-WRITES_FILES = ("train", "eval")  # commands whose result is in files, not on standard output
+WRITES_FILES = ("train", "eval", "export")  # commands whose result is in files, not on standard output
 
 
 class Failed(BaseException):
@@ -327,8 +335,8 @@ def _hydra(
     places = roots(arguments.flags.get("--config-dir"))
     require_small((arguments.value("hydra.searchpath") or "").strip("[]").split(","))
     _register(arguments, primary)
-    task = _with_user_errors(instead or _module(command).run, arguments)
-    name = PRIMARY[command] if primary is None else RESUMED_CONFIG
+    name = _config_of(arguments) if primary is None else RESUMED_CONFIG
+    task = _with_user_errors(instead or _module(name if name == WITHOUT_RUN else command).run, arguments)
     try:
         with _as_typed(arguments), _strict_search_path():
             from hydra import main as hydra_main
@@ -346,6 +354,13 @@ def _hydra(
         if not isinstance(raised, Failed) and (mistake := config_error(error)):
             raise mistake from None
         raise
+
+
+def _config_of(arguments: Arguments) -> str:
+    """The name of the config that a command starts from, a file in conf/."""
+    from tokenrl_cli.commandline.earlier_run import needs_checkpoint
+
+    return PRIMARY[arguments.command or "train"] if needs_checkpoint(arguments) else WITHOUT_RUN
 
 
 def _with_user_errors(task: Callable[[Any], Any], arguments: Arguments) -> Callable[[Any], Any]:
@@ -380,7 +395,7 @@ def _with_user_errors(task: Callable[[Any], Any], arguments: Arguments) -> Calla
 def _place(arguments: Arguments) -> str:
     """The path that a command writes to, judging by the command line alone: for errors that arise before the config
     exists."""
-    keys = ("out", "output", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
+    keys = ("out", "output", "to", "hydra.run.dir", "hydra.sweep.dir", "resume", "ckpt")
     return next((found for key in keys if (found := arguments.value(key))), "outputs")
 
 
@@ -401,7 +416,7 @@ def _surroundings(arguments: Arguments, config: Any) -> tuple[list[str], str, st
         return [], "", ""
     imports = [str(each) for each in plain["imports"]] if isinstance(plain["imports"], list) else []
     if arguments.command != "train":
-        return imports, str(plain.get("output") or plain.get("out") or plain.get("ckpt") or ""), ""
+        return imports, str(plain.get("output") or plain.get("out") or plain.get("to") or plain.get("ckpt") or ""), ""
     from hydra.core.hydra_config import HydraConfig
 
     run = Path(HydraConfig.get().runtime.output_dir)
@@ -450,20 +465,23 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     from tokenrl_cli.commandline.earlier_run import (
         checkpoint_dir,
         checkpoint_options,
+        needs_checkpoint,
         new_directory,
         require_unused,
         run_directory,
     )
 
     printed = not arguments.runs  # then no directory is made
-    unused = str if printed else new_directory
+    # conf/eval_model.yaml extends that of train: merging the two resolves the directories of train, too
+    extends = not needs_checkpoint(arguments)
+    unused = str if printed or (extends and "--multirun" not in arguments.flags) else new_directory
     OmegaConf.register_new_resolver("tokenrl.new_directory", unused, replace=True, use_cache=True)
-    chosen = _named if printed else run_directory
+    chosen = _named if printed or extends else run_directory
     OmegaConf.register_new_resolver("tokenrl.run_directory", chosen, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("tokenrl.require_unused", require_unused, replace=True)
     if primary is not None:
         ConfigStore.instance().store(RESUMED_CONFIG, OmegaConf.create(primary), provider="tokenrl")
-    if arguments.command in FROM_CHECKPOINT:
+    if arguments.command in FROM_CHECKPOINT and needs_checkpoint(arguments):
         completing = "--shell-completion" in arguments.flags
         nodes = (
             {group: {} for group in (*BLOCKS_OF_A_CHECKPOINT, "")}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokenrl_cli.files.writing import whole, write
+from tokenrl_cli.files.writing import whole, whole_folder, write
 from tokenrl_cli.interfaces import UserError
 
 
@@ -65,3 +65,42 @@ def test_an_error_of_the_disk_has_the_name_of_the_file(tmp_path: Path, monkeypat
     with pytest.raises(FileNotFoundError) as gone:
         write(tmp_path / "gone" / "out.txt", "x")
     assert gone.value.filename == str(tmp_path / "gone" / "out.txt")
+
+
+def test_a_folder_has_its_name_only_when_all_of_it_is_written(tmp_path: Path) -> None:
+    place = tmp_path / "above" / "it"
+    for _ in range(2):
+        with whole_folder(place) as part:
+            (part / "inner").mkdir()
+            (part / "inner" / "file").write_text("one")
+            (part / "inner" / "file").chmod(0o600)
+            assert not place.exists() or not any(place.iterdir())
+        assert (place / "inner" / "file").read_text() == "one"
+        assert (place / "inner" / "file").stat().st_mode & 0o777 == 0o666 & ~_umask(), "as other files"
+        assert os.listdir(tmp_path / "above") == ["it"]
+        (place / "inner" / "file").unlink()
+        (place / "inner").rmdir()  # an empty folder may be filled
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_folder_that_fails_leaves_nothing_and_one_with_files_stays(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "it") as part:
+        (part / "file").write_text(str(1 // len((part / "half").write_bytes(b"half") * "")))
+    assert os.listdir(tmp_path) == []
+    writing = whole_folder(tmp_path / "it")
+    writing.__enter__()
+    (tmp_path / "it").mkdir()
+    (tmp_path / "it" / "theirs").write_text("kept")
+    with pytest.raises(UserError, match="is not empty"):
+        writing.__exit__(None, None, None)
+    assert os.listdir(tmp_path) == ["it"]
+    (tmp_path / "link").symlink_to("gone")
+    for name, message in (("it", "is not empty"), ("it/theirs", "is a file"), ("link", "is a link to gone")):
+        with pytest.raises(UserError, match=message), whole_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "it" / "theirs").read_text() == "kept"

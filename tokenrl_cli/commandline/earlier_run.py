@@ -303,13 +303,20 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------- ckpt=
 
 
+def needs_checkpoint(arguments: Arguments) -> bool:
+    """Returns whether a command reads `ckpt=`: not `eval` where it names a model and no checkpoint."""
+    named = any(key_of(word).partition(".")[0] == "model" for word in arguments.rest)
+    return not (arguments.command == "eval" and named and arguments.value("ckpt") is None)
+
+
 def checkpoint_dir(arguments: Arguments) -> Path:
     """Returns the directory of the checkpoint that `ckpt=` names, absolute; a run stands for its best checkpoint, else
     its last one, else its newest. Raises UserError if the key is missing, or if there is no checkpoint there. Its files
     are not verified."""
     typed = arguments.value("ckpt")
     if typed in (None, "", "null", "???"):
-        raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT")
+        other = "; model=hf_seq2seq model.path=DIR evaluates a pretrained model" * (arguments.command == "eval")
+        raise UserError("ckpt", "is missing", f"tokenrl {arguments.command} ckpt=RUN_OR_CHECKPOINT{other}")
     place = Path(str(typed))
     if not os.path.lexists(place):
         raise UserError(f"ckpt={typed}", "there is no such directory", "give the directory of a run or of a checkpoint")

@@ -1,4 +1,5 @@
-"""`tokenrl eval ckpt=...`: decodes a split with a saved policy and scores the texts."""
+"""`tokenrl eval ckpt=...`: decodes a split with a saved policy and scores the texts; without a run see
+eval_model.py."""
 
 from __future__ import annotations
 
@@ -74,9 +75,9 @@ def run(config: DictConfig) -> float | None:
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that an evaluation of a saved policy needs, checked and built by `prepare`."""
+    """Everything that an evaluation of a policy needs, checked and built by `prepare`."""
 
-    saved: Checkpoint
+    step: int  # of the checkpoint
     config: dict[str, Any]  # of the checkpoint, with the blocks of the command line in place of its own
     plain: dict[str, Any]  # of the command
     task: Task
@@ -89,8 +90,8 @@ class Examination:
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
-        decoding, step = self.task.decoding, self.saved.step
-        return evaluate(self.policy, self.task, split, examples, size, decoding, "eval", step, progress)
+        decoding = self.task.decoding
+        return evaluate(self.policy, self.task, split, examples, size, decoding, "eval", self.step, progress)
 
 
 def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> Examination:
@@ -102,32 +103,45 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
     `named`, for missing data or a missing split, for references that are needed and missing, for a setting in `named`
     that has no effect, and for components that do not fit each other.
     """
-    from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
-    from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.run import assembly
-    from tokenrl_cli.run.evaluation import decoding_for
-    from tokenrl_cli.run.findings import sampling_findings
 
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     blocks = assembly.blocks_to_evaluate(whole, saved.state["stage"])
     check({name: whole.get(name) for name in blocks}, plain["imports"])
     refuse_unsafe_data(whole, saved.config, named)
+    task, findings = prepared(whole, plain, saved.tokenizer_dir, [f"{key}={value}" for key, value in named.items()])
+    policy = assembly.policy_of(saved, whole, plain["imports"], task)
+    return Examination(saved.step, whole, plain, task, policy, findings)
+
+
+def prepared(
+    whole: dict[str, Any], plain: dict[str, Any], tokenizers: Path | None, line: list[str]
+) -> tuple[Task, list[Finding]]:
+    """Returns the task of an evaluation, and findings. `whole` is the config to build from, whose block decode is
+    changed where all sources are empty: then texts are sampled. `plain` is the resolved config of the command, `line`
+    its overrides; `tokenizers` is the folder of saved tokenizers, None to read or train those of the config. Sets
+    torch's number of threads. Raises UserError as `prepare` does."""
+    from tokenrl_cli.commands.idle import idle_findings
+    from tokenrl_cli.data.splits import require_references, require_split
+    from tokenrl_cli.run import assembly
+    from tokenrl_cli.run.evaluation import decoding_for
+    from tokenrl_cli.run.findings import sampling_findings
+
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])
-    facts = (whole, plain["imports"], device, precision, plain["seed"], saved.tokenizer_dir)
+    facts = (whole, plain["imports"], device, precision, plain["seed"], tokenizers)
     task = assembly.task_of(*facts, learns=False)
     require_split(task.dataset, plain["split"])
     assembly.split_sizes(task.dataset, [plain["split"]])
     require_references(task.dataset, _reference_readers(task, plain["split"]))
     found = sampling_findings(task, [plain["split"]], plain["examples"])
-    idle = idle_findings(whole, task.decoding, [f"{key}={value}" for key, value in named.items()])
+    idle = idle_findings(whole, task.decoding, line)
     if found:  # all sources are empty: sample, and record so in the settings
         task = replace(task, decoding=decoding_for(task, plain["split"], plain["examples"]))
         whole["decode"] = whole["decode"] | {key: getattr(task.decoding, key) for key in ("temperature", "beam_size")}
-    policy = assembly.policy_of(saved, whole, plain["imports"], task)
-    return Examination(saved, whole, plain, task, policy, [*idle, *found])
+    return task, [*idle, *found]
 
 
 def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
@@ -203,21 +217,30 @@ def settings_of(
     """
     from safetensors.torch import save
 
-    from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.run.assembly import POLICY
 
     files = json.loads((saved.path / "manifest.json").read_text("utf-8"))["files"]
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith("model.")]
     policy = {name: value for name, value in saved.algorithm.items() if name.startswith(POLICY)}
     weights.append(hashlib.sha256(save(policy)).hexdigest())
+    return settings_from(whole, requested, evaluation, weights, saved.step, saved.state["stage"])
+
+
+def settings_from(
+    whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation, weights: list[str], step: int, stage: str
+) -> dict[str, Any]:
+    """Returns what `settings_of` does, for a policy of any origin. `weights` identify it; it was saved after `step`
+    steps, in `stage`."""
+    from tokenrl_cli.report.journal import json_values
+
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
     blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {
         "split": requested["split"],
         **{key: requested[key] for key in COUNTED},
         **blocks,
-        "step": saved.step,
-        "stage": saved.state["stage"],
+        "step": step,
+        "stage": stage,
         "weights": _digest(weights),
         "data": _digest([evaluation.sources, evaluation.references]),
     }
@@ -232,11 +255,11 @@ def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, A
     "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
-    defaults = _yaml("eval.yaml")
+    defaults = file_values("eval.yaml")
     usual = {key: defaults[key] for key in COUNTED} | {"seed": saved.config["seed"]}
     own = {name: saved.config.get(name) or {} for name in BLOCKS}
     own["dataset"] = relative_to_data_root(own["dataset"], str(saved.config.get("data_root", "data")))
-    own["decode"] = _yaml(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
+    own["decode"] = file_values(f"decode/{decode}.yaml") | {"max_length": saved.config["decode"]["max_length"]}
     before = usual | {name: own[name] for name in BLOCKS if name != "algorithm"}
     changed = changed_settings(before, {key: settings[key] for key in before})
     parts = [requested["split"], decode, *changed, *changed_settings(own["algorithm"], settings["algorithm"])]
@@ -265,8 +288,8 @@ def relative_to_data_root(value: Any, root: str) -> Any:
     return "data_root" + value[len(root) :] if isinstance(value, str) and value.startswith(f"{root}/") else value
 
 
-def _yaml(name: str) -> dict[str, Any]:
-    """The plain values of a file in conf/."""
+def file_values(name: str) -> dict[str, Any]:
+    """Returns the plain values of a file in conf/, given its path there."""
     import yaml
 
     from tokenrl_cli.config.options import conf_dir

@@ -29,7 +29,7 @@ def idle_findings(config: dict[str, Any], decoding: Decoding, line: Iterable[str
     """Returns a note for each setting of a valid config that has no effect although it is not turned off, such as the
     length penalty of a beam of size 1. Components without effect get no note. Raises UserError if one of the overrides
     `line` sets such a setting, or chooses or changes such a component."""
-    typed = {_place(word): word for word in line if not word.startswith("~")}
+    typed = {place_of(word): word for word in line if not word.startswith("~")}
     found = []
     for each in (*_of_decoding(decoding), *_of_kl(config, "algorithm"), *_of_kl(config, "warm_start")):
         for place, word in typed.items():
@@ -42,9 +42,9 @@ def idle_findings(config: dict[str, Any], decoding: Decoding, line: Iterable[str
     return found
 
 
-def _place(word: str) -> str:
-    """The key at which an override puts its value: algorithm.reference for algorithm/reference=periodic as well as for
-    algorithm/reference@algorithm.reference=periodic."""
+def place_of(word: str) -> str:
+    """Returns the key at which an override puts its value: algorithm.reference for algorithm/reference=periodic as well
+    as for algorithm/reference@algorithm.reference=periodic."""
     from tokenrl_cli.commandline.arguments import key_of
 
     group, _, package = key_of(word).partition("@")

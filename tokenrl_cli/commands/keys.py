@@ -77,14 +77,35 @@ class Eval:
     out: Text | None
 
 
-def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EvalModel(Train):
+    """The root keys of `eval` without a run: those of `train`, and how to evaluate."""
+
+    split: str
+    examples: CountOrNone
+    batch_size: Size
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """The root keys of `export`."""
+
+    ckpt: Text
+    to: Text
+    imports: list[Text]
+
+
+def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate | Export], command: str = "") -> None:
     """Raises UserError if a config has an unknown or missing key, or a value or block of a wrong type or range. Imports
-    the modules that its `imports` names. `config` is resolved, plain values."""
+    the modules that its `imports` names. `config` is resolved, plain values; `command` is that of the schema, which is
+    named like it unless given."""
     known = {each.name for each in fields(schema)}
     if (unknown := next((key for key in config if key not in known), None)) is not None:  # Hydra lets +KEY=VALUE pass
         from tokenrl_cli.commandline.explanations import unknown_key
         from tokenrl_cli.config.options import conf_dir
 
         rest = {key: value for key, value in config.items() if key in known}
-        raise unknown_key(str(unknown), rest, [conf_dir()], schema.__name__.lower())
+        raise unknown_key(str(unknown), rest, [conf_dir()], command or schema.__name__.lower())
     check(config, config.get("imports", []), schema)

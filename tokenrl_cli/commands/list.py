@@ -22,6 +22,8 @@ FLAGS = """\
   --info defaults-tree    which files the config came from (also searchpath, plugins)
   --hydra-help            all flags of Hydra"""
 
+GROUPS = "Groups, their default and their options (tokenrl list GROUP shows the keys of each option)"
+
 
 def run(arguments: Arguments) -> None:
     """Prints all groups with their options, or the options of one group, or one option GROUP/NAME, with their keys.
@@ -132,7 +134,7 @@ def page(command: str, what: str, arguments: Arguments) -> str:
     places = roots(arguments.flags.get("--config-dir"))
     primary = conf_dir() / ("train.yaml" if command == "validate" else f"{command}.yaml")
     chosen = {f"{key}={option}": options(places, key.partition("@")[0]) for key, option in choices(primary).items()}
-    width = max(map(len, chosen))
+    width = max(map(len, chosen), default=0)
     lines = [f"  {start:<{width}}  {' '.join(names)}" for start, names in chosen.items()]
     values = [f"  {line}" for line in keys(primary)]
     if command in ("train", "validate"):
@@ -141,9 +143,7 @@ def page(command: str, what: str, arguments: Arguments) -> str:
         [
             f"tokenrl {command} [key=value ...] [flags]: {what}",
             "",
-            "Groups, their default and their options (tokenrl list GROUP shows the keys of each option)",
-            *lines,
-            "",
+            *([GROUPS, *lines, ""] if lines else []),
             "Values (key=value; --cfg job shows all of them)",
             *values,
             "",

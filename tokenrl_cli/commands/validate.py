@@ -36,13 +36,13 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.data.splits import require_references
-    from tokenrl_cli.run import checkpoint
     from tokenrl_cli.run.assembly import SPLITS
+    from tokenrl_cli.run.start import origin_of
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Train)
     require_place(plain["out"])
-    start = checkpoint.load(checkpoint.find(Path(plain["init_from"]).expanduser())) if plain["init_from"] else None
+    start = origin_of(plain["init_from"])
     task, stages = assembled(plain, start.tokenizer_dir if start else None)
     for finding in idle_findings(plain, task.decoding, HydraConfig.get().overrides.task):
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writes files atomically: under a hidden name in the same folder, and renamed when complete.
+"""Writes files and folders atomically: under a hidden name in the same folder, and renamed when complete.
 
 If a command fails or is killed, the old file stays as it was. A link under the name is replaced, never followed.
 """
@@ -54,6 +54,46 @@ def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder to fill while the block runs, and yields its path, a hidden one. It becomes `path` if the block
+    succeeds, with all its files on disk and readable as the umask says, and is removed if it raises.
+
+    `path` must be new or an empty folder (see `require_new_folder`); folders above it are made. Raises UserError where
+    it is taken when the block ends, OSError where the system refuses.
+    """
+    require_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        disk.discard(part)
+        disk.change(os.mkdir, part)
+        yield part
+        # a library may have made files that only their owner can read
+        mode = part.stat().st_mode & 0o666
+        for each in sorted(part.rglob("*")):
+            if each.is_file():
+                each.chmod(mode)
+            disk.sync(each)
+        require_new_folder(path)
+        disk.change(os.rename, part, path)  # replaces an empty folder, and no other
+        disk.sync(path.parent)
+    finally:
+        with suppress(OSError):
+            disk.discard(part)
+
+
+def require_new_folder(path: Path) -> None:
+    """Raises UserError unless `path` is an empty folder, or nothing is there."""
+    if path.is_symlink():
+        raise UserError(str(path), f"is a link to {os.readlink(path)}: no link is followed", "name a new folder")
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise UserError(str(path), "is not empty, and nothing is overwritten", "name a new folder")
+    elif path.exists():
+        raise UserError(str(path), "is a file", "name a new folder")
 
 
 def _claim(part: Path, path: Path) -> None:

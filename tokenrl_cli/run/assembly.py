@@ -33,6 +33,7 @@ from tokenrl_cli.interfaces import (
     Tokenizer,
     UserError,
 )
+from tokenrl_cli.model.pretrained import Pretrained
 from tokenrl_cli.run import checkpoint
 from tokenrl_cli.run.evaluation import acting_policy
 from tokenrl_cli.run.task import GenerationTask, Task
@@ -312,6 +313,22 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
         for algorithm in stages.values():
             require_memory(algorithm.state_dict().values(), task.device)
     return stages
+
+
+def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | GenerationTask, stage: str) -> bool:
+    """Returns whether the policy of a stage ("warm_start" or "train") is its model, and not one that wraps it, such as
+    one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. Seeds the global
+    generator of torch."""
+    with meta_device(config["model"], config[STAGES[stage]]):
+        model = _built_model(config, trust, task)
+        return acting_policy(algorithm_of(config, trust, task, model, stage)) is model
+
+
+def is_pretrained(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> bool:
+    """Returns whether the model of a config holds a network of transformers. Builds it without memory, unless its block
+    names a class of the user's."""
+    with meta_device(config["model"]):
+        return isinstance(_built_model(config, trust, task), Pretrained)
 
 
 def algorithm_of(

@@ -247,22 +247,32 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`, in place, so that tied parameters stay tied. Raises UserError if the names
-    or shapes differ, or if a weight is no floating-point tensor or not finite; other weights may be copied by then.
-    Another floating-point type is converted."""
+    """Copies the saved weights into `model`; see `copy_weights`."""
+    copy_weights(model, checkpoint.model, str(checkpoint.path))
+
+
+def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
+    """Copies the weights of another model of the same architecture into `model`; see `copy_weights`."""
+    copy_weights(model, _untied(other), where)
+
+
+def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Copies `weights`, which have the shapes [...] of the model's, by name into `model`, in place, so that tied
+    parameters stay tied. Raises UserError at `where` if the names or shapes differ, or if a weight is no floating-point
+    tensor or not finite; other weights may be copied by then. Another floating-point type is converted."""
     own = _untied(model)
-    if missing := sorted(set(own) ^ set(checkpoint.model)):
-        raise UserError(str(checkpoint.path), f"its weights are of another model: {missing[0]} is not in both")
-    for name, value in checkpoint.model.items():
+    if missing := sorted(set(own) ^ set(weights)):
+        raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")
+    for name, value in weights.items():
         if own[name].shape != value.shape:
             shapes = f"{list(value.shape)} there, {list(own[name].shape)} here"
-            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {shapes}")
+            raise UserError(where, f"its weights are of another model: {name} is {shapes}")
         if not value.is_floating_point():
-            raise UserError(str(checkpoint.path), f"its weights are of another model: {name} is {value.dtype}")
+            raise UserError(where, f"its weights are of another model: {name} is {value.dtype}")
         with torch.no_grad():
             own[name].copy_(value)
             if not own[name].isfinite().all():
-                raise UserError(str(checkpoint.path), f"its weights are damaged: {name} holds NaN or infinity")
+                raise UserError(where, f"its weights are damaged: {name} holds NaN or infinity")
 
 
 def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:

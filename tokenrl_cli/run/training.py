@@ -16,7 +16,7 @@ from tokenrl_cli.optim import NonFinite, horizon_findings
 from tokenrl_cli.report.display import choose_display
 from tokenrl_cli.report.journal import Journal
 from tokenrl_cli.report.results import results
-from tokenrl_cli.run import assembly, checkpoint
+from tokenrl_cli.run import assembly, checkpoint, start
 from tokenrl_cli.run.assembly import STAGES
 from tokenrl_cli.run.checkpoint import Checkpoint
 from tokenrl_cli.run.directory import CONFIG
@@ -55,8 +55,8 @@ class Training:
         self.saved = saved
         # where the initial weights and the tokenizers come from: the checkpoint to resume, or that of init_from
         self.origin = self.saved
-        if self.saved is None and config["init_from"]:
-            self.origin = checkpoint.load(checkpoint.find(Path(config["init_from"]).expanduser(), ("best", "last")))
+        if self.saved is None:
+            self.origin = start.origin_of(config["init_from"])
         assembly.use_threads(self.trainer.threads)
         device = assembly.device_of(self.trainer.device)
         precision = assembly.precision_of(self.trainer.precision)
@@ -71,6 +71,8 @@ class Training:
             checkpoint.restore(self.model, self.origin)
         if self.saved is None and self.origin is not None:
             self._check_start(self.origin)
+        if self.saved is None and start.pretrained_directory(config["init_from"]):
+            start.take_pretrained(self.model, config, self.trust, self.task)
         self.recorder: Recorder = Recorder(
             run, config, self.trainer, self.task, self.model, Journal(run), choose_display(), self.go_on
         )
@@ -88,8 +90,8 @@ class Training:
         if not same_policy(policy, self.model, self.task):
             before = origin.path.parent / "warm_start"
             problem = "chooses tokens by learned values: its model alone is not the policy that was learned"
-            start = f", e.g. {before}" if before.exists() else ""
-            raise UserError(f"init_from={origin.path}", problem, f"name a checkpoint of the warm start{start}")
+            example = f", e.g. {before}" if before.exists() else ""
+            raise UserError(f"init_from={origin.path}", problem, f"name a checkpoint of the warm start{example}")
 
     def run(self, findings: list[Finding], learns: bool) -> float | None:
         """Runs the warm start, RL and the final evaluation on test, and writes everything into the directory of the
@@ -144,8 +146,8 @@ class Training:
         finally:
             self.recorder.display.close()
 
-    def _stage(self, name: str, start: int, steps: int) -> Stage:
-        """A new stage of `steps` steps from step `start` of the run on: its algorithm and its batches. Notes their
+    def _stage(self, name: str, first: int, steps: int) -> Stage:
+        """A new stage of `steps` steps from step `first` of the run on: its algorithm and its batches. Notes their
         findings."""
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assembly.algorithm_of(self.config, self.trust, task, self.model, name)
@@ -156,7 +158,7 @@ class Training:
         schedule = (self.config[assembly.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
         for finding in [*batching.findings(), *horizon_findings(assembly.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)
-        return Stage(name, algorithm, batching, start, start + steps)
+        return Stage(name, algorithm, batching, first, first + steps)
 
     def _run(self, stage: Stage, done: int) -> None:
         """Trains a stage from step `done` of the run on, unless it has ended already."""
