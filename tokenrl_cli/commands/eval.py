@@ -211,6 +211,7 @@ def settings_of(
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith("model.")]
     policy = {name: value for name, value in saved.algorithm.items() if name.startswith(POLICY)}
     weights.append(hashlib.sha256(save(policy)).hexdigest())
+    weights += [base.sha256 for base in saved.bases.values()]  # under an adapter the rest lies there
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
     blocks["dataset"] = relative_to_data_root(blocks["dataset"], requested["data_root"])
     settings = {

@@ -242,23 +242,23 @@ class Pretrained(nn.Module):
         return ModelOutput(hidden, self.project)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of its
-        names. Under an adapter without the parameters that stay as the checkpoint has them."""
+        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of
+        its names. Under an adapter without the parameters that stay as the checkpoint has them."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         for name in (*self._aliases(), *self.elsewhere):
             state.pop(prefix + name, None)
         return state
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
         if self.elsewhere:
             own = {_plain(name): value for name, value in self.named_parameters(remove_duplicate=False)}
             for name in self.elsewhere:
-                state.setdefault(prefix + name, own[name])
+                state_dict.setdefault(prefix + name, own[name])
         for alias, name in self._aliases().items():
-            if prefix + name in state:
-                state.setdefault(prefix + alias, state[prefix + name])
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+            if prefix + name in state_dict:
+                state_dict.setdefault(prefix + alias, state_dict[prefix + name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _aliases(self) -> dict[str, str]:
         """Further name -> first name of every parameter and buffer that the network holds under several names."""

@@ -216,12 +216,13 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
 
 def _bases(value: Any, where: Path) -> dict[str, Base]:
     """The pretrained checkpoints that state.json names."""
-    entries = value.items() if isinstance(value, dict) else [("", None)]
-    for _, each in entries:
-        texts = isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("path", "sha256"))
-        if not texts or len(each) != 2:
-            raise UserError(str(where), "is damaged: each of bases must have a path and a sha256", ANOTHER)
-    return {key: Base(**each) for key, each in entries}
+    try:
+        bases = {str(key): Base(**each) for key, each in value.items()}
+        if all(isinstance(text, str) for base in bases.values() for text in (base.path, base.sha256)):
+            return bases
+    except (AttributeError, TypeError):  # it, or one of its entries, is no dictionary of these two keys
+        pass
+    raise UserError(str(where), "is damaged: each of bases must have a path and a sha256", ANOTHER)
 
 
 def bases_of(model: Any) -> dict[str, Base]:
