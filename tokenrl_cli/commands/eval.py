@@ -132,8 +132,8 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
 
 
 def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
-    """Raises UserError if model, dataset, reward, metrics or data_root of `whole`, the config to use, name an existing file
-    outside the current directory and data_root that only `saved`, the config of the checkpoint, names
+    """Raises UserError if model, dataset, reward, metrics or data_root of `whole`, the config to use, name an existing
+    file outside the current directory and data_root that only `saved`, the config of the checkpoint, names
     (`refuse_outside_data`), or a relative path of `saved` that does not exist in the current directory
     (`refuse_missing`).
 
