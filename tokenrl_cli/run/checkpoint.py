@@ -293,7 +293,7 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def _require_bases(own: dict[str, Base], checkpoint: Checkpoint) -> None:
     """Raises UserError unless the pretrained checkpoints below a model are those of a saved one, wherever they lie. A
-    model without any is judged by its weights."""
+    model without any is compared by its weights alone."""
     for key, base in own.items():
         before = checkpoint.bases.get(key)
         if before is None or before.sha256 != base.sha256:
