@@ -95,7 +95,8 @@ class Lora:
         from peft import LoraConfig
 
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        return LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets)
+        alpha: Any = self.alpha  # peft's annotation wants an integer, and any number is right
+        return LoraConfig(r=self.r, lora_alpha=alpha, lora_dropout=self.dropout, target_modules=targets)
 
     def _read(self, place: Path) -> Any:
         """The config of a saved adapter, with our dropout; nothing in it that would compute its weights anew."""
@@ -135,7 +136,7 @@ def _load(network: Any, place: Path) -> None:
         raise SettingError("adapter.path", problem, "save it with safetensors: PeftModel.save_pretrained does")
     try:
         weights = {name.removeprefix(WRAPPER): value for name, value in load_file(place / WEIGHTS).items()}
-        found = set_peft_model_state_dict(network, weights)
+        found: Any = set_peft_model_state_dict(network, weights)
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
         cause = str(error).strip().partition("\n")[2].strip() or str(error)
         raise SettingError("adapter.path", f"the weights in {place} do not fit: {cause}") from None
