@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(logging.FATAL)
     logging.disable_progress_bar()
     disable_progress_bars()
     try:
@@ -214,8 +214,13 @@ def digest(path: Path, where: str) -> str:
     """The SHA-256 of a checkpoint, in hexadecimal: of its config and of every file of its weights, by name. Raises
     SettingError as `weight_files` does."""
     files = weight_files(path, where)
+    return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """The SHA-256 of the names and the contents of files, in hexadecimal."""
     whole = hashlib.sha256()
-    for file in files if path.suffix == ".gguf" else [path / CONFIG, *files]:
+    for file in files:
         with file.open("rb") as opened:
             whole.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

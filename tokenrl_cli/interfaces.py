@@ -316,6 +316,22 @@ class Model(Protocol):
         the policy from `run.evaluation.acting_policy`, which calls this."""
 
 
+@dataclass(frozen=True)
+class Base:
+    """A pretrained checkpoint that a model was built from."""
+
+    path: str
+    sha256: str  # of its files
+
+
+@runtime_checkable
+class HasBase(Protocol):
+    """A Model that is built from pretrained checkpoints, and needs the same ones when a saved run is read. Its
+    `state_dict` may leave out parameters that stay as they are there."""
+
+    bases: dict[str, Base]  # by the setting that names each, relative to the model's block, such as "path"
+
+
 @runtime_checkable
 class ValuedPolicy(Protocol):
     """A Model that acts by Q-values and can return them, the sum of rewards that it expects. Evaluation compares them

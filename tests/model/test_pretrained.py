@@ -19,6 +19,7 @@ from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate
 from tokenrl_cli.interfaces import Model, UserError
 from tokenrl_cli.model import pretrained
+from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.hf_causal import HfCausal
 from tokenrl_cli.model.hf_encoder_decoder import HfEncoderDecoder
 from tokenrl_cli.model.hf_seq2seq import HfSeq2seq
@@ -116,16 +117,24 @@ def saved(home: Path, name: str) -> Path:
     return place
 
 
-def read(path: Path | str, name: str, tokens: Any = TOKENS, recompute: bool = False, dtype: Any = "float32") -> Any:
+def read(
+    path: Path | str,
+    name: str,
+    tokens: Any = TOKENS,
+    recompute: bool = False,
+    dtype: Any = "float32",
+    adapter: Adapter | None = None,
+) -> Any:
     torch.manual_seed(1)
+    adapter = adapter or NoAdapter()
     if name in CAUSAL:
-        return HfCausal(tokens, tokens, str(path), dtype, None, recompute)
+        return HfCausal(tokens, tokens, str(path), dtype, None, recompute, adapter)
     if name in SEQ2SEQ:
-        return HfSeq2seq(tokens, tokens, str(path), dtype, None, recompute)
+        return HfSeq2seq(tokens, tokens, str(path), dtype, None, recompute, adapter)
     if name in ENCODERS:
-        return HfEncoderDecoder(tokens, tokens, str(path), None, None, dtype, None, recompute)
+        return HfEncoderDecoder(tokens, tokens, str(path), None, None, dtype, None, recompute, adapter)
     new: Any = {"width": 16, "heads": 2, "feedforward": 24, "layers": 2, "dropout": 0.1}
-    return HfEncoderDecoder(tokens, tokens, None, None, new, dtype, None, recompute)
+    return HfEncoderDecoder(tokens, tokens, None, None, new, dtype, None, recompute, adapter)
 
 
 @cache
@@ -568,6 +577,6 @@ def test_begin_tokens_are_the_checkpoints_or_those_of_the_setting(home: Path) ->
     assert built(home, "m2m_100").begin == [2, 16]
     assert built(home, "t5").begin == [0]
     assert built(home, "bert").begin == [1]
-    assert HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [2, 17], False).begin == [2, 17]
+    assert HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [2, 17], False, NoAdapter()).begin == [2, 17]
     with pytest.raises(UserError, match=r"^begin: holds 20, and the last id of the checkpoint is 19"):
-        HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [20], False)
+        HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [20], False, NoAdapter())

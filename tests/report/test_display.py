@@ -116,7 +116,7 @@ def test_a_resumed_run_starts_where_it_stood() -> None:
 # ------------------------------------------------------------------------------------------- evaluations and samples
 
 FACTS = RunHeader(
-    1_240_000, 3000, 2500, "data/e2e", 1000, (("warm_start", 40, 100), ("train", 0, 32)), "cpu", "fp32", 7
+    1_240_000, 1_240_000, 3000, 2500, "data/e2e", 1000, (("warm_start", 40, 100), ("train", 0, 32)), "cpu", "fp32", 7
 )
 
 
@@ -294,6 +294,7 @@ def test_a_run_begins_with_one_line_of_what_it_is_made_of() -> None:
         == "999 parameters, vocabulary 3,000, data/e2e: unlimited examples, RL 1,500 steps, cpu, fp32, seed 7"
     )
     assert replace(FACTS, parameters=999_999).line().startswith("1 M p")
+    assert replace(FACTS, learning=24_400).line().startswith("1.24 M parameters of which 24.4 k learn, vocabulary")
 
 
 def test_an_evaluation_under_way_says_what_is_evaluated_and_how_far_it_is() -> None:

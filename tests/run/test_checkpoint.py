@@ -436,3 +436,15 @@ def test_every_error_of_a_json_file_ends_with_the_remedy(
     with pytest.raises(UserError) as caught:
         records.read_json(file, "checkpoint", "take another one")
     assert caught.value.remedy == "take another one"
+
+
+@pytest.mark.parametrize(
+    "bases", ["tiny", {"path": "tiny"}, {"path": {"path": "tiny"}}, {"path": {"path": "a", "sha256": 1}}]
+)
+def test_a_damaged_entry_of_a_pretrained_model_is_refused(tmp_path: Path, bases: Any) -> None:
+    path = saved(tmp_path)
+    state = json.loads((path / "state.json").read_text("utf-8"))
+    (path / "state.json").write_text(json.dumps(state | {"bases": bases}), "utf-8")
+    seal(path)
+    with pytest.raises(UserError, match=r"state.json: is damaged: each of bases must have a path and a sha256"):
+        checkpoint.load(path)

@@ -15,8 +15,17 @@ from tokenrl_cli.interfaces import ModelOutput, Rollout, State
 
 def frozen_copy(module: Any) -> Any:
     """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient. The module itself stays
-    as it is."""
-    copied = copy.deepcopy(module).requires_grad_(False).eval()
+    as it is.
+
+    Parameters that require no gradient in `module`, because they are frozen or lie under an adapter, are the same
+    objects in the copy: no optimiser changes them, and a copy of an adapted model is as small as its adapter. So a
+    copy of a copy shares all of it. Those of torch's recurrent layers are copied all the same, for cuDNN keeps the
+    weights of a layer together.
+    """
+    recurrent = (part for part in module.modules() if isinstance(part, nn.RNNBase))
+    moved = {id(each) for part in recurrent for each in part.parameters()}
+    shared = {id(each): each for each in module.parameters() if not each.requires_grad and id(each) not in moved}
+    copied = copy.deepcopy(module, shared).requires_grad_(False).eval()
     for part in copied.modules():
         if isinstance(part, nn.RNNBase):
             part.flatten_parameters()  # a copy's weights are not contiguous: cuDNN would gather them at every call
@@ -68,11 +77,12 @@ def read_states(model: Any, episodes: Rollout) -> ModelOutput:
 @torch.no_grad()
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     """Moves the parameters of `kept` (a target network), in place, by `share` (0 to 1) of the way to those of
-    `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Buffers are not moved. ValueError where the
-    two have not as many parameters and `share` is above 0."""
+    `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Parameters that both share stay, and buffers
+    are not moved. ValueError where the two have not as many parameters and `share` is above 0."""
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
-            ours.lerp_(theirs, share)
+            if ours is not theirs:
+                ours.lerp_(theirs, share)
 
 
 Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]

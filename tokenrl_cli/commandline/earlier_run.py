@@ -266,6 +266,7 @@ FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
     "trainer.eval_examples": COMPARABLE,
 }
 WARM_START_KEYS = ("warm_start.", "trainer.warm_start_", "trainer.gate")  # used only in the warm start and at its end
+MOVED = ("model.path", "model.decoder_path", "model.adapter.path")  # may lie elsewhere: its SHA-256 is compared
 ALWAYS_ALLOWED = ("dropout", "workers", "timeout", "on_error", "max_failed_fraction")  # last parts of keys
 
 
@@ -273,7 +274,8 @@ def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) ->
     """Raises UserError if the `config` of a resumed run changes a value of `saved`, the config of its checkpoint, that
     the run depends on since its start (seed, tokenizers, model ...), that has no effect any more in this `stage`
     ("warm_start" or "train"), or that would make earlier results incomparable: those of FIXED_VALUES and
-    WARM_START_KEYS. Keys whose last part is in ALWAYS_ALLOWED, such as dropout, may change anywhere.
+    WARM_START_KEYS. Keys whose last part is in ALWAYS_ALLOWED, such as dropout, may change anywhere, and those of
+    MOVED.
 
     The next checkpoint would otherwise record a config with which the run was never trained. Moved data are no change:
     paths below data_root are compared relative to it.
@@ -281,7 +283,7 @@ def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) ->
     before, now = (dict(_leaves(_rerooted(each, str(each.get("data_root", ""))))) for each in (saved, config))
     for key in before | now:
         value = now.get(key, "nothing")
-        if before.get(key, "nothing") == value or key.rpartition(".")[2] in ALWAYS_ALLOWED:
+        if before.get(key, "nothing") == value or key.rpartition(".")[2] in ALWAYS_ALLOWED or key in MOVED:
             continue
         reasons = [reason for start, reason in FIXED_VALUES.items() if key == start or key.startswith(start)]
         if stage != "warm_start" and key.startswith(WARM_START_KEYS):
@@ -289,6 +291,16 @@ def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) ->
         if reasons:
             problem = f"{UNCHANGEABLE} (it was {before.get(key, 'nothing')}): {reasons[0]}"
             raise UserError(f"{key}={value}", problem, NEW_RUN)
+
+
+def refuse_another_model(saved: dict[str, Any], block: dict[str, Any]) -> None:
+    """Raises UserError if `block`, the block model of a command that reads a checkpoint, differs from that of `saved`,
+    the config of the checkpoint, in more than where the pretrained models lie (MOVED)."""
+    before, now = (dict(_leaves(each, "model")) for each in (saved["model"], block))
+    for key in before | now:
+        if before.get(key, "nothing") != (value := now.get(key, "nothing")) and key not in MOVED:
+            problem = f"cannot be changed (it was {before.get(key, 'nothing')}): the weights belong to it"
+            raise UserError(f"{key}={value}", problem, "leave it out")
 
 
 def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
@@ -334,9 +346,10 @@ def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:
         raise UserError(str(file), f"{broken[0]} holds '${{': a checkpoint's config is plain values")
-    if missing := [key for key in ("dataset", "reward", "algorithm", "decode", "seed") if key not in saved]:
+    blocks = ("model", "dataset", "reward", "algorithm", "decode")
+    if missing := [key for key in (*blocks, "seed") if key not in saved]:
         raise UserError(str(file), f"is not the config of a checkpoint: it has no {', '.join(missing)}")
-    if wrong := [key for key in ("dataset", "reward", "algorithm", "decode") if not isinstance(saved[key], dict)]:
+    if wrong := [key for key in blocks if not isinstance(saved[key], dict)]:
         raise UserError(str(file), f"is not the config of a checkpoint: {wrong[0]} must be a block")
     root = str(saved.get("data_root", "data"))
     return {
@@ -347,6 +360,7 @@ def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
             "seed": saved["seed"],
             "data_root": f"${{oc.env:TOKENRL_DATA,{quoted(root)}}}",
             "decode": {"max_length": saved["decode"].get("max_length")},
+            "model": _rerooted(saved["model"], root),
         },
     }
 

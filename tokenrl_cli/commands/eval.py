@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.run.task import Task
 
 BLOCKS = ("dataset", "reward", "metrics", "algorithm", "decode")  # which the command line may change
+READ = ("model", "dataset", "reward", "metrics", "data_root")  # which may name files
 # keys that change the numbers; batch_size does, because sampled texts depend on the other texts of their batch
 COUNTED = ("examples", "batch_size", "precision", "seed")
 
@@ -145,8 +146,8 @@ def prepared(
 
 
 def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict[str, str]) -> None:
-    """Raises UserError if dataset, reward, metrics or data_root of `whole`, the config to use, name an existing file
-    outside the current directory and data_root that only `saved`, the config of the checkpoint, names
+    """Raises UserError if model, dataset, reward, metrics or data_root of `whole`, the config to use, name an existing
+    file outside the current directory and data_root that only `saved`, the config of the checkpoint, names
     (`refuse_outside_data`), or a relative path of `saved` that does not exist in the current directory
     (`refuse_missing`).
 
@@ -154,7 +155,7 @@ def refuse_unsafe_data(whole: dict[str, Any], saved: dict[str, Any], named: dict
     """
     from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
 
-    read = {key: value for key, value in whole.items() if key in ("dataset", "reward", "metrics", "data_root")}
+    read = {key: value for key, value in whole.items() if key in READ}
     refuse_outside_data(read, saved, named)
     refuse_missing(read, saved, saved.get("started_in"))
 
@@ -223,6 +224,7 @@ def settings_of(
     weights = [files[name]["sha256"] for name in sorted(files) if name.startswith("model.")]
     policy = {name: value for name, value in saved.algorithm.items() if name.startswith(POLICY)}
     weights.append(hashlib.sha256(save(policy)).hexdigest())
+    weights += [base.sha256 for base in saved.bases.values()]  # under an adapter the rest lies there
     return settings_from(whole, requested, evaluation, weights, saved.step, saved.state["stage"])
 
 
@@ -312,9 +314,11 @@ def chosen_checkpoint(folder: Path) -> Path | None:
 
 def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
     """Returns a new config, whose blocks are not copied: that of a checkpoint with the blocks of `requested`, the
-    config of the command, in place of its own (dataset, reward, metrics, algorithm, decode); an empty block replaces
-    nothing. Raises UserError if these change the algorithm of the RL stage and the `stage` of the checkpoint is
-    "warm_start"; an algorithm that is the same is ignored then."""
+    config of the command, in place of its own (dataset, reward, metrics, algorithm, decode, model); an empty block
+    replaces nothing. Raises UserError if these change the algorithm of the RL stage and the `stage` of the checkpoint
+    is "warm_start"; an algorithm that is the same is ignored then; and if they change more of the model than where its
+    pretrained parts lie."""
+    from tokenrl_cli.commandline.earlier_run import refuse_another_model
     from tokenrl_cli.interfaces import UserError
     from tokenrl_cli.report.evaluation_folder import changed_settings
     from tokenrl_cli.run.assembly import STAGES
@@ -325,7 +329,12 @@ def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any])
     elif requested.get("algorithm") and (ignored := changed_settings(saved["algorithm"], requested["algorithm"])):
         problem = "changes the algorithm of the RL stage, and this checkpoint is of the warm start"
         raise UserError(f"algorithm.{ignored[0]}", problem, "name one of the RL stage, e.g. ckpt=RUN/checkpoints/last")
-    return saved | changed
+    rerooted = relative_to_data_root
+    refuse_another_model(
+        {"model": rerooted(saved["model"], str(saved.get("data_root", "data")))},
+        rerooted(requested["model"], requested["data_root"]),
+    )
+    return saved | changed | {"model": requested["model"]}
 
 
 def write(

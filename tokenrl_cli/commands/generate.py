@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice, repeat
 from pathlib import Path
@@ -43,6 +43,7 @@ def run(config: DictConfig) -> None:
     require_input(plain["input"], plain["split"], plain["samples"])
     require_output(plain["output"])
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
+    named = typed_values(HydraConfig.get().overrides.task)
     whole, task, idle = prepare(plain, saved, HydraConfig.get().overrides.task)
     for finding in idle:
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
@@ -50,7 +51,7 @@ def run(config: DictConfig) -> None:
     dataset = None
     if plain["split"] is not None:
         read = {"dataset": whole["dataset"], "data_root": plain["data_root"]}
-        refuse_unsafe_data(read, saved.config, typed_values(HydraConfig.get().overrides.task))
+        refuse_unsafe_data(read, saved.config, named)
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
     with _sink(plain["output"]) as out:
@@ -68,22 +69,24 @@ def run(config: DictConfig) -> None:
 
 
 def prepare(
-    plain: dict[str, Any], saved: Checkpoint, line: Iterable[str]
+    plain: dict[str, Any], saved: Checkpoint, line: Sequence[str]
 ) -> tuple[dict[str, Any], GenerationTask, list[Finding]]:
     """Returns the config of the checkpoint `saved` with the blocks of `plain`, the resolved config of `generate`, in
     place of its own (see `eval.with_overrides`); the task to generate with; and notes on settings without effect. Sets
     torch's number of threads.
 
-    Raises UserError if a block is wrong or cannot be built, or if one of the overrides `line` sets a setting without
-    effect.
+    Raises UserError if a block is wrong or cannot be built, if one of the overrides `line` sets a setting without
+    effect, and if the model lies where only the checkpoint's config says (`eval.refuse_unsafe_data`).
     """
-    from tokenrl_cli.commands.eval import with_overrides
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commands.eval import refuse_unsafe_data, with_overrides
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.config.build import check
     from tokenrl_cli.run import assembly
 
     whole = with_overrides(saved.config, saved.state["stage"], plain)
     check({name: whole[name] for name in assembly.blocks_to_generate(whole, saved.state["stage"])}, plain["imports"])
+    refuse_unsafe_data({"model": whole["model"], "data_root": plain["data_root"]}, saved.config, typed_values(line))
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])

@@ -41,6 +41,7 @@ class Train:
 class Generate:
     """The root keys of `generate`."""
 
+    model: Model
     algorithm: Algorithm
     decode: Decoding
     ckpt: Text
@@ -60,6 +61,7 @@ class Generate:
 class Eval:
     """The root keys of `eval`."""
 
+    model: Model
     dataset: Dataset
     reward: Reward
     algorithm: Algorithm

@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenrl_cli import hub
 from tokenrl_cli.config.ranges import CountOrNone, Text
 from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer
+from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.pretrained import (
     Dtype,
     Pretrained,
@@ -68,6 +69,7 @@ class HfCausal(Pretrained):
         dtype: Dtype,
         begin: Sequence[CountOrNone] | None,
         recompute: bool,
+        adapter: Adapter,
     ) -> None:
         place = hub.directory(path, "path")
         config = hub.config(place, "path")
@@ -78,7 +80,7 @@ class HfCausal(Pretrained):
         size = size_of(network)
         sources = ids_in_checkpoint(source_tokenizer, size, "source_tokenizer")
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
-        super().__init__(network, network, sources, targets, recompute)
+        super().__init__(network, network, sources, targets, recompute, adapter, {"path": place})
         own = source_tokenizer is not tokenizer
         self.begin = list(begin) if begin is not None else [] if own else hub.frame(place, "path")[0]
         if beyond := [each for each in self.begin if each >= size]:

@@ -12,6 +12,7 @@ import torch
 from tokenrl_cli import hub
 from tokenrl_cli.config.ranges import CountOrNone, Fraction, Size, Text
 from tokenrl_cli.interfaces import SettingError, Tokenizer
+from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
 from tokenrl_cli.model.pretrained import (
     Dtype,
@@ -55,21 +56,25 @@ class HfEncoderDecoder(ReadsWithEncoder):
         dtype: Dtype,
         begin: Sequence[CountOrNone] | None,
         recompute: bool,
+        adapter: Adapter,
     ) -> None:
         if path is None:
+            if not isinstance(adapter, NoAdapter):
+                raise SettingError("path", "is null: an adapter needs a checkpoint to adapt", "use {here}/adapter=none")
             self._init_new(tokenizer, source_tokenizer, new, dtype, recompute)
             return
         place = hub.directory(path, "path")
         first = hub.config(place, "path")
         require_kind(first, "hf_encoder_decoder", path)
         second = place
+        fresh: list[str] = []
         if first.model_type == "encoder-decoder":
             from transformers import AutoModelForSeq2SeqLM
 
             network = network_of(place, first, AutoModelForSeq2SeqLM, dtype, may_lack=_of_pooler)
         else:
             second = hub.directory(decoder_path, "decoder_path") if decoder_path else place
-            network = _joined(place, first, second, dtype)
+            network, fresh = _joined(place, first, second, dtype)
         _drop_pooler(network.encoder)
         sources = size_of(network.encoder)
         size = network.decoder.get_output_embeddings().out_features
@@ -79,6 +84,9 @@ class HfEncoderDecoder(ReadsWithEncoder):
             ids_in_checkpoint(source_tokenizer, sources, "source_tokenizer"),
             ids_in_checkpoint(tokenizer, size, "tokenizer"),
             recompute,
+            adapter,
+            {"path": place} | ({"decoder_path": second} if second != place else {}),
+            fresh,
         )
         around = ([], []) if source_tokenizer is not tokenizer else hub.frame(place, "path")
         self.prepare(around, decoder_begin(second, begin, size), network.encoder.config.pad_token_id)
@@ -95,7 +103,7 @@ class HfEncoderDecoder(ReadsWithEncoder):
         network = _random(NewBert(**new) if isinstance(new, dict) else new, source_tokenizer.size, tokenizer.size)
         network = network.to(getattr(torch, dtype))
         sources, targets = list(range(source_tokenizer.size)), list(range(tokenizer.size))
-        super().__init__(network, network.decoder, sources, targets, recompute)
+        super().__init__(network, network.decoder, sources, targets, recompute, NoAdapter(), {})
         self.prepare(([], []), [tokenizer.size], source_tokenizer.size)
         require_contract(self, self._own_logits)
 
@@ -118,8 +126,9 @@ class HfEncoderDecoder(ReadsWithEncoder):
         return projected
 
 
-def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
-    """An encoder and a decoder from one or two checkpoints of encoders; weights of the cross-attention are new."""
+def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> tuple[Any, list[str]]:
+    """An encoder and a decoder from one or two checkpoints of encoders, and the names of the weights that are new, such
+    as those of the cross-attention."""
     from transformers import AutoModel, AutoModelForCausalLM, EncoderDecoderModel
 
     encoder = network_of(place, first, AutoModel, dtype, may_lack=_of_pooler)
@@ -130,10 +139,18 @@ def _joined(place: Path, first: Any, second: Path, dtype: Dtype) -> Any:
         """Cross-attention, and the output layer, which a checkpoint of an encoder alone does not have."""
         return "cross" in name.lower() or not name.startswith(decoder_prefix)
 
+    def lacking(name: str) -> bool:
+        if is_new(name):
+            fresh.append(name)
+        return is_new(name)
+
     decoder_prefix = f"{_class_of(config, AutoModelForCausalLM).base_model_prefix}."
-    decoder = network_of(second, config, AutoModelForCausalLM, dtype, may_lack=is_new)
+    fresh: list[str] = []
+    decoder = network_of(second, config, AutoModelForCausalLM, dtype, may_lack=lacking)
     with hub.quiet():
-        return EncoderDecoderModel(encoder=encoder, decoder=decoder)
+        network = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    between = [name for name, _ in network.named_parameters() if name.startswith("enc_to_dec_proj.")]
+    return network, [*between, *(f"decoder.{name}" for name in fresh)]
 
 
 def _class_of(config: Any, auto_class: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tokenrl_cli import hub
 from tokenrl_cli.config.ranges import CountOrNone, Text
 from tokenrl_cli.interfaces import Tokenizer
+from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
 from tokenrl_cli.model.pretrained import (
     Dtype,
@@ -35,6 +36,7 @@ class HfSeq2seq(ReadsWithEncoder):
         dtype: Dtype,
         begin: Sequence[CountOrNone] | None,
         recompute: bool,
+        adapter: Adapter,
     ) -> None:
         place = hub.directory(path, "path")
         config = hub.config(place, "path")
@@ -45,7 +47,7 @@ class HfSeq2seq(ReadsWithEncoder):
         sources = ids_in_checkpoint(source_tokenizer, size_of(network.get_encoder()), "source_tokenizer")
         size = network.get_output_embeddings().out_features
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
-        super().__init__(network, network, sources, targets, recompute)
+        super().__init__(network, network, sources, targets, recompute, adapter, {"path": place})
         around = ([], []) if source_tokenizer is not tokenizer else hub.frame(place, "path")
         self.prepare(around, decoder_begin(place, begin, size), config.pad_token_id)
         require_contract(self, self._own_logits)

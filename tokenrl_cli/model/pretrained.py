@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import hub
-from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer, TranslatesIds, UserError
+from tokenrl_cli.interfaces import Base, ModelOutput, SettingError, Tokenizer, TranslatesIds, UserError
+from tokenrl_cli.model import adapter as adapters
 
 Dtype = Literal["float32", "bfloat16"]
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}  # of the contract, in standard deviations of the logits
@@ -179,16 +180,35 @@ class Pretrained(nn.Module):
     """The base of the wrappers: holds the network and the tables of ids, and projects hidden states to our tokens.
 
     `generator` is the part of `network` with the output layer: the network itself, or its decoder. `recompute` keeps no
-    activations inside the layers; the backward pass computes them again. The constructor leaves the network in
-    evaluation mode.
+    activations inside the layers; the backward pass computes them again. `places` are the checkpoints that the network
+    was read from, by the setting that names each, and `new` the names of the parameters that they do not have. The
+    constructor applies the adapter, and leaves the network in evaluation mode.
+
+    `bases` says which checkpoints a saved run needs again. Under an adapter the state of the model has only what
+    learns: neither `state_dict` nor a state to load holds the other parameters.
     """
 
     source_theirs: Tensor
     theirs: Tensor
 
-    def __init__(self, network: Any, generator: Any, sources: list[int], targets: list[int], recompute: bool) -> None:
+    def __init__(
+        self,
+        network: Any,
+        generator: Any,
+        sources: list[int],
+        targets: list[int],
+        recompute: bool,
+        adapter: adapters.Adapter,
+        places: dict[str, Path],
+        new: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self.network = network
+        self.elsewhere = [f"network.{name}" for name in adapter.apply(network, new)]  # parameters that stay
+        self.bases: dict[str, Base] = {}
+        if not on_meta():
+            self.bases |= {key: Base(str(path), hub.digest(path, key)) for key, path in places.items()}
+            self.bases |= {key: Base(str(path), adapters.digest(path)) for key, path in adapter.files.items()}
         self.scaling = Scaling.of(generator.config)
         layer = _output_layer(generator)
         self.width: int = layer.in_features if isinstance(layer, nn.Linear) else generator.config.hidden_size
@@ -233,14 +253,18 @@ class Pretrained(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of
-        its names."""
+        its names. Under an adapter without the parameters that stay as the checkpoint has them."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
-        for alias in self._aliases():
-            state.pop(prefix + alias, None)
+        for name in (*self._aliases(), *self.elsewhere):
+            state.pop(prefix + name, None)
         return state
 
     def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
+        if self.elsewhere:
+            own = {_plain(name): value for name, value in self.named_parameters(remove_duplicate=False)}
+            for name in self.elsewhere:
+                state_dict.setdefault(prefix + name, own[name])
         for alias, name in self._aliases().items():
             if prefix + name in state_dict:
                 state_dict.setdefault(prefix + alias, state_dict[prefix + name])
@@ -255,10 +279,15 @@ class Pretrained(nn.Module):
         ]
         found = {}
         for name, value in named:
-            plain = name.replace("_checkpoint_wrapped_module.", "")
+            plain = _plain(name)
             if first.setdefault(id(value), plain) != plain:
                 found[plain] = first[id(value)]
         return found
+
+
+def _plain(name: str) -> str:
+    """The name that a parameter has without `recompute`."""
+    return name.replace("_checkpoint_wrapped_module.", "")
 
 
 def _output_layer(generator: Any) -> nn.Module:

@@ -10,6 +10,7 @@ class RunHeader:
     """Facts about a run that are known before its first step."""
 
     parameters: int
+    learning: int  # how many of them learn
     vocabulary: int  # number of target tokens
     source_vocabulary: int | None  # number of source tokens; None: one vocabulary serves both
     data: str  # name of the data set
@@ -27,7 +28,10 @@ class RunHeader:
             vocabulary += f" (sources {self.source_vocabulary:,})"
         examples = "unlimited examples" if self.examples is None else f"{self.examples:,} examples"
         stages = [self._stage(*stage) for stage in self.stages]
-        parts = [f"{_rounded(self.parameters)} parameters", vocabulary, f"{self.data}: {examples}", *stages]
+        size = f"{_rounded(self.parameters)} parameters"
+        if self.learning < self.parameters:
+            size += f" of which {_rounded(self.learning)} learn"
+        parts = [size, vocabulary, f"{self.data}: {examples}", *stages]
         return ", ".join([*parts, self.device, self.precision, f"seed {self.seed}"])
 
     def _stage(self, name: str, steps: int, size: int) -> str:

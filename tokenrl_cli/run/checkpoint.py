@@ -5,6 +5,9 @@ tokenizer/ and manifest.json, which is written last and has the SHA-256 of each 
 evaluation is smaller: instead of the tensors of optimiser and algorithm it has policy.safetensors, the part of the
 algorithm that its policy needs. `last`, `best` and `warm_start` are links beside the checkpoints. directory.py has
 the rules for all changes, and their order.
+
+Of a model that is built from pretrained checkpoints state.json has their paths and SHA-256, and model.safetensors what
+its state_dict gives: under an adapter only what was trained.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.files import disk, writing
 from tokenrl_cli.files.records import read_json, read_yaml, yaml_text
-from tokenrl_cli.interfaces import Tokenizer, UserError
+from tokenrl_cli.interfaces import Base, HasBase, Tokenizer, UserError
 from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import ANOTHER, MANIFEST
 
@@ -46,6 +49,7 @@ class Checkpoint:
     algorithm: dict[str, Any]  # its state_dict, flat; the optimiser's entries only in a checkpoint to resume from
     model: dict[str, Tensor]
     tokenizer_dir: Path
+    bases: dict[str, Base] = field(default_factory=dict)  # of the model, by setting; see `interfaces.HasBase`
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -78,6 +82,8 @@ def save(
         save_file(_unshared(values), part / f"{name}.safetensors")
     scalars = {key: value for key, value in algorithm.items() if key not in tensors}
     whole = {"format": FORMAT, "step": step, "run": state, "algorithm": scalars}
+    if bases := bases_of(model):
+        whole["bases"] = {key: asdict(base) for key, base in bases.items()}
     (part / "state.json").write_text(json.dumps(whole, indent=1), "utf-8")
     (part / "config.yaml").write_text(yaml_text(config), "utf-8")
     for name, tokenizer in tokenizers.items():
@@ -204,7 +210,25 @@ def load(path: Path, go_on: bool = False) -> Checkpoint:
     for name in parts:
         algorithm |= _tensors(path / name)
     model = _tensors(path / "model.safetensors")
-    return Checkpoint(path, state["step"], config, state["run"], algorithm, model, path / "tokenizer")
+    bases = _bases(state.get("bases", {}), path / "state.json")
+    return Checkpoint(path, state["step"], config, state["run"], algorithm, model, path / "tokenizer", bases)
+
+
+def _bases(value: Any, where: Path) -> dict[str, Base]:
+    """The pretrained checkpoints that state.json names."""
+    try:
+        bases = {str(key): Base(**each) for key, each in value.items()}
+        if all(isinstance(text, str) for base in bases.values() for text in (base.path, base.sha256)):
+            return bases
+    except (AttributeError, TypeError):  # it, or one of its entries, is no dictionary of these two keys
+        pass
+    raise UserError(str(where), "is damaged: each of bases must have a path and a sha256", ANOTHER)
+
+
+def bases_of(model: Any) -> dict[str, Base]:
+    """Returns the pretrained checkpoints that a model was built from, by the setting that names each; {} for a model
+    that is not."""
+    return model.bases if isinstance(model, HasBase) else {}
 
 
 def newest(run: Path, fallback: bool) -> Checkpoint | None:
@@ -247,7 +271,9 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`; see `copy_weights`."""
+    """Copies the saved weights into `model`; see `copy_weights`. Raises UserError, too, if the model was built from a
+    pretrained checkpoint that is not the one that the saved model was built from, by its SHA-256."""
+    _require_bases(bases_of(model), checkpoint)
     copy_weights(model, checkpoint.model, str(checkpoint.path))
 
 
@@ -273,6 +299,17 @@ def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> No
             own[name].copy_(value)
             if not own[name].isfinite().all():
                 raise UserError(where, f"its weights are damaged: {name} holds NaN or infinity")
+
+
+def _require_bases(own: dict[str, Base], checkpoint: Checkpoint) -> None:
+    """Raises UserError unless the pretrained checkpoints below a model are those of a saved one, wherever they lie. A
+    model without any is compared by its weights alone."""
+    for key, base in own.items():
+        before = checkpoint.bases.get(key)
+        if before is None or before.sha256 != base.sha256:
+            was = f"{before.path} with {before.sha256[:12]}" if before else "another model"
+            problem = f"{base.path} has the SHA-256 {base.sha256[:12]}, and {checkpoint.path} was trained from {was}"
+            raise UserError(f"model.{key}", problem, f"give model.{key}=DIR, where the unchanged one lies")
 
 
 def _unshared(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeade
     sizes = (("warm_start", "warm_start_steps", "warm_start_batch_size"), ("train", "steps", "batch_size"))
     return RunHeader(
         parameters=sum(each.numel() for each in model.parameters()),
+        learning=sum(each.numel() for each in model.parameters() if each.requires_grad),
         vocabulary=task.tokenizer.size,
         source_vocabulary=None if task.source_tokenizer is task.tokenizer else task.source_tokenizer.size,
         data=str(block.get("path") or block["_target_"].split(".")[-2]),
