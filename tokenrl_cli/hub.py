@@ -79,7 +79,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.set_verbosity(logging.FATAL)
+    logging.set_verbosity(50)  # only what is critical
     logging.disable_progress_bar()
     disable_progress_bars()
     try:

@@ -92,11 +92,14 @@ def _values_note(config: dict[str, Any], stage: str) -> str:
 
 
 def network_to_write(model: Pretrained) -> Any:
-    """Returns the network of a model as transformers writes it, with all that was learned in its own weights: the one
-    place where an adapter would be merged. A network from a GGUF file becomes a plain one. Changes the model's own."""
+    """Returns the network of a model as transformers writes it, with all that was learned in its own weights: an
+    adapter is merged into them. A network from a GGUF file becomes a plain one. Changes the model's own."""
     from transformers import PreTrainedModel
 
+    from tokenrl_cli.model.adapter import merge
+
     network = model.network
+    merge(network)
     for each in network.modules():
         if isinstance(each, PreTrainedModel):
             each.config._name_or_path = ""  # the folder that it was read from

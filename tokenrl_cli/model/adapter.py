@@ -118,6 +118,21 @@ class Lora:
             raise SettingError("adapter.path", f"{place / CONFIG} cannot be read: {error}") from None
 
 
+def merge(network: Any) -> None:
+    """Adds what adapters have learned to the weights beside them, W + alpha / r B A, in place, and takes the adapters
+    away; does nothing where there are none."""
+    if "peft_config" not in vars(network):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            owner, _, own = name.rpartition(".")
+            setattr(network.get_submodule(owner), own, layer.get_base_layer())
+    del network.peft_config
+
+
 def _is_layer(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 

@@ -47,6 +47,8 @@ def take_pretrained(model: Any, config: dict[str, Any], trust: Sequence[str], ta
     if not isinstance(model, Pretrained):
         name = str(config["model"]["_target_"]).split(".")[-2]
         raise UserError(where, f"is a pretrained checkpoint, whose weights do not fit model={name}", right)
+    if model.elsewhere:
+        raise UserError(where, "is a pretrained checkpoint, and an adapter leaves the weights as they are", right)
     block = config["model"] | {"path": path}
     if "decoder_path" in block:
         block["decoder_path"] = None
