@@ -30,7 +30,8 @@ def offered(line: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, shell: 
     [
         ("tokenrl ", {"train", "eval", "generate", "list", "validate", "copy"}),
         ("tokenrl tr", {"train"}),
-        ("tokenrl train mod", {"model="}),
+        ("tokenrl train mod", {"model", "model."}),  # model=, model/adapter= and model.path= may follow
+        ("tokenrl train cred", {"credit="}),
         ("tokenrl train model=l", {"model=lstm"}),
         ("tokenrl train model=gru model.h", {"model.hidden="}),
         ("tokenrl train seed=2 trainer.", {"trainer.steps=", "trainer.batch_size="}),
