@@ -420,7 +420,10 @@ def test_what_the_checkpoints_tokenizer_puts_around_a_text_is_around_every_sourc
     end = [("</s>", 2)]
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=end)
     tokenizer.save(str(place / "tokenizer.json"))
-    shared, own = read(place, "t5"), HfSeq2seq(TOKENS, Tokens(TOKENS.theirs), str(place), "float32", None, False)
+    shared, own = (
+        read(place, "t5"),
+        HfSeq2seq(TOKENS, Tokens(TOKENS.theirs), str(place), "float32", None, False, NoAdapter()),
+    )
     ended = torch.where(mask, source, 0)  # our id 0 is </s>
     ended, longer = torch.cat([ended, ended[:, :1] * 0], 1), torch.cat([mask[:, :1], mask], 1)
     wanted = own(ended, longer, actions).logits
@@ -432,11 +435,11 @@ def test_what_the_checkpoints_tokenizer_puts_around_a_text_is_around_every_sourc
 def test_a_pair_may_be_of_two_checkpoints_and_is_read_again_as_one(home: Path, tmp_path: Path) -> None:
     paths = str(saved(home, "bert")), str(saved(home, "gpt2"))
     torch.manual_seed(0)
-    model = HfEncoderDecoder(TOKENS, TOKENS, *paths, None, "float32", [1], False).eval()
+    model = HfEncoderDecoder(TOKENS, TOKENS, *paths, None, "float32", [1], False, NoAdapter()).eval()
     source, mask, actions, _ = ragged()
     model.network.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 1}')
-    again = HfEncoderDecoder(TOKENS, TOKENS, str(tmp_path), None, None, "float32", None, False).eval()
+    again = HfEncoderDecoder(TOKENS, TOKENS, str(tmp_path), None, None, "float32", None, False, NoAdapter()).eval()
     assert torch.equal(again(source, mask, actions).logits, model(source, mask, actions).logits)
 
 
@@ -470,7 +473,7 @@ def test_a_gguf_file_is_read(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    model = HfCausal(TOKENS, TOKENS, str(tmp_path), "float32", [], False).eval()
+    model = HfCausal(TOKENS, TOKENS, str(tmp_path), "float32", [], False, NoAdapter()).eval()
     source = torch.tensor([[1, 2, 3]])
     wanted = own(TOKENS_OF[source]).logits[:, -1:][..., TOKENS.theirs]
     assert torch.allclose(model(source, source > 0, source[:, :1]).logits, wanted, atol=1e-4)

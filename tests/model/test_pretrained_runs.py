@@ -68,12 +68,12 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
         (["model=hf_causal"], "model.path: is missing: give model.path=VALUE"),
         (["model=hf_causal", "model.path=./none"], "model.path: there is no directory ./none"),
         (["model=hf_causal", f"model.path={saved(home, 't5')}"], "use model=hf_seq2seq"),
-        (["model=hf_causal", "tokenizer=word", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
+        (["model=hf_causal", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
         (["model=hf_encoder_decoder", "model.path=null"], "is null, and so is model.new"),
         (["model=bert", "model.new.heads=3"], "model.new.width: must be a multiple of the 3 heads, got 128"),
         (["model=bert", "model.new.heads=0"], "model.new.heads=0: must be at least 1"),
     ]:
-        assert train(home / "run", *rest(), *line, *QUICK, tiny=False) == 2
+        assert train(home / "run", *rest(), "tokenizer=word", *line, *QUICK, tiny=False) == 2
         shown = capsys.readouterr().err
         assert said in shown
         assert "Traceback" not in shown
