@@ -421,7 +421,7 @@ def test_ctrl_c_saves_the_run_which_then_goes_on(tmp_path: Path, monkeypatch: py
         (lambda run: tokenrl.load(run.path, device="tpu"), "device=tpu: must be one of auto, cpu, cuda"),
         (lambda run: tokenrl.load(run.path, imports="mine"), "imports: must be a list of texts, got 'mine'"),
         (lambda run: tokenrl.load(run.path, imports=["absent.py"]), "imports=[absent.py]: there is no file"),
-        (lambda run: tokenrl.load(run.path, overrides=["model.hidden=3"]), "model.hidden: "),
+        (lambda run: tokenrl.load(run.path, overrides=["model.hidden=3"]), "model.hidden=3: cannot be changed"),
         (lambda run: tokenrl.load(run.path, overrides=["-m"]), "--multirun: is a flag of the command line"),
         (lambda run: run.generate("a b"), "sources: must be a list of texts, got 'a b'"),
         (lambda run: run.generate(["a", 3]), "sources: holds 3, expected texts"),
