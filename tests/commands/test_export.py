@@ -78,7 +78,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [each if each in ("t5", "bert", "gpt2-lora") else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+)
 def test_transformers_reads_the_same_logits_and_generates_the_same_tokens(
     home: Path, case: str, tmp_path: Path
 ) -> None:

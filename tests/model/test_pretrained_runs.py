@@ -45,7 +45,12 @@ def test_bert_trains_at_once_without_any_checkpoint(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("hf_causal", "gpt2"), ("hf_seq2seq", "t5"), ("hf_encoder_decoder", "bert")]
+    ("kind", "name"),
+    [
+        ("hf_causal", "gpt2"),
+        pytest.param("hf_seq2seq", "t5", marks=pytest.mark.slow),
+        pytest.param("hf_encoder_decoder", "bert", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_from_a_checkpoint_goes_on_with_the_same_bits(home: Path, kind: str, name: str) -> None:
     """Through the warm start, which has dropout, and RL with a reference; then it is evaluated and generates."""

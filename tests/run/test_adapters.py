@@ -69,7 +69,9 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name", [each if each in ("rloo", "ilql") else pytest.param(each, marks=pytest.mark.slow) for each in ALGORITHMS]
+)
 def test_a_stopped_run_resumes_to_the_same_bits(base: Path, runs: Any, tmp_path: Path, name: str) -> None:
     stopped = tmp_path / "stopped"
     assert train(stopped, *words(base, name), "trainer.steps=1", tiny=False) == 0
