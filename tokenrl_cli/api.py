@@ -427,10 +427,13 @@ class Run:
 
         Raises UserError if it is neither, or if the model cannot be built.
         """
+        from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.export import export
 
         with _global_draws():
-            place, notes = export(self._saved, Path(to).expanduser(), self._composed([])["imports"])
+            place, notes = export(
+                self._saved, Path(to).expanduser(), self._composed([])["imports"], typed_values(self._words)
+            )
         for note in notes:
             _warn(note)
         return place

@@ -368,3 +368,15 @@ def test_a_run_starts_from_the_weights_of_a_directory(home: Path, tmp_path: Path
     told = mistake(*start, "init_from=gpt2-xl")
     assert "init_from=gpt2-xl: there is no such directory" in told
     assert "model=hf_causal model.path=gpt2-xl" in told
+
+
+def test_a_pretrained_model_elsewhere_is_not_read_for_a_run_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = trained(home, "t5", "run-t5", *CASES["t5"])
+    monkeypatch.setenv("TOKENRL_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert tokenrl("export", f"ckpt={run}", "to=new") == 2
+    assert f"model.path={home / 't5'}: lies outside data_root" in capsys.readouterr().err
+    assert not Path("new").exists()
+    assert tokenrl_cli.load(run, overrides=[f"model.path={home / 't5'}"]).export("new") == Path("new")

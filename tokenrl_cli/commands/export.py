@@ -36,7 +36,7 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Export)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]).expanduser(), ("best", "last")))
-    place, notes = export(saved, Path(plain["to"]).expanduser(), plain["imports"])
+    place, notes = export(saved, Path(plain["to"]).expanduser(), plain["imports"], {})
     display = choose_display()
     for note in notes:
         display.message(f"note: {note}")
@@ -44,15 +44,18 @@ def run(config: DictConfig) -> None:
     display.close()
 
 
-def export(saved: Checkpoint, to: Path, trust: Sequence[str]) -> tuple[Path, list[str]]:
+def export(saved: Checkpoint, to: Path, trust: Sequence[str], named: dict[str, str]) -> tuple[Path, list[str]]:
     """Writes the model of a checkpoint to the directory `to` and returns it, and notes on what the directory does not
-    hold of the policy. `trust` lists the user's modules that targets of its config may come from.
+    hold of the policy. `trust` lists the user's modules that targets of its config may come from; `named` holds the
+    values that the user has given, by key.
 
-    Seeds torch's global generator. Raises UserError where the model cannot be
-    built, or where `to` is neither new nor empty; OSError if the system refuses.
+    Seeds torch's global generator. Raises UserError where the model cannot be built, where it was trained from a
+    pretrained model outside the current directory and TOKENRL_DATA that is not among `named`, or where `to` is neither
+    new nor empty; OSError if the system refuses.
     """
     import torch
 
+    from tokenrl_cli.commandline.outside_data import refuse_outside_data
     from tokenrl_cli.config.build import check
     from tokenrl_cli.files.writing import require_new_folder, require_room, whole_folder
     from tokenrl_cli.model.pretrained import Pretrained
@@ -64,6 +67,8 @@ def export(saved: Checkpoint, to: Path, trust: Sequence[str]) -> tuple[Path, lis
     if "recompute" in whole["model"]:  # it wraps the layers, and the network is written as it is without
         whole["model"] = whole["model"] | {"recompute": False}
     check({name: whole[name] for name in assembly.blocks_to_generate(whole, stage)}, trust)
+    remedy = "export from a directory above it, or set TOKENRL_DATA to one; it is"
+    refuse_outside_data({"model": whole["model"]}, saved.config, named, remedy)
     cpu = torch.device("cpu")
     task = assembly.generation_task_of(whole, trust, cpu, torch.float32, whole["seed"], saved.tokenizer_dir)
     notes = [] if assembly.acts_by_its_model(whole, trust, task, stage) else [_values_note(whole, stage)]
