@@ -69,6 +69,7 @@ def results_at(folder: Path) -> dict[str, Any]:
     return {each.name: json.loads((each / "results.json").read_text()) for each in folder.iterdir()}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_the_sacrebleu_command_says_the_same_of_the_files(run: Path, name: str) -> None:
     folder = run / "eval" / "test-greedy"
@@ -132,6 +133,7 @@ def test_what_does_not_go_together_is_refused_before_any_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
 @pytest.mark.parametrize("algorithm", ["scst", "soft_q"])  # credit is given before an algorithm sees the rewards
 def test_policy_gradients_and_values_go_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
