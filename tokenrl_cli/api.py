@@ -120,8 +120,9 @@ def load(
 
 
 def train(overrides: Sequence[str] = ()) -> Run:
-    """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint. Shows progress on standard
-    error. Restores torch's global random state, but sets torch's number of threads where trainer.threads is set.
+    """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint, else its last, on the same
+    device. Shows progress on standard error. Restores torch's global random state, but sets torch's number of threads
+    where trainer.threads is set.
 
     Args:
         overrides: KEY=VALUE as the command takes them: "model=gru", "trainer.steps=400", "out=DIR", "resume=RUN",
@@ -185,8 +186,9 @@ class RewardFunction:
 
     In both methods a hypothesis is a text, or a `Hypothesis` of a run; a text counts as ended by EOS, and its words,
     divided by white space, as its tokens. `references` holds for each hypothesis a text, or a list of texts that are
-    equally right, and may be left out if the reward reads none; `sources` holds a text for each; `columns` is a
-    dictionary of lists with one entry for each, for rewards that read columns of the data.
+    equally right; without it no text has a reference, and a reward that reads them gives NaN. `sources` holds a text
+    for each; without it all are "". `columns` is a dictionary of lists with one entry for each; without a column that
+    the reward reads a call raises UserError.
     """
 
     def __init__(self, name: str, function: Reward) -> None:

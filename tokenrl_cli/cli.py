@@ -90,8 +90,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line of this process and exits with its code: always raises SystemExit. Makes the standard
-    streams safe before."""
+    """Runs the command line of this process, sys.argv, and exits with its exit code (see `status`): always raises
+    SystemExit. First sets up the standard streams of the process for good, as UTF-8 (`prepare_streams`)."""
     from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
     prepare_streams()
@@ -104,8 +104,8 @@ def main() -> None:
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line, the words after `tokenrl`, and returns its exit code: 0, 1, 2 or 128 + the number of a
-    signal, as in the module's docstring. Prints all errors to standard error. Handles SIGTERM, SIGHUP and Ctrl-C
-    meanwhile.
+    signal, as in the module's docstring; 0, too, where the reader of standard output has closed it. Prints all errors
+    to standard error. Handles SIGTERM, SIGHUP and Ctrl-C meanwhile.
 
     Raises SystemExit, with the exit code, if a signal stopped a training run, whose checkpoint is then saved, and where
     Hydra exits by itself, as with --hydra-help.

@@ -73,8 +73,8 @@ def _downloaded(path: str, where: str) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A context without the progress bars and the log messages of transformers and huggingface_hub: what matters of
-    them is an error here."""
+    """Context manager: switches off the progress bars and log messages of transformers and huggingface_hub, for what
+    matters of them is an error here, and restores both afterwards. Both packages must be installed."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
@@ -128,7 +128,8 @@ def config(path: Path, where: str) -> Any:
 
 
 def read_json(file: Path, where: str) -> dict[str, Any]:
-    """The dictionary in a JSON file of a checkpoint."""
+    """Returns the dictionary in a JSON file of a checkpoint. Raises SettingError where the file is missing, is not
+    UTF-8 or no JSON, or holds anything but a dictionary."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -139,7 +140,8 @@ def read_json(file: Path, where: str) -> dict[str, Any]:
 
 
 def weight_files(path: Path, where: str) -> list[Path]:
-    """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file.
+    """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file. `path` is what
+    `directory` returned; no file of weights is opened.
 
     Raises SettingError where there are none, where one that the index names is missing, and where there are only
     pickled weights, which can run code when they are read: the error says how to convert them.
@@ -185,7 +187,7 @@ def _none(_: str) -> bool:
 def weights(
     path: Path, config: Any, auto_class: Any, where: str, may_lack: Callable[[str], bool] = _none, **arguments: Any
 ) -> Any:
-    """The model of a checkpoint with its weights, a transformers.PreTrainedModel in evaluation mode.
+    """The model of a checkpoint with its weights: a new transformers.PreTrainedModel on the CPU, in evaluation mode.
 
     `path` and `config` are what `directory` and `config` returned, `auto_class` is the class to load with, such as
     transformers.AutoModelForCausalLM, and `arguments` go to its `from_pretrained`, such as `dtype`. Weights whose names
@@ -211,14 +213,15 @@ def weights(
 
 
 def digest(path: Path, where: str) -> str:
-    """The SHA-256 of a checkpoint, in hexadecimal: of its config and of every file of its weights, by name. Raises
-    SettingError as `weight_files` does."""
+    """The SHA-256 of a checkpoint, 64 hexadecimal digits: of its config and of every file of its weights, by name, all
+    of which are read. `path` is what `directory` returned. Raises SettingError as `weight_files` does."""
     files = weight_files(path, where)
     return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """The SHA-256 of the names and the contents of files, in hexadecimal."""
+    """The SHA-256 of the names, without folders, and the contents of files in the given order, 64 hexadecimal digits.
+    Raises OSError where one cannot be read."""
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
@@ -259,7 +262,8 @@ def tokenizer(path: Path, where: str) -> Any:
 
 def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
     """The ids that the checkpoint's own tokenizer puts before and after every text, such as ([], [EOS]) of T5 and
-    ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights."""
+    ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights. `path` is what `directory`
+    returned. Raises SettingError where the tokenizer cannot be read."""
     if (path / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

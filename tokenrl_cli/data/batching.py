@@ -95,7 +95,8 @@ class Batching:
         """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
         unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN of an
         unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
-        are counted after the cut, EOS of targets included, and targets are demonstrations."""
+        are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
+        one empty target."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -233,8 +234,8 @@ def evaluation_batches(
 
     Nothing is dropped or drawn at random. Source and target ids are cut at their limits (`max_length`, EOS included, is
     that of targets), the texts `references` are not. Targets are the first demonstration of each example; `step` is 0.
-    All examples are read before the first batch comes. Raises UserError then, where the split is empty, or is unlimited
-    and `examples` is 0.
+    When the first batch is requested, all examples are read, and a UserError is raised where the split is empty, or is
+    unlimited and `examples` is 0.
     """
     size = dataset.size(split)
     if size is None and examples == 0:

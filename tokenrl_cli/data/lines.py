@@ -126,8 +126,8 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Returns a JSON value as text of at most 60 characters, for an error message; "nothing" for None. Raises TypeError
-    for what is no JSON value."""
+    """Returns a JSON value as text of at most 60 characters, for an error message; "nothing" for None. A string is in
+    quotes, a longer text ends in "...". Raises TypeError for what json.dumps cannot write."""
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -63,8 +63,8 @@ def require_split(dataset: Dataset, split: str) -> None:
 
 def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
     """Returns whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then
-    gives the same text for each. Reads up to the first that has one. False for a split without examples, and for an
-    unlimited one where `examples` is 0."""
+    gives the same text for each. Reads up to the first with a source that is not empty. False for a split without
+    examples, and for an unlimited one where `examples` is 0."""
     size = dataset.size(split)
     count = examples if size is None else min(examples or size, size)
     return count > 0 and all(not dataset.example(split, i).source for i in range(count))

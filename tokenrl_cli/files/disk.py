@@ -20,8 +20,9 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its result.
-    All changes that a killed run must survive are made through it, so that a test can simulate a crash before each."""
+    """Calls `operation(*operands)`, a function such as os.replace that changes something on disk, and returns its
+    result; its exceptions are passed on. All changes after which a killed run must still be usable are made through it,
+    so that a test can simulate a crash before each."""
     return operation(*operands)
 
 

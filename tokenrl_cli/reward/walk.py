@@ -35,8 +35,8 @@ class Walk:
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
         tokens, 0 past the end of a row. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b.
-        `texts` gives the graph and the start of each row; its hypotheses are not read. Raises UserError where the
-        dataset has no column `graph`, ValueError where a graph or a source cannot be read."""
+        `texts` gives the graph and the start of each row; its hypotheses are not read. Raises UserError as a call
+        does."""
         return _each(texts, prefixes, Graph.score)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
@@ -48,8 +48,7 @@ class Walk:
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, 0-1, with the score of each, [B]. Raises UserError where the dataset has no
-        column `graph`, ValueError where a graph or a source cannot be read."""
+        """Returns the mean over the texts, 0-1, with the score of each, [B]. Raises UserError as a call does."""
         return mean_score(self(texts), "walk|goal:1|further step:-1/limit|else:0")
 
 

@@ -62,7 +62,7 @@ def failure(error: BaseException) -> Failure:
 
 
 def late(seconds: float) -> Failure:
-    """Returns the Failure of a call that gave no answer within its time limit."""
+    """Returns the Failure of a call that gave no answer within its time limit of `seconds`."""
     return Failure(f"no answer within {seconds:g} s")
 
 
