@@ -108,7 +108,8 @@ def load(
 
     Raises:
         UserError: there is no such run, it is damaged, needs modules that `imports` does not name, or an override is
-            wrong or has no effect.
+            wrong or has no effect; or a pretrained model of it is missing, has changed, or lies outside data_root and
+            the current directory and is not named in `overrides` ("model.path=DIR").
     """
     words = _words("overrides", overrides) + ([override("device", device)] if device is not None else [])
     words += [override("imports", _words("imports", imports))] if imports else []
@@ -317,7 +318,7 @@ class Run:
                 give it K times.
             decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`.
             batch_size: sources decoded at once.
-            seed: of sampling; None is the run's.
+            seed: of sampling; None is the `seed` given to `load`, or the run's.
             options: keys of the block decode: temperature=0.7, top_k=50, beam_size=4, max_length=30 ...
 
         Returns: one `Hypothesis` for each source, in their order. Its log-probabilities are those of the policy itself,
@@ -355,8 +356,8 @@ class Run:
         Returns: N `Hypothesis`, in their order, each with `ended` True; its text is what the tokenizer makes of the
         tokens.
 
-        Raises UserError if the lists differ in length. Warns of sources that are cut, and of tokens that the model does
-        not know.
+        Raises UserError if the lists differ in length, and if a pair has more tokens than a pretrained model has
+        positions for. Warns of sources that are cut, and of tokens that the model does not know.
         """
         from tokenrl_cli.data.batching import source_batch
         from tokenrl_cli.data.counts import Unread, unknown_share
@@ -427,7 +428,8 @@ class Run:
         Args:
             to: a directory that is new or empty; it is written whole or not at all.
 
-        Raises UserError if it is neither, or if the model cannot be built.
+        Raises UserError if it is neither, or if the model cannot be built, as where its pretrained model is missing or
+        was not allowed (see `load`); OSError if the directory cannot be written.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.export import export

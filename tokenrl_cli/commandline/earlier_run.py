@@ -64,8 +64,9 @@ def _resume_command(run: Path) -> str:
 
 
 def run_directory(out: str | None, otherwise: str) -> str:
-    """Makes the directory of a run, with those above it, and returns its path: the one that `out=` names, which may
-    exist, or, without it, a new one called `otherwise` (see `new_directory`). Raises UserError if it cannot be made."""
+    """Makes the directory of a run, with those above it, and returns its path: `out`, the value of `out=`, which may
+    exist and in which "~" is expanded; if that is None or "", a new one, `otherwise`, or `otherwise`-2, -3 ... where
+    that is taken. Raises UserError if it cannot be made."""
     if not out:
         return new_directory(otherwise)
     place = Path(out).expanduser()

@@ -74,8 +74,8 @@ def config_error(error: BaseException) -> UserError | None:
     """Returns the UserError, not raised, for an exception that arose while Hydra composed the config; None for any
     other.
 
-    It is recognised by the calls on the way to it: cli.py is the last file of this package among them, which means that
-    no command had begun. The cause is then the command line, or a config file that was read.
+    It is recognised by its traceback: the innermost frame in this package lies in cli.py, which means that no command
+    had begun. The cause is then the command line, or a config file that Hydra read.
     """
     ours = [each for each in _frames(error) if _is_ours(each[1])]
     if not ours or Path(ours[-1][1]).name != "cli.py":

@@ -119,10 +119,11 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
 def prepared(
     whole: dict[str, Any], plain: dict[str, Any], tokenizers: Path | None, line: list[str]
 ) -> tuple[Task, list[Finding]]:
-    """Returns the task of an evaluation, and findings. `whole` is the config to build from, whose block decode is
-    changed where all sources are empty: then texts are sampled. `plain` is the resolved config of the command, `line`
-    its overrides; `tokenizers` is the folder of saved tokenizers, None to read or train those of the config. Sets
-    torch's number of threads. Raises UserError as `prepare` does."""
+    """Returns the task of an evaluation, and findings. `whole` is the config to build from; where all sources are
+    empty, so that texts are sampled, its block decode is replaced in place by the one in use. `plain` is the resolved
+    config of the command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the
+    folder of saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises
+    UserError as `prepare` does, but for files that may not be read."""
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.run import assembly
@@ -231,8 +232,8 @@ def settings_of(
 def settings_from(
     whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation, weights: list[str], step: int, stage: str
 ) -> dict[str, Any]:
-    """Returns what `settings_of` does, for a policy of any origin. `weights` identify it; it was saved after `step`
-    steps, in `stage`."""
+    """Returns what `settings_of` does, for a policy of any origin. `weights` identify it, texts of which only a SHA-256
+    is written; it was saved after `step` steps, in `stage`."""
     from tokenrl_cli.report.journal import json_values
 
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
@@ -291,7 +292,8 @@ def relative_to_data_root(value: Any, root: str) -> Any:
 
 
 def file_values(name: str) -> dict[str, Any]:
-    """Returns the plain values of a file in conf/, given its path there."""
+    """Returns the plain values of a file of conf/ as it is written, without its defaults filled in. `name` is its path
+    in conf/, such as "decode/beam.yaml". Raises OSError if there is no such file."""
     import yaml
 
     from tokenrl_cli.config.options import conf_dir
@@ -342,7 +344,7 @@ def write(
 ) -> dict[str, Any]:
     """Writes the results of an evaluation to a folder, over those of the same evaluation if there are any, and returns
     the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `found` are findings to
-    add.
+    add. The folder is made if it is missing; the evaluation must have an example.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split, with line breaks inside a
     text as spaces; N counts from 0, and an example without that reference has an empty line. statistics.npz holds the

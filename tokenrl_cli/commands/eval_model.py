@@ -76,7 +76,8 @@ def run(config: DictConfig) -> float | None:
 
 
 def refuse_idle(line: Iterable[str]) -> None:
-    """Raises UserError if one of the overrides `line` sets a value of training, which has no effect here."""
+    """Raises UserError if one of the overrides `line` sets a value of training (IDLE, but for USED), which has no
+    effect here."""
     from tokenrl_cli.commands.idle import place_of
 
     for word in line:
@@ -108,7 +109,8 @@ def prepare(plain: dict[str, Any], line: list[str]) -> Examination:
 
 
 def weights_of(block: dict[str, Any]) -> list[str]:
-    """Returns what identifies the weights of a model's block: the SHA-256 of each checkpoint, and the other keys."""
+    """Returns what identifies the weights of a model's block: the SHA-256 of each pretrained checkpoint that it names,
+    all of whose files are read, then KEY=VALUE of the other keys. Raises SettingError where one cannot be read."""
     from tokenrl_cli import hub
 
     digests = [hub.digest(hub.directory(str(block[key]), key), key) for key in PATHS if block.get(key)]

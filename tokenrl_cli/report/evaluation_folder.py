@@ -23,9 +23,9 @@ def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
     """Returns the folder in `out` for the results of an evaluation with `settings` (plain JSON values), named after
     `parts`.
 
-    The folder has no results.json yet, or one of the same settings. If the name is taken by results of other settings,
-    the settings that differ from those are appended; if that name is taken as well, or the other settings are unknown,
-    a number is appended. Creates nothing.
+    The folder has no results.json yet, or one of the same settings, whose results may be replaced. If the name is taken
+    by results of other settings, the settings that differ from those are appended to it; if that name is taken as well,
+    or the other settings are unknown, a number (-2, -3 ...) is appended instead. Creates nothing.
     """
     name = file_name(parts)
     found = settings_in(out / name)

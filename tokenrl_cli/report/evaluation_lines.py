@@ -28,7 +28,7 @@ class EvaluationLines:
         are from the evaluation before with the same stage, split and decoding. An evaluation with the same split,
         decoding, metrics and texts as an earlier one is one line that names the earlier one. Of an evaluation that the
         final table of the run will show only the title and the samples of the final policy are given, [] for the other
-        policies: its numbers are left to that table.
+        policies and where `samples` is 0: its numbers are left to that table.
         """
         title = title_of(evaluation)
         if in_final_table(evaluation):

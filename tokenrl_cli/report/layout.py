@@ -196,8 +196,8 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None, like: float | None = None) -> str:
-    """Returns a number with its sign, with as many digits as `number` gives `like`, or the value itself if `like` is
-    None; "-" for None, and no plus sign for NaN and infinity."""
+    """Returns a number with its sign, with as many decimals as `number` gives `like`, or the value itself if `like` is
+    None or not finite; "-" for None, and no plus sign for NaN and infinity."""
     if value is None or not math.isfinite(value):
         return number(value)
     model = number(value if like is None or not math.isfinite(like) else like)
@@ -208,7 +208,7 @@ def signed(value: float | None, like: float | None = None) -> str:
 
 
 def change(value: float, before: float | None) -> str:
-    """Returns the change from `before` to `value` in parentheses, such as "(+1.30)", with as many digits as `number`
+    """Returns the change from `before` to `value` in parentheses, such as "(+1.30)", with as many decimals as `number`
     gives `value`; "" if `before` is None, or either is not finite."""
     if before is None or not (math.isfinite(value) and math.isfinite(before)):
         return ""

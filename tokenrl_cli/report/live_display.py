@@ -67,8 +67,9 @@ class LiveDisplay:
         self._draw()
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Advances the bar to `step`, one step of `stage`, with some of the metrics beside it; rich redraws it a few
-        times a second."""
+        """Advances the bar to `step`, one step of `stage`, with those of the metrics beside it that STEP_METRICS names;
+        rich redraws it a few times a second. To be called for every step: the time left depends on the number of
+        calls."""
         now = time.monotonic()
         if self.last is not None and step > self.last[1]:
             took = (now - self.last[0]) / (step - self.last[1])

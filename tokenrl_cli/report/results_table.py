@@ -45,8 +45,8 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
 
 def with_interval(change: dict[str, Any], value: float | None = None) -> str:
     """Returns a difference ("mean", "low" and "high" of `change`) and its interval as text, such as "+1.900 [+1.100,
-    +2.700]", with as many digits as the `value` that changed (None: each with its own); the difference alone if it has
-    no interval."""
+    +2.700]", with as many decimals as the `value` that changed (None: each with its own); the difference alone if it
+    has no interval."""
     mean, low, high = (signed(change[key], value) for key in ("mean", "low", "high"))
     return mean if change["low"] is None else f"{mean} [{low}, {high}]"
 

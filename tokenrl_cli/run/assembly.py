@@ -229,8 +229,9 @@ def _tokenizers(
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
-    """Returns a new Model (a torch.nn.Module) on the device of the task, in training mode. Its initial weights depend
-    only on the config and the seed. Seeds the global generator of torch.
+    """Returns a new Model (a torch.nn.Module) on the device of the task, in the mode that its constructor leaves it in:
+    training mode, but evaluation mode for one from a pretrained checkpoint. Its initial weights depend only on the
+    config, the files that it names and the seed. Seeds the global generator of torch.
 
     The parameters that `freeze` names require no gradient: see `freeze`. Raises UserError if it cannot be built, if its
     `forward` does not take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than

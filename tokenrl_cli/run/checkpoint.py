@@ -226,8 +226,8 @@ def _bases(value: Any, where: Path) -> dict[str, Base]:
 
 
 def bases_of(model: Any) -> dict[str, Base]:
-    """Returns the pretrained checkpoints that a model was built from, by the setting that names each; {} for a model
-    that is not."""
+    """Returns the pretrained checkpoints that a model was built from, by the setting that names each: the model's own
+    dictionary, not a copy; {} for a model that was built from none."""
     return model.bases if isinstance(model, HasBase) else {}
 
 
@@ -271,14 +271,16 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`; see `copy_weights`. Raises UserError, too, if the model was built from a
-    pretrained checkpoint that is not the one that the saved model was built from, by its SHA-256."""
+    """Copies the saved weights into `model`, in place; see `copy_weights`, also for the errors. Raises UserError, too,
+    if the model was built from a pretrained checkpoint that is not the one that the saved model was built from, by its
+    SHA-256."""
     _require_bases(bases_of(model), checkpoint)
     copy_weights(model, checkpoint.model, str(checkpoint.path))
 
 
 def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
-    """Copies the weights of another model of the same architecture into `model`; see `copy_weights`."""
+    """Copies the weights of `other`, a model of the same architecture, which stays as it is, into `model`, in place.
+    `where` and the errors are those of `copy_weights`."""
     copy_weights(model, _untied(other), where)
 
 

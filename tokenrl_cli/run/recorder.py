@@ -157,7 +157,8 @@ class Recorder:
     """The observer of the training loop: writes logs and checkpoints, and shows the run.
 
     Everything that it remembers between steps is in `state`, so that a resumed run continues as if it had never been
-    stopped. It writes into the directory `run`; `config` is stored in each checkpoint.
+    stopped. It writes into the directory `run`; `config` is stored in each checkpoint; `go_on` is the command that
+    resumes the run, for messages.
     """
 
     def __init__(
