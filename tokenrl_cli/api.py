@@ -236,9 +236,12 @@ class RewardFunction:
         each token: a list of B `PrefixScores`. A mixture scores with its weights, and is never normalised.
 
         The tokens of a text are its words, divided by white space; those of a `Hypothesis` are the policy's own. A list
-        of T + 1 texts, the first of them "", is taken as the prefixes themselves, of a text that is ended. Raises
-        UserError as a call does, for a list that does not begin with "", and for a reward that gives one number for
-        each token and has no `prefix_scores`.
+        of T + 1 texts, the first of them "", is taken as the prefixes themselves, of a text that is ended.
+        `references`, `sources` and the lists in `columns` have B entries, as in a call; without references a reward
+        that reads them gives NaN.
+
+        Raises UserError for a list that has not B entries or does not begin with "", if the reward fails, lacks a
+        column or refuses the texts, and for a reward that gives one number for each token and has no `prefix_scores`.
         """
         from tokenrl_cli.episodes.scoring import prefix_scores
 
@@ -397,7 +400,10 @@ class Run:
 
         Args:
             split: "train", "val", "test", or one that dataset.splits names.
-            decode, seed, options: as of `generate`.
+            decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`. Where all sources are
+                empty, texts are sampled in any case.
+            seed: of sampling, and of data that are generated; None is the `seed` given to `load`, or the run's.
+            options: keys of the block decode: temperature=0.7, beam_size=4, max_length=30 ...
             examples: how many examples of the split, from its first on; 0 is all.
             batch_size: sources decoded at once; sampled texts depend on it.
 

@@ -235,7 +235,8 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
     """Returns the resolved config of a command line as a dictionary of plain values; its keys and types are not checked
     (`commands.keys.require_keys` does that). Runs nothing, but for "train" makes the directory that it would write to,
-    with .hydra and train.log in it. Raises what `call` raises."""
+    with .hydra and train.log in it. Raises UserError for a flag or a mistake in the words, and if that directory cannot
+    be made."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf

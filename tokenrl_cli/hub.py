@@ -214,7 +214,7 @@ def weights(
 
 def digest(path: Path, where: str) -> str:
     """The SHA-256 of a checkpoint, 64 hexadecimal digits: of its config and of every file of its weights, by name, all
-    of which are read. `path` is what `directory` returned. Raises SettingError as `weight_files` does."""
+    of which are read. `path` is what `directory` returned. Raises SettingError where weights are missing or pickled."""
     files = weight_files(path, where)
     return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
 

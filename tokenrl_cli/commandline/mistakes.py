@@ -50,7 +50,8 @@ def as_user_error(error: BaseException, imports: Sequence[str], place: str = "",
 
 def machine_error(error: BaseException, place: str = "", again: str = "") -> UserError | None:
     """Returns the UserError, not raised, for a refusal of the system: of a disk, a path or memory. None for any other
-    exception, for a UserError, and for a missing file of this package. `place` and `again` as for `as_user_error`."""
+    exception, for a UserError, and for a missing file of this package. `place` is where the command writes: it is named
+    if the system names no path. `again` is the command to continue with afterwards, for the message."""
     if isinstance(error, UserError):
         return None
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(MEMORY, str(error))):

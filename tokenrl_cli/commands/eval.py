@@ -86,8 +86,9 @@ class Examination:
     findings: list[Finding]
 
     def evaluate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Evaluation:
-        """Decodes the split and scores the texts, as `run.evaluation.evaluate`, which also explains `progress` and the
-        errors. Writes and shows nothing."""
+        """Decodes the split and scores the texts; `run.evaluation.evaluate` explains the numbers of the result. Writes
+        and shows nothing. `progress(done, total)` is called before each batch and after the last one with the numbers
+        of examples. Raises NonFinite if a probability is not finite, UserError if a reward or metric fails."""
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
@@ -123,7 +124,8 @@ def prepared(
     empty, so that texts are sampled, its block decode is replaced in place by the one in use. `plain` is the resolved
     config of the command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the
     folder of saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises
-    UserError as `prepare` does, but for files that may not be read."""
+    UserError for missing data or a missing split, for references that are needed and missing, for a setting in `line`
+    that has no effect, and for components that do not fit each other."""
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.run import assembly
@@ -232,8 +234,10 @@ def settings_of(
 def settings_from(
     whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation, weights: list[str], step: int, stage: str
 ) -> dict[str, Any]:
-    """Returns what `settings_of` does, for a policy of any origin. `weights` identify it, texts of which only a SHA-256
-    is written; it was saved after `step` steps, in `stage`."""
+    """Returns the settings that the numbers of an evaluation depend on, plain JSON values as `settings_of` returns
+    them, for a policy of any origin. `whole` is the config that it was evaluated with, `requested` that of the command,
+    `evaluation` the result. `weights` are texts that identify the policy, of which a SHA-256 is written; it was saved
+    after `step` steps, in `stage`."""
     from tokenrl_cli.report.journal import json_values
 
     blocks = {name: whole.get(name) or {} for name in BLOCKS}

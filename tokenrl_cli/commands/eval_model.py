@@ -97,7 +97,9 @@ def _unused(name: str) -> Path:
 
 def prepare(plain: dict[str, Any], line: list[str]) -> Examination:
     """Builds the evaluation of the model that `plain`, a resolved and checked config, describes: the model as it is
-    loaded. Sets torch's number of threads and seeds its global generator. Raises UserError as `eval.prepare` does."""
+    loaded. Sets torch's number of threads and seeds its global generator. Raises UserError for missing data or a
+    missing split, for references that are needed and missing, for a setting in `line` (the overrides) that has no
+    effect, and for components that do not fit each other."""
     from tokenrl_cli.run import assembly
 
     # without the blocks of the algorithms, whose settings nothing reads here

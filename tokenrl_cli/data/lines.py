@@ -38,9 +38,9 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def standard_input() -> Iterator[str]:
-    """Yields the lines of standard input by the rules of `read_lines`, whatever the locale's encoding is; unpacked if
-    its content begins like gzip data. Raises UserError where `read_lines` does, and where standard input is closed, all
-    when lines are requested."""
+    """Yields the lines of standard input, UTF-8 whatever the locale says, without the LF or CRLF at their ends;
+    unpacked if its content begins like gzip data. Raises UserError for bytes that are not UTF-8, NUL bytes and damaged
+    gzip data, where it cannot be read, and where standard input is closed, all when lines are requested."""
     require_open()
     try:
         yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]

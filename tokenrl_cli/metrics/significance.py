@@ -46,8 +46,9 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     error rate, of which lower is better.
 
     The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0.
-    Interval and p are None in the three cases of `Difference`. Raises ValueError where the two have different numbers
-    of sentences, or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
+    Interval and p are None with fewer than FEWEST_SENTENCES sentences that have a score in both, a score that is not
+    finite, or resamples that do not differ. Raises ValueError where the two have different numbers of sentences, or,
+    outside these cases, where `samples` is below 40, too few for a 95 % interval.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -63,8 +64,9 @@ def sacrebleu_p(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> floa
     of resamples with |d| - mean|d| above the observed |difference|, d the resampled differences; one is added to the
     number of these and of all resamples.
 
-    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None where
-    `paired_bootstrap` gives no p; raises ValueError where it does.
+    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None with fewer
+    than FEWEST_SENTENCES sentences that have a score in both, a score that is not finite, or resamples that do not
+    differ. Else raises ValueError where `samples` is below 40; and where the two have different numbers of sentences.
     """
     return paired_bootstrap(a, b, samples, seed).sacrebleu_p
 
@@ -77,8 +79,9 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     resamples. Because a training seed that is drawn twice resamples its sentences twice, independently, the variance of
     the mean is (variance between seeds + mean variance within a seed) / S. With one seed only the sentences vary, and
     the interval does not cover the noise of training. With few seeds the interval is too narrow: a bootstrap of S seeds
-    sees (S - 1) / S of the variance between them. Interval and p as in `paired_bootstrap`, `sacrebleu_p` None. Raises
-    ValueError where there is an interval to compute and `samples` is below 40.
+    sees (S - 1) / S of the variance between them. Interval and two-sided p are None with fewer than FEWEST_SENTENCES
+    sentences that have a score in some pair, a score that is not finite, or resamples that do not differ; `sacrebleu_p`
+    always is. Raises ValueError where there is an interval to compute and `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:

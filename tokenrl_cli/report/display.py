@@ -33,8 +33,9 @@ class Display(Protocol):
         examples are decoded, 0 at its start."""
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Shows a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
-        out), and ends the progress that `evaluating` shows."""
+        """Shows a finished evaluation with its first `samples` texts, and ends the progress that `evaluating` shows. Of
+        one that equals an earlier one it shows only that; of those that the table of `final` shows, the texts of the
+        final policy alone."""
 
     def message(self, text: str) -> None:
         """Shows a message, such as a finding or a warning; control characters in it have no effect."""

@@ -95,7 +95,9 @@ class LiveDisplay:
         self._draw()
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again."""
+        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again. Of one
+        that equals an earlier one it prints only that; of those that the table of `final` shows, the texts of the final
+        policy alone."""
         lines = self.evaluations.lines(evaluation, samples, self.width, self.ellipsis)
         self._print(lines)
         self.evaluated = None

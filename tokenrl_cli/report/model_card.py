@@ -64,8 +64,8 @@ def scores(evaluations: Sequence[dict[str, Any]], results: dict[str, Any] | None
 
 
 def settings_in_short(decode: Any) -> str:
-    """Returns a decoding, a block of a config, as text: KEY=VALUE between commas, without keys that begin with "_"; of
-    anything but a dictionary the str."""
+    """Returns a decoding, a block of a config, as text: KEY=VALUE between commas, without keys that begin with "_". Of
+    anything but a dictionary it is str(decode)."""
     if not isinstance(decode, dict):
         return str(decode)
     return ", ".join(f"{key}={value}" for key, value in decode.items() if not key.startswith("_"))
@@ -105,8 +105,8 @@ def training(config: dict[str, Any], step: int, stage: str, line: Sequence[str])
 
 
 def without_folders(value: Any) -> Any:
-    """Returns a value, or a copy of a config, in which each absolute path is replaced by its last part, also after the
-    "=" of an override."""
+    """Returns a value, or a copy of a config, in which each text that is an absolute path, or one that begins with "~",
+    is replaced by its last part, also after the "=" of an override."""
     if isinstance(value, dict):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -54,8 +54,8 @@ class PlainDisplay:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
-        out)."""
+        """Prints a finished evaluation with its first `samples` texts. Of one that equals an earlier one it prints only
+        that; of those that the table of `final` shows, the texts of the final policy alone."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 

@@ -33,7 +33,8 @@ class Adequacy:
         return np.array([adequate(self._contents(meaning), text) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the share of adequate texts, 0-1, with the score of each, [B]. Raises UserError as a call does."""
+        """Returns the share of adequate texts, 0-1, with the score of each, [B]. Raises UserError where the column
+        `meaning` is missing or holds anything else."""
         return mean_score(self(texts), "share of texts with every content of their source")
 
 

@@ -264,9 +264,9 @@ def call(function: Callable[..., Any], places: tuple[str, ...], arguments: Argum
 def answer(
     function: Callable[..., Any], places: tuple[str, ...], run: Callable[[Any], Any], arguments: Arguments
 ) -> Any:
-    """Calls a user's function as `call` does and returns its result; an awaitable is given to `run`, as a coroutine,
-    and the result is what `run` returns. Changes the working directory back if the function changed it. Passes
-    exceptions on."""
+    """Calls a user's function with `arguments`, name to value, those named in `places` by position, and returns its
+    result; an awaitable is given to `run`, as a coroutine, and the result is what `run` returns. Changes the working
+    directory back if the function changed it. Passes exceptions on."""
     here = None
     with suppress(OSError):
         here = os.getcwd()

@@ -83,8 +83,9 @@ class Checkpoint:
         return f"{self.path}@{hub.digest(self.place, 'path')[:12]}"
 
     def encode(self, rows: Sequence[tuple[str, ...]], special: bool = True) -> list[Inputs]:
-        """Returns the inputs of each row, a text or a pair of texts, with the special tokens that the checkpoint puts
-        around them, or with `special` False without. Of a pair that is too long the longer text is cut.
+        """Returns the inputs of each row, a text or a pair of texts, as a dictionary from the name of an argument of
+        the network to a list of S ids or numbers, unpadded: with the special tokens that the checkpoint puts around
+        them, or with `special` False without. Of a pair that is too long the longer text is cut.
 
         The name of a special token in a text is no such token: it gets a space after its first character. Else a policy
         could write into the text what the network takes for its end.

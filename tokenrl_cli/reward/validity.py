@@ -30,7 +30,8 @@ class Validity:
         return np.array([text in self._translations(meaning) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the share of valid texts, 0-1, with the score of each, [B]. Raises UserError as a call does."""
+        """Returns the share of valid texts, 0-1, with the score of each, [B]. Raises UserError where the column
+        `meaning` is missing or holds anything else."""
         return mean_score(self(texts), "share of texts among the translations of their source")
 
 

@@ -119,9 +119,9 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     """Returns the Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
 
     `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
-    to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the task
-    has no credit. Raises UserError if a part cannot be built, if a split is missing, empty or cannot be read, or if a
-    reward or metric needs a column that the data do not have.
+    to train new ones on the training split (to read a pretrained one). The first example of each of `splits` is read.
+    With `learns` False the task has no credit. Raises UserError if a part cannot be built, if a split is missing, empty
+    or cannot be read, or if a reward or metric needs a column that the data do not have.
     """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     split_sizes(dataset, splits)
@@ -188,8 +188,8 @@ def blocks_to_generate(config: Config, stage: str) -> list[str]:
 
 def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
     """Returns the names of the blocks of a checkpoint's config that are needed to evaluate the policy of its `stage`:
-    those that `blocks_to_generate` returns, dataset, reward and metrics. No credit, and no algorithm of the other
-    stage."""
+    those that `blocks_to_generate` returns, and dataset, reward and metrics, even if missing. No credit, and no
+    algorithm of the other stage."""
     return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
@@ -319,7 +319,7 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | GenerationTask, stage: str) -> bool:
     """Returns whether the policy of a stage ("warm_start" or "train") is its model, and not one that wraps it, such as
     one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. Seeds the global
-    generator of torch."""
+    generator of torch. Raises UserError if one of the two cannot be built."""
     with meta_device(config["model"], config[STAGES[stage]]):
         model = _built_model(config, trust, task)
         return acting_policy(algorithm_of(config, trust, task, model, stage)) is model
@@ -327,7 +327,7 @@ def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | Generat
 
 def is_pretrained(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> bool:
     """Returns whether the model of a config holds a network of transformers. Builds it without memory, unless its block
-    names a class of the user's."""
+    names a class of the user's. Raises UserError if it cannot be built."""
     with meta_device(config["model"]):
         return isinstance(_built_model(config, trust, task), Pretrained)
 
