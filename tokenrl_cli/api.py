@@ -152,7 +152,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
 
 
 def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] = (), **values: Any) -> RewardFunction:
-    """Builds a reward of `tokenrl list reward` by its name, to score texts without a run.
+    """Builds a reward of `tokenrl list reward` by its name, to score texts without a run: the `RewardFunction` that it
+    returns is called with a list of texts and a list of their references.
 
     Args:
         name: "bleu", "rouge", "chrf", "wer", "mixture", "callable" ...

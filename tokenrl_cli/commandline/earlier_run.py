@@ -317,7 +317,8 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def needs_checkpoint(arguments: Arguments) -> bool:
-    """Returns whether a command reads `ckpt=`: not `eval` where it names a model and no checkpoint."""
+    """Returns False for an `eval` that names a model and no checkpoint, and so needs no `ckpt=`; True for every other
+    command line, also for that of a command that never reads `ckpt=`."""
     named = any(key_of(word).partition(".")[0] == "model" for word in arguments.rest)
     return not (arguments.command == "eval" and named and arguments.value("ckpt") is None)
 

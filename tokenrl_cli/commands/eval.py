@@ -187,8 +187,9 @@ def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> N
 
 
 def unread_tokens(evaluation: Evaluation, task: Task) -> str:
-    """Says how many tokens of the sources were cut off or unknown to the model, and how many of the references are
-    unknown, which makes `nll` and `perplexity` unreliable; "" if there are none."""
+    """Returns a sentence on how many of the sources were cut, how many of their tokens are unknown to the model, and
+    how many tokens of the references are unknown, which makes `nll` and `perplexity` unreliable; "" if there are
+    none."""
     from tokenrl_cli.data.counts import Unread, unknown_share
     from tokenrl_cli.data.encoding import ragged_sources
 

@@ -215,6 +215,7 @@ def _place(group: str) -> str:
 
 def choices(primary: Path) -> dict[str, str]:
     """Returns the groups of a command's config, as the command line has them, each with the option that it starts from.
-    `primary` is the file, such as conf/train.yaml; groups without an option (null) are included as such."""
+    `primary` is the file, such as conf/train.yaml; a group without an option has "null". Raises UserError if it cannot
+    be read."""
     inside = text_of(primary).partition("defaults:\n")[2].partition("\n\n")[0]
     return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

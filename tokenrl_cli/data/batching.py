@@ -96,7 +96,8 @@ class Batching:
         unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN of an
         unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
         are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
-        one empty target."""
+        one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
+        unknown_source_tokens, and the last four for targets, too."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),

@@ -118,9 +118,10 @@ def _token_findings(
 
 
 def lossy_finding(split: str, references: list[str], encoded: list[list[int]], tokenizer: Tokenizer) -> list[Finding]:
-    """Returns the finding that references are not what the tokenizer decodes from their ids, `encoded`, as with one
-    that writes lower case only: a list with one note; [] where all come back. References with unknown tokens are left
-    out: see `unknown_finding`. `split` is the beginning of the message, such as "val"."""
+    """Returns the finding that references are not what the tokenizer decodes from their ids, as with one that writes
+    lower case only: a list with one note; [] where all come back. References with unknown tokens are left out: see
+    `unknown_finding`. `encoded` holds the ids of each reference, without EOS. `split` is the beginning of the message,
+    such as "val"."""
     known = [(text, ids) for text, ids in zip(references, encoded, strict=True) if tokenizer.unknown_id not in ids]
     pairs = [(text, tokenizer.decode(ids)) for text, ids in known]
     changed = [(text, back) for text, back in pairs if back not in (text, well_formed(text))]

@@ -93,9 +93,9 @@ class HuggingFace:
         return len(self._rows(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, read from disk. Raises UserError where the split is missing, cannot be
-        read or lacks a column, and where a source or a reference is no text, or a reference is blank, and IndexError
-        past the end."""
+        """Returns example `index` of a split, read from disk and made anew at each call. Raises UserError where the
+        split is missing, cannot be read or lacks a column, and where a source or a reference is no text, or a reference
+        is blank, and IndexError past the end."""
         rows = self._rows(split)
         return self._example(rows[index], f"{self.path}, split {split}, row {index + 1}", str(index + 1))
 

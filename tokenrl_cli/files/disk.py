@@ -28,15 +28,15 @@ def change(operation: Callable[..., Any], *operands: Any) -> Any:
 
 def append(path: Path, text: str) -> None:
     """Appends text to a file as UTF-8, surrogates as escapes. Makes the file if it is missing, but not its folder.
-    Raises UserError for a link, a pipe or a device, OSError if the system refuses."""
+    Raises UserError for a link, and for a pipe or a device that could be opened, OSError if the system refuses."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link, a pipe or
-    a device, OSError if the system refuses."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link, and for a
+    pipe or a device that could be opened, OSError if the system refuses."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:

@@ -88,7 +88,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def require_new_folder(path: Path) -> None:
-    """Raises UserError unless `path` is an empty folder, or nothing is there."""
+    """Raises UserError unless `path` is an empty folder, or nothing is there. A link is refused, whatever it points
+    to."""
     if path.is_symlink():
         raise UserError(str(path), f"is a link to {os.readlink(path)}: no link is followed", "name a new folder")
     if path.is_dir():

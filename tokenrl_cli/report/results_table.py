@@ -86,8 +86,8 @@ def closing_lines(results: dict[str, Any], run: str, then: Sequence[str] = ()) -
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """Returns the rows of a table as lines of any length, each column padded to its widest cell: the first
-    left-aligned, the others right."""
+    """Returns the rows of a table, at least one, as lines of any length, each column padded to its widest cell: the
+    first left-aligned, the others right."""
     widths = [max(cells(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join(padded(cell, width, i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

@@ -63,7 +63,8 @@ class Classifier:
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, with the score of each, [B]."""
+        """Returns the mean over the texts of the probability (0-1), the logit or the number, with the score of each,
+        [B]."""
         name = self.checkpoint.config.id2label[self.label]
         how = f"{self.output} of {name} under {self.checkpoint.identity}|t:{self.temperature:g}|reads:{self.reads}"
         return mean_score(self(texts), how)

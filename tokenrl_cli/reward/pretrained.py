@@ -148,7 +148,7 @@ class Checkpoint:
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """Returns each of the rows once, in the order of the first, and for each row its place among them."""
+    """Returns each of the rows once, in the order of the first, and for each row its index among them."""
     place = {row: at for at, row in enumerate(dict.fromkeys(rows))}
     return list(place), [place[row] for row in rows]
 

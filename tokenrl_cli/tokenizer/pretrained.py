@@ -136,7 +136,8 @@ class Pretrained:
 
     def save(self, directory: Path) -> None:
         """Writes the table of ids to pretrained.json in `directory`, which is made where it is missing, and the
-        tokenizer's own files beside it. Existing files are replaced."""
+        tokenizer's own files beside it. Existing files are replaced. Reads the tokenizer first, if nothing did
+        before."""
         self._ready()
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
@@ -175,7 +176,7 @@ class Pretrained:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text by itself, without a template and without special tokens, even where the text looks
-        like one; [] for the empty text."""
+        like one; [] for the empty text, and `unknown_id`, if there is one, for what the vocabulary does not have."""
         return self._plain(self._ready().ids(well_formed(text))) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -186,7 +187,7 @@ class Pretrained:
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
         """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T: in one pass over T ids where tokens are sequences
-        of bytes, else each by itself."""
+        of bytes, else each by itself. Raises IndexError for an id that is not below `size`."""
         texts = self._ready().prefixes(self._loud(ids))
         counts = accumulate((i not in self._silent for i in ids), initial=0)
         return [texts[count].removeprefix(self._space) for count in counts]

@@ -207,7 +207,8 @@ def _short(file: str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Returns type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error
-    without the quoted source. Can be written as UTF-8."""
+    without the quoted source. The lines of a message are joined by spaces; lone surrogates become escapes, so that it
+    can be written as UTF-8."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
         line = f"{type(error).__name__}: {error.msg}"
