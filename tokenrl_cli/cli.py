@@ -198,8 +198,8 @@ def overview() -> str:
 
 def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
     """Runs `task` on the composed config of a command line, a DictConfig whose ${...} are resolved when they are read,
-    for a caller in Python, and returns the result of `task`. `words` are the overrides, KEY=VALUE; no flags. For
-    "train" makes the directory of the run first.
+    for a caller in Python, and returns the result of `task`. `command` is one with a config, such as "train"; `words`
+    are the overrides, KEY=VALUE; no flags. For "train" makes the directory of the run first.
 
     Raises UserError for a flag or a mistake in the words, and in place of an exception of `task` whose cause is the
     machine or a module of the user's; other exceptions of `task` are raised as they are. If a signal stopped a run,
@@ -233,10 +233,10 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 
 
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """Returns the resolved config of a command line as a dictionary of plain values; its keys and types are not checked
-    (`commands.keys.require_keys` does that). Runs nothing, but for "train" makes the directory that it would write to,
-    with .hydra and train.log in it. Raises UserError for a flag or a mistake in the words, and if that directory cannot
-    be made."""
+    """Returns the resolved config of a command line, `command` (one with a config, such as "eval") and its overrides
+    `words`, as a dictionary of plain values; its keys and types are not checked (`commands.keys.require_keys` does
+    that). Runs nothing, but for "train" makes the directory that it would write to, with .hydra and train.log in it.
+    Raises UserError for a flag or a mistake in the words, and if that directory cannot be made."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf

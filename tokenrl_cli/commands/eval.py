@@ -212,9 +212,10 @@ def settings_of(
     """Returns all settings that the numbers of an evaluation depend on, as plain JSON values, to tell whether two
     evaluations can be compared.
 
-    `whole` is the checkpoint's config with the blocks that the command changed (`Examination.config`), `requested` the
-    resolved config of `eval`, `evaluation` its result, of which the sources and references are read. Paths in the block
-    dataset that lie below data_root are written relative to it, so that data in another place count as the same.
+    `saved` is the checkpoint, `whole` its config with the blocks that the command changed (`Examination.config`),
+    `requested` the resolved config of `eval`, `evaluation` its result, of which the sources and references are read.
+    Paths in the block dataset that lie below data_root are written relative to it, so that data in another place count
+    as the same.
 
     `weights` and `data` are the first 12 hex digits of SHA-256 sums. That of `data` is of the sources and references.
     That of `weights` is of the policy alone, the model and the entries of the algorithm that it needs: a checkpoint has
@@ -259,8 +260,8 @@ def settings_from(
 def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
     """Returns the parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default
     nor that of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written
-    without "algorithm.". `settings` is the result of `settings_of`, `decode` the name of the decoding, such as
-    "greedy"."""
+    without "algorithm.". `requested` is the resolved config of `eval`, `settings` the result of `settings_of`, `decode`
+    the name of the decoding, such as "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = file_values("eval.yaml")
@@ -313,8 +314,8 @@ def _digest(value: Any) -> str:
 
 
 def chosen_checkpoint(folder: Path) -> Path | None:
-    """Returns the checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if
-    it has neither, as the folder around a copied checkpoint."""
+    """Returns the directory of the checkpoint that a run stands for, absolute and without links, given its folder of
+    checkpoints: the best, else the last; None if it has neither, as the folder around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
 
@@ -348,8 +349,9 @@ def write(
     folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
 ) -> dict[str, Any]:
     """Writes the results of an evaluation to a folder, over those of the same evaluation if there are any, and returns
-    the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `found` are findings to
-    add. The folder is made if it is missing; the evaluation must have an example.
+    the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `settings` the result of
+    `settings_of`, `found` are findings to add. The folder is made if it is missing; the evaluation must have an
+    example.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split, with line breaks inside a
     text as spaces; N counts from 0, and an example without that reference has an empty line. statistics.npz holds the
@@ -395,10 +397,11 @@ def _written(
 
 
 def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
-    """Returns the content of results.json, plain values for JSON: NaN is None. `metrics` has {"value", "low", "high",
-    "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
-    the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
-    evaluation."""
+    """Returns the content of results.json for an evaluation, plain values for JSON: NaN is None. `ckpt` is the path of
+    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add. In the result `metrics` has
+    {"value", "low", "high", "signature"} for each metric on its own scale: low and high are the ends of a 95 %
+    bootstrap interval, or None if the bootstrap could not give one; `findings` then has the reason. `other` has the
+    rest of the numbers of the evaluation."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED

@@ -102,7 +102,7 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     else.
 
     It also refuses what Python's reader would silently accept and change: duplicate keys, NaN and Infinity, numbers out
-    of range, lone surrogates; and nesting deeper than DEEPEST and integers of more digits than Python reads.
+    of range, lone surrogates; and nesting deeper than DEEPEST (50) and integers of more digits than Python reads.
     """
     remedy = "one JSON object a line"
     # Checked before json.loads, whose recursion a deeply nested line would exhaust.

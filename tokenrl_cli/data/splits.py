@@ -92,7 +92,7 @@ class Reader:
 def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
     """Raises UserError where a component needs references and an example that it reads has none. The message names all
     such components and the first such example. Of a split that is unlimited, or is generated, not read from files (its
-    examples have no `place`), only the first MADE examples are checked."""
+    examples have no `place`), only the first MADE (100) examples are checked."""
     memo: dict[tuple[str, Member | None], list[str]] = {}
     lacking = []
     for reader in readers:

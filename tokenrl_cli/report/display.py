@@ -53,8 +53,8 @@ def choose_display(stream: TextIO | None = None) -> Display:
     """Returns the display for a stream, standard error by default: standard output is for the result of a command.
 
     A terminal gets a LiveDisplay with a progress bar, anything else a PlainDisplay with lines of any length. A terminal
-    that reports the size 0, or one too small for a bar (below NARROW columns or LOWEST lines), gets a PlainDisplay with
-    lines of a readable width. COLUMNS and LINES, if set, replace the size that the terminal reports.
+    that reports the size 0, or one too small for a bar (below NARROW (40) columns or LOWEST (3) lines), gets a
+    PlainDisplay with lines of a readable width. COLUMNS and LINES, if set, replace the size that the terminal reports.
     """
     stream = stream or sys.stderr
     if not stream.isatty():

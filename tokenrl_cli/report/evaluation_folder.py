@@ -87,7 +87,7 @@ def file_name(parts: list[str]) -> str:
     """Joins the parts by "-" to one file name of letters of any script, digits and ._=+,@- only; each run of other
     characters becomes "_", so that different parts may give one name.
 
-    A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different long names stay
+    A name longer than LONGEST (120) bytes is cut and ends in a hash of the whole, so that different long names stay
     different.
     """
     whole = "-".join(parts)

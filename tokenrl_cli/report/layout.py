@@ -17,8 +17,8 @@ SMALLEST = 6  # cells that a column of text gets at least
 
 
 def layout_width(reported: int) -> int:
-    """Returns the width to lay lines out for, between NARROW and WIDE, given the width that a terminal reports; UNKNOWN
-    if it reports 0. A narrower terminal wraps the lines itself."""
+    """Returns the width to lay lines out for, between NARROW (40) and WIDE (240), given the width that a terminal
+    reports; UNKNOWN (80) if it reports 0. A narrower terminal wraps the lines itself."""
     return UNKNOWN if reported < 1 else min(max(reported, NARROW), WIDE)
 
 
@@ -71,8 +71,8 @@ def truncated(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
-    """Returns the text filled with spaces to `width` cells: after it, or before it if it is to be right-aligned. A
-    longer text stays as it is."""
+    """Returns the text filled with spaces to `width` cells: after it, or with `right` before it. A longer text stays as
+    it is."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
 

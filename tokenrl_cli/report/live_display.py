@@ -80,8 +80,9 @@ class LiveDisplay:
         self.metrics = [f"{label} {layout.number(metrics[name]):>6}" for name, label in STEP_METRICS if name in metrics]
 
     def remaining(self) -> str:
-        """Returns the estimated time left as text, "" before the second step. Each stage counts at its own measured
-        pace, a moving average; an RL stage that has not begun at RL_WEIGHT times that of the warm start."""
+        """Returns the estimated time left as text, such as "0:12:05 left", "" before the second step. Each stage counts
+        at its own measured pace, a moving average; an RL stage that has not begun at RL_WEIGHT (5) times that of the
+        warm start."""
         if not self.pace:
             return ""
         guess = self.pace.get("warm_start", 0.0) * RL_WEIGHT
@@ -123,8 +124,8 @@ class LiveDisplay:
     def line(self) -> str:
         """Returns the text of the last line, for the present width: stage, bar, steps, time left and metrics; while an
         evaluation runs, its name, bar and number of examples. The time left, or a metric, is left out where it would
-        leave less than SHORTEST cells for the bar, and the bar where stage and steps leave less. These two are always
-        there: where they are too wide, the caller crops the line."""
+        leave less than SHORTEST (8) cells for the bar, and the bar where stage and steps leave less. These two are
+        always there: where they are too wide, the caller crops the line."""
         stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
         if self.evaluated is not None:
             (stage, done, total), left, metrics = self.evaluated, "", []

@@ -39,8 +39,8 @@ class PlainDisplay:
             self.message(facts.line())
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Prints those metrics of a step that STEP_METRICS names, for about LINES steps of a run, at equal distances;
-        nothing at the other steps."""
+        """Prints those metrics of a step that STEP_METRICS names, for about LINES (20) steps of a run, at equal
+        distances; nothing at the other steps."""
         if step % max(1, self.total // LINES) == 0:  # LINES lines in a log, however long the run is
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in STEP_METRICS if name in metrics)
             self.message(f"{stage_name(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")

@@ -151,8 +151,8 @@ def sample(draws: Random) -> tuple[str, str, Meaning]:
 
 def sample_meaning(draws: Random) -> Meaning:
     """Draws the meaning of a sentence, each part uniformly among those that fit: opening, verb, time, a subject and an
-    object, each with an adjective in a share ADJECTIVE_SHARE of cases, and for a verb that can have a recipient one in
-    a share RECIPIENT_SHARE of cases."""
+    object, each with an adjective in a share ADJECTIVE_SHARE (1/2) of cases, and for a verb that can have a recipient
+    one in a share RECIPIENT_SHARE (3/4) of cases."""
 
     def one_of(options: Sequence[str], taken: Sequence[str] = ()) -> str:
         # Faster than draws.choice; the examples of train are made anew whenever they are read.
