@@ -131,8 +131,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
             `Run.directory`.
 
     Raises:
-        UserError: an override is wrong, components do not fit each other, a reward fails or gives no text a score, a
-            loss or probability is not finite, or the disk is full.
+        UserError: an override is wrong, "out" holds a run already, components do not fit each other, a reward fails or
+            gives no text a score, a loss or probability is not finite, or the disk is full.
         KeyboardInterrupt: the first Ctrl-C of the training lets the step finish and saves the run, which
             train(["resume=RUN"]) continues. After that a second signal, Ctrl-C or SIGTERM, stops at once, without
             saving.
