@@ -14,12 +14,14 @@ from tokenrl_cli.config.ranges import Count, CountOrNone, Positive, Probability
 
 
 def all_tokens(step: int) -> float:
-    """Infinity: the policy generates every token, and no demonstration is used."""
+    """Number of last tokens of an episode that the policy generates itself: infinity, so it generates every token, and
+    no demonstration is used."""
     return float("inf")
 
 
 def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
-    """Number of last tokens that the policy generates: start + increment * floor(step / every), without an upper limit.
+    """Number of last tokens of an episode that the policy generates itself: start + increment * floor(step / every),
+    without an upper limit.
 
     The tokens before them are those of the demonstration. MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
     """
@@ -27,7 +29,7 @@ def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count
 
 
 def frozen(step: int) -> float:
-    """Share 0 at every step: the reference model or target network stays as it was copied."""
+    """Share 0 at every step of the way to the policy: the reference model or target network stays as it was copied."""
     return 0.0
 
 
@@ -45,7 +47,8 @@ def periodic(step: int, every: Count) -> float:
 
 
 def never(step: int) -> float:
-    """Share 0 at every step: every history token is the demonstration's (teacher forcing)."""
+    """Share of history tokens that the policy samples: 0 at every step, so every one is the demonstration's (teacher
+    forcing)."""
     return 0.0
 
 

@@ -29,9 +29,10 @@ def clipped_ratio(
 ) -> tuple[Tensor, Tensor]:
     """Clipped objective min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_sampled of the token.
 
-    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool, True where the token has no
-    gradient for that reason). The gradient flows into logprobs; padding is not masked. PPO, Schulman et al. 2017
-    (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476), equation 10.
+    logprobs log pi, sampled_logprobs log pi_sampled, advantages A, [B, T] each -> (objective [B, T], clipped [B, T]
+    bool, True where clipping leaves the token no gradient). The gradient flows into logprobs; padding is not masked.
+    PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476),
+    equation 10.
     """
     return _clipped((logprobs - sampled_logprobs).exp(), advantages, clip_low, clip_high)
 
@@ -44,8 +45,8 @@ def sequence_ratio(
     own log-probability.
 
     logprobs, sampled_logprobs, advantages [B, T], mask [B, T] bool -> (objective [B, T], clipped [B, T] bool, True
-    where the token has no gradient because the ratio is clipped). GSPO-token, Zheng et al. 2025 (arXiv:2507.18071),
-    equation 14.
+    where the token has no gradient because the ratio is clipped); padding gets values, too, for the caller to mask.
+    GSPO-token, Zheng et al. 2025 (arXiv:2507.18071), equation 14.
     """
     # A mean, not a sum: the ratio of a long sequence would leave any clipping range after a tiny change of the policy.
     difference = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0)
