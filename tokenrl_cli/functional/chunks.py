@@ -76,10 +76,10 @@ def sum_over_states(
     """Returns the sum of `reduce(hidden, *columns)`, here one tensor [B, T] and no tuple, over the states in which mask
     is True: [] (a scalar), 0 without any. In chunks as `over_states`, whose arguments these are.
 
-    Gradients flow into `hidden` and into `parameters`, which must be all that `reduce` reads and that learns; not into
-    columns, which may be relied on only where [B, T, width] is large. The gradient of a sum is known but for one
-    factor, so it is computed with the sum, where each chunk's tensors [M, width] are at hand, and nothing is computed
-    twice. There may be one backward pass, and its result has no gradient itself.
+    Gradients flow into `hidden` and into `parameters`, which must be all that `reduce` reads and that learns, but not
+    into columns (only where [B, T, width] is small they do). The gradient of a sum is known but for one factor, so it
+    is computed with the sum, where each chunk's tensors [M, width] are at hand, and nothing is computed twice. One
+    backward pass is possible, and its result has no gradient itself.
     """
     if mask.numel() * width <= WHOLE:
         return masked_sum(reduce(hidden, *columns), mask)

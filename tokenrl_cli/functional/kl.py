@@ -57,7 +57,7 @@ def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tens
 
 def full(logits: Tensor, reference_logits: Tensor) -> Tensor:
     """Exact KL divergence of the next token, sum_a q(a) (log q(a) - log ref(a)), with q = softmax(logits) and ref =
-    softmax(reference_logits). [B, T, V], [B, T, V] -> [B, T], nats, in float32 or float64.
+    softmax(reference_logits). [B, T, V], [B, T, V] -> [B, T], nats, in float32 or float64. Gradients flow into both.
 
     Log-probabilities may be passed as logits: log_softmax leaves them unchanged. Tokens with q(a) = 0 (logit -inf) add
     nothing; the sum is infinite where q gives probability to a token that ref excludes.
