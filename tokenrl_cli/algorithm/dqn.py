@@ -78,13 +78,15 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: a sum over these rows, divided by the
+        tokens of the whole minibatch, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 and `conservatism` times the conservative
+        term.
 
         The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
         errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
-        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of
-        |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor;
-        and the ranges of q and, with a target network, of v. Changes no parameter.
+        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of |min_h
+        Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor; and
+        the ranges of q and, with a target network, of v. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
