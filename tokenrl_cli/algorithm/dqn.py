@@ -78,9 +78,9 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: a sum over these rows, divided by the
-        tokens of the whole minibatch, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 and `conservatism` times the conservative
-        term.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
+        weight, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 plus `conservatism` times the conservative term, divided by the
+        tokens of the whole minibatch.
 
         The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
         errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the

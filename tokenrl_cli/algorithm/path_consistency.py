@@ -87,7 +87,8 @@ class PathConsistency(ValueBased):
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
         """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum of the `consistency` losses of
-        these rows over the tokens at which paths start, divided by the number of starts in the whole minibatch.
+        these rows, each with its weight, over the tokens at which paths start, divided by the number of starts in the
+        whole minibatch.
 
         Reads `source_values` [B] of the minibatch, which `prepare` must have set for state_value=group_mean; without
         them they count as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,

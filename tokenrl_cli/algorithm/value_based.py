@@ -53,8 +53,8 @@ class ValueNetwork(nn.Module):
 
     def read(self, episodes: Rollout) -> ModelOutput:
         """Returns the model's output for every state of the episodes and for the one after the last column: hidden
-        [B, T + 1, D], column t for s_t; logits [B, T + 1, V]. Gradients flow, but into the hidden states only if the
-        trunk is trained. The model's mode is not changed."""
+        [B, T + 1, D], column t for s_t; logits [B, T + 1, V]. Gradients flow; if the trunk is not trained, the hidden
+        states carry none. The model's mode is not changed."""
         output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
@@ -270,8 +270,7 @@ class ValueBased:
         """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
         the weight of its episode; `td_errors`, as they are; the means of `logged`, unweighted; and the values of
         `ranges` at these tokens, of which the extremes are logged. Each mean is a sum over the rows given, divided by
-        `loss_tokens`, the number of the whole minibatch. Terms may hold anything where masked. Only the loss has a
-        gradient."""
+        `loss_tokens`, the number of the whole minibatch. Masked places do not count. Only the loss has a gradient."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}

@@ -19,7 +19,7 @@ class AdaptiveKl:
 
     def observe(self, divergence: float) -> None:
         """Adapts `coefficient` to `divergence`, the KL of a rollout: of whole episodes, in nats, as a mean over them.
-        It changes by the factor 1 - 0.2 rate to 1 + 0.2 rate; not where the target is 0."""
+        It is multiplied by a factor from 1 - 0.2 rate to 1 + 0.2 rate; not where the target is 0."""
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
