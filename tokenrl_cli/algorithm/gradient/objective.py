@@ -52,7 +52,7 @@ class ForwardPass:
     def token_mean(self, values: Tensor) -> Tensor:
         """Returns the sum of values [B, T] over the usable tokens of these rows, divided by the number of usable tokens
         of the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up to it.
-        Usable: `EpisodesWithAdvantages.usable`. Gradients flow; other tokens may hold NaN."""
+        Usable: `EpisodesWithAdvantages.usable`; values of other tokens do not count. Gradients flow."""
         return masked_sum(values, self.rows.usable) / self.tokens
 
     @cached_property
