@@ -126,8 +126,8 @@ class Batch:
     columns: dict[str, list[Any]]
 
     def to(self, device: str | torch.device) -> Batch:
-        """Returns a copy whose tensors, of the shapes above ([N, S], [N, R] ...), lie on `device`; everything else, and
-        tensors that lie there already, are shared."""
+        """Returns a copy whose tensors (source [N, S], targets [N, R] and the others) lie on `device`; everything else,
+        and tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
@@ -176,8 +176,8 @@ class Rollout:
         return replace(self, **chosen | {"source_row": source_row})
 
     def to(self, device: str | torch.device) -> Rollout:
-        """Returns a copy whose tensors, of the shapes above ([B, T], [N, S] ...), lie on `device`; everything else, and
-        tensors that lie there already, are shared."""
+        """Returns a copy whose tensors (actions [B, T], source [N, S] and the others) lie on `device`; everything else,
+        and tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
@@ -296,7 +296,8 @@ class Model(Protocol):
         actions[:, t]; the model itself shifts the actions. Returns a ModelOutput with hidden [B, T, D] and logits
         [B, T, V]. Gradients flow; dropout is on unless the model is in evaluation mode.
 
-        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, actions [B, T] int64.
+        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, which come first in
+        their row, actions [B, T] int64.
         Padded actions need no mask, but must be ids below V: only outputs after them depend on them. Row b of
         `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B.
         Several rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
@@ -306,8 +307,8 @@ class Model(Protocol):
 
     def start(self, source: Tensor, source_mask: Tensor) -> State:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps. Gradients flow, as through `step`: call
-        both under torch.no_grad() to generate only."""
+        (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps, which come first in their row. Gradients
+        flow, as through `step`: call both under torch.no_grad() to generate only."""
 
     def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
@@ -378,8 +379,8 @@ class Tokenizer(Protocol):
         an earlier call wrote there."""
 
     def load(self, directory: Path) -> None:
-        """Replaces the vocabulary by the one that `save` wrote to `directory`. Raises UserError where the file is
-        missing, damaged or of another kind of tokenizer."""
+        """Replaces the vocabulary by the one that `save` wrote to `directory`; `size` may change. Raises UserError
+        where the file is missing, damaged or of another kind of tokenizer."""
 
 
 @runtime_checkable
@@ -521,8 +522,9 @@ class ScoresCorpus(Protocol):
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the score of all B texts together, with the score of each sentence [B], NaN where there is none, and
-        the sufficient statistics [B, k] that a significance test resamples. Its value may be NaN, but an infinite one
-        is refused with a UserError. May raise UserError where no text can be scored. `texts` is a copy."""
+        the sufficient statistics [B, k] that a significance test resamples; all on the metric's own scale. Its value
+        may be NaN, but an infinite one, or an infinite score of a sentence, is refused with a UserError. May raise
+        UserError where no text can be scored. `texts` is a copy."""
 
 
 @runtime_checkable

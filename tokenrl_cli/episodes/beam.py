@@ -26,8 +26,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
     one can score higher. At `decoding.max_length` tokens the unfinished ones are compared, too; their `ended` is False.
     One beam is greedy decoding.
 
-    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where
-    no hypothesis of a source has a finite probability.
+    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where a source
+    has no hypothesis with a finite probability.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device

@@ -16,8 +16,8 @@ from tokenrl_cli.config.ranges import Weight
 
 
 def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """Score-function objective A log pi: REINFORCE, Williams 1992. logprobs, advantages [B, T] -> (objective [B, T],
-    clipped [B, T] bool, all False). The gradient flows into logprobs; padding is not masked.
+    """Score-function objective A log pi: REINFORCE, Williams 1992. logprobs log pi, advantages A, [B, T] each ->
+    (objective [B, T], clipped [B, T] bool, all False). The gradient flows into logprobs; padding is not masked.
 
     There is no ratio: a sample of an earlier policy counts like one of the current policy, which is biased.
     """
@@ -83,9 +83,9 @@ def detached_clip(
     """Objective sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi, with rho = pi / pi_sampled of the token and sg the
     stop-gradient (a constant): the importance weight is bounded, and no token loses its gradient.
 
-    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool, all False, for it marks
-    tokens without a gradient). CISPO, MiniMax 2025 (arXiv:2506.13585), equation 4; the paper has no lower bound: pass
-    clip_low = 1.
+    logprobs log pi, sampled_logprobs log pi_sampled, advantages A, [B, T] each -> (objective [B, T], clipped [B, T]
+    bool, all False, for it marks tokens without a gradient). The gradient flows into logprobs; padding is not masked.
+    CISPO, MiniMax 2025 (arXiv:2506.13585), equation 4; the paper has no lower bound: pass clip_low = 1.
     """
     weight = (logprobs - sampled_logprobs).exp().clamp(1 - clip_low, 1 + clip_high).detach()
     return weight * advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)

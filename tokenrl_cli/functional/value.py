@@ -45,8 +45,8 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
     """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature` > 0: the value of the policy
     that maximises E[Q] - tau KL(pi || prior). Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
 
-    q [..., V] in units of the reward, and `prior` [..., V] or [..., 1] as *log*-probabilities -> [...]. Where these are
-    all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
+    q [..., V] in units of the reward, and `prior` [..., V] or [..., 1], *log*-probabilities log prior(a | s) -> [...],
+    in units of the reward. Where these are all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
@@ -88,7 +88,8 @@ def conservative(q: Tensor, q_taken: Tensor) -> Tensor:
 
 
 def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor:
-    """Expectile loss |e - 1[y < V]| (y - V)^2 of values V and targets y, e = `expectile`. [B, T], [B, T] -> [B, T].
+    """Expectile loss |e - 1[y < V]| (y - V)^2 of values V and targets y, e = `expectile`. [B, T], [B, T] -> [B, T];
+    padding is not masked.
 
     e = 1/2 is half the squared error, whose minimum is the mean of the targets; as e goes to 1 the minimum becomes the
     largest target in the data. No gradient flows into the targets. Kostrikov et al. 2022 (arXiv:2110.06169, equation

@@ -385,9 +385,9 @@ def _stepwise(model: Any, source: Tensor, mask: Tensor, actions: Tensor) -> Tens
 
 
 def first_token(path: Path, config: Any, *names: str) -> int:
-    """Returns the id of the first of the tokens `names`, such as "bos_token_id", that a checkpoint has: in
-    `path`/generation_config.json, else in `config`; of several EOS the first. It is an id of the checkpoint. Raises
-    SettingError if it has none of them."""
+    """Returns the id, in the checkpoint's vocabulary, of the first of the tokens `names`, such as "bos_token_id", that
+    a checkpoint has: as `generation_settings(path)` names it, else `config`, of transformers; of several EOS the first.
+    Raises SettingError if it has none of them."""
     named = {key: value for key, value in config.to_dict().items() if value is not None} | generation_settings(path)
     for name in names:
         value = named.get(name)
