@@ -297,11 +297,11 @@ class Model(Protocol):
         [B, T, V]. Gradients flow; dropout is on unless the model is in evaluation mode.
 
         source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, which come first in
-        their row, actions [B, T] int64.
-        Padded actions need no mask, but must be ids below V: only outputs after them depend on them. Row b of
-        `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B.
-        Several rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
-        `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
+        their row, actions [B, T] int64. Padded actions need no mask, but must be ids below V: only outputs after them
+        depend on them. Row b of `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the
+        source at b, and N = B. Several rows may share a source. A model with an encoder reads the N sources, then picks
+        a row's own by index; `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing
+        from it begins with
         `if source_row is not None: source, source_mask = source[source_row], source_mask[source_row]`.
         """
 
@@ -521,9 +521,9 @@ class ScoresCorpus(Protocol):
     out."""
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the score of all B texts together, with the score of each sentence [B], NaN where there is none, and
-        the sufficient statistics [B, k] that a significance test resamples; all on the metric's own scale. Its value
-        may be NaN, but an infinite one, or an infinite score of a sentence, is refused with a UserError. May raise
+        """Returns the score of all B texts together, on the metric's own scale, with the score of each sentence [B],
+        NaN where there is none, and the sufficient statistics [B, k] that a significance test resamples. Its value may
+        be NaN, but an infinite one, or an infinite score of a sentence, is refused with a UserError. May raise
         UserError where no text can be scored. `texts` is a copy."""
 
 
