@@ -96,8 +96,8 @@ class ActorCritic:
         return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
-        """Returns the model itself, that is the actor, and not its delayed copy, from which `collect` samples; later
-        updates change it."""
+        """Returns the model itself, that is the actor, in its present mode, and not its delayed copy, from which
+        `collect` samples; later updates change it."""
         policy: Model = self.model
         return policy
 

@@ -145,10 +145,11 @@ class Dqn(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        """Returns the policy that `acting` computes from min_h Q_h, as a Model with logits [B, T, V].
+        """Returns the policy that `acting` computes from min_h Q_h, as a new Model with logits [B, T, V],
+        log-probabilities up to a constant.
 
-        It shares the learned network, so later updates change it; gradients flow into it. Its `start_value` and
-        `action_values` are those of min_h Q_h.
+        It shares the learned network, so later updates change it, and a gradient may flow into it. Its `start_value`
+        and `action_values` are those of min_h Q_h.
         """
 
         def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:

@@ -117,7 +117,7 @@ class Gold:
         return WeightedDemonstrations(rollout, importance * q), metrics
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 

@@ -94,7 +94,7 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 

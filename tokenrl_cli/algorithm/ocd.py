@@ -86,7 +86,7 @@ class Ocd:
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 

@@ -157,7 +157,7 @@ class PathConsistency(ValueBased):
         return log_partition(scores, sums.to(scores.dtype), episodes.group, self.temperature).to(sums.dtype)
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 

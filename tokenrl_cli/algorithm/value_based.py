@@ -46,8 +46,8 @@ class ValueNetwork(nn.Module):
         return [*(self.model.parameters() if self.train_trunk else ()), *self.heads.parameters()]
 
     def parameter_groups(self) -> list[nn.Parameter | ParameterGroup]:
-        """Returns the parameters of `trainable` in the form that an optimiser takes: those of each head as a group with
-        its own factor of the learning rate."""
+        """Returns the parameters of `trainable` in the form that an optimiser takes (`optim.Learning`): those of the
+        model one by one, those of each head as a group with its own factor of the learning rate."""
         heads = [ParameterGroup(list(self.heads[name].parameters()), self.lr_factors[name]) for name in self.lr_factors]
         return [*(self.model.parameters() if self.train_trunk else ()), *heads]
 
@@ -176,8 +176,8 @@ class ValueBased:
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Adds to a whole minibatch what has to be computed from all of it; `update` calls it before it splits the
-        minibatch into micro-batches. Returns the same object, unless overridden."""
+        """Returns the same object, unless overridden. A subclass returns a copy to which it adds what has to be
+        computed from a whole minibatch; `update` calls it before it splits the minibatch into micro-batches."""
         return minibatch
 
     def loss_mask(self, episodes: Rollout) -> Tensor:

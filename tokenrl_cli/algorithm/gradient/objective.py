@@ -76,9 +76,9 @@ def forward(
 ) -> ForwardPass:
     """Runs the policy over `rows`, teacher-forced and in its present mode, and returns its outputs, scored under the
     distribution that `decoding` samples from, with what `measures` compute from the distributions in each state.
-    Gradients flow. `whole` are all rows of the optimiser step, of which `rows` are a part or all; with `reference` None
-    measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the episode was
-    sampled.
+    Gradients flow. `whole` holds all rows of the optimiser step, of which `rows` are a part or all; with `reference`
+    None measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the
+    episode was sampled.
 
     `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. Measures with a gradient
     should come first: what needs none, at the end, is not computed again in the backward pass.

@@ -22,8 +22,8 @@ class Uniform:
     model = None
 
     def read(self, episodes: Rollout) -> ModelOutput:
-        """Returns hidden states [B, T + 1, 1] that are all 0 and are their own logits: one logit, which stands for
-        every token (broadcast)."""
+        """Returns hidden states [B, T + 1, 1], float32 on the device of the episodes, that are all 0 and are their own
+        logits: one logit, which stands for every token (broadcast)."""
         rows, columns = episodes.actions.shape
         zeros = torch.zeros(rows, columns + 1, 1, device=episodes.actions.device)
         return ModelOutput(zeros, lambda hidden: hidden)
