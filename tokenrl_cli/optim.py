@@ -180,11 +180,12 @@ def gradient_step(
 ) -> dict[str, float]:
     """Takes one optimiser step on all B rows, at least one, in `micro_batches` parts or fewer whose gradients are added
     up; earlier gradients are removed first. Returns the metrics of the loss, summed over the parts, and those of
-    `Optimizer.step`: grad_norm, grad_clipped and lr.
+    `Optimizer.step`: grad_norm, grad_clipped and lr. The mode of the model is not changed.
 
-    `loss(rows)` returns a scalar, [], and a dictionary of metrics, each [], without gradient. Loss and metrics must be
-    sums over the part divided by the denominators of the *whole* rollout: then the number of parts changes no result.
-    Raises NonFinite: for a loss or a gradient before any parameter has changed, for a parameter right after.
+    `loss(rows)` returns a scalar, [], whose gradient is computed here, and a dictionary of metrics, each [], without
+    gradient. Loss and metrics must be sums over the part divided by the denominators of the *whole* rollout: then the
+    number of parts changes no result. Raises NonFinite: for a loss or a gradient before any parameter has changed, for
+    a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)

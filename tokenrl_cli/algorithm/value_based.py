@@ -104,9 +104,9 @@ class Collector:
     def collect(self, policy: Any, batch: Batch) -> Rollout:
         """Returns the episodes of a step, without rewards: `samples_per_source` samples of each of the N sources of
         `batch`, those of a source together (none where the data are demonstrations alone), followed by one
-        demonstration of each source where the data uses them. `policy` is the Model that has been learned; the
-        exploration makes of it the one that samples. It must be in evaluation mode. Counts one step. Raises NonFinite
-        where a probability is not finite."""
+        demonstration of each source where the data uses them. `policy` is the Model that has been learned, in
+        evaluation mode; the exploration makes of it the one that samples. Counts one step. Raises NonFinite where a
+        probability is not finite."""
         parts = []
         if self.data.samples:
             acting = self.exploration.acting(policy, self.steps)

@@ -273,8 +273,8 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
 
 def recite(batch: Batch, eos_id: int) -> Rollout:
     """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source (without
-    tokens where it has no demonstration), with role DEMONSTRATION, `chosen` False and log-probabilities 0 everywhere,
-    and `ended` False where a demonstration was cut. Tensors are shared with `batch`."""
+    tokens where it has no demonstration), with role DEMONSTRATION, `rewards` None, `chosen` False and log-probabilities
+    0 everywhere, and `ended` False where a demonstration was cut. Tensors are shared with `batch`."""
     ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
     nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
     return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)

@@ -136,8 +136,9 @@ def framed(
 
 
 def renewed(cache: Any, index: Tensor | None = None) -> Any:
-    """Returns a new cache of transformers with the rows at `index` [M] int64, repeats allowed, or with all of them. The
-    old one stays usable: what is written to one of them does not reach the other."""
+    """Returns a new cache with the rows at `index` [M] int64, repeats allowed, or with all of them, of a DynamicCache
+    or EncoderDecoderCache of transformers. The old one stays usable: what a step adds to one of them does not reach the
+    other."""
     from transformers.cache_utils import EncoderDecoderCache
 
     new = copy.copy(cache)
