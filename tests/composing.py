@@ -29,14 +29,12 @@ compose = ConfigLoaderImpl._compose_config_from_defaults_list
 
 
 def compose_once() -> None:
-    """Replaces Hydra's composing in this process by what is kept, and OmegaConf's YAML by libyaml's."""
+    """Replaces Hydra's composing in this process by what is kept, and OmegaConf's writer of YAML by libyaml's."""
     Hydra.get_mode = lambda self, config_name, overrides: None  # it composes once more only to look for hydra.mode
     config_loader_impl.create_defaults_list = kept_list
     ConfigLoaderImpl._compose_config_from_defaults_list = kept_config
     if yaml.__with_libyaml__:
-        reader = with_libyaml(omegaconf._utils.get_yaml_loader(), yaml.CSafeLoader)
         writer = with_libyaml(omegaconf._utils.get_omega_conf_dumper(), yaml.CDumper)
-        omegaconf._utils.get_yaml_loader = lambda: reader
         omegaconf.omegaconf.get_omega_conf_dumper = lambda: writer
 
 
@@ -72,5 +70,5 @@ def kept_config(self: ConfigLoaderImpl, defaults: Any, repo: Any) -> Any:
 
 
 def with_libyaml(slow: Any, quick: Any) -> Any:
-    """A class that reads or writes what `slow` does, by libyaml, whose class with PyYAML's own rules is `quick`."""
+    """A class that writes what `slow` does, by libyaml, whose class with PyYAML's own rules is `quick`."""
     return type(slow.__name__, (quick.__bases__[0], slow), {"__init__": quick.__init__})

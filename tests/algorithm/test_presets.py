@@ -55,6 +55,7 @@ def gradients(algorithm: Any) -> list[Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in algorithm.optimizer.parameters]
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_through_a_network_the_gradient_is_that_of_the_table_pulled_back(name: str) -> None:
     """A GRU and a table with its logits, given the same episodes: d loss / d weights = d logits / d weights * table's.

@@ -224,6 +224,7 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """init_from refuses a policy that acts by Q-values: it is more than its model. Others are accepted."""
     own = ["algorithm/head=logits", "algorithm/prior=uniform", "model.dropout=0.5"]

@@ -266,6 +266,7 @@ def test_a_process_that_dies_with_a_call_it_has_not_taken_up_costs_nothing(other
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_batch_of_shares_loses_the_share_that_fails(others: dict[str, UserFunction]) -> None:
     scored = others["aevery"](said("a", "bb", "ccc", "raise"))
     assert scores(scored) == [1, 2, None, None]

@@ -97,6 +97,7 @@ def test_a_checkpoint_holds_only_what_was_trained(base: Path, runs: Any, name: s
     assert state["bases"]["path"]["path"] == str(base)
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_a_whole_copy_would_be(
     base: Path, runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,6 +182,7 @@ def test_the_warm_start_is_chosen_by_its_own_monitor(
     assert f"step {first} of the warm start, the {end} {name} ({wanted:.4g})" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_path: Path) -> None:
     numbers = []
     for name, every in (("often", 1), ("seldom", 6)):
