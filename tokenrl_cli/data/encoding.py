@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -124,13 +125,15 @@ def ragged_sources(tokenizer: Tokenizer, sources: Iterable[str], limit: int) -> 
     over nothing. Raises UserError where such a tokenizer cannot keep the limit."""
     shortened: list[bool] = []
 
+    def cut(source: str) -> tuple[list[int], bool]:
+        ids = tokenizer.encode(source)
+        return ids, len(ids) > limit
+
+    encode = partial(tokenizer.encode_source, limit=limit) if isinstance(tokenizer, EncodesSources) else cut
+
     def encoded() -> Iterator[list[int]]:
         for source in sources:
-            if isinstance(tokenizer, EncodesSources):
-                ids, over = tokenizer.encode_source(source, limit)
-            else:
-                ids = tokenizer.encode(source)
-                over = len(ids) > limit
+            ids, over = encode(source)
             shortened.append(over)
             yield ids or [tokenizer.eos_id]
 
