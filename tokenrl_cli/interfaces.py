@@ -45,16 +45,20 @@ class SettingError(UserError):
     are typed.
 
     `where` is relative to the block: "tau" or "tau=2" is one of its keys, "/head=logits" the option of one of its
-    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the path of the block.
+    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the path of the block, and
+    "{here}/head=logits" for the option of one of its sub-groups, as it is typed.
     """
 
     def placed(self, path: str, group: str) -> UserError:
         """Returns a new UserError with the texts of this error, in which keys are named as they are typed. `path` is
         where the block stands in the config, with dots ("algorithm.head"), `group` the config group that it is an
         option of, with slashes ("algorithm/head"). For these `where` "layer" becomes "algorithm.head.layer", "" becomes
-        the path itself, and so does {here} in `problem` and `remedy`. `where` "/head=logits" of a block of the group
-        "algorithm" becomes "algorithm/head=logits" at "algorithm", and "algorithm/head@warm_start.head=logits" at
-        "warm_start"."""
+        the path itself, and so does {here} in `problem` and `remedy`.
+
+        An option of a sub-group, `where` "/head=logits" or "{here}/head=logits" in the other two texts, of a block of
+        the group "algorithm" becomes "algorithm/head=logits" where the block stands at "algorithm", and
+        "algorithm/head@warm_start.head=logits" where it stands at "warm_start".
+        """
         joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
         whole = (f"{HERE}{joined}", self.problem, self.remedy)
         return UserError(*(placed(text, path, group) for text in whole))

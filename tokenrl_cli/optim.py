@@ -218,12 +218,13 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
 
 
 def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:
-    """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is
-    not the number of steps of its stage, `steps`; else [], as for a schedule without `horizon` and a stage of 0 steps.
+    """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which the rate has reached
+    its lowest value, is not `steps`, the number of steps of the stage; else [], as for a schedule without `horizon` and
+    a stage of 0 steps.
 
-    `schedule` is its block of the config, `stage` the key of the stage's algorithm there, "algorithm" or "warm_start".
-    A schedule does not follow `steps` by itself: else a run that is continued for more steps would differ from one of
-    that length from the start.
+    `schedule` is the block of the schedule in the config, `stage` the key of the algorithm that has it, "algorithm" or
+    "warm_start". A schedule does not follow `steps` by itself: else a run that is continued for more steps would differ
+    from one of that length from the start.
     """
     horizon = schedule.get("horizon")
     if horizon is None or horizon == steps or steps == 0:

@@ -288,11 +288,11 @@ def source_batch(
 
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
     """Yields the texts that a tokenizer is trained on: sources, targets or both, as the two flags say, of every example
-    of train.
+    of the split train of `dataset`.
 
     Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
     are read, at least 2,000 and at most VOCABULARY_EXAMPLES (20,000), until the second half of those read has brought
-    no new word. Raises UserError, at the end, where all texts were empty or there was none.
+    no new word. Raises UserError, when all are read, where every text was empty or there was no example.
     """
     size = dataset.size("train")
     words: set[str] = set()

@@ -121,6 +121,7 @@ def without_folders(value: Any) -> Any:
 
 
 def tensors(shapes: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
-    """Returns the lines of the section on the tensors of a file: name, shape and type (as text) of each."""
+    """Returns the lines of the section on the tensors of a file: `shapes` yields (name, shape, type as text) of
+    each."""
     rows = [(f"`{name}`", f"[{', '.join(map(str, shape))}]", kind) for name, shape, kind in shapes]
     return ["## Tensors", "", *table(["name", "shape", "type"], rows)]

@@ -29,8 +29,8 @@ class PlainDisplay:
         self.printed = self.clock()  # when the last line was written
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage. `done` is
-        not shown."""
+        """Prints the title, then the facts on a second line; without `facts` the number of steps of each of `stages`,
+        (name, steps), after the title. `done` is not shown."""
         self.total = sum(steps for _, steps in stages)
         if facts is None:
             title += ": " + ", ".join(f"{name} {steps} steps" for name, steps in stages)

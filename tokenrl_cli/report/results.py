@@ -26,7 +26,7 @@ def results(
     `rows` are the evaluations on the same test set of all three policies, "warm_start", "final" and "best"; `objective`
     is written as it is; `wall_time` is in seconds; `spent` holds the number of "tokens" of the RL stage, and the
     seconds of its "rollout" and "update", from which tokens_per_second follows, None for 0 seconds. `peak_memory_mb` is
-    that of this process so far, in MiB.
+    that of this process so far, in MiB. `findings` are those of the run so far.
 
     In the result `difference` is final - warm start on the same sentences, for each corpus score, those of the reward
     included: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p" that belongs to

@@ -342,11 +342,11 @@ def algorithm_of(
 ) -> Algorithm:
     """Returns a new algorithm for a stage ("warm_start" or "train"), which trains `model`.
 
-    Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
-    reference where the policy reads the source, so its source tokenizer is that of the targets. `trust` lists the
-    user's modules that targets may come from. Seeds the global generator of torch. Switches the policy to evaluation
-    mode, and so `model`, which is the policy or a part of it. Raises UserError if the algorithm cannot be built, or if
-    its policy could not be loaded again: see `require_loadable_policy`.
+    Reference and target networks are copied from `model` as it is now. A critic that is a model of its own gets the
+    tokenizer of the targets as its source tokenizer, too, for what it reads is the reference and not the source.
+    `trust` lists the user's modules that targets may come from. Seeds the global generator of torch. Switches the
+    policy to evaluation mode, and so `model`, which is the policy or a part of it. Raises UserError if the algorithm
+    cannot be built, or if its policy could not be loaded again: see `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
