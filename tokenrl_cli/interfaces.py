@@ -515,8 +515,10 @@ class ScoresCompletions(Protocol):
 
     def completion_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         """Returns [B, T + 1] float64, column t the best score of all texts that begin with the first t tokens, and the
-        score itself at the end of the row; NaN where the reward does not apply. `prefixes`, and the values past the end
-        of a row, are as in `ScoresPrefixes.prefix_scores`."""
+        score itself at the end of the row; NaN where the reward does not apply. T is the width of `texts.mask`;
+        `prefixes` holds T_b + 1 strings for row b, which has T_b tokens: the first "", the last the whole text. `texts`
+        and `prefixes` are copies, into which it may write. The values past the end of a row are not used, but there,
+        too, an infinite one, or one beyond +-1e18, is refused with a UserError."""
 
 
 @runtime_checkable

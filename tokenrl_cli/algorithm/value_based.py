@@ -151,7 +151,8 @@ class ValueBased:
     ) -> None:
         """`target`, of the number of optimiser steps before, gives the share of the way that the target network moves
         to the learned one after each step; None for no target network. `samples_together`: how many samples of a source
-        a minibatch must hold together; 1 where they are not compared. Switches the model to evaluation mode."""
+        a minibatch must hold together; 1 where they are not compared. A minibatch is computed in `micro_batches` parts,
+        or fewer; `bootstrap_truncated`: see `terminated`. Switches the model to evaluation mode."""
         self.network, self.model = network, network.model.eval()
         self.size = collector.tokenizer.size  # V
         self.target_update = target

@@ -45,9 +45,9 @@ class ReadsWithEncoder(Pretrained):
     """
 
     def prepare(self, around: tuple[list[int], list[int]], begin: list[int], pad: int | None) -> None:
-        """Sets the ids `around` a source, (before, after), those that the decoder begins with, at least one, and the
-        padding id (None: the checkpoint has none, and `begin[0]` is used): ids of the checkpoint. To be called by
-        constructors, after that of `Pretrained` and before the first use."""
+        """Sets the ids `around` a source, (before, after), those that the decoder begins with, `begin`, at least one,
+        and the padding id `pad` (None: the checkpoint has none, and `begin[0]` is used): ids of the checkpoint. To be
+        called by constructors, after that of `Pretrained` and before the first use."""
         self.around, self.begin = around, begin
         self.filler = begin[0] if pad is None else pad
         self.longest = positions_of(self.network.get_encoder()), positions_of(self.decoder)

@@ -32,8 +32,8 @@ class Checkpoint:
     that loads it, such as "AutoModel". Texts are read `batch_size` at a time. A text longer than `max_tokens` tokens is
     cut at its end; None: cut where the checkpoint's own limit is. `fits` is called with the config and `path`, and
     raises SettingError for a checkpoint of another kind. `unread` names modules whose weights the checkpoint may lack,
-    as nothing is read of them. Raises SettingError, at "path" or "max_tokens", where the checkpoint cannot be used: see
-    `hub.directory`, `hub.config`, `hub.weights` and `hub.tokenizer`.
+    as nothing is read of them. Raises SettingError, whose `where` is "path" or "max_tokens", where the checkpoint
+    cannot be used: see `hub.directory`, `hub.config`, `hub.weights` and `hub.tokenizer`.
     """
 
     def __init__(

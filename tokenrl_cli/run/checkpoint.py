@@ -282,14 +282,15 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
     """Copies the weights of `other`, a model of the same architecture, which stays as it is, into `model`, in place.
-    Raises UserError, with `where` as its place, if names or shapes differ or a weight is not finite."""
+    Raises UserError with this `where` if names or shapes differ or a weight is not finite."""
     copy_weights(model, _untied(other), where)
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     """Copies `weights`, which have the shapes [...] of the model's, by name into `model`, in place, so that tied
-    parameters stay tied. Raises UserError at `where` if the names or shapes differ, or if a weight is no floating-point
-    tensor or not finite; other weights may be copied by then. Another floating-point type is converted."""
+    parameters stay tied. Raises UserError with this `where` if the names or shapes differ, or if a weight is no
+    floating-point tensor or not finite; other weights may be copied by then. Another floating-point type is
+    converted."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(weights)):
         raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")

@@ -107,8 +107,8 @@ def forward(
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the loss of a pass, the sum of all `terms` [], each already with its coefficient, at least one of them;
-    and the metrics of all of them in one dictionary, where the last of several with one name stays."""
+    """Returns the loss of the pass `seen`, the sum of all `terms` [], each already with its coefficient, at least one
+    of them; and the metrics of all of them in one dictionary, where the last of several with one name stays."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)

@@ -42,8 +42,8 @@ class Minibatch:
         return len(self.episodes)
 
     def rows(self, index: Any) -> Minibatch:
-        """Returns the micro-batch of the episodes at `index`, a slice or a tensor as for `Rollout.rows`, with their
-        rows of weights, replay numbers and source values; its totals remain those of the whole minibatch."""
+        """Returns the micro-batch of the episodes at `index`, a slice or a tensor ([M] int64 of rows, or [B] bool),
+        with their rows of weights, replay numbers and source values; its totals remain those of the whole minibatch."""
         values = None if self.source_values is None else self.source_values[index]
         return replace(
             self, episodes=self.episodes.rows(index), weights=self.weights[index],
