@@ -398,8 +398,9 @@ class DecodesPrefixes(Protocol):
 
 @runtime_checkable
 class EncodesSources(Protocol):
-    """A Tokenizer that encodes a source otherwise than a target, or that stands something around it: a limit then
-    shortens the source, not what stands around it. Of others a source that is too long loses its last ids."""
+    """A Tokenizer that encodes a source otherwise than a target, or that puts something around a source: a limit then
+    shortens the source, not what stands around it. With any other Tokenizer a source that is too long loses its last
+    ids."""
 
     def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
         """Returns the ids of a source, at most `limit` of them, and whether the source was shortened for that. Raises
@@ -613,8 +614,8 @@ class Credit(Protocol):
 
 @runtime_checkable
 class HasPotential(Protocol):
-    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. A Credit without it
-    gets `prefix_scores`, or for a reward that has none, the scores of the prefixes as texts. If it names
+    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. A Credit without
+    `potential` gets `prefix_scores`, or for a reward that has none, the scores of the prefixes as texts. If it names
     `completion_scores`, a reward without that method is refused with a UserError."""
 
     potential: Literal["prefix_scores", "completion_scores"]
@@ -642,7 +643,7 @@ class LearnsFromReturns(Protocol):
         """Updates the estimate with a rollout. returns [N, K, T]: the return of each token of K episodes of N sources,
         the demonstration among them with add_reference. valid [N, K] bool: False for episodes to leave out (without a
         reward, or dropped as duplicates or as groups of equal scores). There is no mask of tokens: past the end of an
-        episode `returns` holds what its function puts there."""
+        episode `returns` holds what the function puts there that computes returns."""
 
 
 @runtime_checkable

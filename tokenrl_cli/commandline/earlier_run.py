@@ -194,7 +194,7 @@ def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def require_plain(config: dict[str, Any], where: str) -> None:
-    """Raises UserError with this `where`, the file that the config is from, if a key or a text anywhere in a config
+    """Raises UserError with this `where`, the file or the name of the config, if a key or a text anywhere in a config
     holds "${". Only ${data_root} is allowed, as a whole value or before "/" at the beginning of one, and not as the
     value of data_root itself."""
     for key, text in keys_and_texts(config):

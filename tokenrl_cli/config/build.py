@@ -261,11 +261,11 @@ def build(block: Any, kind: Any, trust: Sequence[str], where: str = "", /, **run
     class), or, with `_partial_: true`, a function with the parameters of `kind.__call__` and its other arguments bound.
 
     The block is checked, and nested ones are built first. `trust` lists the user's modules whose classes and functions
-    a `_target_` may name. `where` is its key in the config, by default the name of `kind` in lower case; errors name
-    it. Each of the `runtime` facts goes to every constructor, nested ones too, that has a parameter of that name; so do
-    `trust` and `here`, the key of the block itself. Raises UserError for a wrong block, for one that sets a fact
-    itself, for a parameter that neither it nor the facts give, and if a constructor refuses its settings by a
-    SettingError; other exceptions of constructors are raised as they are.
+    a `_target_` may name. `where` is the key of the block in the config, which errors name, by default the name of
+    `kind` in lower case. Each of the `runtime` facts goes to every constructor, nested ones too, that has a parameter
+    of that name; so do `trust` and `here`, the key of the block itself. Raises UserError for a wrong block, for one
+    that sets a fact itself, for a parameter that neither it nor the facts give, and if a constructor refuses its
+    settings by a SettingError; other exceptions of constructors are raised as they are.
     """
     where = where or describe(kind).lower()
     if not is_block(block):

@@ -97,7 +97,7 @@ class Batching:
         an unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
         are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
         one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
-        unknown_source_tokens, and the last four for targets, too."""
+        unknown_source_tokens, targets, overlong_targets, target_tokens and unknown_target_tokens."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),

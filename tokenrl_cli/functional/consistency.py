@@ -55,8 +55,8 @@ def one_token(
 ) -> tuple[Tensor, Tensor]:
     """Path consistency with separate losses for value and policy (OREO, Wang et al. 2024, arXiv:2412.16145, equations 8
     and 9). Returns their sum, which is C_t^2, and the residual of the path from each token to the end of its episode,
-    C_t = -V(s_t) + V(s_T) + sum_{k >= t} (r_k - tau l_k), as in `path` without a limit of the span; [B, T] each, 0
-    where masked.
+    C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), where u is the end of the episode; [B, T] each, 0 where
+    masked.
 
     Each of the two losses has the value C_t^2 / 2. In the first the log-ratios are constants: it trains the values
     alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. tau is

@@ -69,8 +69,8 @@ class Cache:
 
 def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
     """Selects rows of the keys and values of every layer: each [N, heads, S, D / heads] becomes
-    [B, heads, S, D / heads], with row b that at `index` [B] int64, repeats allowed. With index None it returns `layers`
-    as they are, not copied.
+    [B, heads, S, D / heads], whose row b is the row index[b] of the old ones, `index` [B] int64, repeats allowed. With
+    index None it returns `layers` as they are, not copied.
 
     The rows are taken with index_select and not with [index]: on a CPU the backward pass of the latter adds number by
     number.

@@ -136,9 +136,9 @@ class ReadsWithEncoder(Pretrained):
 
 def decoder_begin(path: Path, begin: Sequence[int] | None, size: int) -> list[int]:
     """Returns the ids that a decoder begins with, at least one: `begin` where it is given, else what the checkpoint at
-    `path` names, its start token (else its BOS, else what its tokenizer puts before a text), then the one that it
-    forces at the begin. They are ids of the checkpoint, not of our tokenizer. Raises SettingError where it names none,
-    or for an id beyond its `size` tokens."""
+    `path` names: its start token (else its BOS, else the first token that its tokenizer puts before a text), then the
+    token that it forces at the begin, if any. They are ids of the checkpoint, not of our tokenizer. Raises SettingError
+    where the checkpoint names none, or for an id that is not below `size`, its number of tokens."""
     named = generation_settings(path)
     starts = (named.get("decoder_start_token_id"), named.get("bos_token_id"), *hub.frame(path, "path")[0][:1])
     start = next((each for each in starts if each is not None), None)

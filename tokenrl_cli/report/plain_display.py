@@ -54,8 +54,9 @@ class PlainDisplay:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts. Of one that equals an earlier one it prints only
-        that; of those that the table of `final` shows, the texts of the final policy alone."""
+        """Prints a finished evaluation with its first `samples` texts. An evaluation whose numbers and texts are those
+        of an earlier one gets a line that names that one and no more. Of the evaluations that the table of `final`
+        shows, only that of the final policy is printed, without its numbers."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 

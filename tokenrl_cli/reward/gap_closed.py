@@ -16,7 +16,7 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 
 class GapClosed:
     """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations of its
-    source, and the two numbers those of `ceiling`.
+    source, and greedy and best the expected BLEU of the two translations that `ceiling` finds.
 
     0 is the greedy output of the grammar's own distribution, which is what perfect likelihood training generates; 1 is
     the best of the grammar's own translations. A text worse than the first is below 0, without a limit. NaN for a

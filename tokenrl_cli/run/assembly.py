@@ -152,7 +152,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
     """Returns the reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of
     the config, which has not been trained. `trust` lists the user's modules whose classes and functions a `_target_`
-    may name. Raises UserError if either cannot be built."""
+    may name. Raises UserError if the reward or that tokenizer cannot be built."""
     facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
@@ -237,7 +237,7 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     `trust` lists the user's modules whose classes and functions a `_target_` may name. The parameters that the config's
     `freeze` names require no gradient: see `freeze`. Raises UserError if it cannot be built, if its `forward` does not
     take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than the device has in
-    all; the last is checked only if every class in its block is of this package.
+    all; memory is checked only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):

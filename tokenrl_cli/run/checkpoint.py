@@ -68,8 +68,9 @@ def save(
     path. A crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system
     refuses.
 
-    `algorithm` is its flat state_dict, `state` that of the recorder; all but tensors must be values that JSON can hold.
-    `tokenizers` has the key "target", and "source"; one object under both keys is written once. Sets no link.
+    `algorithm` is the flat state_dict of the algorithm, `state` what the recorder's `state` returned; all but tensors
+    must be values that JSON can hold. `tokenizers` has the keys "target" and perhaps "source"; one object under both
+    keys is written once. Sets no link.
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}

@@ -44,7 +44,7 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 def holds(imports: Sequence[str], module: str) -> bool:
     """Returns whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. For an
-    entry that is a file that name is the file's absolute path."""
+    entry that is a file, the name in sys.modules is the file's absolute path."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 

@@ -80,8 +80,9 @@ def forward(
     None measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the
     episode was sampled.
 
-    `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. Measures with a gradient
-    should come first: what needs none, at the end, is not computed again in the backward pass.
+    `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. `measures` maps a name
+    in `measured` of the result to a function of `States`; those with a gradient should come first: what needs none, at
+    the end, is not computed again in the backward pass.
     """
     seen, mask = rows.episodes, rows.usable
     output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
