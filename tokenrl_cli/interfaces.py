@@ -115,8 +115,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """The examples of one step as tensors and text: what an algorithm collects episodes for. In training a pure
-    function of (seed, step)."""
+    """The examples of one step as tensors and text: what an algorithm collects episodes for. `references` holds a list
+    for each of the N sources, [] where it has none; `columns` maps a name to a list of N values, None where an example
+    lacks it. In training a pure function of (seed, step)."""
 
     step: int  # global, over the warm start and RL
     source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
@@ -201,7 +202,8 @@ def _moved(record: Moved, device: Any) -> Moved:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a reward or metric is called with: B hypotheses with all that is known of their sources. Plain Python and
+    """What a reward or metric is called with: B hypotheses with all that is known of their sources. `references` holds
+    a list for each hypothesis, [] where it has none, `columns` maps a name to a list of B values. Plain Python and
     numpy."""
 
     hypotheses: list[str]

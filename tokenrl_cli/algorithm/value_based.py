@@ -293,8 +293,8 @@ class ValueBased:
         """Returns the counters "collected" and "updates", and the state of every saved part: a flat dictionary of
         tensors, numbers and strings. The tensors are live ones.
 
-        Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
-        "target.", "explorer." and so on for the others. The weights of the learned model are saved elsewhere.
+        The names of the parts begin with "policy." for what `policy` needs besides the model, and with "replay.",
+        "optimizer.", "target." and "explorer." for the others. The weights of the learned model are saved elsewhere.
         """
         state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
         for name, part in self._saved_parts().items():

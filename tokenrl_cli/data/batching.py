@@ -261,8 +261,8 @@ def example_batch(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
-    """Returns one batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`: ids
-    cut at their limits, targets the first demonstrations, `step` 0, on the CPU."""
+    """Returns one batch of the examples at `indices` of a split, in that order, encoded: ids cut at their limits
+    (`max_length`, EOS included, is that of targets), targets the first demonstrations, `step` 0, on the CPU."""
     items = [own_example(dataset.example(split, i)) for i in indices]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))

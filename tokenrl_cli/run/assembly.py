@@ -235,9 +235,9 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     config, the files that it names and the seed. Seeds the global generator of torch.
 
     `trust` lists the user's modules whose classes and functions a `_target_` may name. The parameters that the config's
-    `freeze` names require no gradient: see `freeze`. Raises UserError if it cannot be built, if its `forward` does not
-    take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than the device has in
-    all; memory is checked only if every class in its block is of this package.
+    `freeze` names require no gradient: see `freeze`. Raises UserError if the model cannot be built, if its `forward`
+    does not take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than the device
+    has in all; memory is checked only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
@@ -323,16 +323,16 @@ def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | Generat
     """Returns whether the policy of a stage ("warm_start" or "train") is its model, and not one that wraps it, such as
     one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. `trust` lists the
     user's modules whose classes and functions a `_target_` may name. Seeds the global generator of torch. Raises
-    UserError if one of the two cannot be built."""
+    UserError if the policy or the model cannot be built."""
     with meta_device(config["model"], config[STAGES[stage]]):
         model = _built_model(config, trust, task)
         return acting_policy(algorithm_of(config, trust, task, model, stage)) is model
 
 
 def is_pretrained(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> bool:
-    """Returns whether the model of a config holds a network of transformers. Builds it without memory, unless its block
-    names a class of the user's. `trust` lists the user's modules whose classes and functions a `_target_` may name.
-    Raises UserError if it cannot be built."""
+    """Returns whether the model of a config holds a network of transformers. Builds the model without memory, unless
+    its block names a class of the user's. `trust` lists the user's modules whose classes and functions a `_target_` may
+    name. Raises UserError if the model cannot be built."""
     with meta_device(config["model"]):
         return isinstance(_built_model(config, trust, task), Pretrained)
 

@@ -40,7 +40,8 @@ find = directory.find
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint whose files have been verified. All tensors are on the CPU."""
+    """The content of a checkpoint whose files have been verified. All tensors are on the CPU. `path` is its directory,
+    `model` the weights by name, `tokenizer_dir` the folder of its tokenizers."""
 
     path: Path
     step: int
