@@ -104,9 +104,9 @@ def _place(path: Path) -> tuple[str, dict[str, Any]]:
 def config(path: Path, where: str) -> Any:
     """The config of a checkpoint, a transformers.PreTrainedConfig. `path` is what `directory` returned.
 
-    Raises SettingError with this `where`, the setting that names the checkpoint, where it cannot be read, or describes
-    an architecture that transformers does not have: one that would need code from its repository is refused, and that
-    code is not run.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where the config cannot be read (that
+    of a GGUF file: without the package gguf, too), or describes an architecture that transformers does not have: one
+    that would need code from its repository is refused, and that code is not run.
     """
     from transformers import AutoConfig
 
@@ -145,9 +145,9 @@ def weight_files(path: Path, where: str) -> list[Path]:
     """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file. `path` is what
     `directory` returned; no file of weights is opened.
 
-    Raises SettingError with this `where`, the setting that names the checkpoint, where there are none, where one that
-    the index names is missing, and where there are only pickled weights, which can run code when they are read: the
-    error says how to convert them.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where there are no weights, where a
+    file that the index names is missing, and where there are only pickled weights, which can run code when they are
+    read: the error says how to convert them.
     """
     if path.suffix == ".gguf":
         return [path]
@@ -241,8 +241,8 @@ def tokenizer(path: Path, where: str) -> Any:
     """The tokenizer of a checkpoint as transformers reads it, a transformers.PreTrainedTokenizerBase. `path` is what
     `directory` returned.
 
-    Raises SettingError with this `where`, the setting that names the checkpoint, where there is none, where it cannot
-    be read, and where it needs code from its repository, which is not run.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where the checkpoint has no tokenizer,
+    where that cannot be read, and where it needs code from its repository, which is not run.
     """
     from transformers import AutoTokenizer
 

@@ -178,7 +178,8 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
 
 
 def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
-    """Returns the folder that a run was started in (None if unknown), and its config.yaml as plain values.
+    """Returns the folder that a run was started in (None if unknown), and its config.yaml as plain values, without the
+    record `started_in`.
 
     Paths may begin with ${data_root}, which is not filled in; any other variable, and any part of Hydra's
     configuration, is a UserError. So is a file that is missing or damaged.

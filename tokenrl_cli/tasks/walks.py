@@ -112,7 +112,7 @@ def draw(nodes: int, degree: int, limit: int, draws: Random) -> Graph:
     `nodes`, their number, and `degree` are at least 1, and `limit` is that of the `Graph`.
 
     The goal is node 0. No edge lowers the node number by more than STRIDE (4), so the goal is several steps away from
-    most nodes; one edge of every node lowers it, so the goal can be reached from everywhere.
+    most nodes; one edge of every node but the goal lowers it, so the goal can be reached from everywhere.
     """
     edges = []
     for node in range(nodes):
