@@ -242,7 +242,7 @@ def tokenizer(path: Path, where: str) -> Any:
     `directory` returned.
 
     Raises SettingError with this `where`, the setting that names the checkpoint, where the checkpoint has no tokenizer,
-    where that cannot be read, and where it needs code from its repository, which is not run.
+    where that cannot be read, and where the tokenizer needs code from its repository, which is not run.
     """
     from transformers import AutoTokenizer
 

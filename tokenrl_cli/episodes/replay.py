@@ -172,9 +172,10 @@ class Replay:
         return replace(like, support=None, **found).to(like.actions.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the buffer as a flat dictionary: counters, ring buffers [capacity, ...], and tables [capacity], or
-        [capacity, 4] with one column for each kind of text. The tensors are not copied: later calls of `add` change
-        them."""
+        """Returns the buffer as a flat dictionary: the counters "first", "added" and "written", ring buffers
+        [capacity, ...] under names that begin with "rings.", and tables [capacity], or [capacity, 4] with one column
+        for each kind of text, under names that begin with "table.". The tensors are not copied: later calls of `add`
+        change them."""
         state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
         state |= {f"rings.{name}": value for name, value in self.rings.items()}
         return state | {f"table.{name}": value for name, value in self.table.items()}

@@ -403,7 +403,8 @@ def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str],
     That function takes the best checkpoint of a run, or the last one if there is no best, and returns a Frozen: the
     policy, in float32 on `device`, in evaluation mode and without gradients, and its tokenizers. Each call loads it
     anew, and seeds the global generator of torch. It raises UserError if there is no such checkpoint, or if its policy
-    cannot be built. `trust` lists the user's modules whose classes and functions a `_target_` may name in its config.
+    cannot be built. `trust` lists the user's modules whose classes and functions a `_target_` in the config of the
+    other run may name.
     """
 
     def frozen(place: str) -> Frozen:

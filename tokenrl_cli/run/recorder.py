@@ -118,7 +118,7 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
     and lists of numbers in `window`. What a run has measured may be NaN or infinite; other numbers must be finite.
 
     None is allowed for `best` and `evaluated`, and where STATE says so. Other keys are ignored. Neither the weights nor
-    the state of the algorithm are checked; `checkpoint.restore_state` does that.
+    the state of the algorithm are checked; `checkpoint.restore` and `checkpoint.restore_state` do that.
     """
     wrong = list(_wrong(saved.state, STATE, ""))
     if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
