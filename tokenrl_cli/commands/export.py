@@ -46,8 +46,8 @@ def run(config: DictConfig) -> None:
 
 def export(saved: Checkpoint, to: Path, trust: Sequence[str], named: dict[str, str]) -> tuple[Path, list[str]]:
     """Writes the model of a checkpoint to the directory `to` and returns it, and notes on what the directory does not
-    hold of the policy. `trust` lists the user's modules that targets of its config may come from; `named` holds the
-    values that the user has given, by key.
+    hold of the policy. `trust` lists the user's modules whose classes and functions a `_target_` in the checkpoint's
+    config may name; `named` holds the values that the user has given, by key.
 
     Seeds torch's global generator. Raises UserError where the model cannot be built, where it was trained from a
     pretrained model outside the current directory and TOKENRL_DATA that is not among `named`, or where `to` is neither
