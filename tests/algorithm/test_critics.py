@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.algorithm.test_policy_gradient import algorithm_with, expected_gradient, gradient_of
+from tests.algorithm.test_policy_gradient import algorithm_with, estimated, expected_gradient, gradient_of
 from tests.world import (
     LENGTH,
     RECORDED,
@@ -312,6 +313,27 @@ def test_a_text_near_the_limit_pays_for_its_length() -> None:
     chances = probabilities(algorithm.model)
     wanted = torch.autograd.grad(sum(dearer[i] * chances[i].log() / 2 for i in (1, 3)), algorithm.model.table)[0]
     assert (gradient - wanted).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_source_without_a_demonstration_has_none_to_pay_for_and_none_to_compare_with(share: float) -> None:
+    """Its samples are compared with each other alone, as if no demonstration were added."""
+    shown = torch.tensor([[True, True, True], [False, False, False]])
+    batch = replace(batch_of(2), target_mask=shown)
+    changes: dict[str, Any] = {"overlong_share": share, "kl_coef": 0.3, "baseline": advantages.group_mean}
+    found = []
+    for added in (True, False):
+        algorithm = algorithm_with(samples=2, add_reference=added, **changes)
+        rollout, _ = judge(algorithm.collect(batch), batch, Letters(), TableReward(RECORDED.table), Terminal())
+        paid, _ = algorithm.penalties(rollout)
+        assert paid.rewards is not None
+        assert not paid.rewards[(~paid.mask).nonzero(as_tuple=True)].any()
+        learned = estimated(algorithm, rollout)
+        found.append(learned.advantages[learned.episodes.group == 1][:2])
+        algorithm.update(rollout)
+        assert algorithm.optimizer.gradient.isfinite().all()  # type: ignore[attr-defined, union-attr]
+    assert torch.equal(found[0], found[1])
+    assert found[0].any()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import concatenate, distribution, rollout_of
 from tokenrl_cli.episodes.scoring import judge
-from tokenrl_cli.functional import advantages, kl
+from tokenrl_cli.functional import advantages, chunks, kl
 from tokenrl_cli.functional.returns import lambda_returns
 from tokenrl_cli.interfaces import CONTINUATION, SAMPLED, Rollout, UserError
 
@@ -270,6 +270,40 @@ def test_tokens_that_were_forced_cost_nothing(changes: dict[str, Any]) -> None:
     exact = float(of_states(q, RECORDED)[last[0]])
     assert logged["kl"] == pytest.approx(float((q / other)[last].log()) if "kl_coef" in changes else exact, abs=1e-12)
     assert algorithm.optimizer.gradient.isfinite().all()  # type: ignore[attr-defined, union-attr]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "in_chunks"])
+@pytest.mark.parametrize("divergence", [kl.k2, kl.k3_with_gradient_of_k2, kl.full])
+def test_what_was_forced_from_outside_the_cut_leaves_the_kl_of_the_other_tokens_as_it_is(
+    divergence: Callable[..., Tensor], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every text, after every beginning that may be forced on it: the policy has the probability 0 of some forced
+    tokens, and 0 * inf would make the whole gradient no number."""
+    if not whole:
+        monkeypatch.setattr(chunks, "WHOLE", 0)
+    outside = 0
+    for world in (RECORDED, OWN):
+        way = {"epsilon": 0.0, "divergence": divergence}
+        found = [algorithm_of(world, "two_explored", kl_loss_coef=coefficient, **way) for coefficient in (0.0, 0.7)]
+        table = torch.tensor(world.policy, dtype=torch.float64, requires_grad=True)
+        q, other = sampler(table, top_k=2), torch.tensor(world.reference, dtype=torch.float64).softmax(-1)
+        for said, count in [(each, count) for each in world.sequences for count in range(1, len(each))]:
+            begun, chosen = list(visited(world, said))[:count], list(visited(world, said))[count:]
+            if any(q[step] == 0 for step in chosen):
+                continue  # the policy cannot have gone on like this
+            outside += any(q[step] == 0 for step in begun)
+            rollout, forced = rollout_by(found[0], [said]), torch.arange(len(said)) < count
+            logprobs = rollout.logprobs.masked_fill(forced, 0.0)
+            rollout = replace(rollout, chosen=rollout.mask & ~forced, logprobs=logprobs)
+            logged = [algorithm.update(rollout) for algorithm in found]
+            without, with_kl = (algorithm.optimizer.gradient for algorithm in found)  # type: ignore[attr-defined]
+            exact = torch.stack([of_states(q, world)[state] for state, _ in chosen])
+            squares = torch.stack([(q[step].log() - other[step].log()).square() / 2 for step in chosen])
+            loss = 0.7 * (exact if divergence is kl.full else squares).sum()
+            (wanted,) = torch.autograd.grad(loss, table, retain_graph=True)
+            assert (with_kl - without - wanted).abs().max() < 1e-12
+            assert logged[1]["kl"] == pytest.approx(float(exact.detach().mean()), abs=1e-12)
+    assert outside >= 4
 
 
 def test_continuations_pay_for_divergence_and_length_as_samples_do() -> None:

@@ -29,7 +29,7 @@ from tokenrl_cli.algorithm.parts.head import Linear
 from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased, ValueNetwork
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
-from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.episodes.sampling import Decoding, generate, recite, rollout_of
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.interfaces import DEMONSTRATION, SAMPLED, Credit, Rollout, UserError
@@ -608,6 +608,14 @@ def test_a_new_method_is_a_loss_and_a_policy() -> None:
     assert first["td_error"] > 0
     assert algorithm.update(second) == again.update(second)
     assert (algorithm.collect(batch_of(2)).actions == again.collect(batch_of(2)).actions).all()
+
+
+def test_a_source_without_a_demonstration_gives_no_episode_to_learn_from() -> None:
+    batch = replace(batch_of(2), target_mask=torch.tensor([[True, True, True], [False, False, False]]))
+    rollout, _ = judge(recite(batch, 0), batch, Letters(), TableReward(RECORDED.table), Terminal())
+    (found,) = Experience(4, 1, 0.0, 1.0, 0, 0.0, 0.0).minibatches(rollout, 0, 1)
+    assert found.episodes.group.tolist() == [0]
+    assert found.total_episodes == 1
 
 
 FAMILY = [*(CONF.parent / "tokenrl_cli" / "algorithm").glob("*.py")]

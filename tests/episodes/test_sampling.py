@@ -10,7 +10,7 @@ import torch
 
 from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities, samples_of
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
-from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, PER_SOURCE, SAMPLED, Batch
+from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, PER_SOURCE, SAMPLED, Batch, Rollout
 
 PLAIN = Decoding(3, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
 WAYS = {
@@ -113,6 +113,27 @@ def test_companions_join_a_rollout_padded_and_without_a_support() -> None:
     assert whole.group.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
     assert not whole.mask[6:, 2].any()
     assert whole.rows(torch.tensor([7, 0])).group.tolist() == [1, 0]
+
+
+def test_joined_cuts_of_different_widths_keep_the_tokens_that_each_was_sampled_from() -> None:
+    """Token 0 stands nowhere in some of them: what fills a narrow cut up adds no token to it."""
+    policy, batch = TabularPolicy(WORLD["policy_logits"]), batch_of(1)
+    cuts = [replace(PLAIN, top_k=1), replace(PLAIN, top_k=2), replace(PLAIN, top_p=0.9)]
+    parts = [
+        rollout_of(batch, generate(policy, batch.source, batch.source_mask, cut, 4, EOS, torch.Generator()), SAMPLED)
+        for cut in cuts
+    ]
+
+    def tokens(rollout: Rollout) -> list[list[set[int]]]:
+        assert rollout.support is not None
+        rows = zip(rollout.support.tolist(), rollout.mask.sum(-1).tolist(), strict=True)
+        return [[set(ids) for ids in row[:length]] for row, length in rows]
+
+    assert any(0 not in state for row in tokens(parts[0]) for state in row)
+    assert {part.support.shape[-1] for part in parts if part.support is not None} == {1, 2, 3}
+    for order in (parts, parts[::-1]):
+        whole = concatenate(order)
+        assert tokens(whole) == [row for part in order for row in tokens(part)]
 
 
 def told_apart() -> Batch:

@@ -316,6 +316,16 @@ def test_a_corpus_score_that_is_no_number_has_no_interval() -> None:
     assert bootstrap_interval(lost, 100, 1) == (None, None)
 
 
-def test_unequal_test_sets_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 and 2 sentences"):
-        paired_bootstrap(mean_score(np.ones(3), ""), mean_score(np.ones(2), ""), 10, 1)
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("call", ["paired", "hierarchical", "known", "reason"])
+def test_unequal_test_sets_are_refused(call: str, size: int) -> None:
+    """Also one sentence beside several, which numpy would repeat."""
+    a, b = mean_score(np.ones(3), ""), mean_score(np.ones(size), "")
+    calls = {
+        "paired": lambda: paired_bootstrap(a, b, 10, 1),
+        "hierarchical": lambda: hierarchical_bootstrap([(b, b), (a, b)], 10, 1),
+        "known": lambda: known(a, b),
+        "reason": lambda: reason(a, b),
+    }
+    with pytest.raises(ValueError, match=f"3 and {size} sentences cannot be paired"):
+        calls[call]()

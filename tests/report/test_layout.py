@@ -54,6 +54,8 @@ def test_a_grid_breaks_nowhere_inside_an_item(width: int) -> None:
     assert sorted(found) == sorted(METRICS)
     assert len(lines) == 12 if width < 60 else len(lines) <= 6
 
+    assert layout.grid([], width) == []
+
 
 ROWS = [
     ["test, greedy", "warm start (400)", "final (550)", "best (500)", "final - warm start", "p"],

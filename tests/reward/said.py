@@ -40,8 +40,8 @@ def texts(
 ) -> Texts:
     """`lengths`: the sampled tokens of each row; their ids count from 1."""
     lengths = lengths or [1] * len(rows)
-    mask = np.arange(max(lengths))[None, :] < np.array(lengths)[:, None]
-    actions = np.where(mask, np.arange(1, max(lengths) + 1)[None, :], 0)
+    mask = np.arange(max(lengths, default=0))[None, :] < np.array(lengths)[:, None]
+    actions = np.where(mask, np.arange(1, mask.shape[1] + 1)[None, :], 0)
     sources = [f"source {i}" for i in range(len(rows))]
     finished = np.array([True] * len(rows) if ended is None else ended, dtype=bool)
     return Texts([h for h, _ in rows], [list(r) for _, r in rows], sources, columns, actions, mask, finished, 7)

@@ -87,6 +87,13 @@ def test_one_output_is_the_number_itself(home: Path) -> None:
     assert abs(wanted).max() > 1, "a probability would do"
 
 
+@pytest.mark.parametrize(("name", "label"), [("moods", "so-so"), ("tags", 1), ("number", None)])
+def test_no_texts_have_no_numbers(home: Path, name: str, label: Any) -> None:
+    reward = classifier(home / name, label=label)
+    assert reward(texts([])).shape == (0,)
+    assert np.isnan(reward.corpus(texts([])).value)
+
+
 def test_a_pair_is_the_source_and_the_text(home: Path) -> None:
     wanted = [by_hand(home / "number", text, source) for text, source in zip(SAID, TEXTS.sources, strict=True)]
     found = classifier(home / "number", reads="pair")(TEXTS)

@@ -80,6 +80,13 @@ def test_a_text_that_did_not_end_is_scored_without_eos_and_nothing_yet_is_0(run:
     assert judge(seen(judge.judge, [""], [True]))[0] < 0  # the log-probability of ending at once
 
 
+@pytest.mark.parametrize(("per_token", "shape"), [(False, (0,)), (True, (0, 0))])
+def test_no_texts_have_no_numbers_and_need_no_run(per_token: bool, shape: tuple[int, ...]) -> None:
+    judge = fluency(None, checkpoint="nowhere", per_token=per_token)
+    assert judge(texts([])).shape == shape
+    assert np.isnan(judge.corpus(texts([])).value)
+
+
 def test_a_row_of_a_ragged_batch_is_the_row_alone_however_many_there_are(run: Path, monkeypatch: Any) -> None:
     judge = reward(run)
     together = judge(seen(judge.judge, SAID, [True] * 4))
@@ -146,8 +153,8 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(place, "GPT2LMHeadModel", n_embd=16, n_layer=2, n_head=2, n_positions=32, eos_token_id=3)
 
 
-def fluency(place: Path | str, **changes: Any) -> Likelihood:
-    plain: dict[str, Any] = {"checkpoint": None, "path": str(place), "temperature": 1.0, "per_token": False}
+def fluency(place: Path | None, **changes: Any) -> Likelihood:
+    plain: dict[str, Any] = {"checkpoint": None, "path": place and str(place), "temperature": 1.0, "per_token": False}
     plain |= {"batch_size": 3, "frozen": None, "tokenizer": None, "device": "cpu", "here": "reward"}
     return Likelihood(**(plain | changes))
 
@@ -186,6 +193,7 @@ def test_a_pretrained_model_gives_the_mean_log_probability_of_the_text(
 
 
 def test_a_pretrained_model_gives_a_text_the_same_number_in_any_company(language_model: Path) -> None:
+    assert fluency(language_model)(texts([])).shape == (0,)
     made = texts([(text, []) for text in FLUENT])
     together = fluency(language_model, batch_size=4)(made)
     for size in (1, 32):

@@ -237,8 +237,13 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
     width = max(ids.shape[-1] for _, ids in supports)
     whole = supports[0][1].new_zeros(total, length, width)
     for t, (rows, ids) in enumerate(supports):
-        whole[rows, t] = torch.cat([ids, ids[:, :1].expand(-1, width - ids.shape[-1])], -1)
+        whole[rows, t] = _widened(ids, width)
     return whole
+
+
+def _widened(support: Tensor, width: int) -> Tensor:
+    """A support [..., k] with repeats of the first id of each state, [..., width]: the same tokens."""
+    return torch.cat([support, support[..., :1].expand(*support.shape[:-1], width - support.shape[-1])], -1)
 
 
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
@@ -284,7 +289,7 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     """Returns one rollout with the rows of several, at least one, in their order, each field padded with zeros to the
     longest, [B, T]; `step` is that of the first. The `parent` of a continuation, in whichever rollout, is taken as a
     row of the first rollout; every other `parent` is renumbered. `support` and `rewards` are 0 for a rollout without
-    them, and None if all lack them.
+    them, and None if all lack them. A `support` of fewer ids than another repeats its first one.
 
     Episodes of one group have one source: it is held once, in the order of the groups, whichever rollout it came from.
     """
@@ -300,6 +305,10 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
         present = [value for value in values if value is not None]
         if not present:
             return None
+        if name == "support":  # top-p keeps as many tokens as it takes
+            most = max(value.shape[-1] for value in present)
+            values = [value if value is None else _widened(value, most) for value in values]
+            present = [value for value in values if value is not None]
         if present[0].dim() > 1:
             width = present[0].shape[2:]  # only sampled rows have a support; a companion's is never read
             values = [

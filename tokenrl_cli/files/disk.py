@@ -28,15 +28,15 @@ def change(operation: Callable[..., Any], *operands: Any) -> Any:
 
 def append(path: Path, text: str) -> None:
     """Appends text to a file as UTF-8, surrogates as escapes. Makes the file if it is missing, but not its folder.
-    Raises UserError for a link, and for a pipe or a device that could be opened, OSError if the system refuses."""
+    Raises UserError for a link, a pipe, a socket, and a device that could be opened, OSError if the system refuses."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link, and for a
-    pipe or a device that could be opened, OSError if the system refuses."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link, a pipe,
+    a socket, and a device that could be opened, OSError if the system refuses."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:
@@ -77,14 +77,16 @@ def sync(path: Path) -> None:
 
 def opened(path: Path, flags: int) -> int:
     """Opens a regular file with the `flags` of os.open and returns its descriptor, which the caller closes. Does not
-    follow a link at `path` itself; folders on the way may be links. Raises UserError for a link, and for a folder, pipe
-    or device that could be opened; OSError if the system refuses, as it does for a missing file or for a folder to be
-    written."""
+    follow a link at `path` itself; folders on the way may be links. Raises UserError for a link, a pipe, a socket, and
+    for a folder or device that could be opened; OSError if the system refuses, as it does for a missing file or for a
+    folder to be written."""
     try:
         descriptor: int = change(os.open, path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) or path.is_symlink():
             raise UserError(str(path), f"is a link to {os.readlink(path)}: no link of a run is followed") from None
+        if error.errno == errno.ENXIO:  # a socket, or a pipe that nobody reads
+            raise UserError(str(path), "is not a regular file") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

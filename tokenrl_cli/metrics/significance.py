@@ -49,8 +49,6 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     not finite, or resamples that do not differ. Raises ValueError where the two have different numbers of sentences,
     or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
     """
-    if len(a.statistics) != len(b.statistics):
-        raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
     observed = a.value - b.value
     if known(a, b) < FEWEST_SENTENCES:
         return Difference(observed, None, None, None)
@@ -80,7 +78,8 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     the interval does not cover the noise of training. With few seeds the interval is too narrow: a bootstrap of S seeds
     sees (S - 1) / S of the variance between them. Interval and two-sided p are None with fewer than FEWEST_SENTENCES
     (30) sentences that have a score in some pair, a score that is not finite, or resamples that do not differ;
-    `sacrebleu_p` always is. Raises ValueError where there is an interval to compute and `samples` is below 40.
+    `sacrebleu_p` always is. Raises ValueError where a and b of a pair have different numbers of sentences, or, where
+    there is an interval to compute, `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
@@ -112,15 +111,19 @@ def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[flo
 
 
 def known(*scores: CorpusScore) -> int:
-    """Returns the number of sentences for which all of these systems, at least one, have a score that is not NaN. All
-    must have the same number of sentences, else numpy raises ValueError."""
+    """Returns the number of sentences for which all of these systems, at least one, have a score that is not NaN.
+    Raises ValueError where they have different numbers of sentences."""
+    sizes = list(dict.fromkeys(len(score.sentences) for score in scores))
+    if len(sizes) > 1:
+        raise ValueError(f"{' and '.join(map(str, sizes))} sentences cannot be paired")
     return int(np.logical_and.reduce([~np.isnan(score.sentences) for score in scores]).sum())
 
 
 def reason(*scores: CorpusScore) -> Reason:
     """Returns why one score, or the difference of two, has no interval: "few_sentences" (fewer than FEWEST_SENTENCES
     (30) have a score), "not_a_number" (a corpus score is NaN or infinite), or "no_variation" of the resamples. Call it
-    only where a bootstrap gave None: with an interval it returns one of them all the same."""
+    only where a bootstrap gave None: with an interval it returns one of them all the same. Raises ValueError where the
+    two have different numbers of sentences."""
     if known(*scores) < FEWEST_SENTENCES:
         return "few_sentences"
     return "no_variation" if np.isfinite([score.value for score in scores]).all() else "not_a_number"

@@ -109,8 +109,8 @@ def message(text: str, width: int | None) -> list[str]:
 
 def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
     """Returns the lines that show items (name, value, change) side by side, in as many columns as fit into `width`
-    cells; one column, however wide, if no more fit. There must be at least one item."""
-    for count in range(max(1, len(items)), 0, -1):  # the largest number of columns that fits
+    cells; one column, however wide, if no more fit. [] without items."""
+    for count in range(len(items), 0, -1):  # the largest number of columns that fits
         rows = [items[start : start + count] for start in range(0, len(items), count)]
         widths = [[max(cells(row[i][part]) for row in rows if i < len(row)) for part in range(3)] for i in range(count)]
         total = sum(sum(each) + 1 + bool(each[2]) for each in widths) + (GAP + 1) * (count - 1)

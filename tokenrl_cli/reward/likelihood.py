@@ -90,6 +90,8 @@ class Likelihood:
         token, [B, T], 0 past the end. Raises UserError where the saved run cannot be used."""
         if self.language_model is not None:
             return self.language_model(texts.hypotheses, texts.ended.tolist())
+        if not texts.hypotheses:
+            return np.zeros(texts.mask.shape if self.per_token else 0)
         parts = [self._score(texts, slice(start, start + ROWS)) for start in range(0, len(texts.hypotheses), ROWS)]
         return np.concatenate(parts)
 

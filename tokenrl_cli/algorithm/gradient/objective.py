@@ -26,7 +26,7 @@ class States:
 
     logits: Tensor  # [S, V] of the plain softmax
     log_policy: Tensor  # [S, V], log pi(a | s_t) of every token a, pi the distribution that is sampled from
-    logprobs: Tensor  # [S], log pi(a_t | s_t)
+    logprobs: Tensor  # [S], log pi(a_t | s_t); 0 outside rows.usable
     actions: Tensor  # [S] int64, a_t
     reference_logits: Tensor | None  # [S, V], without gradient; None where there is no reference
 
@@ -89,17 +89,20 @@ def forward(
     known: ModelOutput | None = None if reference is None else reference.output(seen)
     precisions = set()
 
-    def read(hidden: Tensor, actions: Tensor, support: Tensor | None, frozen: Tensor | None) -> tuple[Tensor, ...]:
+    def read(
+        hidden: Tensor, usable: Tensor, actions: Tensor, support: Tensor | None, frozen: Tensor | None
+    ) -> tuple[Tensor, ...]:
         logits = logits_of(output, hidden)
         precisions.add(logits.dtype)
         log_policy, _ = distribution(logits, decoding, support)
-        logprobs = of_tokens(log_policy, actions)
+        # A forced token may lie outside the cut. Measured at -inf, its gradient would be 0 * inf, which is no number.
+        logprobs = of_tokens(log_policy, actions).masked_fill(~usable, 0.0)
         with torch.no_grad():
             reference_logits = None if known is None or frozen is None else logits_of(known, frozen)
         states = States(logits, log_policy, logprobs, actions, reference_logits)
         return logprobs, *(measure(states) for measure in measures.values())
 
-    columns = seen.actions, seen.support, None if known is None else known.hidden
+    columns = mask, seen.actions, seen.support, None if known is None else known.hidden
     logprobs, *measured = over_states(read, size, mask, output.hidden, *columns)
     logprobs = logprobs.masked_fill(~mask, 0.0)
     log_ratio = (logprobs.detach() - seen.logprobs).masked_fill(~mask, 0.0)

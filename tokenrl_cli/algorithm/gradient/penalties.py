@@ -51,7 +51,7 @@ class Penalties:
             self.kl.observe(float(masked_sum(log_ratio, chosen) / sampled.sum().clamp(min=1)))
         if self.overlong_share > 0:
             penalty = overlong_penalty(rollout.mask, self.max_length, self.overlong_share).to(rewards.dtype)
-            last = rollout.mask.sum(-1, keepdim=True) - 1
+            last = (rollout.mask.sum(-1, keepdim=True) - 1).clamp(min=0)  # no token costs nothing, wherever it is paid
             rewards = rewards.scatter_add(1, last, (penalty * pays).unsqueeze(-1))
             metrics["overlong_penalty"] = float(masked_mean(penalty, sampled))
         return replace(rollout, rewards=rewards), metrics

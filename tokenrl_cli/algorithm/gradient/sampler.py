@@ -115,9 +115,9 @@ class Sampler:
 
     @torch.no_grad()
     def demonstrations(self, model: Any, batch: Batch) -> Rollout:
-        """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens where a source
-        has none. `logprobs` are those that `model` gives its tokens under `decoding`, in its present mode, 0 where
-        padded; without gradient."""
+        """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens, and not `valid`,
+        where a source has none. `logprobs` are those that `model` gives its tokens under `decoding`, in its present
+        mode, 0 where padded; without gradient."""
         recited = recite(batch, self.eos_id)
         output = model(recited.source, recited.source_mask, recited.actions, recited.source_row)
 
@@ -125,7 +125,7 @@ class Sampler:
             return (logprobs_of(logits_of(output, hidden), actions, self.decoding, None),)
 
         (logprobs,) = over_states(logprobs_in, self.size, recited.mask, output.hidden, recited.actions)
-        return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0))
+        return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0), valid=recited.mask.any(-1))
 
 
 def _not_chosen(rollout: Rollout, forced: Tensor) -> Rollout:

@@ -111,11 +111,11 @@ class Experience:
 
         With `samples_together` above 1 the algorithm compares that many samples of a source: they are drawn together,
         and demonstrations only beside on-policy samples of their source; a minibatch may then be larger. Episodes
-        without a reward are left out. A minibatch is smaller where there are too few on-policy samples or
-        demonstrations, which are drawn without replacement, unlike the replay's; without any episode, none is yielded.
-        Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count for the
-        next; nothing is added to the replay before the first. `seed` and the step of the rollout determine the draws.
-        Raises UserError where not even the last sample fits into the replay.
+        without a reward or without a token are left out. A minibatch is smaller where there are too few on-policy
+        samples or demonstrations, which are drawn without replacement, unlike the replay's; without any episode, none
+        is yielded. Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count
+        for the next; nothing is added to the replay before the first. `seed` and the step of the rollout determine the
+        draws. Raises UserError where not even the last sample fits into the replay.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -194,8 +194,9 @@ class Experience:
 
 
 def _usable(rollout: Rollout, role: int) -> Rollout:
-    """The rows of a role whose reward could be computed."""
-    return rollout.rows(((rollout.role == role) & rollout.valid).nonzero().squeeze(-1))
+    """The rows of a role that have a reward and a token: a source may have no demonstration."""
+    usable = (rollout.role == role) & rollout.valid & rollout.mask.any(-1)
+    return rollout.rows(usable.nonzero().squeeze(-1))
 
 
 def _of_same_sources(rows: Rollout, fresh: Minibatch | None) -> Rollout:
