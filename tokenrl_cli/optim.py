@@ -19,6 +19,7 @@ Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the 
 # The largest sum of the norms of all parameters. No network learns beyond it, and the product of five larger norms
 # overflows float32.
 LARGEST = 1e9
+MASTER = "master"  # names the float32 copy of a parameter in saved state
 
 
 class NonFinite(UserError):
@@ -48,7 +49,10 @@ Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made 
 
 def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
     """Returns torch's parameter groups: a dictionary for each pair of learning-rate factor and weight decay, with
-    "params", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
+    "params", "weights", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
+
+    "params" is what torch's optimiser changes: the parameters themselves, which "weights" holds, but a float32 copy of
+    one that is bfloat16 or float16; see `Optimizer`.
 
     Only parameters of two and more dimensions (matrices, embeddings, stacks of matrices) decay. Biases, and the gains
     of normalisation layers, do not: pulling those towards 0 restricts a layer and regularises nothing. Parameters that
@@ -65,9 +69,11 @@ def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, An
     for number, (parameter, lr_factor) in enumerate(given):
         if parameter.requires_grad:
             decay = weight_decay if parameter.dim() > 1 else 0.0
-            empty = {"params": [], "numbers": [], "lr_factor": lr_factor, "weight_decay": decay}
+            empty = {"params": [], "weights": [], "numbers": [], "lr_factor": lr_factor, "weight_decay": decay}
             group = groups.setdefault((lr_factor, decay), empty)
-            group["params"].append(parameter)
+            rounded = torch.finfo(parameter.dtype).bits < 32
+            group["params"].append(nn.Parameter(parameter.detach().float()) if rounded else parameter)
+            group["weights"].append(parameter)
             group["numbers"].append(number)
     if not groups:
         raise UserError("model", "has no parameter that requires a gradient: there is nothing to learn")
@@ -81,32 +87,63 @@ class Optimizer:
     `clip_norm` bounds the L2 norm of the gradient of all parameters together (0: off). The learning rate of a step is
     `lr` times `schedule(steps)`, times the `lr_factor` of the group. The constructor raises UserError where `inner` was
     not made with `torch_groups`.
+
+    Steps change a float32 copy of a parameter that is bfloat16 or float16, and the parameter is that copy, rounded
+    (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). bfloat16 keeps 8 bits: a step below 1/512 of a weight
+    would be rounded away, however often it is repeated. A weight that was changed otherwise since the last step, as
+    where a checkpoint is loaded, counts as it is.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
         self.inner, self.lr, self.clip_norm, self.schedule = inner, lr, clip_norm, schedule
         groups = inner.param_groups
-        if not all("numbers" in group for group in groups):
+        if not all("numbers" in group and "weights" in group for group in groups):
             problem = "its torch optimiser is not made for torch_groups(parameters, weight_decay)"
             raise UserError("optimizer", problem, "see adamw in tokenrl_cli/optim.py")
-        self.parameters: dict[int, nn.Parameter] = {  # by number, in torch's order
-            number: p for group in groups for number, p in zip(group["numbers"], group["params"], strict=True)
-        }
+        # by number, in torch's order: the parameters of the model, and what torch's optimiser changes
+        self.parameters: dict[int, nn.Parameter] = {}
+        self.learned: dict[int, nn.Parameter] = {}
+        for group in groups:
+            weights = group.pop("weights")  # torch would copy them whenever its state is loaded
+            self.parameters |= zip(group["numbers"], weights, strict=True)
+            self.learned |= zip(group["numbers"], group["params"], strict=True)
         self.steps = 0
 
     def zero_grad(self) -> None:
-        """Removes the gradients of all parameters of the inner optimiser: they are None afterwards."""
-        self.inner.zero_grad(set_to_none=True)
+        """Removes the gradients of all parameters that are optimised: they are None afterwards."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _copies(self) -> dict[int, nn.Parameter]:
+        """The float32 copies of parameters that have fewer digits, by number."""
+        return {number: each for number, each in self.learned.items() if each is not self.parameters[number]}
+
+    @torch.no_grad()
+    def _begin_step(self) -> None:
+        """Gives the float32 copies the gradients of their parameters, and their values where these have changed."""
+        for number, copy in self._copies().items():
+            weight = self.parameters[number]
+            copy.copy_(torch.where(copy.to(weight.dtype) == weight, copy, weight.float()))
+            copy.grad = None if weight.grad is None else weight.grad.float()
+
+    @torch.no_grad()
+    def _end_step(self) -> None:
+        """Rounds the float32 copies to their parameters."""
+        for number, copy in self._copies().items():
+            self.parameters[number].copy_(copy)
+            copy.grad = None
 
     def step(self) -> dict[str, float]:
-        """Takes one step with the gradients that are there: clips them in place, sets the learning rate, changes the
-        parameters and counts the step. The gradients stay until `zero_grad`. Returns grad_norm (before clipping),
-        grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr (without the factors of groups).
+        """Takes one step with the gradients that are there: clips them in place (float32 copies have their own), sets
+        the learning rate, changes the parameters and counts the step. The gradients stay until `zero_grad`. Returns
+        grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr (without
+        the factors of groups).
 
         Raises NonFinite for an infinite or NaN gradient, before any parameter has changed; and right after the change,
         without counting the step, where the norms of the parameters add up to LARGEST (1e9) or more, or to NaN.
         """
-        parameters = list(self.parameters.values())
+        self._begin_step()
+        parameters = list(self.learned.values())
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
             raise NonFinite(f"the norm of the gradient is {norm}")
@@ -117,6 +154,7 @@ class Optimizer:
         for group in self.inner.param_groups:
             group["lr"] = lr * group["lr_factor"]
         self.inner.step()
+        self._end_step()
         _require_finite(parameters, lr)
         torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
         self.steps += 1
@@ -124,12 +162,13 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns a flat dictionary: "steps", and "<parameter number>.<name>" for each value that the torch optimiser
-        stores of a parameter. Its tensors, shaped like the parameter or [], are not copied. Learning rate, decay and
-        the like are settings, and are not in it."""
+        stores of a parameter; "<parameter number>.master" is the float32 copy of one, where there is any. Its tensors,
+        shaped like the parameter or [], are not copied. Learning rate, decay and the like are settings, and are not in
+        it."""
         numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
-        return {"steps": self.steps} | {
-            f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()
-        }
+        masters = {f"{number}.{MASTER}": copy.detach() for number, copy in self._copies().items()}
+        moments = {f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()}
+        return {"steps": self.steps} | masters | moments
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned, its tensors perhaps shared with `state`; the present settings (learning
@@ -146,6 +185,12 @@ class Optimizer:
             for name, value in of.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != self.parameters[number].shape:
                     raise ValueError(f"{number}.{name} of the optimiser has the shape {list(value.shape)}")
+        copies = self._copies()
+        for number, of in kept.items():
+            master = of.pop(MASTER, None)
+            if number in copies and master is not None:
+                copies[number].data.copy_(master)
+        kept = {number: of for number, of in kept.items() if of}
         places = {number: place for place, number in enumerate(self.parameters)}
         self.inner.load_state_dict(
             self.inner.state_dict() | {"state": {places[number]: of for number, of in kept.items()}}
