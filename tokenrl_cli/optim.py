@@ -49,10 +49,7 @@ Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made 
 
 def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
     """Returns torch's parameter groups: a dictionary for each pair of learning-rate factor and weight decay, with
-    "params", "weights", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
-
-    "params" is what torch's optimiser changes: the parameters themselves, which "weights" holds, but a float32 copy of
-    one that is bfloat16 or float16; see `Optimizer`.
+    "params", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
 
     Only parameters of two and more dimensions (matrices, embeddings, stacks of matrices) decay. Biases, and the gains
     of normalisation layers, do not: pulling those towards 0 restricts a layer and regularises nothing. Parameters that
@@ -69,11 +66,9 @@ def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, An
     for number, (parameter, lr_factor) in enumerate(given):
         if parameter.requires_grad:
             decay = weight_decay if parameter.dim() > 1 else 0.0
-            empty = {"params": [], "weights": [], "numbers": [], "lr_factor": lr_factor, "weight_decay": decay}
+            empty = {"params": [], "numbers": [], "lr_factor": lr_factor, "weight_decay": decay}
             group = groups.setdefault((lr_factor, decay), empty)
-            rounded = torch.finfo(parameter.dtype).bits < 32
-            group["params"].append(nn.Parameter(parameter.detach().float()) if rounded else parameter)
-            group["weights"].append(parameter)
+            group["params"].append(parameter)
             group["numbers"].append(number)
     if not groups:
         raise UserError("model", "has no parameter that requires a gradient: there is nothing to learn")
@@ -91,22 +86,19 @@ class Optimizer:
     Steps change a float32 copy of a parameter that is bfloat16 or float16, and the parameter is that copy, rounded
     (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). bfloat16 keeps 8 bits: a step below 1/512 of a weight
     would be rounded away, however often it is repeated. A weight that was changed otherwise since the last step, as
-    where a checkpoint is loaded, counts as it is.
+    where a checkpoint is loaded, counts as it is. The copies are made when they are first needed.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
         self.inner, self.lr, self.clip_norm, self.schedule = inner, lr, clip_norm, schedule
         groups = inner.param_groups
-        if not all("numbers" in group and "weights" in group for group in groups):
+        if not all("numbers" in group for group in groups):
             problem = "its torch optimiser is not made for torch_groups(parameters, weight_decay)"
             raise UserError("optimizer", problem, "see adamw in tokenrl_cli/optim.py")
-        # by number, in torch's order: the parameters of the model, and what torch's optimiser changes
-        self.parameters: dict[int, nn.Parameter] = {}
-        self.learned: dict[int, nn.Parameter] = {}
-        for group in groups:
-            weights = group.pop("weights")  # torch would copy them whenever its state is loaded
-            self.parameters |= zip(group["numbers"], weights, strict=True)
-            self.learned |= zip(group["numbers"], group["params"], strict=True)
+        self.parameters: dict[int, nn.Parameter] = {  # by number, in torch's order
+            number: p for group in groups for number, p in zip(group["numbers"], group["params"], strict=True)
+        }
+        self.copies: dict[int, nn.Parameter] = {}  # of those that have fewer digits than float32
         self.steps = 0
 
     def zero_grad(self) -> None:
@@ -114,22 +106,29 @@ class Optimizer:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def _copies(self) -> dict[int, nn.Parameter]:
-        """The float32 copies of parameters that have fewer digits, by number."""
-        return {number: each for number, each in self.learned.items() if each is not self.parameters[number]}
+    def _make_copies(self) -> None:
+        """Gives torch's optimiser a float32 copy of each parameter that has fewer digits, if it has none yet."""
+        for group in self.inner.param_groups:
+            for place, number in enumerate(group["numbers"]):
+                parameter = self.parameters[number]
+                if torch.finfo(parameter.dtype).bits < 32 and number not in self.copies:
+                    self.copies[number] = group["params"][place] = nn.Parameter(parameter.detach().float())
 
     @torch.no_grad()
-    def _begin_step(self) -> None:
-        """Gives the float32 copies the gradients of their parameters, and their values where these have changed."""
-        for number, copy in self._copies().items():
+    def _begin_step(self) -> list[nn.Parameter]:
+        """Gives the float32 copies the gradients of their parameters, and their values where these have changed.
+        Returns what torch's optimiser changes."""
+        self._make_copies()
+        for number, copy in self.copies.items():
             weight = self.parameters[number]
             copy.copy_(torch.where(copy.to(weight.dtype) == weight, copy, weight.float()))
             copy.grad = None if weight.grad is None else weight.grad.float()
+        return [self.copies.get(number, each) for number, each in self.parameters.items()]
 
     @torch.no_grad()
     def _end_step(self) -> None:
         """Rounds the float32 copies to their parameters."""
-        for number, copy in self._copies().items():
+        for number, copy in self.copies.items():
             self.parameters[number].copy_(copy)
             copy.grad = None
 
@@ -142,8 +141,7 @@ class Optimizer:
         Raises NonFinite for an infinite or NaN gradient, before any parameter has changed; and right after the change,
         without counting the step, where the norms of the parameters add up to LARGEST (1e9) or more, or to NaN.
         """
-        self._begin_step()
-        parameters = list(self.learned.values())
+        parameters = self._begin_step()
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
             raise NonFinite(f"the norm of the gradient is {norm}")
@@ -166,7 +164,7 @@ class Optimizer:
         shaped like the parameter or [], are not copied. Learning rate, decay and the like are settings, and are not in
         it."""
         numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
-        masters = {f"{number}.{MASTER}": copy.detach() for number, copy in self._copies().items()}
+        masters = {f"{number}.{MASTER}": copy.detach() for number, copy in self.copies.items()}
         moments = {f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()}
         return {"steps": self.steps} | masters | moments
 
@@ -185,11 +183,11 @@ class Optimizer:
             for name, value in of.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != self.parameters[number].shape:
                     raise ValueError(f"{number}.{name} of the optimiser has the shape {list(value.shape)}")
-        copies = self._copies()
+        self._make_copies()
         for number, of in kept.items():
             master = of.pop(MASTER, None)
-            if number in copies and master is not None:
-                copies[number].data.copy_(master)
+            if number in self.copies and master is not None:
+                self.copies[number].data.copy_(master)
         kept = {number: of for number, of in kept.items() if of}
         places = {number: place for place, number in enumerate(self.parameters)}
         self.inner.load_state_dict(

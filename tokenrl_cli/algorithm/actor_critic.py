@@ -196,8 +196,8 @@ class Actor:
             output = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row)
             with torch.no_grad():
                 valued = critic.read(rows)
-            terms = partial(self._terms, output, critic)
-            expected_q, entropies = over_states(terms, critic.size, real, output.hidden, valued)
+            measured = partial(self._terms, output, critic)
+            expected_q, entropies = over_states(measured, critic.size, real, output.hidden, valued)
             expected = masked_sum(expected_q, real) / episodes
             mean_entropy = masked_sum(entropies, real) / tokens
             total = -expected - self.entropy_coef * mean_entropy
