@@ -128,6 +128,7 @@ def measured(words: list[str], timed: bool) -> dict[str, float]:
     gradients = sum(p.nbytes for p in learning)
     copies = size_of([getattr(algorithm, "target", None), getattr(getattr(algorithm, "prior", None), "model", None),
                       getattr(getattr(algorithm, "acting", None), "model", None),
+                      getattr(getattr(algorithm, "reference", None), "model", None),
                       getattr(getattr(algorithm, "exploration", None), "model", None)])  # fmt: skip
     replay = algorithm.data.replay.bytes if name in VALUES else 0
     found = {"weights": size_of([learned]), "copies": copies, "moments": 2 * gradients, "replay": replay,

@@ -34,7 +34,7 @@ from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.data.batching import source_batch
 from tokenrl_cli.data.counts import Unread
 from tokenrl_cli.episodes.scoring import judge
-from tokenrl_cli.run import evaluation
+from tokenrl_cli.functional import chunks
 
 QUICK = ["warm_start.optimizer.lr=8e-3", "warm_start.optimizer.schedule.warmup_steps=0", "trainer.eval_every=60"]
 DECODES: dict[str, tuple[list[str], dict[str, Any]]] = {  # the command's words, and the same from Python
@@ -137,9 +137,12 @@ def test_an_evaluation_is_that_of_the_command_and_writes_nothing(run: tokenrl.Ru
 
 
 def test_an_evaluation_in_parts_is_that_of_all_texts_at_once(run: tokenrl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large vocabulary's logits are held for a few texts at a time."""
-    whole = run.evaluate(examples=12, batch_size=5)
-    monkeypatch.setattr(evaluation, "HELD", 1)
+    """A large vocabulary's logits are held for a few texts at a time, and in `score`, too."""
+    whole, given = run.evaluate(examples=12, batch_size=5), sources()
+    scores = run.score(given, given)
+    monkeypatch.setattr(chunks, "HELD", 1)
+    for each, other in zip(run.score(given, given), scores, strict=True):
+        assert each.logprobs == pytest.approx(other.logprobs, rel=1e-5)
     parts = run.evaluate(examples=12, batch_size=5)
     assert parts.hypotheses == whole.hypotheses
     assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)

@@ -30,7 +30,7 @@ def descent(*parameters: nn.Parameter, lr: float = 1.0, clip_norm: float = 0.0, 
 
 def stepped(optimizer: Optimizer, parameters: list[nn.Parameter], *gradients: list[Any]) -> dict[str, float]:
     for one, gradient in zip(parameters, gradients, strict=True):
-        one.grad = torch.tensor(gradient, dtype=torch.float64)
+        one.grad = torch.tensor(gradient, dtype=one.dtype)
     return optimizer.step()
 
 
@@ -177,6 +177,55 @@ def test_what_requires_no_gradient_is_left_alone_and_keeps_its_number() -> None:
         make([one, frozen], weight_decay=0.0).load_state_dict(state)
     with pytest.raises(UserError, match="nothing to learn"):
         make([frozen.requires_grad_(False)], weight_decay=0.0)
+
+
+def half(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.bfloat16))
+
+
+def test_small_steps_of_bfloat16_weights_add_up() -> None:
+    """Each is 1e-4 of a weight: bfloat16 itself, whose numbers below 1 lie 2^-8 apart, would round every one away."""
+    lost, one, other = torch.ones(2, dtype=torch.bfloat16), half(1.0, 1.0), parameter(1.0, 1.0)
+    optimizer, exact = descent(one, lr=1e-4), descent(other, lr=1e-4)
+    for _ in range(100):
+        lost -= 1e-4 * torch.tensor([1.0, 2.0])
+        stepped(optimizer, [one], [1.0, 2.0])
+        stepped(exact, [other], [1.0, 2.0])
+    assert lost.tolist() == [1, 1]
+    assert one.tolist() == other.detach().bfloat16().tolist() != [1, 1]
+    assert optimizer.state_dict()["0.master"].tolist() == pytest.approx([0.99, 0.98], rel=1e-5)
+
+
+def test_a_bfloat16_weight_that_was_loaded_counts_as_it_is() -> None:
+    one = half(1.0, 1.0)
+    optimizer = descent(one, lr=1e-3)
+    stepped(optimizer, [one], [1.0, 1.0])
+    one.data[1] = 3.0
+    stepped(optimizer, [one], [1.0, 1.0])
+    assert optimizer.state_dict()["0.master"].tolist() == pytest.approx([0.998, 2.999], rel=1e-6)
+
+
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_a_resumed_optimiser_of_bfloat16_weights_goes_on_from_what_was_rounded_away(bound: float) -> None:
+    def made(weight: nn.Parameter) -> Optimizer:
+        return optim.adamw([weight], 1e-3, [0.9, 0.99], 1e-8, 0.1, bound, flat)
+
+    def trained(weight: nn.Parameter, optimizer: Optimizer, steps: range) -> list[float]:
+        for step in steps:
+            stepped(optimizer, [weight], [1.0 + step, -2.0])
+        found: list[float] = optimizer.state_dict()["0.master"].tolist()
+        return found
+
+    whole = half(1.0, -2.0)
+    wanted = trained(whole, made(whole), range(9))
+    first = half(1.0, -2.0)
+    stopped = made(first)
+    trained(first, stopped, range(4))
+    second = nn.Parameter(first.detach().clone())
+    resumed = made(second)
+    resumed.load_state_dict(stopped.state_dict())
+    assert trained(second, resumed, range(4, 9)) == wanted
+    assert torch.equal(second, whole)
 
 
 def test_a_torch_optimiser_without_our_groups_is_refused() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,9 @@ from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
 from tokenrl_cli.episodes.scoring import judge
+from tokenrl_cli.functional.completion import optimal_values
 from tokenrl_cli.interfaces import SAMPLED, Rollout
+from tokenrl_cli.metrics.edits import prefix_distances
 
 CREDITS = {"terminal": Terminal(), "delta": Delta()}
 
@@ -151,3 +154,15 @@ def descend(algorithm: Any, minibatch: Minibatch, steps: int, lr: float) -> None
         falling.step()
         if algorithm.target is not None:
             move(algorithm.target, algorithm.network, algorithm.target_update(step))
+
+
+def completion_values(text: list[int], reference: list[int], size: int, padding: Sequence[int] = ()) -> np.ndarray:
+    """Q* of every token after every prefix of a text by the edit distance, [len(text) + 1, size]; EOS is 0. Ids of
+    `padding` stand behind the reference."""
+    said, goal = (np.array([ids], dtype=np.int64).reshape(1, len(ids)) for ids in (text, [*reference, *padding]))
+    length = len(reference)
+    distances = torch.from_numpy(prefix_distances(said, np.array([len(text)]), goal, np.array([length]))[0])
+    ids = torch.from_numpy(goal).expand(len(distances), -1)
+    lengths = torch.full((len(distances),), length)
+    found: np.ndarray = optimal_values(distances.double(), ids, lengths, size, 0).numpy()
+    return found

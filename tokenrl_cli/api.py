@@ -496,13 +496,19 @@ def _hypotheses(
     import torch
 
     from tokenrl_cli.episodes.scoring import prefixes_of
+    from tokenrl_cli.functional.chunks import parts_of_rows
     from tokenrl_cli.functional.likelihood import negative_log_likelihood
     from tokenrl_cli.interfaces import ValuedPolicy
 
-    with torch.no_grad(), task.numerics():
-        nll = negative_log_likelihood(policy(source, source_mask, actions).logits, actions, 0.0)
-        q = policy.action_values(source, source_mask, actions) if isinstance(policy, ValuedPolicy) else None
-    logprobs, values = (0.0 - nll).tolist(), None if q is None else q.tolist()  # 0 - 0 has no sign
+    logprobs: list[list[float]] = []
+    values: list[list[float]] | None = []
+    for rows in parts_of_rows(actions, task.tokenizer.size):
+        inputs = source[rows], source_mask[rows], actions[rows]
+        with torch.no_grad(), task.numerics():
+            nll = negative_log_likelihood(policy(*inputs).logits, actions[rows], 0.0)
+            q = policy.action_values(*inputs) if isinstance(policy, ValuedPolicy) else None
+        logprobs += (0.0 - nll).tolist()  # 0 - 0 has no sign
+        values = None if values is None or q is None else values + q.tolist()
     found = []
     for row, (ids, length, end) in enumerate(zip(actions.tolist(), lengths, ended, strict=True)):
         ids = ids[:length]

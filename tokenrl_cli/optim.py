@@ -19,6 +19,7 @@ Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the 
 # The largest sum of the norms of all parameters. No network learns beyond it, and the product of five larger norms
 # overflows float32.
 LARGEST = 1e9
+MASTER = "master"  # names the float32 copy of a parameter in saved state
 
 
 class NonFinite(UserError):
@@ -82,6 +83,11 @@ class Optimizer:
     `clip_norm` bounds the L2 norm of the gradient of all parameters together (0: off). The learning rate of a step is
     `lr` times `schedule(steps)`, times the `lr_factor` of the group. The constructor raises UserError where `inner` was
     not made with `torch_groups`.
+
+    Steps change a float32 copy of a parameter that is bfloat16 or float16, and the parameter is that copy, rounded
+    (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). bfloat16 keeps 8 bits: a step below 1/512 of a weight
+    would be rounded away, however often it is repeated. A weight that was changed otherwise since the last step, as
+    where a checkpoint is loaded, counts as it is. The copies are made when they are first needed.
     """
 
     def __init__(self, inner: torch.optim.Optimizer, lr: float, clip_norm: float, schedule: Schedule) -> None:
@@ -93,21 +99,50 @@ class Optimizer:
         self.parameters: dict[int, nn.Parameter] = {  # by number, in torch's order
             number: p for group in groups for number, p in zip(group["numbers"], group["params"], strict=True)
         }
+        self.copies: dict[int, nn.Parameter] = {}  # of those that have fewer digits than float32
         self.steps = 0
 
     def zero_grad(self) -> None:
-        """Removes the gradients of all parameters of the inner optimiser: they are None afterwards."""
-        self.inner.zero_grad(set_to_none=True)
+        """Removes the gradients of all parameters that are optimised: they are None afterwards."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def _make_copies(self) -> None:
+        """Gives torch's optimiser a float32 copy of each parameter that has fewer digits, if it has none yet."""
+        for group in self.inner.param_groups:
+            for place, number in enumerate(group["numbers"]):
+                parameter = self.parameters[number]
+                if torch.finfo(parameter.dtype).bits < 32 and number not in self.copies:
+                    self.copies[number] = group["params"][place] = nn.Parameter(parameter.detach().float())
+
+    @torch.no_grad()
+    def _begin_step(self) -> list[nn.Parameter]:
+        """Gives the float32 copies the gradients of their parameters, and their values where these have changed.
+        Returns what torch's optimiser changes."""
+        self._make_copies()
+        for number, copy in self.copies.items():
+            weight = self.parameters[number]
+            copy.copy_(torch.where(copy.to(weight.dtype) == weight, copy, weight.float()))
+            copy.grad = None if weight.grad is None else weight.grad.float()
+        return [self.copies.get(number, each) for number, each in self.parameters.items()]
+
+    @torch.no_grad()
+    def _end_step(self) -> None:
+        """Rounds the float32 copies to their parameters."""
+        for number, copy in self.copies.items():
+            self.parameters[number].copy_(copy)
+            copy.grad = None
 
     def step(self) -> dict[str, float]:
-        """Takes one step with the gradients that are there: clips them in place, sets the learning rate, changes the
-        parameters and counts the step. The gradients stay until `zero_grad`. Returns grad_norm (before clipping),
-        grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr (without the factors of groups).
+        """Takes one step with the gradients that are there: clips them in place (float32 copies have their own), sets
+        the learning rate, changes the parameters and counts the step. The gradients stay until `zero_grad`. Returns
+        grad_norm (before clipping), grad_clipped (0 or 1; its mean is the fraction of clipped steps) and lr (without
+        the factors of groups).
 
         Raises NonFinite for an infinite or NaN gradient, before any parameter has changed; and right after the change,
         without counting the step, where the norms of the parameters add up to LARGEST (1e9) or more, or to NaN.
         """
-        parameters = list(self.parameters.values())
+        parameters = self._begin_step()
         norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
             raise NonFinite(f"the norm of the gradient is {norm}")
@@ -118,6 +153,7 @@ class Optimizer:
         for group in self.inner.param_groups:
             group["lr"] = lr * group["lr_factor"]
         self.inner.step()
+        self._end_step()
         _require_finite(parameters, lr)
         torch.clear_autocast_cache()  # in mixed precision the next forward would read the weights as they were
         self.steps += 1
@@ -125,12 +161,13 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns a flat dictionary: "steps", and "<parameter number>.<name>" for each value that the torch optimiser
-        stores of a parameter. Its tensors, shaped like the parameter or [], are not copied. Learning rate, decay and
-        the like are settings, and are not in it."""
+        stores of a parameter; "<parameter number>.master" is the float32 copy of one, where there is any. Its tensors,
+        shaped like the parameter or [], are not copied. Learning rate, decay and the like are settings, and are not in
+        it."""
         numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
-        return {"steps": self.steps} | {
-            f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()
-        }
+        masters = {f"{number}.{MASTER}": copy.detach() for number, copy in self.copies.items()}
+        moments = {f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()}
+        return {"steps": self.steps} | masters | moments
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned, its tensors perhaps shared with `state`; the present settings (learning
@@ -147,6 +184,12 @@ class Optimizer:
             for name, value in of.items():
                 if isinstance(value, Tensor) and value.dim() and value.shape != self.parameters[number].shape:
                     raise ValueError(f"{number}.{name} of the optimiser has the shape {list(value.shape)}")
+        self._make_copies()
+        for number, of in kept.items():
+            master = of.pop(MASTER, None)
+            if number in self.copies and master is not None:
+                self.copies[number].data.copy_(master)
+        kept = {number: of for number, of in kept.items() if of}
         places = {number: place for place, number in enumerate(self.parameters)}
         self.inner.load_state_dict(
             self.inner.state_dict() | {"state": {places[number]: of for number, of in kept.items()}}

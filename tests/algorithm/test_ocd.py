@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tests.toys import chi_squared
+from tests.values import completion_values
 from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.ocd import Ocd
 from tokenrl_cli.episodes.sampling import rollout_of
 from tokenrl_cli.interfaces import SAMPLED
-from tokenrl_cli.metrics.edits import completion_values
 
-REFERENCE = np.array([[1, 2]])  # batch_of demonstrates "ab"
+REFERENCE = [1, 2]  # batch_of demonstrates "ab"
 
 
 def algorithm(table: Any, **changes: Any) -> Ocd:
@@ -26,11 +25,7 @@ def algorithm(table: Any, **changes: Any) -> Ocd:
 
 def optimal() -> list[list[float]]:
     """Q* of every state of the world, by the definition, one prefix at a time."""
-    rows = []
-    for prefix in STATES:
-        said = np.array([prefix], dtype=np.int64).reshape(1, len(prefix))
-        rows.append(completion_values(said, np.array([len(prefix)]), REFERENCE, np.array([2]), 3, 0)[0, -1].tolist())
-    return rows
+    return [completion_values(list(prefix), REFERENCE, 3)[-1].tolist() for prefix in STATES]
 
 
 def gradient(ocd: Ocd, sequences: list[list[int]]) -> torch.Tensor:

@@ -21,7 +21,7 @@ from tests.values import around as tabular
 from tests.values import chances, every_text, expected, loss_of, minibatch_of, q_of, solve
 from tests.world import RECORDED, SEQUENCES, Letters, TableReward, TabularPolicy, batch_of, samples_of
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.networks import Composed
+from tokenrl_cli.algorithm.networks import Composed, move, moving_copy
 from tokenrl_cli.algorithm.parts.acting import greedy
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import NoExploration
@@ -635,3 +635,18 @@ def test_nothing_is_larger_than_a_reader_holds(path: Path) -> None:
         if isinstance(node, ast.ClassDef) and node.name not in CLASSES:
             parameters = [len(each.args.args) for each in node.body if isinstance(each, ast.FunctionDef)]
             assert max(parameters, default=0) <= 13, node.name  # self is one
+
+
+def test_a_copy_of_bfloat16_weights_that_follows_slowly_is_float32() -> None:
+    """In bfloat16 it would stay: a hundredth of the way is rounded back to where it was."""
+    learned = torch.nn.Linear(2, 2, dtype=torch.bfloat16)
+    slow, sudden = moving_copy(learned, 0.01), moving_copy(learned, 1.0)
+    assert (slow.weight.dtype, sudden.weight.dtype, learned.weight.dtype) == (torch.float32, *2 * [torch.bfloat16])
+    begin = slow.weight.clone()
+    learned.weight.data += 0.25
+    for _ in range(5):
+        move(slow, learned, 0.01)
+    wanted = begin + (learned.weight.float() - begin) * (1 - 0.99**5)
+    assert torch.allclose(slow.weight, wanted, rtol=1e-5)
+    frozen = learned.requires_grad_(False)
+    assert moving_copy(frozen, 0.01).weight is frozen.weight

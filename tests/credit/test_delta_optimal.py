@@ -11,12 +11,12 @@ import torch
 
 from tests.credit.toy import Merges, every_text, rollout_from, to_go
 from tests.reward.said import texts
+from tests.values import completion_values
 from tests.world import SEQUENCES, WORLD, Letters, TabularPolicy, batch_of, exact_gradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.credit.delta_optimal import DeltaOptimal
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import UserError
-from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.error_rate import ErrorRate
 
@@ -44,10 +44,8 @@ def test_it_is_the_advantage_of_the_optimal_policy() -> None:
     """r_t = Q*(s_t, a_t) - V*(s_t), with V* the best of Q*, over the length of the reference."""
     sequences = [ids for ids in every_text(4, 4) if ids[-1] == 0]
     rewards = rewards_of(sequences, [REFERENCE])
-    goal = np.array([[1, 2, 1, 3]])
     for row, ids in enumerate(sequences):
-        said = np.array([ids[:-1]], dtype=np.int64).reshape(1, len(ids) - 1)
-        values = completion_values(said, np.array([len(ids) - 1]), goal, np.array([4]), 4, 0)[0]
+        values = completion_values(ids[:-1], [1, 2, 1, 3], 4)
         best = values.max(-1)
         advantages = [(values[t, token] - best[t]) / 4 for t, token in enumerate(ids)]
         assert rewards[row, : len(ids)] == pytest.approx(advantages, abs=1e-12), ids

@@ -206,6 +206,8 @@ ONCE = ["algorithm.epochs=1", "algorithm.minibatches=1"]
         ["rloo", "algorithm.epsilon=0.1", "algorithm.entropy_coef=0.1", "algorithm.micro_batches=2"],
         ["ppo", *ONCE, "algorithm.kl_loss_coef=0.1", "algorithm/divergence=full", "algorithm.entropy_coef=0.1"],
         ["grpo"],
+        ["ocd", "algorithm.tau=0.5"],
+        ["actor_critic", "algorithm.critic_steps=0", "algorithm.entropy_coef=0.1", "algorithm.nll_mix=0.2"],
     ],
     ids=" ".join,
 )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenrl_cli.metrics.edits import common_subsequences, completion_values, edit_distances, fewest_edits
+from tests.values import completion_values
+from tokenrl_cli.metrics.edits import common_subsequences, edit_distances, fewest_edits, prefix_distances
 from tokenrl_cli.metrics.growth import Words
 
 LETTERS = "abc"
@@ -56,20 +57,19 @@ def test_the_optimal_token_values_are_those_of_the_best_completion(reference: st
     """Oracle O26: Q*(p, a) = -min_s D(p a s, r) over all suffixes s; Q*(p, EOS) = -D(p, r)."""
     suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
     for text in PREFIXES[::3]:
-        ids = np.array([[LETTERS.index(letter) + 1 for letter in text]], dtype=np.int64).reshape(1, len(text))
-        goal = np.array([[LETTERS.index(letter) + 1 for letter in reference] + [3]])  # padded by a real id
-        values = completion_values(ids, np.array([len(text)]), goal, np.array([len(reference)]), 4, 0)
+        ids, goal = ([LETTERS.index(letter) + 1 for letter in each] for each in (text, reference))
+        values = completion_values(ids, goal, 4, padding=[3])  # padded by a real id
         best = [min(distance(text + letter + suffix, reference) for suffix in suffixes) for letter in LETTERS]
-        assert values[0, -1].tolist() == [-distance(text, reference), *(-float(each) for each in best)]
+        assert values[-1].tolist() == [-distance(text, reference), *(-float(each) for each in best)]
 
 
-def test_values_of_a_ragged_batch_are_those_of_each_row_alone_and_stop_at_its_end() -> None:
+def test_distances_of_a_ragged_batch_are_those_of_each_row_alone_and_stop_at_its_ends() -> None:
     texts, lengths = np.array([[1, 2, 3], [2, 1, 1]]), np.array([3, 1])
     references, sizes = np.array([[1, 2, 3, 3], [2, 2, 1, 1]]), np.array([4, 2])
-    values = completion_values(texts, lengths, references, sizes, 5, 0)
-    alone = completion_values(texts[1:, :1], lengths[1:], references[1:, :2], sizes[1:], 5, 0)
-    assert (values[1, :2] == alone[0]).all()
-    assert not values[1, 2:].any()
+    found = prefix_distances(texts, lengths, references, sizes)
+    assert found[1, :2, :3].tolist() == [[0, 1, 2], [1, 0, 1]]
+    assert (found[:1] == prefix_distances(texts[:1], lengths[:1], references[:1], sizes[:1])).all()
+    assert found[1, 2:].min() == found[1, :, 3:].min() == 8  # more than any distance
 
 
 @pytest.mark.sample(3)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.running import QUICK, TINY, lines, tokenrl, train, weights
+from tokenrl_cli import hub
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -79,6 +80,25 @@ def test_a_stopped_run_resumes_to_the_same_bits(base: Path, runs: Any, tmp_path:
     assert tokenrl("train", f"resume={stopped}", "trainer.steps=3", f"model.path={base}", f"tokenizer.path={base}") == 0
     assert weights(stopped) == weights(runs(name))
     assert lines(stopped)[-3:-2] == lines(runs(name))[-3:-2]
+
+
+def test_a_run_of_bfloat16_weights_resumes_to_the_same_bits_and_reads_its_checkpoint_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, found = hub.weights, list[Path]()
+    monkeypatch.setattr(hub, "weights", lambda path, *more, **named: found.append(path) or read(path, *more, **named))
+    half = [*words(base, "rloo")[:-1], "model/adapter=none", "model.dtype=bfloat16"]
+    half = [word for word in half if not word.startswith("model.adapter.")]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(whole, *half, tiny=False) == 0
+    assert found == [base]
+    assert train(stopped, *half, "trainer.steps=1", tiny=False) == 0
+    found.clear()
+    assert tokenrl("train", f"resume={stopped}", "trainer.steps=3", f"model.path={base}", f"tokenizer.path={base}") == 0
+    assert found == [base]
+    assert weights(stopped) == weights(whole)
+    saved = load_file(whole / "checkpoints" / "last" / "optimizer.safetensors")
+    assert any(name.endswith(".master") and value.dtype == torch.float32 for name, value in saved.items())
 
 
 @pytest.mark.sample(2)

@@ -5,23 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.networks import differentiable, frozen_copy, move
+from tokenrl_cli.algorithm.networks import differentiable, move, moving_copy
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
+from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.functional.entropy import entropy
-from tokenrl_cli.functional.likelihood import negative_log_likelihood
+from tokenrl_cli.functional.likelihood import summed_nll
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.functional.value import explained_variance, last_steps, td_targets
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -131,16 +133,31 @@ class QNetwork(nn.Module):
 
     def __init__(self, model: Any, size: int) -> None:
         super().__init__()
-        self.model, self.head = differentiable(model), nn.Linear(model.width, size)
+        self.model, self.head, self.size = differentiable(model), nn.Linear(model.width, size), size
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, rollout: Rollout) -> Tensor:
-        """Returns Q of every token in every state of the B episodes, [B, T, V], in units of the reward, in float32 or
-        float64, with gradients. Reads their clean references and actions, and not their sources; padded steps get
-        numbers without meaning. Does not change the mode of the network."""
-        output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
-        return precise(self.head(output.hidden))
+    def read(self, rollout: Rollout) -> Tensor:
+        """Returns the hidden states [B, T, D] of every state of the B episodes, with gradients. Reads their clean
+        references and actions, and not their sources; padded steps get numbers without meaning. Does not change the
+        mode of the network."""
+        hidden: Tensor = self.model(
+            rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row
+        ).hidden
+        return hidden
+
+    def q(self, hidden: Tensor) -> Tensor:
+        """Returns Q of every token, hidden [..., D] -> [..., V], in units of the reward, in float32 or float64, with
+        gradients."""
+        return precise(self.head(hidden))
+
+    def q_taken(self, rollout: Rollout) -> Tensor:
+        """Returns Q(a_t; s_t, y*) of the tokens of the episodes, [B, T], with gradients; what stands at padded ids
+        means nothing."""
+        return over_states(self._taken, self.size, rollout.mask, self.read(rollout), rollout.actions)[0]
+
+    def _taken(self, hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        return (_of_actions(self.q(hidden), actions),)
 
 
 class Actor:
@@ -160,7 +177,7 @@ class Actor:
         target_rate: float,
         micro_batches: int,
     ) -> None:
-        self.model, self.delayed, self.optimizer = model, frozen_copy(model), optimizer
+        self.model, self.delayed, self.optimizer = model, moving_copy(model, target_rate), optimizer
         self.entropy_coef, self.nll_mix = entropy_coef, nll_mix
         self.target_rate, self.micro_batches = target_rate, micro_batches
 
@@ -180,21 +197,31 @@ class Actor:
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
             real = _usable(rows)
-            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
+            output = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row)
             with torch.no_grad():
-                q = critic(rows)
-            expected = masked_sum((precise(logits).softmax(-1) * q).sum(-1), real) / episodes
-            mean_entropy = masked_sum(entropy(logits), real) / tokens
+                valued = critic.read(rows)
+            measured = partial(self._terms, output, critic)
+            expected_q, entropies = over_states(measured, critic.size, real, output.hidden, valued)
+            expected = masked_sum(expected_q, real) / episodes
+            mean_entropy = masked_sum(entropies, real) / tokens
             total = -expected - self.entropy_coef * mean_entropy
             terms = {"loss/policy": -expected.detach(), "entropy": mean_entropy.detach()}
             if self.nll_mix > 0:
                 targets, counted = rows.targets[rows.source_row], rows.target_mask[rows.source_row]
-                logits = self.model(rows.source, rows.source_mask, targets, rows.source_row).logits
-                nll = masked_sum(negative_log_likelihood(logits, targets, 0.0), counted) / demonstrated
+                output = self.model(rows.source, rows.source_mask, targets, rows.source_row)
+                nll = summed_nll(output, targets, counted, 0.0, critic.size, self.model.parameters()) / demonstrated
                 total, terms["loss/nll"] = total + self.nll_mix * nll, nll.detach()
             return total, terms
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
+
+    def _terms(self, output: ModelOutput, critic: QNetwork, hidden: Tensor, valued: Tensor) -> tuple[Tensor, ...]:
+        """Of some states S: sum_a pi(a | s_t) Q(a; s_t, y*), and the entropy of pi. Hidden states of the actor and of
+        the critic, [S, D] each -> [S] each."""
+        logits = logits_of(output, hidden)
+        with torch.no_grad():
+            q = critic.q(valued)
+        return (precise(logits).softmax(-1) * q).sum(-1), entropy(logits)
 
     def follow(self) -> None:
         """Moves the delayed copy, in place, `target_rate` (0 to 1) of the way to the actor. `learn` does not do
@@ -229,7 +256,7 @@ class ReferenceCritic:
     def __init__(
         self, network: QNetwork, optimizer: Optimizer, value_penalty: float, target_rate: float, micro_batches: int
     ) -> None:
-        self.network, self.delayed, self.optimizer = network, frozen_copy(network), optimizer
+        self.network, self.delayed, self.optimizer = network, moving_copy(network, target_rate), optimizer
         self.value_penalty, self.target_rate, self.micro_batches = value_penalty, target_rate, micro_batches
 
     @torch.no_grad()
@@ -238,8 +265,13 @@ class ReferenceCritic:
         and episodes that are not `valid`, get numbers without meaning. `delayed_actor` is the Model pi' of the class's
         docstring, in evaluation mode, such as `Actor.delayed`. AssertionError if the rollout has no rewards."""
         assert rollout.rewards is not None
-        logits = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).logits
-        values = (precise(logits).softmax(-1) * self.delayed(rollout)).sum(-1)
+        output = delayed_actor(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
+
+        def expected(hidden: Tensor, valued: Tensor) -> tuple[Tensor, ...]:
+            return ((precise(logits_of(output, hidden)).softmax(-1) * self.delayed.q(valued)).sum(-1),)
+
+        read = output.hidden, self.delayed.read(rollout)
+        (values,) = over_states(expected, self.network.size, rollout.mask, *read)
         following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))
 
@@ -254,16 +286,22 @@ class ReferenceCritic:
 
         def loss(rows: EpisodesWithTargets) -> tuple[Tensor, dict[str, Tensor]]:
             episodes, real = rows.episodes, _usable(rows.episodes)
-            q = self.network(episodes)
-            taken = q.gather(-1, episodes.actions.unsqueeze(-1)).squeeze(-1)
+            hidden, size = self.network.read(episodes), self.network.size
+            taken, spreads = over_states(self._taken_and_spread, size, real, hidden, episodes.actions)
             error = masked_sum((taken - rows.targets).square(), real) / tokens
-            spread = masked_sum((q - q.mean(-1, keepdim=True)).square().sum(-1), real) / tokens
+            spread = masked_sum(spreads, real) / tokens
             terms = {"loss/value": error, "q/mean": masked_sum(taken, real) / tokens, "q/spread": spread}
             return error + self.value_penalty * spread, {name: term.detach() for name, term in terms.items()}
 
         logged = gradient_step(self.optimizer, whole, loss, self.micro_batches)
         of_optimizer = ("grad_norm", "grad_clipped", "lr")
         return {f"critic/{name}" if name in of_optimizer else name: value for name, value in logged.items()}
+
+    def _taken_and_spread(self, hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
+        """Of some states S: Q of the token taken, and sum_a (Q(a) - mean_b Q(b))^2. hidden [S, D], actions [S] -> [S]
+        each."""
+        q = self.network.q(hidden)
+        return _of_actions(q, actions), (q - q.mean(-1, keepdim=True)).square().sum(-1)
 
     def follow(self) -> None:
         """Moves the delayed copy, in place, `target_rate` (0 to 1) of the way to the critic. `learn` does not do
@@ -276,7 +314,7 @@ class ReferenceCritic:
         rollout that Q(a_t; s_t, y*) explains, over the real tokens of episodes that have a reward: 1 all of it, below 0
         if Q is worse than a constant; 0 where the returns do not vary. AssertionError without rewards."""
         assert rollout.rewards is not None
-        q = self.network(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+        q = self.network.q_taken(rollout)
         returns = reward_to_go(rollout.rewards, rollout.mask)
         return {"value/explained_variance": explained_variance(q, returns, _usable(rollout))}
 
@@ -284,3 +322,8 @@ class ReferenceCritic:
 def _usable(rollout: Rollout) -> Tensor:
     """bool [B, T]: the real tokens of episodes that have a reward."""
     return rollout.mask & rollout.valid.unsqueeze(-1)
+
+
+def _of_actions(q: Tensor, actions: Tensor) -> Tensor:
+    """Q of the tokens taken: q [..., V], actions [...] -> [...]."""
+    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

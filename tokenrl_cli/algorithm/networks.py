@@ -32,6 +32,16 @@ def frozen_copy(module: Any) -> Any:
     return copied
 
 
+def moving_copy(module: Any, share: float) -> Any:
+    """Returns a `frozen_copy` of a module for `move`, which moves it by `share` at a time. Where `share` is neither 0
+    nor 1 and parameters that move are bfloat16 or float16, the whole copy is float32: it would be rounded to where it
+    was at every small move, and so would never move."""
+    rounded = any(torch.finfo(each.dtype).bits < 32 for each in module.parameters() if each.requires_grad)
+    if not rounded or share in (0.0, 1.0):
+        return frozen_copy(module)
+    return copy.deepcopy(module).float().requires_grad_(False).eval()
+
+
 def differentiable(module: Any) -> Any:
     """Changes the recurrent layers of torch's in a module (RNN, GRU, LSTM) so that a gradient flows through them in
     evaluation mode, and returns the same module.
@@ -83,7 +93,7 @@ def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             if ours is not theirs:
-                ours.lerp_(theirs, share)
+                ours.lerp_(theirs.to(ours.dtype), share)
 
 
 Join = Callable[[ModelOutput, Any], Tensor]  # outputs of the first model and of the second, or None -> [..., V]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from tokenrl_cli import streams
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
-from tokenrl_cli.functional.masking import masked_sum
+from tokenrl_cli.functional.chunks import logits_of, sum_over_states
+from tokenrl_cli.functional.completion import optimal_values
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
-from tokenrl_cli.metrics.edits import completion_values
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelOutput, Rollout, Tokenizer
+from tokenrl_cli.metrics.edits import prefix_distances
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -23,10 +25,9 @@ class Ocd:
     """loss = (1 / tokens) sum_t KL(softmax(Q*(s_t, .) / tau) || pi(. | s_t)) on episodes sampled from the policy.
 
     Sabour et al. 2019 (arXiv:1810.01398), equations 5 to 7. Q*(s_t, a) is minus the smallest edit distance to the clean
-    reference of all texts that begin with y_<t and a (`metrics.edits.completion_values`). As tau goes to 0 the best
-    tokens share all the probability. The targets read the reference at every step, so this is no RL but a supervised
-    upper bound for rewards of edit distance. They take a second [B, T, V] tensor of memory. Dropout is off, as it is
-    when the episodes are sampled.
+    reference of all texts that begin with y_<t and a (`functional.completion.optimal_values`). As tau goes to 0 the
+    best tokens share all the probability. The targets read the reference at every step, so this is no RL but a
+    supervised upper bound for rewards of edit distance. Dropout is off, as it is when the episodes are sampled.
     """
 
     needs_rewards = False
@@ -44,7 +45,7 @@ class Ocd:
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        self.model, self.eos_id, self.seed = model, tokenizer.eos_id, seed
+        self.model, self.eos_id, self.size, self.seed = model, tokenizer.eos_id, tokenizer.size, seed
         self.samples_per_source, self.tau, self.micro_batches = samples_per_source, tau, micro_batches
         self.decoding = Decoding(max_length, temperature, 0, 1.0, 0.0, [], 1, 0.0)
         self.optimizer = optimizer(model.parameters())
@@ -67,23 +68,34 @@ class Ocd:
         tokens = rollout.mask.sum().clamp(min=1)
 
         def loss(rows: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row).logits
-            logprobs = precise(logits).log_softmax(-1)
-            best = (self._values(rows, logprobs.shape[-1]).to(logprobs) / self.tau).log_softmax(-1)
-            divergence = masked_sum((best.exp() * (best - logprobs)).sum(-1), rows.mask) / tokens
+            output = self.model(rows.source, rows.source_mask, rows.actions, rows.source_row)
+            terms, parameters = partial(self._divergences, output), self.model.parameters()
+            total = sum_over_states(terms, self.size, rows.mask, parameters, output.hidden, *self._distances(rows))
+            divergence = total / tokens
             return divergence, {"loss/ocd": divergence.detach()}
 
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
-    def _values(self, rows: Rollout, size: int) -> Tensor:
-        """Q* of every token after every prefix: [B, T, V]. EOS ends a text and is not a token of it."""
+    def _divergences(
+        self, output: ModelOutput, hidden: Tensor, distances: Tensor, references: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """The KL divergence in each of some states S, nats: hidden [S, D] and what `_distances` returns of them ->
+        [S]."""
+        logprobs = precise(logits_of(output, hidden)).log_softmax(-1)
+        values = optimal_values(distances.to(logprobs.dtype), references, lengths, self.size, self.eos_id)
+        best = (values / self.tau).log_softmax(-1)
+        return (best.exp() * (best - logprobs)).sum(-1)
+
+    def _distances(self, rows: Rollout) -> tuple[Tensor, Tensor, Tensor]:
+        """For every state the edit distances of the text so far to the prefixes of its reference [B, T, R + 1], and the
+        reference [B, T, R] and its length [B, T] once more. EOS ends a text and is not a token of it."""
         lengths = rows.mask.sum(-1) - rows.ended.to(torch.int64)
         ids, mask = rows.reference_ids[rows.source_row], rows.reference_mask[rows.source_row]
         reference_lengths = (mask & (ids != self.eos_id)).sum(-1)
-        actions, references = rows.actions.cpu().numpy(), ids.cpu().numpy()
-        counts, reference_counts = lengths.cpu().numpy(), reference_lengths.cpu().numpy()
-        values = completion_values(actions, counts, references, reference_counts, size, self.eos_id)
-        return torch.from_numpy(values[:, : rows.actions.shape[1]])
+        columns = (each.cpu().numpy() for each in (rows.actions, lengths, ids, reference_lengths))
+        distances = torch.from_numpy(prefix_distances(*columns)[:, : rows.actions.shape[1]]).to(ids.device)
+        steps = distances.shape[1]
+        return distances, ids.unsqueeze(1).expand(-1, steps, -1), reference_lengths.unsqueeze(1).expand(-1, steps)
 
     def policy(self) -> Model:
         """Returns the model itself, not a copy, in its present mode: later updates change it."""

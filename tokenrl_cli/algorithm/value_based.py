@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
-from tokenrl_cli.algorithm.networks import frozen_copy, move, read_states
+from tokenrl_cli.algorithm.networks import move, moving_copy, read_states
 from tokenrl_cli.algorithm.parts.data import Experience, Minibatch
 from tokenrl_cli.algorithm.parts.exploration import Exploration, NoExploration
 from tokenrl_cli.algorithm.parts.head import Head, Project
@@ -156,7 +156,7 @@ class ValueBased:
         self.network, self.model = network, network.model.eval()
         self.size = collector.tokenizer.size  # V
         self.target_update = target
-        self.target = None if target is None else frozen_copy(network)
+        self.target = None if target is None else moving_copy(network, target(0))
         self.collector, self.data, self.samples_together = collector, data, samples_together
         self.bootstrap_truncated, self.micro_batches = bootstrap_truncated, micro_batches
         self.optimizer = optimizer(network.parameter_groups())

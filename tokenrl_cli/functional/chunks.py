@@ -17,6 +17,7 @@ LARGEST = 2**22  # elements of a chunk's [rows, V] tensor: 16 MiB in float32
 # `over_states` holds a [B, T, V] tensor of at most this many elements whole. glibc maps larger ones (32 MiB in float32)
 # anew each time, and clearing their pages then takes longer than computing the logits a second time.
 WHOLE = 2**23
+HELD = 2**25  # elements of the logits of a slice of `parts_of_rows`: 128 MiB in float32
 # With fewer rows a chunk, adding up the gradients of the head, [V, D] of each chunk, would take as long as its matrix
 # products; and those are a third slower for a number of rows that is not a multiple of 32.
 FEWEST, EVEN = 128, 32
@@ -144,6 +145,13 @@ def _pieces(width: int, kept: Tensor, columns: Sequence[Tensor | None]) -> Itera
     rows = max(FEWEST, LARGEST // width // EVEN * EVEN)
     for start in range(0, len(kept), rows):
         yield [None if each is None else each[start : start + rows].unsqueeze(0) for each in chosen]
+
+
+def parts_of_rows(ids: Tensor, size: int) -> Iterator[slice]:
+    """Slices of the rows of ids [B, T] for passes whose logits are needed whole, such as those of a policy that is no
+    single network: all rows in one, or as many as keep the logits [rows, T, size] at HELD elements."""
+    rows = max(1, HELD // max(1, ids.shape[1] * size))
+    return (slice(start, start + rows) for start in range(0, len(ids), rows))
 
 
 def logits_of(output: ModelOutput, hidden: Tensor) -> Tensor:

@@ -41,21 +41,21 @@ def common_subsequences(growth: Growth, references: References) -> np.ndarray:
     return found
 
 
-def completion_values(
-    texts: np.ndarray, lengths: np.ndarray, references: np.ndarray, reference_lengths: np.ndarray, size: int, eos: int
+def prefix_distances(
+    texts: np.ndarray, lengths: np.ndarray, references: np.ndarray, reference_lengths: np.ndarray
 ) -> np.ndarray:
-    """Returns the optimal token values of the edit distance: Q*(s_t, a) = -(fewest errors of any text that begins with
-    y_<t a). Sabour et al. 2018 (arXiv:1810.01398), section 3.
+    """Returns D(y_<t, r_<j), the edit distance of every prefix of each text to every prefix of its reference, from
+    which `functional.completion.optimal_values` has the optimal values of tokens.
 
-    texts [B, T] and references [B, R], one a row, int64 ids below `size` without EOS; lengths and reference_lengths
-    [B], past which ids are not read; `size` the vocabulary, `eos` the id of EOS -> [B, T + 1, size] float64: column t
-    is for the token after the first t, 0 past the end of a text. With m(y) = min_j D(y, r_<=j) of the text so far, Q*
-    is -m(y) for a token that follows one of the nearest prefixes of the reference, -m(y) - 1 for any other, and -D(y,
-    reference) for EOS.
+    texts [B, T] and references [B, R], one a row, int64 ids without EOS; lengths and reference_lengths [B], past which
+    ids are not read -> [B, T + 1, R + 1] int32: entry t, j is that of the first t tokens of the text and the first j of
+    the reference. Past the end of a reference it is T + R + 1, which is more than any distance, and so is all of a row
+    past the end of its text.
     """
-    values = np.zeros((len(texts), texts.shape[1] + 1, size))
-    _complete(texts, lengths, references, reference_lengths, eos, values)
-    return values
+    width, size = texts.shape[1], references.shape[1]
+    found = np.full((len(texts), width + 1, size + 1), width + size + 1, np.int32)
+    _tabulate(texts, lengths, references, reference_lengths, found)
+    return found
 
 
 def _distances(growth: Growth, references: References, nearest: bool) -> np.ndarray:
@@ -190,7 +190,7 @@ def _subsequences(tokens, first, kept, added, ref_tokens, ref_starts, sets, rows
 
 
 @compiled
-def _complete(texts, lengths, references, reference_lengths, eos, values):  # type: ignore[no-untyped-def]
+def _tabulate(texts, lengths, references, reference_lengths, found):  # type: ignore[no-untyped-def]
     # errors[j] is the edit distance of the first `step` tokens of the text to the first j tokens of the reference.
     for row in range(texts.shape[0]):
         size = reference_lengths[row]
@@ -204,10 +204,4 @@ def _complete(texts, lengths, references, reference_lengths, eos, values):  # ty
                     best = min(min(errors[place], errors[place - 1]) + 1, diagonal + wrong)
                     diagonal = errors[place]
                     errors[place] = best
-            least = errors.min()
-            # Any token can be counted as a substitution or insertion: one error more than the best so far.
-            values[row, step, :] = -least - 1.0
-            for place in range(size):
-                if errors[place] == least:
-                    values[row, step, references[row, place]] = -least
-            values[row, step, eos] = -errors[size]
+            found[row, step, : size + 1] = errors

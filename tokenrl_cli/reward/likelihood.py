@@ -14,12 +14,13 @@ from torch import Tensor
 
 from tokenrl_cli.config.ranges import Positive, Size, Text
 from tokenrl_cli.data.encoding import Ragged, ragged_sources
+from tokenrl_cli.functional.chunks import parts_of_rows
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CorpusScore, Frozen, SettingError, Texts, Tokenizer, UserError
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.reward.pretrained import Checkpoint, Inputs, distinct, kinds
 
-ROWS = 256  # scored at once; logits [ROWS, T, V] are the largest tensor
+ROWS = 256  # encoded at once, and scored so where the logits [ROWS, T, V] are not too large: see `parts_of_rows`
 
 
 class Likelihood:
@@ -116,10 +117,12 @@ class Likelihood:
             actions, mask = self._spelt(texts.hypotheses[rows], texts.ended[rows])
         if not actions.shape[1]:
             return np.zeros(mask.shape if self.per_token else len(actions))
-        moved = (each.to(judge.device) for each in (source, source_mask, actions))
-        logits = precise(judge.policy(*moved).logits) / self.temperature
-        logprobs = logits.log_softmax(-1).gather(-1, actions.to(judge.device).unsqueeze(-1)).squeeze(-1).cpu().double()
-        logprobs = logprobs.masked_fill(~mask, 0.0)
+        moved = [each.to(judge.device) for each in (source, source_mask, actions)]
+        parts = []
+        for some in parts_of_rows(actions, judge.tokenizer.size):
+            inputs = [each[some] for each in moved]
+            parts.append(_logprobs(judge.policy(*inputs).logits, inputs[2], self.temperature).cpu().double())
+        logprobs = torch.cat(parts).masked_fill(~mask, 0.0)
         scores: np.ndarray = (logprobs if self.per_token else logprobs.sum(-1) / mask.sum(-1).clamp(min=1)).numpy()
         return scores
 
@@ -147,6 +150,7 @@ class LanguageModel:
             )
             raise SettingError("path", problem, "set one in transformers, and save it again: tokenizer.bos_token = ...")
         self.begin: int = begin
+        self.size: int = self.checkpoint.network.get_input_embeddings().num_embeddings
         self.checkpoint.require_alone(self._inputs([("a", True), ("a b, a b: b a. " * 3, False)]), self._mean)
 
     def __call__(self, hypotheses: list[str], ended: list[bool]) -> np.ndarray:
@@ -168,17 +172,18 @@ class LanguageModel:
 
     def _mean(self, inputs: dict[str, Tensor]) -> Tensor:
         """[b, 1]; a row at a time, as log-probabilities are as large as the logits."""
-        logits = self.checkpoint.network(**inputs, use_cache=False).logits  # [b, S, V]
-        lengths = inputs["attention_mask"].sum(-1).tolist()
-        means = [
-            _logprobs(each[: n - 1], ids[1:n], self.temperature).sum() / max(1, n - 1)
-            for each, ids, n in zip(logits, inputs["input_ids"], lengths, strict=True)
-        ]
+        means = []
+        for some in parts_of_rows(inputs["input_ids"], self.size):
+            part = {name: each[some] for name, each in inputs.items()}
+            logits = self.checkpoint.network(**part, use_cache=False).logits  # [rows, S, V]
+            lengths = part["attention_mask"].sum(-1).tolist()
+            for each, ids, n in zip(logits, part["input_ids"], lengths, strict=True):
+                means.append(_logprobs(each[: n - 1], ids[1:n], self.temperature).sum() / max(1, n - 1))
         return torch.stack(means).unsqueeze(-1)
 
 
 def _logprobs(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """[T, V], [T] -> [T]."""
+    """[..., T, V], [..., T] -> [..., T]."""
     return (precise(logits) / temperature).log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 

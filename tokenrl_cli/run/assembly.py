@@ -387,7 +387,14 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
     gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. `trust`
     lists the user's modules whose classes and functions a `_target_` may name. Seeds the global generator of torch.
     Raises UserError if the policy cannot be built or the saved weights do not fit it."""
-    model = model_of(config, trust, task)
+    return policy_in(model_of(config, trust, task), saved, config, trust, task)
+
+
+def policy_in(
+    model: Any, saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask
+) -> Model:
+    """Returns the policy of a checkpoint as `policy_of` does, in a model that is there already and gets the saved
+    weights. What trained this model must not go on."""
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
     if isinstance(algorithm, PolicyLoader):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tokenrl_cli import __version__, streams
 from tokenrl_cli.data.batching import evaluation_batches
@@ -18,6 +17,7 @@ from tokenrl_cli.data.splits import all_empty
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.episodes.scoring import corpus_score, mean_of, name_of, per_text, scored, texts_of
+from tokenrl_cli.functional.chunks import parts_of_rows
 from tokenrl_cli.functional.entropy import concentration, ranks
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
 from tokenrl_cli.functional.masking import masked_sum
@@ -47,7 +47,6 @@ DIRECTIONS = {  # numbers of every evaluation that can choose a checkpoint: 1 if
 }
 REFERENCE_METRICS = ("nll", "perplexity", "policy/target_rank")  # absent if no source has a reference
 LARGEST_NLL = 700.0  # nats; exp of more overflows a float
-HELD = 2**25  # elements of the logits that an evaluation holds at once: 128 MiB in float32
 
 
 def acting_policy(algorithm: Algorithm) -> Model:
@@ -75,11 +74,14 @@ def same_policy(policy: Model, model: Model, task: Task) -> bool:
     for each in (policy, model):
         each.eval()
     _, batch = next(batches_of(task, "val", 8, 8))
-    inputs = (batch.source, batch.source_mask, batch.targets)
     mask = batch.target_mask.clone()
     mask[:, 0] = True  # the first token depends on the source alone, so there is one to compare even without targets
-    one, other = (each(*inputs).logits.double().log_softmax(-1)[mask] for each in (policy, model))
-    return bool((one.exp() - other.exp()).abs().max() < 1e-4)
+    for rows in parts_of_rows(batch.targets, task.tokenizer.size):
+        inputs = (batch.source[rows], batch.source_mask[rows], batch.targets[rows])
+        one, other = (each(*inputs).logits[mask[rows]].double().softmax(-1) for each in (policy, model))
+        if not bool((one - other).abs().max() < 1e-4):
+            return False
+    return True
 
 
 @torch.no_grad()
@@ -165,13 +167,13 @@ class _Decoded:
         if isinstance(policy, ValuedPolicy):
             value = policy.start_value(batch.source, batch.source_mask)
             self.expected += [] if value is None else value.tolist()
-        for rows in _parts(sample.actions, task.tokenizer.size):
+        for rows in parts_of_rows(sample.actions, task.tokenizer.size):
             part = sample.rows(rows)
             logits = policy(part.source, part.source_mask, part.actions, part.source_row).logits  # [N, T, V]
             for name, each in concentration(logits).items():
                 self.sums[name] += float(masked_sum(each, part.mask))
         self.sums["tokens"] += float(sample.mask.sum())
-        for rows in _parts(batch.reference_ids, task.tokenizer.size):
+        for rows in parts_of_rows(batch.reference_ids, task.tokenizer.size):
             ids, mask = batch.reference_ids[rows], batch.reference_mask[rows]
             logits = policy(batch.source[rows], batch.source_mask[rows], ids).logits  # [N, R, V]
             self.sums["ranks"] += float(masked_sum(ranks(logits, ids), mask))
@@ -188,12 +190,6 @@ class _Decoded:
             "completions/mean_length": float(np.mean(self.lengths)),
             "completions/clipped_ratio": 1 - float(np.mean(self.ended)),
         }
-
-
-def _parts(ids: Tensor, size: int) -> Iterator[slice]:
-    """Slices of the rows of ids [N, T]: all of them, or as many as keep the logits [rows, T, size] at HELD elements."""
-    rows = max(1, HELD // max(1, ids.shape[1] * size))
-    return (slice(start, start + rows) for start in range(0, len(ids), rows))
 
 
 def _likelihood(sums: dict[str, float]) -> dict[str, float]:

@@ -226,7 +226,8 @@ class Training:
         rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}
         for name in ("warm_start", "best"):
             saved = checkpoint.load(self.directory / "checkpoints" / name)
-            policy = assembly.policy_of(saved, self.config, self.trust, self.task)
+            # training is over: a model of its own would be read from a pretrained checkpoint once more
+            policy = assembly.policy_in(self.model, saved, self.config, self.trust, self.task)
             rows[name] = recorder.evaluate(policy, "test", name, saved.step)
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.algorithm.networks import frozen_copy, move
+from tokenrl_cli.algorithm.networks import move, moving_copy
 from tokenrl_cli.functional.likelihood import output_nll
 from tokenrl_cli.interfaces import ModelOutput, Rollout, UserError
 
@@ -22,7 +22,7 @@ class ReferencePolicy:
     """
 
     def __init__(self, model: Any | None, schedule: Callable[[int], float], size: int) -> None:
-        self.model: Any = None if model is None else frozen_copy(model)
+        self.model: Any = None if model is None else moving_copy(model, schedule(0))
         self.schedule, self.size = schedule, size
 
     @torch.no_grad()
