@@ -245,7 +245,11 @@ class Pretrained(nn.Module):
 
     def _ours(self, logits: Tensor) -> Tensor:
         """The columns of our tokens: [..., V of the checkpoint] -> [..., V]."""
-        return logits[..., self.slice] if self.slice is not None else logits.index_select(-1, self.theirs)
+        if self.slice is not None:
+            return logits[..., self.slice]
+        # as a matrix: on a CPU, index_select along the last of three dimensions takes ten times as long
+        rows = logits.reshape(-1, logits.shape[-1]).index_select(1, self.theirs)
+        return rows.view(*logits.shape[:-1], len(self.theirs))
 
     def output(self, hidden: Tensor) -> ModelOutput:
         """Returns the output with hidden states [B, T, D], whose logits [B, T, V] are computed at the first access."""
