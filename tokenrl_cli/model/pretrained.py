@@ -310,8 +310,14 @@ def _recompute_layers(network: Any) -> None:
     from torch.distributed.algorithms._checkpoint import checkpoint_wrapper as wrapping
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    class Recomputed(wrapping.CheckpointWrapper):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            """The layer as it is where nothing will be computed again: the wrapper saves random states for it."""
+            forward = super().forward if torch.is_grad_enabled() else self._checkpoint_wrapped_module
+            return forward(*args, **kwargs)
+
     def wrapped(layer: nn.Module) -> nn.Module:
-        return wrapping.checkpoint_wrapper(layer, wrapping.CheckpointImpl.NO_REENTRANT)
+        return Recomputed(layer, wrapping.CheckpointImpl.NO_REENTRANT)
 
     wrapping.apply_activation_checkpointing(
         network, checkpoint_wrapper_fn=wrapped, check_fn=lambda layer: isinstance(layer, GradientCheckpointingLayer)
