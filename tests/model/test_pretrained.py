@@ -14,6 +14,7 @@ import tokenizers
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate
@@ -313,6 +314,18 @@ def test_weights_are_saved_once_and_restored(home: Path, name: str) -> None:
     assert torch.equal(model(source, mask, actions).logits, other(source, mask, actions).logits)
     names = {id(value) for value in other.state_dict(keep_vars=True).values()}
     assert {id(value) for value in other.parameters()} <= names, "tied weights are still tied"
+
+
+def test_without_gradients_no_layer_is_prepared_to_be_recomputed(home: Path) -> None:
+    model, (source, mask, actions, _) = read(saved(home, "gpt2"), "gpt2", recompute=True), ragged()
+    layers = [each for each in model.modules() if isinstance(each, CheckpointWrapper)]
+    for layer in layers:
+        layer.checkpoint_fn = None  # a call would fail
+    with torch.no_grad():
+        model(source, mask, actions)
+    assert len(layers) == 2
+    with pytest.raises(TypeError, match="not callable"):
+        model(source, mask, actions)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "t5", "bart", "bert"])
