@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 import tokenrl_cli
 from tests.examples import BLOCK, ROOT
 from tests.examples import FILES as EXAMPLES
+from tests.pretrained import checkpoint
 from tests.reward.said import texts
-from tests.running import TINY, tokenrl, train
+from tests.running import QUICK, TINY, tokenrl, train
 from tokenrl_cli.commands.keys import EvalModel, Train
 from tokenrl_cli.config.build import check, locate
 from tokenrl_cli.config.options import conf_dir, groups, options, roots
@@ -240,7 +241,8 @@ def test_commands_of_make_pip_and_python_name_what_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with every example file of docs/, and RUN, a run whose policy acts by values."""
+    """A directory with every example file of docs/, RUN, a run whose policy acts by values, BASE, a checkpoint
+    of transformers, and LORA, a run that started from it."""
     place = tmp_path_factory.mktemp("docs")
     for name, text in EXAMPLES.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +252,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = conf_dir() / "experiment" / "e2e_lstm_rloo.yaml"
     (place / "myconf" / "experiment" / "mine.yaml").write_text(recipe.read_text("utf-8"), "utf-8")
     assert train(place / "RUN", "algorithm=ilql", "dataset.val_size=8") == 0
+    checkpoint(place / "BASE", "gpt2")
+    own = [word for word in [*TINY, *QUICK] if not word.startswith("model")]
+    lora = ["model=hf_causal", f"model.path={place / 'DIR'}", "model/adapter=lora"]
+    assert train(place / "LORA", *own, *lora, tiny=False) == 0
     return place
 
 

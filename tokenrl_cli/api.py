@@ -417,23 +417,23 @@ class Run:
         texts = (evaluation.sources, evaluation.references, evaluation.hypotheses)
         return Evaluated(dict(evaluation.metrics), results, *texts, evaluation.scores)
 
-    def export(self, to: str | PathLike[str]) -> Path:
+    def export(self, to: str | PathLike[str], adapter: bool = False) -> Path:
         """Writes the model to a directory, as `tokenrl export` does, and returns that directory: of a pretrained model
         one that transformers reads, of any other its tensors as safetensors. Warns where the policy is more than its
         model. Restores torch's global random state.
 
         Args:
             to: a directory that is new or empty; it is written whole or not at all.
+            adapter: True writes what LoRA has learned alone, in the format of peft.
 
-        Raises UserError if it is neither, or if the model cannot be built.
+        Raises UserError if `to` is neither, if the model cannot be built, or if it has no adapter to write.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.export import export
 
         with _global_draws():
-            place, notes = export(
-                self._saved, Path(to).expanduser(), self._composed([])["imports"], typed_values(self._words)
-            )
+            plain = self._composed([]) | {"adapter": adapter}
+            place, notes = export(self._saved, Path(to).expanduser(), plain, typed_values(self._words))
         for note in notes:
             _warn(note)
         return place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,13 @@ def test_a_pretrained_model_that_only_a_strange_run_names_is_not_read(
         assert f"model.path={base}: lies outside data_root and the current directory" in told
         assert tokenrl(*command, "model=gru") == 2
     from tokenrl_cli.commandline.earlier_run import read_run_config, resume_command
+    from tokenrl_cli.commands.train import next_commands
 
-    assert f"model.path={base}" in resume_command(runs("rloo"), read_run_config(runs("rloo"))[1])
+    config = read_run_config(runs("rloo"))[1]
+    assert f"model.path={base}" in resume_command(runs("rloo"), config)
+    for line in next_commands(runs("rloo"), config):
+        _, command, *given = shlex.split(line)
+        assert tokenrl(command, *given, *(reading if command == "generate" else ["split=val"])) == 0, line
 
 
 def test_a_run_starts_from_the_adapter_of_another(base: Path, runs: Any, tmp_path: Path) -> None:

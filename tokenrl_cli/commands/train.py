@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,10 @@ def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     generates. `config` is resolved; imports and paths outside data_root that they need are among their overrides."""
     from tokenrl_cli.commandline.arguments import command_line, override
     from tokenrl_cli.commandline.outside_data import required_overrides
+    from tokenrl_cli.commands.keys import Eval, Generate
 
-    ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
-    evaluate = command_line("eval", ckpt, *required_overrides(config | {"init_from": None}))
-    return [evaluate, command_line("generate", ckpt, *required_overrides(imports))]
+    def command(name: str, schema: type[Eval | Generate]) -> str:
+        read = {each.name: config[each.name] for each in fields(schema) if each.name in config}
+        return command_line(name, override("ckpt", str(run)), *required_overrides(read))
+
+    return [command("eval", Eval), command("generate", Generate)]
