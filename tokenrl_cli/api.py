@@ -169,10 +169,13 @@ def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] =
     config = cli.composed("validate", words)
     block = _merged(config["reward"], values)
 
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.config.build import check
     from tokenrl_cli.run.assembly import device_of, reward_of
 
     check({"reward": block}, config["imports"])
+    refuse_outside_judges({"reward": block}, typed_values(words))
     device = device_of(config["trainer"]["device"])
     return RewardFunction(name, reward_of(config | {"reward": block}, config["imports"], device, config["seed"]))
 

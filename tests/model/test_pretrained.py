@@ -583,3 +583,24 @@ def test_begin_tokens_are_the_checkpoints_or_those_of_the_setting(home: Path) ->
     assert HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [2, 17], False, NoAdapter()).begin == [2, 17]
     with pytest.raises(UserError, match=r"^begin: holds 20, and the last id of the checkpoint is 19"):
         HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [20], False, NoAdapter())
+
+
+def test_begin_tokens_can_be_named(home: Path, tmp_path: Path) -> None:
+    place, engine = tmp_path / "mbart", tokenizers.models.WordLevel({"</s>": 2, "a": 3, "?": 4}, unk_token="?")
+    shutil.copytree(saved(home, "mbart"), place)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(engine), eos_token="</s>", extra_special_tokens=["ro_RO"]
+    ).save_pretrained(place)
+
+    def begun(*begin: int | str) -> list[int]:
+        model = HfSeq2seq(TOKENS, TOKENS, str(place), "float32", list(begin), False, NoAdapter())
+        return list(model.begin)
+
+    assert begun("</s>", "ro_RO") == begun(2, 5) == [2, 5]
+    assert begun(2, "a") == [2, 3]
+    with pytest.raises(UserError, match=r"^begin: holds 'ro_RU', which is no token of .* \(did you mean 'ro_RO'"):
+        begun("ro_RU")
+    causal = tmp_path / "gpt2"
+    shutil.copytree(saved(home, "gpt2"), causal)
+    shutil.copy(place / "tokenizer.json", causal)
+    assert HfCausal(TOKENS, TOKENS, str(causal), "float32", ["ro_RO"], False, NoAdapter()).begin == [5]

@@ -72,6 +72,15 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
     for line, said in [
         (["model=hf_causal"], "model.path: is missing: give model.path=VALUE"),
         (["model=hf_causal", "model.path=./none"], "model.path: there is no directory ./none"),
+        (["model=hf_causal", "model.path=./none", "tokenizer=pretrained"], "model.path: there is no directory ./none"),
+        (
+            ["model=hf_causal", f"model.path={saved(home, 'gpt2')}", "tokenizer=pretrained"],
+            f"model.path: {saved(home, 'gpt2')} has no tokenizer",
+        ),
+        (
+            ["model=hf_causal", f"model.path={saved(home, 'gpt2')}", "tokenizer=pretrained", "tokenizer.path=./none"],
+            "tokenizer.path: there is no directory ./none",
+        ),
         (["model=hf_causal", f"model.path={saved(home, 't5')}"], "use model=hf_seq2seq"),
         (["model=hf_causal", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
         (["model=hf_encoder_decoder", "model.path=null"], "is null, and so is model.new"),

@@ -13,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tokenrl_cli
 from tests.running import QUICK, TINY, lines, tokenrl, train, weights
+from tokenrl_cli.interfaces import UserError
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -172,6 +174,13 @@ def test_a_pretrained_model_that_only_a_strange_run_names_is_not_read(
         told = capsys.readouterr().err
         assert f"model.path={base}: lies outside data_root and the current directory" in told
         assert tokenrl(*command, "model=gru") == 2
+    judged = [*TINY, "reward=likelihood", f"reward.checkpoint={runs('rloo')}"]
+    capsys.readouterr()
+    for command in (["validate", *judged], ["train", *judged, f"out={tmp_path / 'judged'}"]):
+        assert tokenrl(*command) == 2
+        assert f"that run was trained from model.path={base}, which lies outside data_root" in capsys.readouterr().err
+    with pytest.raises(UserError, match="that run was trained from"):
+        tokenrl_cli.reward("likelihood", checkpoint=str(runs("rloo")))
     from tokenrl_cli.commandline.earlier_run import read_run_config, resume_command
     from tokenrl_cli.commands.train import next_commands
 

@@ -123,12 +123,15 @@ def prepared(
     changed where all sources are empty: then texts are sampled. `plain` is the resolved config of the command, `line`
     its overrides; `tokenizers` is the folder of saved tokenizers, None to read or train those of the config. Sets
     torch's number of threads. Raises UserError as `prepare` does."""
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.run import assembly
     from tokenrl_cli.run.evaluation import decoding_for
     from tokenrl_cli.run.findings import sampling_findings
 
+    refuse_outside_judges(whole, typed_values(line))
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])

@@ -76,7 +76,7 @@ def _prepared(
         typed_values,
         with_data_root,
     )
-    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data, refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import reference_readers
@@ -99,6 +99,7 @@ def _prepared(
         refuse_missing(read, run_config, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to resume from")
+    refuse_outside_judges(plain, typed_values(line))
     config = plain | {"started_in": str(Path.cwd())}
     if saved is not None:
         require_state(saved)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -222,10 +222,25 @@ def _tokenizers(
         if not shared:
             source.load(saved / "source")
         return target, source
-    target.train(texts(sources=shared, targets=True))
+    with _typed_path(config, "tokenizer"):
+        target.train(texts(sources=shared, targets=True))
     if not shared:
-        source.train(texts(sources=True, targets=False))
+        with _typed_path(config, "source_tokenizer"):
+            source.train(texts(sources=True, targets=False))
     return target, source
+
+
+@contextmanager
+def _typed_path(config: Config, name: str) -> Iterator[None]:
+    """A context in which an error at the path of a tokenizer that is the path of the model names that one: it is the
+    key that was typed, and the other follows it."""
+    try:
+        yield
+    except UserError as error:
+        key, path = f"{name}.path", config[name].get("path")
+        if error.where != key or path is None or path != config["model"].get("path"):
+            raise
+        raise UserError("model.path", error.problem, error.remedy.replace(key, "model.path")) from None
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
