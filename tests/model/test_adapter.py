@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
+from tests.model.contract import ragged, stepwise
 from tests.model.test_pretrained import home as home
-from tests.model.test_pretrained import ragged, read, saved, stepwise
+from tests.model.test_pretrained import read, saved
 from tokenrl_cli.algorithm.networks import frozen_copy, move
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model.adapter import Adapter, Lora
