@@ -108,7 +108,8 @@ def load(
 
     Raises:
         UserError: there is no such run, it is damaged, needs modules that `imports` does not name, or an override is
-            wrong or has no effect.
+            wrong or has no effect; or a pretrained model of it is missing, has changed, or lies outside data_root and
+            the current directory and is not named in `overrides` ("model.path=DIR").
     """
     words = _words("overrides", overrides) + ([override("device", device)] if device is not None else [])
     words += [override("imports", _words("imports", imports))] if imports else []
@@ -120,8 +121,9 @@ def load(
 
 
 def train(overrides: Sequence[str] = ()) -> Run:
-    """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint. Shows progress on standard
-    error. Restores torch's global random state, but sets torch's number of threads where trainer.threads is set.
+    """Trains as `tokenrl train OVERRIDES` does, and opens the run with its best checkpoint, else its last, on the same
+    device. Shows progress on standard error. Restores torch's global random state, but sets torch's number of threads
+    where trainer.threads is set.
 
     Args:
         overrides: KEY=VALUE as the command takes them: "model=gru", "trainer.steps=400", "out=DIR", "resume=RUN",
@@ -129,8 +131,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
             `Run.directory`.
 
     Raises:
-        UserError: an override is wrong, components do not fit each other, a reward fails or gives no text a score, a
-            loss or probability is not finite, or the disk is full.
+        UserError: an override is wrong, "out" holds a run already, components do not fit each other, a reward fails or
+            gives no text a score, a loss or probability is not finite, or the disk is full.
         KeyboardInterrupt: the first Ctrl-C of the training lets the step finish and saves the run, which
             train(["resume=RUN"]) continues. After that a second signal, Ctrl-C or SIGTERM, stops at once, without
             saving.
@@ -150,7 +152,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
 
 
 def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] = (), **values: Any) -> RewardFunction:
-    """Builds a reward of `tokenrl list reward` by its name, to score texts without a run.
+    """Builds a reward of `tokenrl list reward` by its name, to score texts without a run: the `RewardFunction` that it
+    returns is called with a list of texts and a list of their references.
 
     Args:
         name: "bleu", "rouge", "chrf", "wer", "mixture", "callable" ...
@@ -188,8 +191,9 @@ class RewardFunction:
 
     In both methods a hypothesis is a text, or a `Hypothesis` of a run; a text counts as ended by EOS, and its words,
     divided by white space, as its tokens. `references` holds for each hypothesis a text, or a list of texts that are
-    equally right, and may be left out if the reward reads none; `sources` holds a text for each; `columns` is a
-    dictionary of lists with one entry for each, for rewards that read columns of the data.
+    equally right; without it no text has a reference, and a reward that reads them gives NaN. `sources` holds a text
+    for each; without it all are "". `columns` is a dictionary of lists with one entry for each; without a column that
+    the reward reads a call raises UserError.
     """
 
     def __init__(self, name: str, function: Reward) -> None:
@@ -236,9 +240,12 @@ class RewardFunction:
         each token: a list of B `PrefixScores`. A mixture scores with its weights, and is never normalised.
 
         The tokens of a text are its words, divided by white space; those of a `Hypothesis` are the policy's own. A list
-        of T + 1 texts, the first of them "", is taken as the prefixes themselves, of a text that is ended. Raises
-        UserError as a call does, for a list that does not begin with "", and for a reward that gives one number for
-        each token and has no `prefix_scores`.
+        of T + 1 texts, the first of them "", is taken as the prefixes themselves, of a text that is ended.
+        `references`, `sources` and the lists in `columns` have B entries, as in a call; without references a reward
+        that reads them gives NaN.
+
+        Raises UserError for a list that has not B entries or does not begin with "", if the reward fails, lacks a
+        column or refuses the texts, and for a reward that gives one number for each token and has no `prefix_scores`.
         """
         from tokenrl_cli.episodes.scoring import prefix_scores
 
@@ -318,7 +325,7 @@ class Run:
                 give it K times.
             decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`.
             batch_size: sources decoded at once.
-            seed: of sampling; None is the run's.
+            seed: of sampling; None is the `seed` given to `load`, or the run's.
             options: keys of the block decode: temperature=0.7, top_k=50, beam_size=4, max_length=30 ...
 
         Returns: one `Hypothesis` for each source, in their order. Its log-probabilities are those of the policy itself,
@@ -356,8 +363,8 @@ class Run:
         Returns: N `Hypothesis`, in their order, each with `ended` True; its text is what the tokenizer makes of the
         tokens.
 
-        Raises UserError if the lists differ in length. Warns of sources that are cut, and of tokens that the model does
-        not know.
+        Raises UserError if the lists differ in length, and if a pair has more tokens than a pretrained model has
+        positions for. Warns of sources that are cut, and of tokens that the model does not know.
         """
         from tokenrl_cli.data.batching import source_batch
         from tokenrl_cli.data.counts import Unread, unknown_share
@@ -397,7 +404,10 @@ class Run:
 
         Args:
             split: "train", "val", "test", or one that dataset.splits names.
-            decode, seed, options: as of `generate`.
+            decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`. Where all sources are
+                empty, texts are sampled in any case.
+            seed: of sampling, and of data that are generated; None is the `seed` given to `load`, or the run's.
+            options: keys of the block decode: temperature=0.7, beam_size=4, max_length=30 ...
             examples: how many examples of the split, from its first on; 0 is all.
             batch_size: sources decoded at once; sampled texts depend on it.
 
@@ -429,7 +439,8 @@ class Run:
             to: a directory that is new or empty; it is written whole or not at all.
             adapter: True writes what LoRA has learned alone, in the format of peft.
 
-        Raises UserError if `to` is neither, if the model cannot be built, or if it has no adapter to write.
+        Raises UserError if `to` is neither, if the model cannot be built, as where its pretrained model is missing or
+        was not allowed (see `load`), or if it has no adapter to write; OSError if the directory cannot be written.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.export import export

@@ -91,8 +91,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line of this process and exits with its code: always raises SystemExit. Makes the standard
-    streams safe before."""
+    """Runs the command line of this process, sys.argv, and exits with its exit code (see `status`): always raises
+    SystemExit. First sets up the standard streams of the process for good, as UTF-8 (`prepare_streams`)."""
     from tokenrl_cli.report.safe_output import flush_streams, prepare_streams
 
     prepare_streams()
@@ -105,8 +105,8 @@ def main() -> None:
 
 def status(words: Sequence[str]) -> int:
     """Runs a command line, the words after `tokenrl`, and returns its exit code: 0, 1, 2 or 128 + the number of a
-    signal, as in the module's docstring. Prints all errors to standard error. Handles SIGTERM, SIGHUP and Ctrl-C
-    meanwhile.
+    signal, as in the module's docstring; 0, too, where the reader of standard output has closed it. Prints all errors
+    to standard error. Handles SIGTERM, SIGHUP and Ctrl-C meanwhile.
 
     Raises SystemExit, with the exit code, if a signal stopped a training run, whose checkpoint is then saved, and where
     Hydra exits by itself, as with --hydra-help.
@@ -199,8 +199,8 @@ def overview() -> str:
 
 def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
     """Runs `task` on the composed config of a command line, a DictConfig whose ${...} are resolved when they are read,
-    for a caller in Python, and returns the result of `task`. `words` are the overrides, KEY=VALUE; no flags. For
-    "train" makes the directory of the run first.
+    for a caller in Python, and returns the result of `task`. `command` is one with a config, such as "train"; `words`
+    are the overrides, KEY=VALUE; no flags. For "train" makes the directory of the run first.
 
     Raises UserError for a flag or a mistake in the words, and in place of an exception of `task` whose cause is the
     machine or a module of the user's; other exceptions of `task` are raised as they are. If a signal stopped a run,
@@ -234,9 +234,10 @@ def call(command: str, words: Sequence[str], task: Callable[[Any], Any]) -> Any:
 
 
 def composed(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """Returns the resolved config of a command line as a dictionary of plain values; its keys and types are not checked
-    (`commands.keys.require_keys` does that). Runs nothing, but for "train" makes the directory that it would write to,
-    with .hydra and train.log in it. Raises what `call` raises."""
+    """Returns the resolved config of a command line, `command` (one with a config, such as "eval") and its overrides
+    `words`, as a dictionary of plain values; its keys and types are not checked (`commands.keys.require_keys` does
+    that). Runs nothing, but for "train" makes the directory that it would write to, with .hydra and train.log in it.
+    Raises UserError for a flag or a mistake in the words, and if that directory cannot be made."""
 
     def plain(config: Any) -> Any:
         from omegaconf import OmegaConf

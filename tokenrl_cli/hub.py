@@ -31,8 +31,9 @@ def directory(path: str, where: str) -> Path:
     """The local directory of a checkpoint, or the path of its GGUF file. A name on the Hugging Face hub, such as
     "google/flan-t5-small", is downloaded into the hub's cache first, or taken from there.
 
-    Raises SettingError where there is no such directory or file, where the name cannot be downloaded, for a directory
-    that has neither config.json nor a GGUF file, or more than one GGUF file, and without the packages of the extra.
+    Raises SettingError at `where`, the setting that names it, where there is no such directory or file, where the name
+    cannot be downloaded, for a directory that has neither config.json nor a GGUF file, or more than one GGUF file, and
+    without the package transformers.
     """
     require_extra("hf", where, "transformers")
     found = Path(path).expanduser()
@@ -88,8 +89,8 @@ def unreachable() -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A context without the progress bars and the log messages of transformers and huggingface_hub: what matters of
-    them is an error here."""
+    """Context manager: switches off the progress bars and log messages of transformers and huggingface_hub, for what
+    matters of them is an error here, and restores both afterwards. Both packages must be installed."""
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
@@ -118,8 +119,8 @@ def _place(path: Path) -> tuple[str, dict[str, Any]]:
 def config(path: Path, where: str) -> Any:
     """The config of a checkpoint, a transformers.PreTrainedConfig. `path` is what `directory` returned.
 
-    Raises SettingError where it cannot be read, or describes an architecture that transformers does not have: one that
-    would need code from its repository is refused, and that code is not run.
+    Raises SettingError at `where`, the setting that names it, where it cannot be read, or describes an architecture
+    that transformers does not have: one that would need code from its repository is refused, and that code is not run.
     """
     from transformers import AutoConfig
 
@@ -143,7 +144,8 @@ def config(path: Path, where: str) -> Any:
 
 
 def read_json(file: Path, where: str) -> dict[str, Any]:
-    """The dictionary in a JSON file of a checkpoint."""
+    """Returns the dictionary in a JSON file of a checkpoint. Raises SettingError at `where`, the setting that names the
+    checkpoint, if the file is missing, is not UTF-8 or no JSON, or holds anything but a dictionary."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -154,10 +156,12 @@ def read_json(file: Path, where: str) -> dict[str, Any]:
 
 
 def weight_files(path: Path, where: str) -> list[Path]:
-    """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file.
+    """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file. `path` is what
+    `directory` returned; no file of weights is opened.
 
-    Raises SettingError where there are none, where one that the index names is missing, and where there are only
-    pickled weights, which can run code when they are read: the error says how to convert them.
+    Raises SettingError at `where`, the setting that names it, where there are none, where one that the index names is
+    missing, and where there are only pickled weights, which can run code when they are read: the error says how to
+    convert them.
     """
     if path.suffix == ".gguf":
         return [path]
@@ -200,12 +204,13 @@ def _none(_: str) -> bool:
 def weights(
     path: Path, config: Any, auto_class: Any, where: str, may_lack: Callable[[str], bool] = _none, **arguments: Any
 ) -> Any:
-    """The model of a checkpoint with its weights, a transformers.PreTrainedModel in evaluation mode.
+    """The model of a checkpoint with its weights: a new transformers.PreTrainedModel on the CPU, in evaluation mode.
 
     `path` and `config` are what `directory` and `config` returned, `auto_class` is the class to load with, such as
     transformers.AutoModelForCausalLM, and `arguments` go to its `from_pretrained`, such as `dtype`. Weights whose names
-    `may_lack` accepts may be missing: they are initialised from torch's global generator. Raises SettingError where
-    weights are pickled, truncated, missing or of other shapes, and where `auto_class` does not have the architecture.
+    `may_lack` accepts may be missing: they are initialised from torch's global generator. Raises SettingError at
+    `where`, the setting that names it, where weights are pickled, truncated, missing or of other shapes, and where
+    `auto_class` does not have the architecture.
     """
     _require_whole(weight_files(path, where), where)
     folder, place = _place(path)
@@ -226,14 +231,16 @@ def weights(
 
 
 def digest(path: Path, where: str) -> str:
-    """The SHA-256 of a checkpoint, in hexadecimal: of its config and of every file of its weights, by name. Raises
-    SettingError as `weight_files` does."""
+    """The SHA-256 of a checkpoint, 64 hexadecimal digits: of its config and of every file of its weights, by name, all
+    of which are read. `path` is what `directory` returned. Raises SettingError at `where`, the setting that names it,
+    if weights are missing or pickled."""
     files = weight_files(path, where)
     return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """The SHA-256 of the names and the contents of files, in hexadecimal."""
+    """The SHA-256 of the names, without folders, and the contents of files in the given order, 64 hexadecimal digits.
+    Raises OSError where one cannot be read."""
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
@@ -248,8 +255,8 @@ def tokenizer(path: Path, where: str) -> Any:
     """The tokenizer of a checkpoint as transformers reads it, a transformers.PreTrainedTokenizerBase. `path` is what
     `directory` returned.
 
-    Raises SettingError where there is none, where it cannot be read, and where it needs code from its repository, which
-    is not run.
+    Raises SettingError at `where`, the setting that names the checkpoint, where there is none, where it cannot be read,
+    and where it needs code from its repository, which is not run.
     """
     from transformers import AutoTokenizer
 
@@ -279,7 +286,8 @@ def _has_tokenizer(path: Path) -> bool:
 
 def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
     """The ids that the checkpoint's own tokenizer puts before and after every text, such as ([], [EOS]) of T5 and
-    ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights."""
+    ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights. `path` is what `directory`
+    returned. Raises SettingError at `where`, the setting that names it, if the tokenizer cannot be read."""
     if (path / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

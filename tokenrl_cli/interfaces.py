@@ -51,9 +51,10 @@ class SettingError(UserError):
     def placed(self, path: str, group: str) -> UserError:
         """Returns a new UserError with the texts of this error, in which keys are named as they are typed. `path` is
         where the block stands in the config, with dots ("algorithm.head"), `group` the config group that it is an
-        option of, with slashes ("algorithm/head"). There `where` "layer" becomes "algorithm.head.layer", and "" the
-        path itself. "/head=logits" of a block of the group "algorithm" becomes "algorithm/head=logits" at "algorithm",
-        and "algorithm/head@warm_start.head=logits" at "warm_start"."""
+        option of, with slashes ("algorithm/head"). For these `where` "layer" becomes "algorithm.head.layer", "" becomes
+        the path itself, and so does {here} in `problem` and `remedy`. `where` "/head=logits" of a block of the group
+        "algorithm" becomes "algorithm/head=logits" at "algorithm", and "algorithm/head@warm_start.head=logits" at
+        "warm_start"."""
         joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
         whole = (f"{HERE}{joined}", self.problem, self.remedy)
         return UserError(*(placed(text, path, group) for text in whole))
@@ -67,9 +68,10 @@ HERE = "{here}"
 
 def placed(text: str, path: str, group: str = "") -> str:
     """Returns a text with every {here} replaced by `path`, the place of a block in the config, with dots:
-    "{here}.tau=1" becomes "warm_start.tau=1". "{here}/head=linear", an option of a sub-group, becomes what is typed to
-    choose it there, such as "algorithm/head@warm_start.head=linear". `group`, with slashes, is the config group of the
-    block; without it the group has the name of the path, which is right only for a path without dots."""
+    "{here}.tau=1" becomes "warm_start.tau=1". An option of a sub-group, "{here}/head=linear", becomes what is typed to
+    choose it: with the group "algorithm" it is "algorithm/head=linear" for the path "algorithm", and
+    "algorithm/head@warm_start.head=linear" for the path "warm_start". `group`, with slashes, is the config group of the
+    block; without it `path` is taken as the group, which is right only where the two are the same, as for "reward"."""
     group = group or path
 
     def option(match: re.Match[str]) -> str:
@@ -124,8 +126,8 @@ class Batch:
     columns: dict[str, list[Any]]
 
     def to(self, device: str | torch.device) -> Batch:
-        """Returns a copy whose tensors, of the shapes above ([N, S], [N, R] ...), lie on `device`; everything else, and
-        tensors that lie there already, are shared."""
+        """Returns a copy whose tensors (source [N, S], targets [N, R] and the others) lie on `device`; everything else,
+        and tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
@@ -174,8 +176,8 @@ class Rollout:
         return replace(self, **chosen | {"source_row": source_row})
 
     def to(self, device: str | torch.device) -> Rollout:
-        """Returns a copy whose tensors, of the shapes above ([B, T], [N, S] ...), lie on `device`; everything else, and
-        tensors that lie there already, are shared."""
+        """Returns a copy whose tensors (actions [B, T], source [N, S] and the others) lie on `device`; everything else,
+        and tensors that lie there already, are shared."""
         return _moved(self, device)
 
 
@@ -294,17 +296,19 @@ class Model(Protocol):
         actions[:, t]; the model itself shifts the actions. Returns a ModelOutput with hidden [B, T, D] and logits
         [B, T, V]. Gradients flow; dropout is on unless the model is in evaluation mode.
 
-        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, actions [B, T] int64.
-        Padded actions need no mask, but must be ids below V: only outputs after them depend on them. Row b of
-        `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the source at b, and N = B.
-        Several rows may share a source. A model with an encoder reads the N sources, then picks a row's own by index;
-        `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing from it begins with
+        source [N, S] int64 (or [N, S, F] frames), source_mask [N, S] bool, True at real steps, which come first in
+        their row, actions [B, T] int64. Padded actions need no mask, but must be ids below V: only outputs after them
+        depend on them. Row b of `actions` goes with the source at `source_row[b]`, source_row [B] int64; None: with the
+        source at b, and N = B. Several rows may share a source. A model with an encoder reads the N sources, then picks
+        a row's own by index; `start(source, source_mask).reorder(source_row)` does that. A model that gains nothing
+        from it begins with
         `if source_row is not None: source, source_mask = source[source_row], source_mask[source_row]`.
         """
 
     def start(self, source: Tensor, source_mask: Tensor) -> State:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps."""
+        (or [N, S, F] frames) with source_mask [N, S] bool, True at real steps, which come first in their row. Gradients
+        flow, as through `step`: call both under torch.no_grad() to generate only."""
 
     def step(self, state: State, previous: Tensor | None) -> tuple[ModelOutput, State]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
@@ -312,8 +316,8 @@ class Model(Protocol):
         stays usable unless the docstring of the model says that it reuses the memory."""
 
     def eval(self) -> Any:
-        """Switches dropout off, as torch.nn.Module does, and returns the module. Code that samples or scores obtains
-        the policy from `run.evaluation.acting_policy`, which calls this."""
+        """Switches dropout off, as torch.nn.Module does, and returns the module. Code outside an algorithm does not
+        call it: it takes the policy from `run.evaluation.acting_policy`, which does."""
 
 
 @dataclass(frozen=True)
@@ -375,8 +379,8 @@ class Tokenizer(Protocol):
         an earlier call wrote there."""
 
     def load(self, directory: Path) -> None:
-        """Replaces the vocabulary by the one that `save` wrote to `directory`. Raises UserError where the file is
-        missing, damaged or of another kind of tokenizer."""
+        """Replaces the vocabulary by the one that `save` wrote to `directory`; `size` may change. Raises UserError
+        where the file is missing, damaged or of another kind of tokenizer."""
 
 
 @runtime_checkable
@@ -496,9 +500,9 @@ class ScoresPrefixes(Protocol):
     def prefix_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         """Returns the scores of all prefixes, [B, T + 1] float64, column t the score after t tokens, NaN where the
         reward does not apply: a row with one up to its end is left out of learning. T is the width of `texts.mask`;
-        `prefixes` holds T_b + 1 strings for row b, which has T_b tokens: the first "", the last the whole text. It is
-        not a copy, unlike `texts`: do not write into it. The values past the end of a row (columns above T_b) are not
-        used, but must not be infinite."""
+        `prefixes` holds T_b + 1 strings for row b, which has T_b tokens: the first "", the last the whole text. `texts`
+        and `prefixes` are copies, into which it may write. The values past the end of a row (columns above T_b) are not
+        used, but there, too, an infinite one, or one beyond +-1e18, is refused with a UserError."""
 
 
 @runtime_checkable
@@ -507,8 +511,8 @@ class ScoresCompletions(Protocol):
 
     def completion_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         """Returns [B, T + 1] float64, column t the best score of all texts that begin with the first t tokens, and the
-        score itself at the end of the row; `prefixes` and the values past the end of a row as in
-        `ScoresPrefixes.prefix_scores`."""
+        score itself at the end of the row; NaN where the reward does not apply. `prefixes`, and the values past the end
+        of a row, are as in `ScoresPrefixes.prefix_scores`."""
 
 
 @runtime_checkable
@@ -517,9 +521,10 @@ class ScoresCorpus(Protocol):
     out."""
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the score of all B texts together, with the score of each sentence [B], NaN where there is none, and
-        the sufficient statistics [B, k] that a significance test resamples. Its value may be NaN, but an infinite one
-        is refused with a UserError. May raise UserError where no text can be scored. `texts` is a copy."""
+        """Returns the score of all B texts together, on the metric's own scale, with the score of each sentence [B],
+        NaN where there is none, and the sufficient statistics [B, k] that a significance test resamples. Its value may
+        be NaN, but an infinite one, or an infinite score of a sentence, is refused with a UserError. May raise
+        UserError where no text can be scored. `texts` is a copy."""
 
 
 @runtime_checkable
@@ -667,7 +672,7 @@ class Critic(Stateful, Protocol):
         """Returns the error of each state [B, T], before the factor `coef`, from the policy's hidden states [B, T, D],
         `before`, V as `measure` returned it [B, T], and `targets`, the returns [B, T] that the advantages are computed
         from; None where nothing is learned. An implementation that must not train the policy detaches `hidden`. Padding
-        may hold anything: the caller takes the mean over the tokens that are learned from."""
+        may hold any finite number: the caller takes the mean over the tokens that are learned from."""
 
 
 @runtime_checkable
@@ -712,6 +717,6 @@ class PolicyLoader(Protocol):
     """An Algorithm whose policy has heads or networks besides its model."""
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Restores the entries of `state_dict()` whose names start with "policy."; `state` may hold only these.
-        Afterwards `policy()` acts as it did when they were saved. This is all that evaluation restores of an
-        algorithm."""
+        """Restores the entries of `state_dict()` whose names start with "policy."; `state` may hold only these. The
+        caller restores the weights of the model; with both, `policy()` acts as it did when they were saved. Nothing
+        else of an algorithm is restored for an evaluation."""

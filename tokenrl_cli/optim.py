@@ -47,8 +47,9 @@ Learning = Iterable[nn.Parameter | ParameterGroup]  # what an optimiser is made 
 
 
 def torch_groups(parameters: Learning, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns torch's parameter groups: a dictionary for each pair of learning-rate factor and weight decay, with
-    "params", "numbers", "lr_factor" and "weight_decay", but no "lr", which `Optimizer.step` sets.
+    """Returns the groups that a torch optimiser is made of: a dictionary for each pair of learning-rate factor and
+    weight decay that occurs, with "params", "numbers", "lr_factor" and "weight_decay", but no "lr", which
+    `Optimizer.step` sets. `parameters` holds parameters, with the factor 1, and `ParameterGroup`s.
 
     Only parameters of two and more dimensions (matrices, embeddings, stacks of matrices) decay. Biases, and the gains
     of normalisation layers, do not: pulling those towards 0 restricts a layer and regularises nothing. Parameters that
@@ -179,11 +180,12 @@ def gradient_step(
 ) -> dict[str, float]:
     """Takes one optimiser step on all B rows, at least one, in `micro_batches` parts or fewer whose gradients are added
     up; earlier gradients are removed first. Returns the metrics of the loss, summed over the parts, and those of
-    `Optimizer.step`: grad_norm, grad_clipped and lr.
+    `Optimizer.step`: grad_norm, grad_clipped and lr. The mode of the model is not changed.
 
-    `loss(rows)` returns a scalar, [], and a dictionary of metrics, each [], without gradient. Loss and metrics must be
-    sums over the part divided by the denominators of the *whole* rollout: then the number of parts changes no result.
-    Raises NonFinite: for a loss or a gradient before any parameter has changed, for a parameter right after.
+    `loss(rows)` returns a scalar, [], whose gradient is computed here, and a dictionary of metrics, each [], without
+    gradient. Loss and metrics must be sums over the part divided by the denominators of the *whole* rollout: then the
+    number of parts changes no result. Raises NonFinite: for a loss or a gradient before any parameter has changed, for
+    a parameter right after.
     """
     optimizer.zero_grad()
     size = math.ceil(len(rollout) / micro_batches)
@@ -200,10 +202,11 @@ def gradient_step(
 
 
 def over_steps(name: str, seen: Sequence[float]) -> float:
-    """Combines the values that several steps logged under one name: their mean, or for a name that ends in /min or /max
-    the least or the greatest.
+    """Combines the values `seen` that several steps logged under one name: their mean, or for a name that ends in /min
+    or /max the least or the greatest.
 
-    Steps in which the value was NaN (such as the mean of no number) are left out; NaN where it was NaN in all of them.
+    Steps in which the value was NaN (such as the mean of no number) are left out; NaN where it was NaN in all of them,
+    or there are none.
     """
     seen = [each for each in seen if not math.isnan(each)] or [math.nan]
     match name.rpartition("/")[2]:
@@ -218,8 +221,9 @@ def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> lis
     """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is
     not the number of steps of its stage, `steps`; else [], as for a schedule without `horizon` and a stage of 0 steps.
 
-    `schedule` is its block of the config, `stage` the key of the stage's algorithm there. A schedule does not follow
-    `steps` by itself: else a run that is continued for more steps would differ from one of that length from the start.
+    `schedule` is its block of the config, `stage` the key of the stage's algorithm there, "algorithm" or "warm_start".
+    A schedule does not follow `steps` by itself: else a run that is continued for more steps would differ from one of
+    that length from the start.
     """
     horizon = schedule.get("horizon")
     if horizon is None or horizon == steps or steps == 0:
@@ -240,8 +244,10 @@ def adam(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. `lr`, `clip_norm` and
-    `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
+    """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. `parameters` holds
+    those to train, or groups of them with a learning-rate factor (`ParameterGroup`); those that require no gradient are
+    left out. `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a
+    gradient."""
     inner = torch.optim.Adam(torch_groups(parameters, 0.0), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -271,36 +277,39 @@ def sgd(
     clip_norm: Weight,
     schedule: Schedule,
 ) -> Optimizer:
-    """Returns an Optimizer with stochastic gradient descent with momentum; weight decay is an L2 penalty, on matrices
-    alone (see `torch_groups`). `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no
-    parameter requires a gradient."""
+    """Returns an Optimizer with stochastic gradient descent with momentum; weight decay is an L2 penalty, only on
+    parameters of two and more dimensions (see `torch_groups`). `parameters` holds those to train, or groups of them
+    with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. `lr`, `clip_norm` and
+    `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.SGD(torch_groups(parameters, weight_decay), lr, momentum)
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
 def constant(step: int, warmup_steps: CountOrNone) -> float:
-    """Learning-rate factor 1 from step `warmup_steps` on; before it a linear warm-up, (step + 1) / (warmup_steps + 1).
-    `step` counts from 0."""
+    """Returns the learning-rate factor 1 from step `warmup_steps` on; before it a linear warm-up, (step + 1) /
+    (warmup_steps + 1). `step` counts the optimiser's steps from 0."""
     return min(1.0, (step + 1) / (warmup_steps + 1))
 
 
 def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Learning-rate factor that falls in a straight line from 1, at the end of the warm-up of `constant`, to
-    `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the warm-up it falls to
-    that in the one step after it."""
+    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls in a
+    straight line to `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the
+    warm-up it falls to that in the one step after it. `step` counts the optimiser's steps from 0."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
 
 
 def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Learning-rate factor that falls along half a cosine from 1, at the end of the warm-up of `constant`, to
-    `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the warm-up it falls to
-    that in the one step after it. Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
+    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls along
+    half a cosine to `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the
+    warm-up it falls to that in the one step after it. `step` counts the optimiser's steps from 0. Loshchilov & Hutter
+    2017 (arXiv:1608.03983)."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
 
 def inverse_sqrt(step: int, warmup_steps: CountOrNone) -> float:
-    """Learning-rate factor sqrt((warmup_steps + 1) / (step + 1)) after the warm-up of `constant`, at the end of which
-    it is 1; Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
+    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls as
+    sqrt((warmup_steps + 1) / (step + 1)), without an end. `step` counts the optimiser's steps from 0. Vaswani et al.
+    2017 (arXiv:1706.03762), section 5.3."""
     return min((step + 1) / (warmup_steps + 1), math.sqrt((warmup_steps + 1) / (step + 1)))

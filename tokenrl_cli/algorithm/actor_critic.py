@@ -69,9 +69,10 @@ class ActorCritic:
         self.steps = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Samples `samples_per_source` episodes from the delayed actor for every source of the batch and returns them,
-        those of a source together, without rewards. The same seed and `batch.step` give the same random numbers. Raises
-        NonFinite where a probability is not finite."""
+        """Samples `samples_per_source` episodes for every source of the batch from the delayed copy of the actor, which
+        is always in evaluation mode, and returns them, those of a source together, without rewards. Changes nothing.
+        The same seed and `batch.step` give the same random numbers. Raises NonFinite where a probability is not
+        finite."""
         draws = streams.generator(self.seed, "rollout", batch.step)
         times, policy = self.samples_per_source, self.actor.delayed
         samples = generate(policy, batch.source, batch.source_mask, self.decoding, times, self.eos_id, draws)
@@ -79,9 +80,9 @@ class ActorCritic:
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Takes one optimiser step of the actor, but not in the first `critic_steps` updates, and then one of the
-        critic, on a rollout with rewards; then moves both delayed copies. Switches both networks to evaluation mode.
-        Returns the metrics of `Actor.learn` (absent in the first updates), of `ReferenceCritic.learn`, and
-        value/explained_variance of the critic after its step. Raises NonFinite, see `optim.gradient_step`."""
+        critic, on a rollout that must have its rewards; then moves both delayed copies. Switches both networks to
+        evaluation mode. Returns the metrics of `Actor.learn` (absent in the first updates), of `ReferenceCritic.learn`,
+        and value/explained_variance of the critic after its step. Raises NonFinite, see `optim.gradient_step`."""
         self.model.eval()
         self.critic.network.eval()
         targets = self.critic.targets(rollout, self.actor.delayed)
@@ -95,8 +96,8 @@ class ActorCritic:
         return metrics | self.critic.quality(rollout)
 
     def policy(self) -> Model:
-        """Returns the model itself, that is the actor, and not its delayed copy, from which `collect` samples; later
-        updates change it."""
+        """Returns the model itself, that is the actor, in its present mode, and not its delayed copy, from which
+        `collect` samples; later updates change it."""
         policy: Model = self.model
         return policy
 
@@ -108,15 +109,17 @@ class ActorCritic:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the number of updates as "steps", and the state of both optimisers, the critic and both delayed
-        copies, the names of each part after a prefix such as "critic."."""
+        copies, in live tensors, the names of each part after a prefix such as "critic.". The actor's weights, which are
+        the model's, are saved elsewhere."""
         state: dict[str, Any] = {"steps": self.steps}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        algorithm."""
+        """Restores what `state_dict` returned; the actor's weights, which are the model's, are restored elsewhere.
+        Raises KeyError, ValueError or the like where the state is of another algorithm; other parts may be restored by
+        then."""
         self.steps = state["steps"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))
@@ -134,7 +137,8 @@ class QNetwork(nn.Module):
 
     def forward(self, rollout: Rollout) -> Tensor:
         """Returns Q of every token in every state of the B episodes, [B, T, V], in units of the reward, in float32 or
-        float64, with gradients. Reads their clean references and actions, and not their sources."""
+        float64, with gradients. Reads their clean references and actions, and not their sources; padded steps get
+        numbers without meaning. Does not change the mode of the network."""
         output = self.model(rollout.reference_ids, rollout.reference_mask, rollout.actions, rollout.source_row)
         return precise(self.head(output.hidden))
 
@@ -193,7 +197,8 @@ class Actor:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def follow(self) -> None:
-        """Moves the delayed copy `target_rate` of the way to the actor."""
+        """Moves the delayed copy, in place, `target_rate` (0 to 1) of the way to the actor. `learn` does not do
+        this."""
         move(self.delayed, self.model, self.target_rate)
 
 
@@ -209,7 +214,7 @@ class EpisodesWithTargets:
 
     def rows(self, index: slice) -> EpisodesWithTargets:
         """Returns a micro-batch: the episodes in the slice `index` and their rows of the targets, [B', T] for B' of
-        them."""
+        them, a view."""
         return EpisodesWithTargets(self.episodes.rows(index), self.targets[index])
 
 
@@ -239,10 +244,12 @@ class ReferenceCritic:
         return td_targets(rollout.rewards, following, last_steps(rollout.mask))
 
     def learn(self, whole: EpisodesWithTargets) -> dict[str, float]:
-        """Takes one optimiser step towards the targets on the episodes that have a reward. Returns means over tokens:
-        loss/value (squared error, without the penalty), q/mean of the tokens taken, and q/spread, the penalty before
-        its factor; and critic/grad_norm, critic/grad_clipped and critic/lr of the optimiser. Does not move the delayed
-        copy. Raises NonFinite, see `optim.gradient_step`."""
+        """Takes one optimiser step towards the targets on those episodes that have a reward; `whole` holds all episodes
+        of the step, with what `targets` returned. Returns means over tokens: loss/value (squared error, without the
+        penalty), q/mean of the tokens taken, and q/spread, the penalty without its factor `value_penalty`; and
+        critic/grad_norm, critic/grad_clipped and critic/lr of the optimiser. Where no episode has a reward the means
+        are 0, and the optimiser steps all the same. Does not move the delayed copy. Raises NonFinite, see
+        `optim.gradient_step`."""
         tokens = _usable(whole.episodes).sum().clamp(min=1)
 
         def loss(rows: EpisodesWithTargets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -259,14 +266,15 @@ class ReferenceCritic:
         return {f"critic/{name}" if name in of_optimizer else name: value for name, value in logged.items()}
 
     def follow(self) -> None:
-        """Moves the delayed copy `target_rate` of the way to the critic."""
+        """Moves the delayed copy, in place, `target_rate` (0 to 1) of the way to the critic. `learn` does not do
+        this."""
         move(self.delayed, self.network, self.target_rate)
 
     @torch.no_grad()
     def quality(self, rollout: Rollout) -> dict[str, float]:
         """Returns {"value/explained_variance": ...}: the share of the variance of the returns-to-go of a rewarded
-        rollout that Q(a_t; s_t, y*) explains, 1 all of it, below 0 if Q is worse than a constant; 0 where the returns
-        do not vary. AssertionError without rewards."""
+        rollout that Q(a_t; s_t, y*) explains, over the real tokens of episodes that have a reward: 1 all of it, below 0
+        if Q is worse than a constant; 0 where the returns do not vary. AssertionError without rewards."""
         assert rollout.rewards is not None
         q = self.network(rollout).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
         returns = reward_to_go(rollout.rewards, rollout.mask)

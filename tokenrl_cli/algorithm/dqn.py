@@ -78,13 +78,15 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
+        weight, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 plus `conservatism` times the conservative term, divided by the
+        tokens of the whole minibatch.
 
         The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
         errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
-        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of
-        |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor;
-        and the ranges of q and, with a target network, of v. Changes no parameter.
+        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of |min_h
+        Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor; and
+        the ranges of q and, with a target network, of v. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)
@@ -143,10 +145,11 @@ class Dqn(ValueBased):
         return values, target_q[:, :-1]
 
     def policy(self) -> Composed:
-        """Returns the policy that `acting` computes from min_h Q_h, as a Model with logits [B, T, V].
+        """Returns the policy that `acting` computes from min_h Q_h, as a new Model with logits [B, T, V],
+        log-probabilities up to a constant.
 
-        It shares the learned network, so later updates change it; gradients flow into it. Its `start_value` and
-        `action_values` are those of min_h Q_h.
+        It shares the learned network, so later updates change it, and a gradient may flow into it. Its `start_value`
+        and `action_values` are those of min_h Q_h.
         """
 
         def values(output: ModelOutput, _prior: ModelOutput | None) -> Tensor:

@@ -39,7 +39,7 @@ Backup = Annotated[Callable[..., Tensor], Facts("target", "online", "policy")]  
 
 def call_with_facts(part: Callable[..., Any], **known: Any) -> Any:
     """Calls `part` with those of the keyword arguments `known` whose names are among its parameters, and returns its
-    result; the others are left out.
+    result; the others are left out. A fact replaces a setting of the same name that is bound to `part` by keyword.
 
     Raises TypeError where `part` has a parameter without a default that is not among `known`.
     """

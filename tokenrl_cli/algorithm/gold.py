@@ -32,7 +32,7 @@ class WeightedDemonstrations:
 
     def rows(self, index: slice) -> WeightedDemonstrations:
         """Returns a micro-batch: the demonstrations in the slice `index` and their rows of the weights, [B', T] for B'
-        of them."""
+        of them, a view."""
         return WeightedDemonstrations(self.episodes.rows(index), self.weights[index])
 
 
@@ -77,11 +77,11 @@ class Gold:
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Takes one optimiser step on the demonstrations, with dropout on, and renews the copy p~ after every
-        `sync_every`-th. Leaves the model in training mode. Returns means over tokens: loss/policy, loss/nll (without
-        the weights), q/mean (of max(c, Q_t - b)), importance/mean (of max(u, p~)), importance/floored (the share with
-        p~ at the floor or below); and grad_norm, grad_clipped and lr of the optimiser. Raises NonFinite, see
-        `optim.gradient_step`, and where there is no token at all."""
+        """Takes one optimiser step on the demonstrations of a rollout of `collect`, with dropout on, and renews the
+        copy p~ after every `sync_every`-th. Leaves the model in training mode. Returns means over tokens: loss/policy,
+        loss/nll (without the weights), q/mean (of max(c, Q_t - b)), importance/mean (of max(u, p~)), importance/floored
+        (the share with p~ at the floor or below); and grad_norm, grad_clipped and lr of the optimiser. Raises
+        NonFinite, see `optim.gradient_step`, and where there is no token at all."""
         weighted, metrics = self._with_weights(rollout)
         self.model.train()
         tokens = rollout.mask.sum()
@@ -117,13 +117,14 @@ class Gold:
         return WeightedDemonstrations(rollout, importance * q), metrics
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the number of updates, the state of the optimiser and the weights of both copies of the policy, under
-        "optimizer.", "frozen." and "lagged."."""
+        """Returns the number of updates as "updates", and under "optimizer.", "frozen." and "lagged." the state of the
+        optimiser and the weights of the frozen warm start and of the copy p~, in live tensors. The model's weights are
+        saved elsewhere."""
         state: dict[str, Any] = {"updates": self.updates}
         state |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
         for name, model in (("frozen", self.frozen), ("lagged", self.lagged)):
@@ -131,8 +132,8 @@ class Gold:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        algorithm."""
+        """Restores what `state_dict` returned, the weights of both copies in place; those of the model are restored
+        elsewhere. Raises KeyError, ValueError or the like where the state is of another algorithm."""
         self.updates = state["updates"]
         self.optimizer.load_state_dict(within(state, "optimizer."))
         self.frozen.load_state_dict(within(state, "frozen."))

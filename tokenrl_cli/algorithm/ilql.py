@@ -72,7 +72,8 @@ class Ilql(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
+        weight, of the four terms of the class's docstring, divided by the tokens of the whole minibatch.
 
         The td errors [B, T] are r_t + V(s_{t+1}) - min_h Q_h(s_t, a_t). Logged are the means of the four terms, each
         without its factors (loss/td, loss/value, loss/conservative, loss/nll; the last two are 0 where their

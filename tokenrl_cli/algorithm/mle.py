@@ -78,9 +78,9 @@ class Mle:
         return replace(recited, actions=nn.functional.pad(samples.actions, (0, limit - samples.actions.shape[1])))
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Takes one optimiser step on the demonstrations, with dropout on, and leaves the model in training mode.
-        Returns loss/nll (nats a token, label smoothing included), and grad_norm, grad_clipped and lr of the optimiser.
-        Raises NonFinite, see `optim.gradient_step`, and where there is no token at all."""
+        """Takes one optimiser step on the demonstrations of a rollout of `collect`, with dropout on, and leaves the
+        model in training mode. Returns loss/nll (nats a token, label smoothing included), and grad_norm, grad_clipped
+        and lr of the optimiser. Raises NonFinite, see `optim.gradient_step`, and where there is no token at all."""
         self.model.train()
         tokens = rollout.mask.sum()  # of the whole step, whatever the number of micro-batches
 
@@ -94,15 +94,16 @@ class Mle:
         return gradient_step(self.optimizer, rollout, loss, self.micro_batches)
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the optimiser, its names after "optimizer."."""
+        """Returns the state of the optimiser, its names after "optimizer.", in live tensors. The model's weights are
+        saved elsewhere."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        algorithm."""
+        """Restores the optimiser from what `state_dict` returned; the model's weights are restored elsewhere. Raises
+        KeyError, ValueError or the like where the state is of another algorithm."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

@@ -58,9 +58,9 @@ def _end_call(layer: Any, _inputs: Any, _output: Any) -> None:
 
 
 def one_more_column(actions: Tensor) -> Tensor:
-    """Returns a copy of actions [B, T] with a column of zeros after them, [B, T + 1], so that a teacher-forced pass has
-    T + 1 states, that after the last token included. The zeros change no output, for a model reads a token only after
-    the state in which it was generated."""
+    """Returns a copy of actions [B, T], T at least 1, with a column of zeros at the end, [B, T + 1], so that a
+    teacher-forced pass has T + 1 states, including the one after the last token. The zeros change no output, for a
+    model reads a token only after the state in which it was generated."""
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
@@ -77,8 +77,9 @@ def read_states(model: Any, episodes: Rollout) -> ModelOutput:
 @torch.no_grad()
 def move(kept: nn.Module, learned: nn.Module, share: float) -> None:
     """Moves the parameters of `kept` (a target network), in place, by `share` (0 to 1) of the way to those of
-    `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Parameters that both share stay, and buffers
-    are not moved. ValueError where the two have not as many parameters and `share` is above 0."""
+    `learned`, which stay: Polyak averaging; 0 changes nothing, 1 copies. Parameters are paired in their order. Those
+    that both share stay, and buffers are not moved. ValueError where the two have not as many parameters and `share` is
+    above 0."""
     if share > 0:
         for ours, theirs in zip(kept.parameters(), learned.parameters(), strict=True):
             if ours is not theirs:
@@ -96,11 +97,13 @@ class Both:
     second: State | None
 
     def reorder(self, index: Tensor) -> Both:
-        """Returns the states at `index` [M] int64, repeats allowed, of both models; see `State.reorder`."""
+        """Returns the states at `index` [M] int64, repeats allowed, of both models, or of the only one; do not use the
+        old state afterwards. See `State.reorder`."""
         return Both(self.first.reorder(index), self.second and self.second.reorder(index))
 
     def repeat(self, times: int) -> Both:
-        """Returns each state `times` times, its copies next to each other, of both models; see `State.repeat`."""
+        """Returns each state `times` times, its copies next to each other, of both models, or of the only one; do not
+        use the old state afterwards. See `State.repeat`."""
         return Both(self.first.repeat(times), self.second and self.second.repeat(times))
 
 
@@ -120,26 +123,29 @@ class Composed(nn.Module):
     def forward(
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
-        """Teacher-forced pass of both models over actions [B, T]; see `Model.__call__`. Returns hidden [B, T, D] of the
-        first model, and logits [B, T, V] by `join`, computed at the first access.
+        """Teacher-forced pass of the first model, and of the second if there is one, over actions [B, T] int64; see
+        `Model.__call__`. Returns hidden [B, T, D] of the first model, and logits [B, T, V] by `join`, computed at the
+        first access. Gradients flow. `project` of the output gives these logits of all states, whatever it is called
+        with.
 
-        source [N, S] or [N, S, F], source_mask [N, S]; source_row [B] is the source of each row, None: N = B and row b
-        has source b.
+        source [N, S] int64 or [N, S, F], source_mask [N, S] bool; source_row [B] int64 is the source of each row, None:
+        N = B and row b has source b.
         """
         first = self.first(source, source_mask, actions, source_row)
         second = None if self.second is None else self.second(source, source_mask, actions, source_row)
         return ModelOutput(first.hidden, lambda _: self.join(first, second))
 
     def start(self, source: Tensor, source_mask: Tensor) -> Both:
-        """Returns the states of both models before the first token, one row for each of N sources, source [N, S] or
-        [N, S, F] with source_mask [N, S] bool."""
+        """Returns the states of the first model, and of the second if there is one, before the first token, one row for
+        each of N sources, source [N, S] int64 or [N, S, F] with source_mask [N, S] bool."""
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 
     def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
-        """Generates one step of B episodes with both models; see `Model.step`. Returns hidden [B, 1, D] of the first
-        model with logits [B, 1, V] by `join`, and the states after the step. `previous` [B] int64 are the tokens
-        generated last, None before the first."""
+        """Generates one step of B episodes with the first model, and the second if there is one; see `Model.step`.
+        Returns hidden [B, 1, D] of the first model with logits [B, 1, V] by `join`, and the state after the step.
+        `previous` [B] int64 are the tokens generated last, None before the first. Take it that `state` cannot be used
+        again, as the models may reuse its memory."""
         first, second, following = self._step(state, previous)
         return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
 

@@ -86,15 +86,16 @@ class Ocd:
         return torch.from_numpy(values[:, : rows.actions.shape[1]])
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the optimiser, its names after "optimizer."."""
+        """Returns the state of the optimiser, its names after "optimizer.", in live tensors. The model's weights are
+        saved elsewhere."""
         return {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. Raises KeyError, ValueError or the like where the state is of another
-        algorithm."""
+        """Restores the optimiser from what `state_dict` returned; the model's weights are restored elsewhere. Raises
+        KeyError, ValueError or the like where the state is of another algorithm."""
         self.optimizer.load_state_dict(within(state, "optimizer."))

@@ -86,7 +86,9 @@ class PathConsistency(ValueBased):
         return replace(minibatch, source_values=self._source_values(minibatch.episodes))
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum of the `consistency` losses of
+        these rows, each with its weight, over the tokens at which paths start, divided by the number of starts in the
+        whole minibatch.
 
         Reads `source_values` [B] of the minibatch, which `prepare` must have set for state_value=group_mean; without
         them they count as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,
@@ -155,7 +157,7 @@ class PathConsistency(ValueBased):
         return log_partition(scores, sums.to(scores.dtype), episodes.group, self.temperature).to(sums.dtype)
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 

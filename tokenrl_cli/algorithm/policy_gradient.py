@@ -205,7 +205,7 @@ class PolicyGradient:
         self.updates += 1
 
     def policy(self) -> Model:
-        """Returns the model itself, not a copy: later updates change it."""
+        """Returns the model itself, not a copy, in its present mode: later updates change it."""
         policy: Model = self.model
         return policy
 
@@ -217,17 +217,17 @@ class PolicyGradient:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counters "updates" and "rollouts", and the state of the KL coefficient, the optimiser, the
-        baseline and the critic if they have one, and the reference model, the names of each part after a prefix such as
-        "optimizer.". The weights of the policy are not among them."""
+        baseline and the critic if they have one, and the reference model, in live tensors, the names of each part after
+        a prefix such as "optimizer.". The weights of the policy are not among them."""
         state: dict[str, Any] = {"updates": self.updates, "rollouts": self.rollouts}
         for name, part in self._stateful().items():
             state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned. Raises UserError where a KL term needs a reference model and the saved
-        run had none; the other parts may be restored by then. KeyError, ValueError or the like where the state is of
-        another algorithm."""
+        """Restores what `state_dict` returned; the weights of the policy are restored elsewhere. Raises UserError where
+        a KL term needs a reference model and the saved run had none; the other parts may be restored by then. KeyError,
+        ValueError or the like where the state is of another algorithm."""
         self.updates, self.rollouts = state["updates"], state["rollouts"]
         for name, part in self._stateful().items():
             part.load_state_dict(within(state, f"{name}."))

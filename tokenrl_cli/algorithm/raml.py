@@ -48,9 +48,9 @@ class Raml(Mle):
         self.share = replaced_share(len(self.allowed) - 1, tau)
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns a Rollout of demonstrations y' with replaced tokens, one episode [N, R] for each source: the new
-        tokens stand in both `actions` and `targets`, while `reference_ids` are unchanged. The same seed and
-        `batch.step` give the same ones. The model is not used."""
+        """Returns a Rollout of demonstrations y' with replaced tokens, one episode [N, R] for each source, without
+        tokens where it has none: the new tokens stand in both `actions` and `targets`, while `reference_ids` are
+        unchanged; `batch` stays as it is. The same seed and `batch.step` give the same ones. The model is not used."""
         recited = super().collect(batch)
         replaced = self._replaced(recited)
         return replace(recited, actions=replaced, targets=replaced)

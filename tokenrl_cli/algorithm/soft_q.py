@@ -72,7 +72,8 @@ class SoftQ(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of the class's docstring for B rewarded episodes of T tokens, as a `LossOutput`.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
+        weight, of sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2, divided by the tokens of the whole minibatch.
 
         The targets r_t + V(s_{t+1}) [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
         the means of loss/td, td_error (absolute), q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|,

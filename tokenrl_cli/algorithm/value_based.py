@@ -41,32 +41,33 @@ class ValueNetwork(nn.Module):
         self.lr_factors = {name: head.lr_factor for name, head in heads.items()}
 
     def trainable(self) -> list[nn.Parameter]:
-        """Returns the parameters to be trained: all of the model (the trunk), if `train_trunk`, and those of the
-        heads."""
+        """Returns the parameters to be trained, as a new list: all of the model (the trunk), if `train_trunk`, and
+        those of the heads. Those that require no gradient are among them."""
         return [*(self.model.parameters() if self.train_trunk else ()), *self.heads.parameters()]
 
     def parameter_groups(self) -> list[nn.Parameter | ParameterGroup]:
-        """Returns the parameters of `trainable` in the form that an optimiser takes: those of each head as a group with
-        its own factor of the learning rate."""
+        """Returns the parameters of `trainable` in the form that an optimiser takes (`optim.Learning`): those of the
+        model one by one, those of each head as a group with its own factor of the learning rate."""
         heads = [ParameterGroup(list(self.heads[name].parameters()), self.lr_factors[name]) for name in self.lr_factors]
         return [*(self.model.parameters() if self.train_trunk else ()), *heads]
 
     def read(self, episodes: Rollout) -> ModelOutput:
         """Returns the model's output for every state of the episodes and for the one after the last column: hidden
-        [B, T + 1, D], column t for s_t, without gradient if the trunk is not trained; logits [B, T + 1, V]."""
+        [B, T + 1, D], column t for s_t; logits [B, T + 1, V]. Gradients flow; if the trunk is not trained, the hidden
+        states carry none. The model's mode is not changed."""
         output = read_states(self.model, episodes)
         return output if self.train_trunk else ModelOutput(output.hidden.detach(), output.project)
 
     def q(self, hidden: Tensor, project: Project) -> Tensor:
-        """Returns Q(s, .) by each of H heads, hidden [..., D] -> [H, ..., V], in float32 or float64. `project` is read
-        only by a head that takes Q from the model's own logits: it must map hidden states to these, already multiplied
-        by the temperature."""
+        """Returns Q(s, .) by each of H heads, hidden [..., D] -> [H, ..., V], in float32 or float64, with gradients.
+        Only a `Logits` head reads `project`, which must then map hidden states to temperature * logits [..., V] of the
+        model; the others take any. Raises KeyError where there is no head "q"."""
         values: Tensor = self.heads["q"](hidden, project)
         return values
 
     def v(self, hidden: Tensor) -> Tensor:
-        """Returns V(s) by the head named "v", hidden [..., D] -> [...], in float32 or float64. Raises KeyError where
-        there is no such head."""
+        """Returns V(s) by the head "v", hidden [..., D] -> [...], in float32 or float64, with gradients, into `hidden`,
+        too. Raises KeyError where there is no such head."""
         values: Tensor = self.heads["v"](hidden)
         return values
 
@@ -103,9 +104,9 @@ class Collector:
     def collect(self, policy: Any, batch: Batch) -> Rollout:
         """Returns the episodes of a step, without rewards: `samples_per_source` samples of each of the N sources of
         `batch`, those of a source together (none where the data are demonstrations alone), followed by one
-        demonstration of each source where the data uses them. `policy` is the Model that has been learned; the
-        exploration makes of it the one that samples. It must be in evaluation mode. Counts one step. Raises NonFinite
-        where a probability is not finite."""
+        demonstration of each source where the data uses them. `policy` is the Model that has been learned, in
+        evaluation mode; the exploration makes of it the one that samples. Counts one step. Raises NonFinite where a
+        probability is not finite."""
         parts = []
         if self.data.samples:
             acting = self.exploration.acting(policy, self.steps)
@@ -175,8 +176,8 @@ class ValueBased:
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Adds to a minibatch what has to be computed from all of it, before it is split into micro-batches. Returns it
-        as it is, unless overridden."""
+        """Returns the same object, unless overridden. A subclass returns a copy to which it adds what has to be
+        computed from a whole minibatch; `update` calls it before it splits the minibatch into micro-batches."""
         return minibatch
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
@@ -185,7 +186,8 @@ class ValueBased:
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
         """Returns the number of tokens of `loss_mask` in the whole minibatch, [] or an int, also where `minibatch` is a
-        micro-batch of it. A subclass that overrides `loss_mask` must override this, too."""
+        micro-batch of it. A subclass that overrides one of `loss_mask` and `loss_tokens` must override the other,
+        too."""
         return minibatch.total_tokens
 
     # ------------------------------------------------------------------------------------------------- the algorithm
@@ -246,7 +248,8 @@ class ValueBased:
     # --------------------------------------------------------------------------------------- what losses share
 
     def rewards(self, episodes: Rollout) -> Tensor:
-        """Returns the rewards of episodes, [B, T]. AssertionError if they have not been scored."""
+        """Returns the rewards of episodes, [B, T], the tensor of the Rollout itself, 0 where masked. AssertionError if
+        they have not been scored."""
         assert episodes.rewards is not None
         return episodes.rewards
 
@@ -265,9 +268,9 @@ class ValueBased:
         ranges: Mapping[str, Tensor],
     ) -> LossOutput:
         """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
-        the weight of its episode; the means of `logged`, unweighted; and the values of `ranges` at these tokens, of
-        which the extremes are logged. Each mean is a sum over the rows given, divided by `loss_tokens`, the number of
-        the whole minibatch. Only the loss has a gradient."""
+        the weight of its episode; `td_errors`, as they are; the means of `logged`, unweighted; and the values of
+        `ranges` at these tokens, of which the extremes are logged. Each mean is a sum over the rows given, divided by
+        `loss_tokens`, the number of the whole minibatch. Masked places do not count. Only the loss has a gradient."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}
@@ -287,7 +290,7 @@ class ValueBased:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the counters "collected" and "updates", and the state of every saved part: a flat dictionary of
-        tensors, numbers and strings.
+        tensors, numbers and strings. The tensors are live ones.
 
         Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
         "target.", "explorer." and so on for the others. The weights of the learned model are saved elsewhere.
@@ -298,7 +301,8 @@ class ValueBased:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the counters and every saved part from what `state_dict` returned.
+        """Restores the counters and every saved part from what `state_dict` returned; the weights of the learned model
+        are restored elsewhere.
 
         Raises KeyError for a missing counter, and what a part raises where its entries do not fit; other parts may be
         restored by then.
@@ -308,7 +312,8 @@ class ValueBased:
             part.load_state_dict(within(state, f"{name}."))
 
     def load_policy(self, state: dict[str, Any]) -> None:
-        """Restores only what `policy` needs besides the model, the entries that begin with "policy."; see
+        """Restores only what `policy` needs besides the model, the entries that begin with "policy."; others are
+        ignored, and the model's weights are restored elsewhere. RuntimeError where names or shapes differ. See
         `PolicyLoader.load_policy`."""
         for name, part in self._saved_parts().items():
             if name.startswith("policy."):

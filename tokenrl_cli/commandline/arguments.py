@@ -74,7 +74,7 @@ def parse(words: Sequence[str]) -> Arguments:
     it has a "="; all further ones go to `rest`, also if they are no KEY=VALUE.
 
     Raises UserError for unknown flags, flags without their value or with a wrong one, flags that exclude each other,
-    and brackets nested more than DEEPEST levels deep. Does not check that the command exists.
+    and brackets nested more than DEEPEST (100) levels deep. Does not check that the command exists.
     """
     flags: dict[str, str] = {}
     plain: list[str] = []
@@ -129,7 +129,7 @@ def _check_flag(word: str, name: str, value: str) -> None:
 
 
 def key_of(override: str) -> str:
-    """Returns the key of an override: "a.b" for "++a.b=1", "c" for "~c"; of a group with its package, as in
+    """Returns the key of an override: "a.b" for "++a.b=1", "c" for "~c"; that of a group includes its package, as in
     "optimizer@algorithm.optimizer"."""
     return override.partition("=")[0].lstrip("+~")
 
@@ -155,8 +155,8 @@ def command_line(command: str, *overrides: str) -> str:
 
 
 def override(key: str, value: Any) -> str:
-    """Returns KEY=VALUE in Hydra's override grammar, quoted if necessary. `value` is text, a number, a bool, None, or a
-    list of these; `command_line` quotes the result for a shell."""
+    """Returns KEY=VALUE in Hydra's override grammar, the value quoted if necessary. `value` is a str, an int or float
+    of Python, a bool, None, or a list of these, which is not checked; `command_line` quotes the result for a shell."""
     return f"{key}={_grammar(value)}"
 
 

@@ -64,8 +64,9 @@ def _resume_command(run: Path) -> str:
 
 
 def run_directory(out: str | None, otherwise: str) -> str:
-    """Makes the directory of a run, with those above it, and returns its path: the one that `out=` names, which may
-    exist, or, without it, a new one called `otherwise` (see `new_directory`). Raises UserError if it cannot be made."""
+    """Makes the directory of a run, with those above it, and returns its path: `out`, the value of `out=`, which may
+    exist and in which "~" is expanded; if that is None or "", a new one, `otherwise`, or `otherwise`-2, -3 ... where
+    that is taken. Raises UserError if it cannot be made."""
     if not out:
         return new_directory(otherwise)
     place = Path(out).expanduser()
@@ -316,7 +317,8 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def needs_checkpoint(arguments: Arguments) -> bool:
-    """Returns whether a command reads `ckpt=`: not `eval` where it names a model and no checkpoint."""
+    """Returns False for an `eval` that names a model and no checkpoint, and so needs no `ckpt=`; True for every other
+    command line, also for that of a command that never reads `ckpt=`."""
     named = any(key_of(word).partition(".")[0] == "model" for word in arguments.rest)
     return not (arguments.command == "eval" and named and arguments.value("ckpt") is None)
 

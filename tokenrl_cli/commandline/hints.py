@@ -113,7 +113,7 @@ for _ours, _words in SYNONYMS.items():
 
 def leaves(config: Any, where: str = "") -> Iterator[str]:
     """Yields the full key of every value in a composed config, that of an empty dictionary included. Keys that begin
-    with an underscore, and hydra, are left out with all below them."""
+    with an underscore, and hydra, are left out with all below them. `where` is put before each key."""
     for key in config:
         path = f"{where}.{key}" if where else str(key)
         inside = _node(config, key)
@@ -131,9 +131,9 @@ def _node(config: Any, key: Any) -> Any:
 
 
 def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
-    """Returns what to suggest for an unknown key whose last part is `name`, as (hint, remedy): keys of `config`, the
-    composed config, that have this name or another tool's name for it, or a sentence on what to do instead. One of the
-    two is "", or both."""
+    """Returns what to suggest for a key unknown to `command` whose last part is `name`, as (hint, remedy): keys of
+    `config`, the composed config, that have this name or another tool's name for it, or a sentence on what to do
+    instead. One of the two is "", or both."""
     name = name.lower().replace("-", "_")
     known = list(leaves(config))
     for words, (commands, remedy) in ANSWERS.items():
@@ -146,8 +146,8 @@ def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
 
 
 def similar_key(name: str, command: str, config: Any) -> str:
-    """Returns a hint such as " (did you mean 'a.b' or 'c.b'?)" at the keys whose last part is spelt most like `name`;
-    "" if none is similar."""
+    """Returns a hint such as " (did you mean 'a.b' or 'c.b'?)" at the keys of `config`, the composed config, whose last
+    part is spelt most like `name`, those that `command` uses first; "" if none is similar."""
     known = list(leaves(config))
     close = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in known}, n=1)
     return _listed([path for path in known if path.rpartition(".")[2] == close[0]], command) if close else ""

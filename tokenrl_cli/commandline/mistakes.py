@@ -50,7 +50,8 @@ def as_user_error(error: BaseException, imports: Sequence[str], place: str = "",
 
 def machine_error(error: BaseException, place: str = "", again: str = "") -> UserError | None:
     """Returns the UserError, not raised, for a refusal of the system: of a disk, a path or memory. None for any other
-    exception, for a UserError, and for a missing file of this package. `place` and `again` as for `as_user_error`."""
+    exception, for a UserError, and for a missing file of this package. `place` is where the command writes: it is named
+    if the system names no path. `again` is the command to continue with afterwards, for the message."""
     if isinstance(error, UserError):
         return None
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(MEMORY, str(error))):
@@ -74,8 +75,8 @@ def config_error(error: BaseException) -> UserError | None:
     """Returns the UserError, not raised, for an exception that arose while Hydra composed the config; None for any
     other.
 
-    It is recognised by the calls on the way to it: cli.py is the last file of this package among them, which means that
-    no command had begun. The cause is then the command line, or a config file that was read.
+    It is recognised by its traceback: the innermost frame in this package lies in cli.py, which means that no command
+    had begun. The cause is then the command line, or a config file that Hydra read.
     """
     ours = [each for each in _frames(error) if _is_ours(each[1])]
     if not ours or Path(ours[-1][1]).name != "cli.py":

@@ -86,8 +86,9 @@ class Examination:
     findings: list[Finding]
 
     def evaluate(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Evaluation:
-        """Decodes the split and scores the texts, as `run.evaluation.evaluate`, which also explains `progress` and the
-        errors. Writes and shows nothing."""
+        """Decodes the split and scores the texts; `run.evaluation.evaluate` explains the numbers of the result. Writes
+        and shows nothing. `progress(done, total)` is called before each batch and after the last one with the numbers
+        of examples. Raises NonFinite if a probability is not finite, UserError if a reward or metric fails."""
         from tokenrl_cli.run.evaluation import evaluate
 
         split, examples, size = self.plain["split"], self.plain["examples"], self.plain["batch_size"]
@@ -119,10 +120,13 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
 def prepared(
     whole: dict[str, Any], plain: dict[str, Any], tokenizers: Path | None, line: list[str]
 ) -> tuple[Task, list[Finding]]:
-    """Returns the task of an evaluation, and findings. `whole` is the config to build from, whose block decode is
-    changed where all sources are empty: then texts are sampled. `plain` is the resolved config of the command, `line`
-    its overrides; `tokenizers` is the folder of saved tokenizers, None to read or train those of the config. Sets
-    torch's number of threads. Raises UserError as `prepare` does."""
+    """Returns the task of an evaluation, and findings. `whole` is the config to build from; where all sources are
+    empty, so that texts are sampled, its block decode is replaced in place by the one in use. `plain` is the resolved
+    config of the command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the
+    folder of saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises
+    UserError for missing data or a missing split, for references that are needed and missing, for a setting in `line`
+    that has no effect, for components that do not fit each other, and for a saved run that scores texts and was trained
+    from a pretrained model that may not be read (`refuse_outside_judges`)."""
     from tokenrl_cli.commandline.earlier_run import typed_values
     from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
@@ -187,8 +191,9 @@ def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> N
 
 
 def unread_tokens(evaluation: Evaluation, task: Task) -> str:
-    """Says how many tokens of the sources were cut off or unknown to the model, and how many of the references are
-    unknown, which makes `nll` and `perplexity` unreliable; "" if there are none."""
+    """Returns a sentence on how many of the sources were cut, how many of their tokens are unknown to the model, and
+    how many tokens of the references are unknown, which makes `nll` and `perplexity` unreliable; "" if there are
+    none."""
     from tokenrl_cli.data.counts import Unread, unknown_share
     from tokenrl_cli.data.encoding import ragged_sources
 
@@ -211,9 +216,10 @@ def settings_of(
     """Returns all settings that the numbers of an evaluation depend on, as plain JSON values, to tell whether two
     evaluations can be compared.
 
-    `whole` is the checkpoint's config with the blocks that the command changed (`Examination.config`), `requested` the
-    resolved config of `eval`, `evaluation` its result, of which the sources and references are read. Paths in the block
-    dataset that lie below data_root are written relative to it, so that data in another place count as the same.
+    `saved` is the checkpoint, `whole` its config with the blocks that the command changed (`Examination.config`),
+    `requested` the resolved config of `eval`, `evaluation` its result, of which the sources and references are read.
+    Paths in the block dataset that lie below data_root are written relative to it, so that data in another place count
+    as the same.
 
     `weights` and `data` are the first 12 hex digits of SHA-256 sums. That of `data` is of the sources and references.
     That of `weights` is of the policy alone, the model and the entries of the algorithm that it needs: a checkpoint has
@@ -234,8 +240,10 @@ def settings_of(
 def settings_from(
     whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation, weights: list[str], step: int, stage: str
 ) -> dict[str, Any]:
-    """Returns what `settings_of` does, for a policy of any origin. `weights` identify it; it was saved after `step`
-    steps, in `stage`."""
+    """Returns the settings that the numbers of an evaluation depend on, plain JSON values as `settings_of` returns
+    them, for a policy of any origin. `whole` is the config that it was evaluated with, `requested` that of the command,
+    `evaluation` the result. `weights` are texts that identify the policy, of which a SHA-256 is written; it was saved
+    after `step` steps, in `stage`."""
     from tokenrl_cli.report.journal import json_values
 
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
@@ -256,8 +264,8 @@ def settings_from(
 def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
     """Returns the parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default
     nor that of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written
-    without "algorithm.". `settings` is the result of `settings_of`, `decode` the name of the decoding, such as
-    "greedy"."""
+    without "algorithm.". `requested` is the resolved config of `eval`, `settings` the result of `settings_of`, `decode`
+    the name of the decoding, such as "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = file_values("eval.yaml")
@@ -294,7 +302,8 @@ def relative_to_data_root(value: Any, root: str) -> Any:
 
 
 def file_values(name: str) -> dict[str, Any]:
-    """Returns the plain values of a file in conf/, given its path there."""
+    """Returns the plain values of a file of conf/ as it is written, without its defaults filled in. `name` is its path
+    in conf/, such as "decode/beam.yaml". Raises OSError if there is no such file."""
     import yaml
 
     from tokenrl_cli.config.options import conf_dir
@@ -309,8 +318,8 @@ def _digest(value: Any) -> str:
 
 
 def chosen_checkpoint(folder: Path) -> Path | None:
-    """Returns the checkpoint that a run stands for, given its folder of checkpoints: the best, else the last; None if
-    it has neither, as the folder around a copied checkpoint."""
+    """Returns the directory of the checkpoint that a run stands for, absolute and without links, given its folder of
+    checkpoints: the best, else the last; None if it has neither, as the folder around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
 
@@ -344,8 +353,9 @@ def write(
     folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
 ) -> dict[str, Any]:
     """Writes the results of an evaluation to a folder, over those of the same evaluation if there are any, and returns
-    the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `found` are findings to
-    add.
+    the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `settings` the result of
+    `settings_of`, `found` are findings to add. The folder is made if it is missing; the evaluation must have an
+    example.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split, with line breaks inside a
     text as spaces; N counts from 0, and an example without that reference has an empty line. statistics.npz holds the
@@ -391,10 +401,11 @@ def _written(
 
 
 def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
-    """Returns the content of results.json, plain values for JSON: NaN is None. `metrics` has {"value", "low", "high",
-    "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
-    the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
-    evaluation."""
+    """Returns the content of results.json for an evaluation, plain values for JSON: NaN is None. `ckpt` is the path of
+    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add. In the result `metrics` has
+    {"value", "low", "high", "signature"} for each metric on its own scale: low and high are the ends of a 95 %
+    bootstrap interval, or None if the bootstrap could not give one; `findings` then has the reason. `other` has the
+    rest of the numbers of the evaluation."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED

@@ -76,7 +76,8 @@ def run(config: DictConfig) -> float | None:
 
 
 def refuse_idle(line: Iterable[str]) -> None:
-    """Raises UserError if one of the overrides `line` sets a value of training, which has no effect here."""
+    """Raises UserError if one of the overrides `line` sets a value of training (IDLE, but for USED), which has no
+    effect here."""
     from tokenrl_cli.commands.idle import place_of
 
     for word in line:
@@ -96,7 +97,9 @@ def _unused(name: str) -> Path:
 
 def prepare(plain: dict[str, Any], line: list[str]) -> Examination:
     """Builds the evaluation of the model that `plain`, a resolved and checked config, describes: the model as it is
-    loaded. Sets torch's number of threads and seeds its global generator. Raises UserError as `eval.prepare` does."""
+    loaded. Sets torch's number of threads and seeds its global generator. Raises UserError for missing data or a
+    missing split, for references that are needed and missing, for a setting in `line` (the overrides) that has no
+    effect, and for components that do not fit each other."""
     from tokenrl_cli.run import assembly
 
     # without the blocks of the algorithms, whose settings nothing reads here
@@ -108,7 +111,8 @@ def prepare(plain: dict[str, Any], line: list[str]) -> Examination:
 
 
 def weights_of(block: dict[str, Any]) -> list[str]:
-    """Returns what identifies the weights of a model's block: the SHA-256 of each checkpoint, and the other keys."""
+    """Returns what identifies the weights of a model's block: the SHA-256 of each pretrained checkpoint that it names,
+    all of whose files are read, then KEY=VALUE of the other keys. Raises SettingError where one cannot be read."""
     from tokenrl_cli import hub
 
     digests = [hub.digest(hub.directory(str(block[key]), key), key) for key in PATHS if block.get(key)]

@@ -97,8 +97,8 @@ def prepare(
 
 def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
     """Decodes one episode for each of N sources: a Rollout of N rows in their order, without rewards. Adds to `unread`
-    how many tokens of the sources are cut off or unknown. `policy` must be in evaluation mode. Raises NonFinite as
-    `run.evaluation.decode` does.
+    how many sources are cut, and how many of their tokens are unknown. `policy` must be in evaluation mode. Raises
+    NonFinite if a probability is not finite.
 
     `part` is the number of the batch: with it and the seed the draws of a sampling decoder are determined.
     """
@@ -112,7 +112,9 @@ def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: 
 
 
 def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
-    """Decodes one text for each source, in their order, "" for None; see `rollout_from`."""
+    """Decodes one text for each source, in their order, "" for None. `policy` must be in evaluation mode; `part` is the
+    number of the batch, which with the seed of the task determines the draws. Adds to `unread` what of the sources is
+    cut or unknown. Raises NonFinite if a probability is not finite."""
     present = [source for source in sources if source is not None]
     if not present:
         return [""] * len(sources)

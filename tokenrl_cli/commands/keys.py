@@ -104,8 +104,8 @@ class Export:
 
 def require_keys(config: dict[str, Any], schema: type[Train | Eval | Generate | Export], command: str = "") -> None:
     """Raises UserError if a config has an unknown or missing key, or a value or block of a wrong type or range. Imports
-    the modules that its `imports` names. `config` is resolved, plain values; `command` is that of the schema, which is
-    named like it unless given."""
+    the modules that its `imports` names. `config` is resolved, plain values; `command` is the name of the command, for
+    the message, by default that of the schema in lower case."""
     known = {each.name for each in fields(schema)}
     if (unknown := next((key for key in config if key not in known), None)) is not None:  # Hydra lets +KEY=VALUE pass
         from tokenrl_cli.commandline.explanations import unknown_key

@@ -46,7 +46,9 @@ def run(config: DictConfig) -> float | None:
 
 
 def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
-    """Trains as `run` does, and returns the directory of the run and its resolved config, for a caller in Python."""
+    """Trains as `run` does, and returns the directory of the run and its resolved config, for a caller in Python.
+    Called by Hydra. Raises UserError for a mistake of the user's, SystemExit if a signal stopped the run and it was
+    saved, KeyboardInterrupt if it was not."""
     from hydra.core.hydra_config import HydraConfig
 
     run(config)
@@ -55,8 +57,9 @@ def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
 
 
 def in_checkpoint(key: str, value: Any) -> bool:
-    """Whether a run that goes on from a checkpoint does not read the files that a root key of its config names: those
-    of init_from, and of the tokenizers of this package, which the checkpoint holds. One of the user's may read them."""
+    """Returns whether a run that goes on from a checkpoint need not read the files that the root key `key` of its
+    config names, with the value `value`: True for init_from, and for a tokenizer of this package, which the checkpoint
+    holds. One of the user's may read its files."""
     from tokenrl_cli.config.build import PACKAGE, is_block
 
     tokenizer = key in ("tokenizer", "source_tokenizer") and is_block(value)

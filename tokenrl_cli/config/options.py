@@ -34,11 +34,11 @@ def text_of(file: Path) -> str:
 
 
 def roots(config_dir: str | None) -> list[Path]:
-    """Returns the folders with options, tokenrl's own before that of `--config-dir`, in the order in which Hydra
-    searches them.
+    """Returns the folders of config files in the order in which Hydra searches them: tokenrl's own (`conf_dir`), then
+    `config_dir`, the value of `--config-dir`, unless that is None.
 
-    Raises UserError if there is no such folder, if a file of it cannot be accepted (`require_small`), or if one in its
-    brings/ ends in .yml, which Hydra would silently leave out.
+    Raises UserError if `config_dir` is no folder, if a file of it is too large or has too many aliases
+    (`require_small`), or if one in its brings/ ends in .yml, which Hydra would silently leave out.
     """
     if config_dir is None:
         return [conf_dir()]
@@ -145,8 +145,9 @@ def keys(file: Path) -> list[str]:
 
 
 def target_in(file: Path) -> str:
-    """Returns the `_target_` at the root of an option; "" if it has none of its own. Raises OSError or
-    UnicodeDecodeError if the file cannot be read."""
+    """Returns the `_target_` on the top level of the config file of an option; "" if it has none of its own (one that
+    it takes over by its defaults does not count, see `limits.target_of`). The file is read as text, not as YAML. Raises
+    OSError or UnicodeDecodeError if it cannot be read."""
     match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
     return match[1] if match else ""
 
@@ -214,6 +215,7 @@ def _place(group: str) -> str:
 
 def choices(primary: Path) -> dict[str, str]:
     """Returns the groups of a command's config, as the command line has them, each with the option that it starts from.
-    `primary` is the file, such as conf/train.yaml; groups without an option (null) are included as such."""
+    `primary` is the file, such as conf/train.yaml; a group without an option has "null". Raises UserError if it cannot
+    be read."""
     inside = text_of(primary).partition("defaults:\n")[2].partition("\n\n")[0]
     return dict(re.findall(r"^  - ([\w/@.]+): (\w+)", inside, re.MULTILINE))

@@ -93,9 +93,11 @@ class Batching:
 
     def counts(self) -> dict[str, int]:
         """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
-        unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN of an
-        unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
-        are counted after the cut, EOS of targets included, and targets are demonstrations."""
+        unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN (1,000) of
+        an unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
+        are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
+        one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
+        unknown_source_tokens, and the last four for targets, too."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -233,8 +235,8 @@ def evaluation_batches(
 
     Nothing is dropped or drawn at random. Source and target ids are cut at their limits (`max_length`, EOS included, is
     that of targets), the texts `references` are not. Targets are the first demonstration of each example; `step` is 0.
-    All examples are read before the first batch comes. Raises UserError then, where the split is empty, or is unlimited
-    and `examples` is 0.
+    When the first batch is requested, all examples are read, and a UserError is raised where the split is empty, or is
+    unlimited and `examples` is 0.
     """
     size = dataset.size(split)
     if size is None and examples == 0:
@@ -289,8 +291,8 @@ def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[s
     of train.
 
     Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
-    are read, at least 2,000 and at most VOCABULARY_EXAMPLES, until the second half of those read has brought no new
-    word. Raises UserError, at the end, where all texts were empty or there was none.
+    are read, at least 2,000 and at most VOCABULARY_EXAMPLES (20,000), until the second half of those read has brought
+    no new word. Raises UserError, at the end, where all texts were empty or there was none.
     """
     size = dataset.size("train")
     words: set[str] = set()

@@ -54,7 +54,7 @@ def unknown_share(unknown: int, total: int, side: str) -> str:
 
 def unknown_finding(split: str, side: str, unknown: int, total: int, fixed: bool = False) -> list[Finding]:
     """Returns the finding that `unknown` of `total` tokens are unknown to the tokenizer of `side` ("source" or
-    "target"): a list with one note, or one warning above UNKNOWN_SHARE; [] where none is unknown. `split` is the
+    "target"): a list with one note, or one warning above UNKNOWN_SHARE (10 %); [] where none is unknown. `split` is the
     beginning of the message, such as "train"; `fixed` says that the vocabulary is that of a pretrained model."""
     if not unknown:
         return []
@@ -74,8 +74,8 @@ def split_findings(
     an argument of the same name.
 
     Unlimited splits are not read; all examples of the others are held in memory. Tokens and lengths are counted in the
-    first LOOKED_AT examples of a split. Sources are compared with train as exact text, all of them but empty ones,
-    unless train is unlimited; this reads train once. Raises UserError where the data cannot be read.
+    first LOOKED_AT (10,000) examples of a split. Sources are compared with train as exact text, all of them but empty
+    ones, unless train is unlimited; this reads train once. Raises UserError where the data cannot be read.
     """
     found: list[Finding] = []
     sources: dict[str, list[str]] = {}
@@ -118,9 +118,10 @@ def _token_findings(
 
 
 def lossy_finding(split: str, references: list[str], encoded: list[list[int]], tokenizer: Tokenizer) -> list[Finding]:
-    """Returns the finding that references are not what the tokenizer decodes from their ids, `encoded`, as with one
-    that writes lower case only: a list with one note; [] where all come back. References with unknown tokens are left
-    out: see `unknown_finding`. `split` is the beginning of the message, such as "val"."""
+    """Returns the finding that references are not what the tokenizer decodes from their ids, as with one that writes
+    lower case only: a list with one note; [] where all come back. References with unknown tokens are left out: see
+    `unknown_finding`. `encoded` holds the ids of each reference, without EOS. `split` is the beginning of the message,
+    such as "val"."""
     known = [(text, ids) for text, ids in zip(references, encoded, strict=True) if tokenizer.unknown_id not in ids]
     pairs = [(text, tokenizer.decode(ids)) for text, ids in known]
     changed = [(text, back) for text, back in pairs if back not in (text, well_formed(text))]

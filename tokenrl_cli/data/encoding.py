@@ -30,7 +30,7 @@ class Ragged:
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Returns the sequences with the numbers rows [N], in that order and padded on the right: ids [N, L] int64, 0
+        """Returns the sequences at the indices rows [N], in that order and padded on the right: ids [N, L] int64, 0
         where padded, and mask [N, L] bool, True at real tokens. L is the length of the longest of these sequences, at
         least 1."""
         lengths = self.lengths[rows]
@@ -47,10 +47,11 @@ class Encoded:
     reference has one pair of empty sequences.
 
     EOS is appended to every target and counts towards the limit `max_length`, so a target that is cut has no EOS.
-    `pairs` [P] are the numbers of the usable pairs and `rows` [M] those of the usable examples: all, or with `drop`
-    only pairs whose source and demonstration are within the limits, and examples with such a pair. Dropped ones stay
-    encoded, and count in `len` and in `unknown`, the numbers of unknown tokens of "source" and "target"
-    (demonstrations) after the cut. Raises UserError where an example has not as many demonstrations as references.
+    `pairs` [P] are the indices of the usable pairs among all pairs, and `rows` [M] those of the usable examples among
+    all examples: every one, or with `drop` only pairs whose source and demonstration are within the limits, and
+    examples with such a pair. Dropped ones stay encoded, and count in `len` and in `unknown`, the numbers of unknown
+    tokens of "source" and "target" (demonstrations) after the cut. Raises UserError where an example has not as many
+    demonstrations as references.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class Encoded:
         return len(self._choices)
 
     def choose(self, rows: np.ndarray, draws: torch.Generator) -> np.ndarray:
-        """Draws one usable pair of each example uniformly. rows [N], numbers of usable examples -> [N], numbers of
-        pairs. Draws N numbers from `draws`, however many pairs there are."""
+        """Draws one usable pair of each of N examples, uniformly. rows [N]: their indices among all examples, each of
+        them in `self.rows` (not checked) -> [N], indices among all pairs. Draws N numbers from `draws`, however many
+        pairs there are."""
         # floor(u * n) with one u for every row: the same number of draws whatever the numbers of pairs are.
         uniform = torch.rand(len(rows), dtype=torch.float64, generator=draws).numpy()
         chosen: np.ndarray = self.pairs[self._first[rows] + (uniform * self._choices[rows]).astype(np.int64)]
@@ -100,10 +102,10 @@ class Encoded:
         return pairs
 
     def batch(self, step: int, rows: np.ndarray, pairs: np.ndarray, examples: list[Example]) -> Batch:
-        """Returns a padded batch of N examples, on the CPU. rows [N] are the numbers of the sources, pairs [N] those of
-        their targets and clean references, as of `choose`, and `examples` the N examples of these rows, for the texts
-        and columns. The columns are those of any of them; a value that an example lacks is None. `step` is the batch's.
-        The lists of references are shared with `examples`."""
+        """Returns a padded batch of N examples, on the CPU. rows [N] are the indices of the examples, pairs [N] those
+        of their targets and clean references, as `choose` or `first_pairs` returns them, and `examples` the N examples
+        of these rows, for the texts and columns. The columns are those of any of them; a value that an example lacks is
+        None. `step` is the batch's. The lists of references are shared with `examples`."""
         keys = dict.fromkeys(key for example in examples for key in example.columns)
         return Batch(
             step,

@@ -38,9 +38,9 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def standard_input() -> Iterator[str]:
-    """Yields the lines of standard input by the rules of `read_lines`, whatever the locale's encoding is; unpacked if
-    its content begins like gzip data. Raises UserError where `read_lines` does, and where standard input is closed, all
-    when lines are requested."""
+    """Yields the lines of standard input, UTF-8 whatever the locale says, without the LF or CRLF at their ends;
+    unpacked if its content begins like gzip data. Raises UserError for bytes that are not UTF-8, NUL bytes and damaged
+    gzip data, where it cannot be read, and where standard input is closed, all when lines are requested."""
     require_open()
     try:
         yield from _lines(sys.stdin.buffer, "standard input", False)  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     else.
 
     It also refuses what Python's reader would silently accept and change: duplicate keys, NaN and Infinity, numbers out
-    of range, lone surrogates; and nesting deeper than DEEPEST and integers of more digits than Python reads.
+    of range, lone surrogates; and nesting deeper than DEEPEST (50) and integers of more digits than Python reads.
     """
     remedy = "one JSON object a line"
     # Checked before json.loads, whose recursion a deeply nested line would exhaust.
@@ -126,8 +126,8 @@ def json_object(line: str, where: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Returns a JSON value as text of at most 60 characters, for an error message; "nothing" for None. Raises TypeError
-    for what is no JSON value."""
+    """Returns a JSON value as text of at most 60 characters, for an error message; "nothing" for None. A string is in
+    quotes, a longer text ends in "...". Raises TypeError for what json.dumps cannot write."""
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

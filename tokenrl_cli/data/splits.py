@@ -63,8 +63,8 @@ def require_split(dataset: Dataset, split: str) -> None:
 
 def all_empty(dataset: Dataset, split: str, examples: int) -> bool:
     """Returns whether the first `examples` examples of a split (0: all) all have an empty source; greedy decoding then
-    gives the same text for each. Reads up to the first that has one. False for a split without examples, and for an
-    unlimited one where `examples` is 0."""
+    gives the same text for each. Reads up to the first with a source that is not empty. False for a split without
+    examples, and for an unlimited one where `examples` is 0."""
     size = dataset.size(split)
     count = examples if size is None else min(examples or size, size)
     return count > 0 and all(not dataset.example(split, i).source for i in range(count))
@@ -92,7 +92,7 @@ class Reader:
 def require_references(dataset: Dataset, readers: Iterable[Reader]) -> None:
     """Raises UserError where a component needs references and an example that it reads has none. The message names all
     such components and the first such example. Of a split that is unlimited, or is generated, not read from files (its
-    examples have no `place`), only the first MADE examples are checked."""
+    examples have no `place`), only the first MADE (100) examples are checked."""
     memo: dict[tuple[str, Member | None], list[str]] = {}
     lacking = []
     for reader in readers:

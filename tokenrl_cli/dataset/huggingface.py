@@ -45,7 +45,8 @@ class HuggingFace:
     A split is the one of the same name, for val and test also of another usual name such as "validation", unless
     `splits` maps it to a split, a part of one such as "train[:90%]", a file or a pattern in the folder, or a list of
     these. Other examples stay on disk, memory-mapped, and are read where they are used; a UserError then names the row
-    of a mistake. Raises SettingError for settings that contradict each other.
+    of a mistake. Raises SettingError for settings that contradict each other, for a wrong name of a split or an empty
+    entry, and without the packages of the extra.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class HuggingFace:
         return len(self._rows(split))
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, read from disk. Raises UserError as `size` does and where a source or a
-        reference is no text, and IndexError past the end."""
+        """Returns example `index` of a split, read from disk and made anew at each call. Raises UserError where the
+        split is missing, cannot be read or lacks a column, and where a source or a reference is no text, or a reference
+        is blank, and IndexError past the end."""
         rows = self._rows(split)
         return self._example(rows[index], f"{self.path}, split {split}, row {index + 1}", str(index + 1))
 

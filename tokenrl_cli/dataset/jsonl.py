@@ -62,7 +62,8 @@ class Jsonl:
 
     def example(self, split: str, index: int) -> Example:
         """Returns example `index` of a split: the stored object itself, which must not be changed. The first use of a
-        split reads its files and raises UserError as `size` does. Raises IndexError past the end."""
+        split reads its files and raises UserError where one is missing or has a mistake, or there is no such split.
+        Raises IndexError past the end."""
         return self._read(split)[index]
 
     def _read(self, split: str) -> list[Example]:

@@ -57,8 +57,8 @@ class SequenceTask:
         return self.sizes[split]
 
     def example(self, split: str, index: int) -> Example:
-        """Returns example `index` of a split, a pure function of (corpus_seed, split, index). Neither `split` nor
-        `index` is checked."""
+        """Returns example `index` of a split, a pure function of (corpus_seed, split, index), made anew at each call.
+        Neither `split` nor `index` is checked."""
         symbols, shifts, uniform = _drawn(self.corpus_seed, split, index, self.symbols, *self.lengths)
         right = self.solve(list(symbols))
         wrong = [chance < self.corruption for chance in uniform]

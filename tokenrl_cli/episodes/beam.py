@@ -26,8 +26,8 @@ def beam_search(model: Model, source: Tensor, source_mask: Tensor, decoding: Dec
     one can score higher. At `decoding.max_length` tokens the unfinished ones are compared, too; their `ended` is False.
     One beam is greedy decoding.
 
-    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where
-    no hypothesis of a source has a finite probability.
+    Does not change the model's mode: call `model.eval()` first to switch dropout off. Raises NonFinite where a source
+    has no hypothesis with a finite probability.
     """
     plain = replace(decoding, temperature=1.0, top_k=0, top_p=1.0, epsilon=0.0)
     beams, limit, total, device = decoding.beam_size, decoding.max_length, len(source), source.device
@@ -89,9 +89,10 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Compares C hypotheses of one `length` for each source, actions [N, C, L] with normalised scores [N, C] (log p
-        / lp), with the best so far, replaces that where one is better, and counts them in `found`. A score of -inf
-        marks a place without a hypothesis. `ended` is False where they were cut at the limit."""
+        """Compares C hypotheses of one `length` for each source, at least one, with the best so far, and replaces that
+        where one is better: actions [N, C, L], of which the first `length` count, with normalised scores [N, C] (log p
+        / lp). Adds to `found` how many of them have a score above -inf, which marks a place without a hypothesis.
+        `ended` is False where they were cut at the limit."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]
@@ -102,8 +103,9 @@ class Best:
         self.found = self.found + (scores > -torch.inf).sum(1)
 
     def samples(self) -> Samples:
-        """Returns the best hypotheses as samples: actions and mask [N, T], T the longest length, and log-probabilities
-        [N, T] of 0, because nothing was drawn, as in greedy decoding."""
+        """Returns the best hypotheses as `Samples`: actions, 0 where masked, and mask [N, T], T the longest length;
+        `ended` [N]; log-probabilities [N, T] of 0, because nothing was drawn; `support` None. A source for which
+        nothing was found has no tokens."""
         length = int(self.lengths.max())
         mask = torch.arange(length, device=self.lengths.device) < self.lengths.unsqueeze(1)
         nothing = torch.zeros(mask.shape, dtype=self.score.dtype, device=mask.device)

@@ -52,7 +52,8 @@ class Replay:
         return sum(each.nbytes for each in (*self.rings.values(), *self.table.values()))
 
     def age(self, step: int) -> float:
-        """Returns the mean number of steps from the sampling of the kept episodes to `step`; 0 where none is kept."""
+        """Returns the mean number of steps from the sampling of the kept episodes to `step`, a step of the run; 0 where
+        none is kept."""
         return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
@@ -120,9 +121,9 @@ class Replay:
 
     def draw(self, count: int, generator: torch.Generator, exponent: float = 0.0) -> tuple[Tensor, Tensor]:
         """Draws `count` episodes with replacement, with probability p_i = priority_i ** exponent / sum_k priority_k **
-        exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers [count] int64
-        and the probabilities p_i [count] float64, both on the CPU; `generator` is one of the CPU. The buffer must not
-        be empty."""
+        exponent (0: uniformly; Schaul et al. 2016, arXiv:1511.05952, equation 1). Returns their numbers [count] int64,
+        as `episodes` and `prioritise` take them, and the probabilities p_i [count] float64, both on the CPU;
+        `generator` is one of the CPU. The buffer must not be empty."""
         if exponent == 0:
             index = torch.randint(len(self), (count,), generator=generator)
             return self.first + index, torch.full((count,), 1 / len(self), dtype=torch.float64)
@@ -170,15 +171,16 @@ class Replay:
         return replace(like, support=None, **found).to(like.actions.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the buffer as a flat dictionary: counters, ring buffers [capacity, ...] and tables [capacity] or
-        [capacity, rings]. The tensors are not copied."""
+        """Returns the buffer as a flat dictionary: counters, ring buffers [capacity, ...], and tables [capacity], or
+        [capacity, 4] with one column for each kind of text. The tensors are not copied: later calls of `add` change
+        them."""
         state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
         state |= {f"rings.{name}": value for name, value in self.rings.items()}
         return state | {f"table.{name}": value for name, value in self.table.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of a buffer with the same `capacity`, which is not checked; ring buffers
-        and tables are shared with `state`. Raises KeyError where it is the state of something else."""
+        """Restores what `state_dict` returned, of a buffer with the same `capacity`, which is not checked. Ring buffers
+        and tables are shared with `state`, not copied. Raises KeyError where it is the state of something else."""
         self.first, self.added, self.written = state["first"], state["added"], state["written"].clone()
         for kind, kept in (("rings", self.rings), ("table", self.table)):
             prefix = f"{kind}."

@@ -41,9 +41,9 @@ class Decoding:
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 
     def idle(self) -> list[tuple[str, str, float]]:
-        """Returns (name, why, the value that turns it off) of each setting that is in use but has no effect beside the
-        others: a beam search draws no samples, nothing cuts off the best token of greedy decoding, and one hypothesis
-        needs no length penalty."""
+        """Returns (name, why, value) for each setting that is switched on but has no effect beside the others; `value`
+        is the one that turns it off. A beam search draws no samples, nothing cuts off the best token of greedy
+        decoding, and one hypothesis needs no length penalty. [] where every setting counts."""
         cut = [("top_k", self.top_k > 0), ("top_p", self.top_p < 1)]
         drawn = [("temperature", self.temperature > 0), *cut, ("epsilon", self.epsilon > 0)]
         if self.beam_size > 1:
@@ -129,15 +129,17 @@ def _kept(logits: Tensor, decoding: Decoding) -> Tensor:
 
 
 def logprobs_of(logits: Tensor, actions: Tensor, decoding: Decoding, support: Tensor | None) -> Tensor:
-    """Returns the log-probability [B, T] of actions [B, T] under the distribution that `decoding` makes of logits [B,
-    T, V]; -inf for a token that it cannot sample. Gradients flow to the logits. `support` [B, T, k] as in
-    `distribution`. No mask is given: the caller masks the values of padding, which may be -inf."""
+    """Returns the log-probability [B, T] of actions [B, T] int64 under the distribution that `decoding` makes of logits
+    [B, T, V]; -inf for a token that it cannot sample. Computed in float32 at least; gradients flow to the logits.
+    `support` [B, T, k] is that of the sampling, see `distribution`; None: a cut by top-k or top-p is made anew. No mask
+    is given: the caller masks the values of padding, which may be -inf."""
     logprobs, _ = distribution(logits, decoding, support)
     return of_tokens(logprobs, actions)
 
 
 def of_tokens(values: Tensor, actions: Tensor) -> Tensor:
-    """Returns the entries of values [..., V] at the tokens actions [...] -> [...]."""
+    """Returns the entries of values [..., V] at the tokens actions [...] int64 -> [...]. Gradients flow into
+    `values`."""
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
@@ -154,11 +156,11 @@ def generate(
     source_row: Tensor | None = None,
 ) -> Samples:
     """Samples `samples` episodes for each of N sources, or with `source_row` [M] for each of the sources at its M rows;
-    each source is encoded once. Returns B = N * samples (or M * samples) rows, those of a source next to each other:
-    actions, mask and log-probabilities [B, T], T the length of the longest. The log-probabilities are those of the
-    `distribution` that was sampled from, with its temperature and cuts. No gradients. source [N, S] int64 (or [N, S, F]
-    frames), source_mask [N, S]. The model's mode is not changed (call `model.eval()` first to switch dropout off), and
-    `decoding.beam_size` is not read.
+    each source is encoded once. Returns `Samples` of B = N * samples (or M * samples) rows, those of a source next to
+    each other: actions, mask and log-probabilities [B, T], T the length of the longest. The log-probabilities are those
+    of the `distribution` that was sampled from, with its temperature and cuts. No gradients. source [N, S] int64 (or
+    [N, S, F] frames), source_mask [N, S]. The model's mode is not changed (call `model.eval()` first to switch dropout
+    off), and `decoding.beam_size` is not read.
 
     Sampling stops when every row has generated EOS, or at `decoding.max_length` tokens. `forced` holds tokens [B, P]
     and a mask [B, P] bool, True where the token is taken whatever the policy would choose; its log-probability is then
@@ -240,9 +242,10 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
 
 
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
-    """Returns the episodes of `samples`, B = N * K rows [B, T], K next to each other for each source of `batch`, as a
-    Rollout of one `role`, with `rewards` None and all rows valid. Tensors are shared. Every real token counts as chosen
-    by the policy, forced ones included, except with the role DEMONSTRATION, where none does."""
+    """Returns the episodes of `samples` as a Rollout of one `role`, with `rewards` None and all rows valid. The B = N *
+    K rows [B, T] must be those of the N sources of `batch`, in its order, the K rows of a source next to each other.
+    Tensors are shared. Every real token counts as chosen by the policy, forced ones included, except with the role
+    DEMONSTRATION, where none does."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(
@@ -270,8 +273,8 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
 
 def recite(batch: Batch, eos_id: int) -> Rollout:
     """Returns the demonstrations [N, R] of a batch as episodes that no policy chose: one for each source (without
-    tokens where it has no demonstration), with role DEMONSTRATION, `chosen` False and log-probabilities 0 everywhere,
-    and `ended` False where a demonstration was cut. Tensors are shared with `batch`."""
+    tokens where it has no demonstration), with role DEMONSTRATION, `rewards` None, `chosen` False and log-probabilities
+    0 everywhere, and `ended` False where a demonstration was cut. Tensors are shared with `batch`."""
     ended = (batch.target_mask & (batch.targets == eos_id)).any(-1)
     nothing = torch.zeros(batch.targets.shape, dtype=torch.float32, device=batch.targets.device)
     return rollout_of(batch, Samples(batch.targets, batch.target_mask, nothing, None, ended), DEMONSTRATION)

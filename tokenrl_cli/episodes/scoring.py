@@ -50,9 +50,9 @@ class Scores:
 
 
 def texts_of(rollout: Rollout, batch: Batch, tokenizer: Tokenizer) -> Texts:
-    """Returns the text of each of B rows, decoded from its own sampled ids, with the references and columns of its
-    source in `batch`, which must be the batch that the rollout was sampled for. Lists of references and, on the CPU,
-    the arrays of ids are shared, not copied.
+    """Returns the text of each of B rows, decoded from its own sampled ids up to its length, with the references,
+    source and columns of its source in `batch`, which must be the batch that the rollout was sampled for. Lists of
+    references and, on the CPU, the arrays of ids are shared, not copied.
 
     The source is found by the row's `group`, never by its position: rows may have been shuffled, cut or repeated.
     """
@@ -151,8 +151,9 @@ def check_columns(rewards: Iterable[Reward], dataset: Dataset) -> None:
 
 
 def per_text(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns one score for each text, [B], from scores [B], which come back as they are, or [B, T] and mask [B, T]:
-    one number a token counts as its sum over the real tokens, NaN where one of them is, 0 where there is none."""
+    """Returns one score for each text, [B], from scores [B], which come back as they are, or [B, T], one number a
+    token, of which each row is summed over the real tokens of mask [B, T] bool: NaN where one of these is, 0 where
+    there is none."""
     whole: np.ndarray = scores if scores.ndim == 1 else np.where(mask, scores, 0.0).sum(-1)
     return whole
 
@@ -165,9 +166,9 @@ def mean_of(scores: np.ndarray) -> float:
 
 def corpus_score(metric: Reward, texts: Texts) -> CorpusScore:
     """Returns the score of a metric over all B texts, on its own scale: what its `corpus` gives, or else the mean of
-    its scores of the texts, where scores per token are summed first and NaN ones are left out (NaN without any). The
-    metric is given copies. Raises UserError where a metric of the user's fails, or returns something of another type or
-    shape, or an infinite number."""
+    its scores of the texts, where scores per token are summed first and NaN ones are left out. The value may be NaN, as
+    where no text has a score. The metric is given copies. Raises UserError where a metric of the user's raises an
+    exception, or returns something of another type or shape, or an infinite number."""
     if isinstance(metric, ScoresCorpus):
         said = call_user_code(metric, "metrics", metric.corpus, own_texts(texts))
         return corpus_of(said, name_of(metric), len(texts.hypotheses))
@@ -181,22 +182,22 @@ def name_of(reward: Reward) -> str:
 
 
 def parts_of(reward: Reward) -> list[Part]:
-    """Returns the parts of a mixture; for any other reward, itself as the only part, with weight and scale 1 and shift
-    0."""
+    """Returns the parts of a mixture, its own list and not a copy; for any other reward a new list with itself as the
+    only part, with weight and scale 1, shift 0, and without normalisation."""
     return reward.parts if isinstance(reward, HasParts) else [Part(name_of(reward), reward, 1.0, 1.0, 0.0, False)]
 
 
 def keyed_parts(reward: Reward) -> list[tuple[str, Part]]:
-    """Returns the parts of `parts_of`, each behind its key in the config: "reward.parts.NAME" in a mixture, else
-    "reward"."""
+    """Returns pairs (key, part) of the parts of `parts_of`: the key is that of the part in the config,
+    "reward.parts.NAME" in a mixture, else "reward"."""
     keyed = [(f"reward.parts.{part.name}", part) for part in parts_of(reward)]
     return keyed if isinstance(reward, HasParts) else [("reward", keyed[0][1])]
 
 
 def reported(reward: Reward, metrics: Iterable[str], is_metric: bool) -> list[str]:
-    """Returns the names of the corpus scores of an evaluation, each once: `metrics`, which are those of the config,
-    "reward", and the name of the reward itself where it has a corpus score. With `is_metric` the reward is one of the
-    metrics of the config, and its own name is not added."""
+    """Returns the names of the corpus scores that an evaluation reports, each once: `metrics`, the names of those of
+    the config, "reward", and the name of the reward itself where it has a corpus score. With `is_metric`, True where
+    the reward is one of the metrics of the config, its own name is not added."""
     own = [name_of(reward)] if isinstance(reward, ScoresCorpus) and not is_metric else []
     return list(dict.fromkeys([*metrics, "reward", *own]))
 
@@ -280,7 +281,8 @@ def prefix_scores(reward: Reward, texts: Texts, prefixes: list[list[str]]) -> np
 
 def prefixes_of(ids: list[int], tokenizer: Tokenizer) -> list[str]:
     """Returns the text after each of T tokens, half words included: T + 1 strings, decode(ids[:t]) for t = 0 ... T, the
-    first of them empty. Strings need not grow: one that ends inside a character may end in U+FFFD."""
+    first of them empty; [""] for no ids. A string need not begin with the one before it: one that ends inside a
+    character may end in U+FFFD."""
     if isinstance(tokenizer, DecodesPrefixes):  # in one pass: decoding each prefix by itself takes quadratic time
         return list(tokenizer.prefixes(ids))
     return ["", *(tokenizer.decode(ids[:t]) for t in range(1, len(ids) + 1))]

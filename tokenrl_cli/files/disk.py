@@ -20,21 +20,23 @@ from tokenrl_cli.interfaces import UserError
 
 
 def change(operation: Callable[..., Any], *operands: Any) -> Any:
-    """Calls `operation(*operands)`, an operation of the system that changes something on disk, and returns its result.
-    All changes that a killed run must survive are made through it, so that a test can simulate a crash before each."""
+    """Calls `operation(*operands)`, a function such as os.replace that changes something on disk, and returns its
+    result; its exceptions are passed on. All changes after which a killed run must still be usable are made through it,
+    so that a test can simulate a crash before each."""
     return operation(*operands)
 
 
 def append(path: Path, text: str) -> None:
     """Appends text to a file as UTF-8, surrogates as escapes. Makes the file if it is missing, but not its folder.
-    Raises as `opened` does."""
+    Raises UserError for a link, and for a pipe or a device that could be opened, OSError if the system refuses."""
     descriptor = opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(path: Path, size: int) -> None:
-    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Otherwise raises as `opened` does."""
+    """Shortens a file to `size` bytes. A missing or shorter file stays as it is. Raises UserError for a link, and for a
+    pipe or a device that could be opened, OSError if the system refuses."""
     try:
         descriptor = opened(path, os.O_RDWR)
     except FileNotFoundError:

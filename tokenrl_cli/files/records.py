@@ -26,9 +26,9 @@ NUMBER = re.compile(
 
 def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
     """Returns the object in a JSON file, as a dictionary; NaN and Infinity are read as floats. Raises UserError if the
-    file is missing, a link, unreadable, larger than LARGEST or nested deeper than DEEPEST, or holds anything but an
-    object. `what` names the thing that the file belongs to, such as "checkpoint", for the message that it is missing;
-    `remedy` ends every message."""
+    file is missing, a link, unreadable, larger than LARGEST (64 MiB) or nested deeper than DEEPEST (60), or holds
+    anything but an object. `what` names the thing that the file belongs to, such as "checkpoint", for the message that
+    it is missing; `remedy` ends every message."""
     try:
         content = json.loads(disk.read(path, LARGEST))
         if not isinstance(content, dict):
@@ -49,8 +49,8 @@ def read_json(path: Path, what: str, remedy: str = "") -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Returns the keys and plain values in a YAML file, as a dictionary; 1e-3 is read as a number. Raises UserError if
-    it is missing, a link, unreadable, larger than LARGEST_CONFIG or nested deeper than DEEPEST, has an alias, a date or
-    a key that is no text, or holds anything but keys and values."""
+    it is missing, a link, unreadable, larger than LARGEST_CONFIG (1 MiB) or nested deeper than DEEPEST (60), has an
+    alias, a date or a key that is no text, or holds anything but keys and values."""
     import yaml
 
     try:

@@ -32,7 +32,9 @@ def whole(path: Path, replaces: bool = True) -> Iterator[TextIO]:
 
 @contextmanager
 def whole_bytes(path: Path, replaces: bool = True) -> Iterator[IO[bytes]]:
-    """Opens a file of bytes to write to while the block runs; otherwise as `whole`."""
+    """Opens a file of bytes to write to while the block runs. It becomes `path` if the block succeeds and is removed if
+    it raises. Replaces an existing file; with `replaces` False that is a UserError, raised at the end of the block. The
+    folder must exist. Raises the system's OSError, to which `path` is added if it names no file."""
     # in the same folder: a rename is atomic only within one file system
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -86,7 +88,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def require_new_folder(path: Path) -> None:
-    """Raises UserError unless `path` is an empty folder, or nothing is there."""
+    """Raises UserError unless `path` is an empty folder, or nothing is there. A link is refused, whatever it points
+    to."""
     if path.is_symlink():
         raise UserError(str(path), f"is a link to {os.readlink(path)}: no link is followed", "name a new folder")
     if path.is_dir():

@@ -25,7 +25,7 @@ def no_baseline(returns: Tensor) -> Tensor:
 
 def greedy(companion: Tensor) -> Tensor:
     """Greedy baseline: b_t = return-to-go at t of the greedy episode of the same source (prompt). `companion` [N, T]
-    holds these returns, past the end of the greedy episode that of its last token -> [N, 1, T], a view.
+    holds these returns, past the end of the greedy episode that of its last token -> [N, 1, T], a view of it.
 
     Self-critical sequence training, Rennie et al. 2017 (arXiv:1612.00563), equation 9; with dense rewards, per token.
     """
@@ -36,9 +36,9 @@ def leave_one_out(returns: Tensor, valid: Tensor) -> Tensor:
     """Leave-one-out baseline: b_{i,t} = mean of G_{j,t} over the other valid samples j of the same source. Where there
     is no other valid sample, it is the sample's own return, so that the advantage is 0.
 
-    returns [N, K, T], finite, valid [N, K] bool -> [N, K, T]. Samples that are not valid are in no mean, but have a
-    baseline themselves; past the end of an episode its `returns` enter the mean as they stand there. RLOO, Ahmadian et
-    al. 2024 (arXiv:2402.14740), equation 6; with dense rewards, per token.
+    returns [N, K, T], valid [N, K] bool -> [N, K, T]. The returns must be finite, also those of samples that are not
+    valid: these are in no mean, but have a baseline themselves. Past the end of an episode its `returns` enter the mean
+    as they stand there. RLOO, Ahmadian et al. 2024 (arXiv:2402.14740), equation 6; with dense rewards, per token.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     others = valid.sum(1, keepdim=True) - valid.to(returns.dtype)  # [N, K], the number of other valid samples
@@ -65,15 +65,16 @@ def batch_mean(returns: Tensor, valid: Tensor) -> Tensor:
     """Batch mean: b_t = mean of G_t over all valid samples of the batch, the one it is subtracted from included; 0
     where no sample is valid.
 
-    returns [N, K, T], finite, valid [N, K] bool -> [1, 1, T]. Past the end of an episode its `returns` enter the mean
-    as they stand there. Of B valid samples the expected gradient is (B - 1) / B of the true one.
+    returns [N, K, T], valid [N, K] bool -> [1, 1, T]. The returns must be finite, also those of samples that are not
+    valid. Past the end of an episode its `returns` enter the mean as they stand there. Of B valid samples the expected
+    gradient is (B - 1) / B of the true one.
     """
     valid_returns = returns * valid.unsqueeze(-1)
     return valid_returns.sum((0, 1), keepdim=True) / valid.sum().clamp(min=1)
 
 
 def state_value(values: Tensor) -> Tensor:
-    """State-value baseline: b_t = V(s_t) of the critic. [N, K, T] -> [N, K, T], the same tensor.
+    """State-value baseline: b_t = V(s_t) of the critic. `values` [N, K, T] holds these -> [N, K, T], the same tensor.
 
     V(s_t) depends only on the tokens before t, so it does not bias the gradient (actor-critic, Sutton et al. 2000).
     """
@@ -84,7 +85,8 @@ def equal_groups(scores: Tensor, valid: Tensor) -> Tensor:
     """True for each source whose valid samples all have the same score: they give nothing to compare, and against their
     mean the advantage of a terminal reward is 0. Also True where only one sample is valid, or none.
 
-    scores [N, K], valid [N, K] bool -> [N] bool. DAPO (arXiv:2503.14476), section 3.2, leaves such groups out.
+    scores [N, K], of whole episodes, valid [N, K] bool -> [N] bool. Scores of samples that are not valid are not read
+    and may be NaN. DAPO (arXiv:2503.14476), section 3.2, leaves such groups out.
     """
     # Invalid samples are -inf in the maximum and inf in the minimum, so that they decide neither.
     highest = scores.masked_fill(~valid, -torch.inf).amax(1)

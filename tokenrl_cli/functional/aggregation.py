@@ -12,7 +12,8 @@ from torch import Tensor
 
 def sequence_sum(mask: Tensor) -> Tensor:
     """Weights 1 / B, where B is the number of episodes that count, those with a True in `mask`: the loss is the mean
-    over episodes of the sum over their tokens. mask [B, T] bool -> [B, T] float64, 0 where masked.
+    over episodes of the sum over their tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T]
+    float64, 0 where masked.
 
     With a score-function loss this is the gradient of the expected reward (Williams 1992).
     """
@@ -21,8 +22,8 @@ def sequence_sum(mask: Tensor) -> Tensor:
 
 def sequence_mean(mask: Tensor) -> Tensor:
     """Weights 1 / (B |y_b|), where B is the number of episodes that count, those with a True in `mask`, and |y_b| the
-    number of tokens of the episode: the mean over episodes of the mean over their tokens. mask [B, T] bool -> [B, T]
-    float64, 0 where masked.
+    number of tokens of the episode: the mean over episodes of the mean over their tokens. mask [B, T] bool, of all
+    episodes of an optimiser step -> [B, T] float64, 0 where masked.
 
     GRPO, Shao et al. 2024 (arXiv:2402.03300), equation 3. A token of a long episode gets less weight than one of a
     short episode, which changes the direction of the gradient.
@@ -31,8 +32,8 @@ def sequence_mean(mask: Tensor) -> Tensor:
 
 
 def token_mean(mask: Tensor) -> Tensor:
-    """Weights 1 / sum_b |y_b|, |y_b| the number of tokens of an episode: the mean over all tokens of the optimiser
-    step. mask [B, T] bool -> [B, T] float64, 0 where masked.
+    """Weights 1 / sum_b |y_b|, |y_b| the number of tokens of an episode, those that are True in `mask`: the mean over
+    all tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T] float64, 0 where masked.
 
     DAPO (arXiv:2503.14476), equation 8. The number of tokens is itself sampled, so the expected gradient has a small
     bias.
@@ -41,8 +42,9 @@ def token_mean(mask: Tensor) -> Tensor:
 
 
 def constant_length(mask: Tensor, max_length: int) -> Tensor:
-    """Weights 1 / (B L), with L = `max_length` and B the number of episodes with a True in `mask`: `sequence_sum`
-    divided by a constant. mask [B, T] bool -> [B, T] float64, 0 where masked.
+    """Weights 1 / (B L), with L = `max_length` in tokens and B the number of episodes with a True in `mask`:
+    `sequence_sum` divided by a constant. mask [B, T] bool, of all episodes of an optimiser step -> [B, T] float64, 0
+    where masked.
 
     Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783).
     """

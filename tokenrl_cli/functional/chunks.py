@@ -73,11 +73,13 @@ def sum_over_states(
     hidden: Tensor,
     *columns: Tensor | None,
 ) -> Tensor:
-    """The sum of `reduce(hidden, *columns)` [B, T] over the states in which mask is True, [], in chunks as
-    `over_states`, whose arguments these are. `parameters` are all that `reduce` reads and that may need a gradient.
+    """Returns the sum of `reduce(hidden, *columns)`, here one tensor [B, T] and no tuple, over the states in which mask
+    is True: [] (a scalar), 0 without any. In chunks as `over_states`, whose arguments these are.
 
-    The gradient of a sum is known but for one factor. So it is computed with the sum, where each chunk's tensors
-    [M, width] are at hand, and nothing is computed twice. There is one backward pass, and it has no gradient itself.
+    Gradients flow into `hidden` and into `parameters`, which must be all that `reduce` reads and that learns, but not
+    into columns (only where [B, T, width] is small they do). The gradient of a sum is known but for one factor, so it
+    is computed with the sum, where each chunk's tensors [M, width] are at hand, and nothing is computed twice. One
+    backward pass is possible, and its result has no gradient itself.
     """
     if mask.numel() * width <= WHOLE:
         return masked_sum(reduce(hidden, *columns), mask)
@@ -142,8 +144,9 @@ def _pieces(width: int, kept: Tensor, columns: Sequence[Tensor | None]) -> Itera
 
 
 def logits_of(output: ModelOutput, hidden: Tensor) -> Tensor:
-    """Returns the logits [..., V] of some of the states of a model's output, from their hidden states [..., D]: all of
-    them or those of a chunk. Raises UserError where `output.project` gives those of other states instead."""
+    """Returns the logits [..., V] of some of the states of a model's output, from their hidden states [..., D], which
+    are all of `output.hidden` or a chunk of it. Gradients flow. Raises UserError where `output.project` returns logits
+    of another number of states than it was given."""
     logits = output.project(hidden)
     if logits.shape[:-1] != hidden.shape[:-1]:
         problem = (

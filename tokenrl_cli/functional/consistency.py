@@ -18,9 +18,9 @@ def zero_after_end(values: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
     """Returns the state values with 0 in place of every state after the last token of an episode that is `terminated`;
     those of the other episodes are unchanged.
 
-    values [B, T + 1], mask [B, T] bool that begins each row, terminated [B] bool -> [B, T + 1], a copy. No reward
-    follows the last token of a terminated episode. An episode cut at the length limit may go on, so V of its last state
-    is an estimate like any other.
+    values [B, T + 1], mask [B, T] bool that begins each row, terminated [B] bool -> [B, T + 1], a copy through which
+    gradients flow. No reward follows the last token of a terminated episode. An episode cut at the length limit may go
+    on, so V of its last state is an estimate like any other.
     """
     lengths = mask.sum(-1, keepdim=True)
     before_end = torch.arange(values.shape[1], device=mask.device) < lengths

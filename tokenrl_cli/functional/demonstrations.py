@@ -20,12 +20,13 @@ def equal(logprobs: Tensor) -> Tensor:
 
 def log_probability(logprobs: Tensor) -> Tensor:
     """Reward r_t = log p(y_t | s_t) under the warm-started policy, which prefers likely demonstrations. GOLD-p
-    (arXiv:2009.07839). [B, T] -> [B, T], nats: the same tensor."""
+    (arXiv:2009.07839). `logprobs` [B, T] holds these, in nats -> [B, T], the same tensor."""
     return logprobs
 
 
 def probability(logprobs: Tensor) -> Tensor:
-    """Reward r_t = p(y_t | s_t) under the warm-started policy. GOLD-s (arXiv:2009.07839). [B, T] -> [B, T]."""
+    """Reward r_t = p(y_t | s_t), 0 to 1, under the warm-started policy. GOLD-s (arXiv:2009.07839). logprobs [B, T], log
+    p(y_t | s_t) in nats -> [B, T]."""
     return logprobs.exp()
 
 

@@ -10,7 +10,7 @@ from tokenrl_cli.functional.precision import precise
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy H = -sum_a p(a) log p(a) of p = softmax(logits), in nats, in float32 or float64. logits [..., V] ->
-    [...].
+    [...]. Gradients flow.
 
     Tokens with the logit -inf add 0 to the value and to the gradient.
     """
@@ -18,7 +18,9 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def entropy_of_logprobs(logprobs: Tensor) -> Tensor:
-    """Entropy of a distribution from the log-probabilities of all its tokens, as `entropy`. [..., V] -> [...]."""
+    """Entropy in nats of a distribution from the log-probabilities of all its tokens, which must be normalised:
+    exp(logprobs) sums to 1. [..., V] -> [...], in the type of `logprobs`. Gradients flow; tokens with log-probability
+    -inf add 0 to the value and to the gradient."""
     # 0 * -inf is NaN, and would be for every impossible token: the second factor is made finite first.
     return -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
 

@@ -18,9 +18,10 @@ from tokenrl_cli.functional.precision import precise
 def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Log-ratio log q(a_t) - log ref(a_t): an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. Schulman 2020.
 
-    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats; single values may be negative. Subtract it, times a
-    coefficient, from the reward, before the return-to-go is summed: the expected gradient is then that of the reward
-    less that coefficient times the KL divergence of whole sequences. As a loss its expected gradient is zero.
+    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; single values may be negative,
+    and padding is not masked. Subtract it, times a coefficient, from the reward, before the return-to-go is summed: the
+    expected gradient is then that of the reward less that coefficient times the KL divergence of whole sequences. As a
+    loss its expected gradient is zero.
     """
     return logprobs - reference_logprobs
 
@@ -29,7 +30,8 @@ def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Half the squared log-ratio, (log q - log ref)^2 / 2: as a loss its expected gradient is that of KL(q || ref) at
     s_t, for a_t ~ q and with the visited states held fixed. Schulman 2020.
 
-    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T]. Its mean is not the KL divergence.
+    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T]; padding is not masked. Its mean is not
+    the KL divergence.
     """
     return (logprobs - reference_logprobs).square() / 2
 
@@ -39,9 +41,9 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     variance. Schulman 2020. As a loss, in GRPO (arXiv:2402.03300), equation 4, its expected gradient is that of KL(ref
     || q) instead.
 
-    log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T], nats. Both statements need E_q[ref / q] = 1, that is, a q that
-    gives every token of ref some probability. Where a cut leaves q the token set S, the mean is KL(q || ref) - (1 -
-    ref(S)), and KL(ref || q) is infinite.
+    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked. Both
+    statements need E_q[ref / q] = 1, that is, a q that gives every token of ref some probability. Where a cut leaves q
+    the token set S, the mean is KL(q || ref) - (1 - ref(S)), and KL(ref || q) is infinite.
     """
     difference = reference_logprobs - logprobs
     return difference.exp() - 1 - difference
@@ -49,7 +51,8 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref), also
-    where top-k or top-p cuts q. log q(a_t) [B, T], log ref(a_t) [B, T] -> [B, T]."""
+    where top-k or top-p cuts q; the value is then not quite the KL divergence, see `k3`. logprobs log q(a_t),
+    reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked."""
     # The last two terms cancel in the value and leave the gradient of the first of them.
     quadratic = k2(logprobs, reference_logprobs)
     return k3(logprobs, reference_logprobs).detach() + quadratic - quadratic.detach()
@@ -57,7 +60,7 @@ def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tens
 
 def full(logits: Tensor, reference_logits: Tensor) -> Tensor:
     """Exact KL divergence of the next token, sum_a q(a) (log q(a) - log ref(a)), with q = softmax(logits) and ref =
-    softmax(reference_logits). [B, T, V], [B, T, V] -> [B, T], nats, in float32 or float64.
+    softmax(reference_logits). [B, T, V], [B, T, V] -> [B, T], nats, in float32 or float64. Gradients flow into both.
 
     Log-probabilities may be passed as logits: log_softmax leaves them unchanged. Tokens with q(a) = 0 (logit -inf) add
     nothing; the sum is infinite where q gives probability to a token that ref excludes.

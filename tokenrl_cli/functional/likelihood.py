@@ -13,8 +13,8 @@ from tokenrl_cli.interfaces import ModelOutput
 
 def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy of each target token y, -(1 - e) log p(y) - e mean_a log p(a), with p = softmax(logits) and e =
-    `label_smoothing` (0 to 1). logits [B, T, V], targets [B, T] int64, V ids -> [B, T], nats, in float32 or float64;
-    the caller masks padding.
+    `label_smoothing` (0 to 1). logits [B, T, V], targets [B, T] int64, ids from 0 to V - 1 also at padding -> [B, T],
+    nats, in float32 or float64, with gradients; the caller masks padding.
 
     Infinite where the target itself has the logit -inf. Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567),
     section 7. Its mean is over the tokens whose logit is not -inf: one with p(a) = 0 cannot become likelier, and would
@@ -30,9 +30,9 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: fl
 
 
 def output_nll(output: ModelOutput, targets: Tensor, mask: Tensor, label_smoothing: float, size: int) -> Tensor:
-    """`negative_log_likelihood` of the logits of a model's output, without holding them all where [B, T, V] is large:
-    see `chunks.over_states`. targets [B, T] int64, mask [B, T] bool, `size` = V -> [B, T], nats; it means nothing where
-    mask is False."""
+    """Returns `negative_log_likelihood` of the logits of a model's output, without holding them all where [B, T, V] is
+    large: see `chunks.over_states`. targets [B, T] int64, mask [B, T] bool, `size` = V -> [B, T], nats, with gradients
+    into the model. Values where mask is False mean nothing. Raises UserError as `chunks.logits_of`."""
 
     def nll(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return (negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing),)
@@ -48,8 +48,9 @@ def summed_nll(
     size: int,
     parameters: Iterable[Tensor],
 ) -> Tensor:
-    """The sum of `output_nll` over the tokens where mask [B, T] is True, [], nats, which needs less time for its
-    gradient. `parameters` are those of the model; see `chunks.sum_over_states`."""
+    """Returns the sum of `output_nll` over the tokens where mask [B, T] is True, [] (a scalar), nats; its gradient
+    takes less time. `parameters` must be all parameters of the model that computed `output`. One backward pass alone is
+    possible; see `chunks.sum_over_states`."""
 
     def nll(hidden: Tensor, targets: Tensor) -> Tensor:
         return negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing)

@@ -10,27 +10,26 @@ from torch import Tensor
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere. A
-    masked value may be NaN or infinite."""
+    """Sum of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere.
+    Where mask is False a value may be NaN or infinite."""
     return values.masked_fill(~mask, 0.0).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere. A
-    masked value may be NaN or infinite."""
+    """Mean of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere.
+    Where mask is False a value may be NaN or infinite."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
 
 
 def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of each row's values where mask is True. [B, T], [B, T] bool -> [B]; 0 for a row without any. A masked value
-    may be NaN or infinite."""
+    """Sum of each row's values where mask is True. [B, T], [B, T] bool -> [B]; 0 for a row without any. Where mask is
+    False a value may be NaN or infinite."""
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 
 def first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Groups equal entries of keys [B]. Returns the index of the first entry of each of the G distinct values, [G]
-    int64 in ascending order of the values; and for each entry the number of its value in that order, from 0, [B]
-    int64."""
+    """Groups equal entries of keys [B]. Returns for each of the G distinct values, in ascending order, the index of its
+    first entry, [G] int64; and for each entry the number of its value in that order, from 0, [B] int64."""
     distinct, which = keys.unique(return_inverse=True)
     first = torch.full_like(distinct, len(keys), dtype=torch.int64)
     places = torch.arange(len(keys), device=keys.device)

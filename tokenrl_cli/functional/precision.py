@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def precise(values: Tensor) -> Tensor:
-    """Converts values [...] to float32, unless they are float32 or float64: then it returns them as they are. [...] ->
-    [...].
+    """Returns values [...] converted to float32, or, where they are float32 or float64 already, the same tensor. [...]
+    -> [...]. Gradients flow.
 
     Half precision has too few digits to sum the probabilities of a vocabulary: small terms would vanish.
     """

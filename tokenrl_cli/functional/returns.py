@@ -37,9 +37,10 @@ def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor,
     """Lambda-return G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token V = G = 0,
     also for an episode that was cut at the length limit.
 
-    rewards, values V(s_t), fresh bool, mask bool that begins each row: [B, T] each -> [B, T], 0 where masked. Less
-    V(s_t) it is the generalised advantage estimate, Schulman et al. 2016 (arXiv:1506.02438), equation 16: lambda = 1
-    gives the return-to-go, lambda = 0 with `fresh` True everywhere the one-step temporal difference target.
+    rewards, values V(s_t), fresh bool, mask bool that begins each row: [B, T] each -> [B, T], 0 where masked. Gradients
+    flow into `values`: the caller stops them. Less V(s_t) it is the generalised advantage estimate, Schulman et al.
+    2016 (arXiv:1506.02438), equation 16: lambda = 1 gives the return-to-go, lambda = 0 with `fresh` True everywhere the
+    one-step temporal difference target.
 
     `fresh` is True where values[:, t] was estimated for the state s_t itself, and False where it is repeated from an
     earlier state. Such a repeated V(s_{t+1}) already contains rewards that were received since, so there G_t = r_t +

@@ -14,12 +14,14 @@ from tokenrl_cli.config.ranges import Count, CountOrNone, Positive, Probability
 
 
 def all_tokens(step: int) -> float:
-    """Infinity: the policy generates every token, and no demonstration is used."""
+    """Number of last tokens of an episode that the policy generates itself: infinity, so it generates every token, and
+    no demonstration is used."""
     return float("inf")
 
 
 def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
-    """Number of last tokens that the policy generates: start + increment * floor(step / every), without an upper limit.
+    """Number of last tokens of an episode that the policy generates itself: start + increment * floor(step / every),
+    without an upper limit.
 
     The tokens before them are those of the demonstration. MIXER, Ranzato et al. 2016 (arXiv:1511.06732), algorithm 1.
     """
@@ -27,25 +29,28 @@ def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count
 
 
 def frozen(step: int) -> float:
-    """Share 0 at every step: the reference model or target network stays as it was copied."""
+    """Share of the way to the policy: 0 at every step, so the reference model or target network stays as it was
+    copied."""
     return 0.0
 
 
 def moving_average(step: int, rate: Probability) -> float:
-    """Share `rate` at every step, so that reference <- (1 - rate) * reference + rate * policy, an exponential moving
-    average. For a target network it is called Polyak averaging (Lillicrap et al. 2016, arXiv:1509.02971)."""
+    """Share of the way to the policy: `rate` at every step, so that reference <- (1 - rate) * reference + rate *
+    policy, an exponential moving average. For a target network it is called Polyak averaging (Lillicrap et al. 2016,
+    arXiv:1509.02971)."""
     return rate
 
 
 def periodic(step: int, every: Count) -> float:
-    """Share 1 at every `every`-th step (`every` - 1, 2 `every` - 1, ..., as `step` counts from 0), and 0 at the others:
-    after such a step the policy is copied into the reference model, or the learned network into the target network
-    (Mnih et al. 2015)."""
+    """Share of the way to the policy: 1 at every `every`-th step (`every` - 1, 2 `every` - 1, ..., as `step` counts
+    from 0), and 0 at the others. After such a step the policy is copied into the reference model, or the learned
+    network into the target network (Mnih et al. 2015)."""
     return float((step + 1) % every == 0)
 
 
 def never(step: int) -> float:
-    """Share 0 at every step: every history token is the demonstration's (teacher forcing)."""
+    """Share of history tokens that the policy samples: 0 at every step, so every one is the demonstration's (teacher
+    forcing)."""
     return 0.0
 
 

@@ -16,8 +16,8 @@ from tokenrl_cli.config.ranges import Weight
 
 
 def score_function(logprobs: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """Score-function objective A log pi: REINFORCE, Williams 1992. logprobs, advantages [B, T] -> (objective [B, T],
-    clipped [B, T] bool, all False). The gradient flows into logprobs; padding is not masked.
+    """Score-function objective A log pi: REINFORCE, Williams 1992. logprobs log pi, advantages A, [B, T] each ->
+    (objective [B, T], clipped [B, T] bool, all False). The gradient flows into logprobs; padding is not masked.
 
     There is no ratio: a sample of an earlier policy counts like one of the current policy, which is biased.
     """
@@ -29,9 +29,10 @@ def clipped_ratio(
 ) -> tuple[Tensor, Tensor]:
     """Clipped objective min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), rho = pi / pi_sampled of the token.
 
-    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool, True where the token has no
-    gradient for that reason). The gradient flows into logprobs; padding is not masked. PPO, Schulman et al. 2017
-    (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476), equation 10.
+    logprobs log pi, sampled_logprobs log pi_sampled, advantages A, [B, T] each -> (objective [B, T], clipped [B, T]
+    bool, True where clipping leaves the token no gradient). The gradient flows into logprobs; padding is not masked.
+    PPO, Schulman et al. 2017 (arXiv:1707.06347), equation 7; with two different bounds DAPO (arXiv:2503.14476),
+    equation 10.
     """
     return _clipped((logprobs - sampled_logprobs).exp(), advantages, clip_low, clip_high)
 
@@ -44,8 +45,8 @@ def sequence_ratio(
     own log-probability.
 
     logprobs, sampled_logprobs, advantages [B, T], mask [B, T] bool -> (objective [B, T], clipped [B, T] bool, True
-    where the token has no gradient because the ratio is clipped). GSPO-token, Zheng et al. 2025 (arXiv:2507.18071),
-    equation 14.
+    where the token has no gradient because the ratio is clipped); padding gets values, too, for the caller to mask.
+    GSPO-token, Zheng et al. 2025 (arXiv:2507.18071), equation 14.
     """
     # A mean, not a sum: the ratio of a long sequence would leave any clipping range after a tiny change of the policy.
     difference = (logprobs - sampled_logprobs).masked_fill(~mask, 0.0)
@@ -82,9 +83,9 @@ def detached_clip(
     """Objective sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi, with rho = pi / pi_sampled of the token and sg the
     stop-gradient (a constant): the importance weight is bounded, and no token loses its gradient.
 
-    logprobs, sampled_logprobs, advantages [B, T] -> (objective [B, T], clipped [B, T] bool, all False, for it marks
-    tokens without a gradient). CISPO, MiniMax 2025 (arXiv:2506.13585), equation 4; the paper has no lower bound: pass
-    clip_low = 1.
+    logprobs log pi, sampled_logprobs log pi_sampled, advantages A, [B, T] each -> (objective [B, T], clipped [B, T]
+    bool, all False, for it marks tokens without a gradient). The gradient flows into logprobs; padding is not masked.
+    CISPO, MiniMax 2025 (arXiv:2506.13585), equation 4; the paper has no lower bound: pass clip_low = 1.
     """
     weight = (logprobs - sampled_logprobs).exp().clamp(1 - clip_low, 1 + clip_high).detach()
     return weight * advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool)

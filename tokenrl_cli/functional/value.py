@@ -33,11 +33,10 @@ def double(target: Tensor, online: Tensor) -> Tensor:
 
 
 def expected(target: Tensor, policy: Tensor) -> Tensor:
-    """Expected value V(s) = sum_a pi(a | s) Q_target(s, a) under the probabilities `policy`: Expected SARSA, van Seijen
-    et al. 2009.
+    """Expected value V(s) = sum_a pi(a | s) Q_target(s, a): Expected SARSA, van Seijen et al. 2009.
 
-    target [H, ..., V], policy [..., V], which sums to 1 -> [...]. Of Q_target the minimum over the heads is taken
-    first, for each token.
+    target [H, ..., V] holds Q of the target network, policy [..., V] the probabilities pi, not their logarithms, which
+    sum to 1 -> [...]. Of Q_target the minimum over the heads is taken first, for each token.
     """
     return (policy * target.amin(0)).sum(-1)
 
@@ -46,23 +45,24 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
     """Soft value V(s) = tau log sum_a prior(a | s) exp(Q(s, a) / tau), tau = `temperature` > 0: the value of the policy
     that maximises E[Q] - tau KL(pi || prior). Haarnoja et al. 2017 (arXiv:1702.08165, equation 3).
 
-    q [..., V] in units of the reward, and `prior` [..., V] or [..., 1] as *log*-probabilities -> [...]. Where these are
-    all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
+    q [..., V] in units of the reward, and `prior` [..., V] or [..., 1], *log*-probabilities log prior(a | s) -> [...],
+    in units of the reward. Where these are all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
 
-def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor, horizon: float) -> Tensor:
-    """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`; fewer rewards where the episode ends.
+def n_step_targets(rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, horizon: float) -> Tensor:
+    """n-step targets y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, at least 1; fewer rewards where the
+    episode ends.
 
     rewards, mask bool [B, T] that begins each row; values [B, T + 1], of each state and of the state after the last
-    column; ended [B] bool -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token
-    counts as 0 where `ended` is True, and is used where it is False, for an episode that was cut at the length limit.
-    An infinite horizon gives Monte Carlo returns (and V at such a cut). Sutton & Barto 2018, section 7.1; n = 1 is the
-    target of Watkins 1989.
+    column; terminated [B] bool -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token
+    counts as 0 where `terminated` is True, and is used where it is False, for an episode that was cut at the length
+    limit. An infinite horizon gives Monte Carlo returns (and V at such a cut). Sutton & Barto 2018, section 7.1; n = 1
+    is the target of Watkins 1989.
     """
     lengths = mask.sum(-1, keepdim=True)
-    not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~ended.unsqueeze(-1)
+    not_over = (torch.arange(values.shape[1], device=mask.device) < lengths) | ~terminated.unsqueeze(-1)
     values = values.masked_fill(~not_over, 0.0)
     # A sum of rewards between two states is a difference of cumulative sums: one gather, whatever the horizon.
     cumulative = torch.nn.functional.pad(rewards.masked_fill(~mask, 0.0).cumsum(-1), (1, 0))  # [B, T + 1]
@@ -73,13 +73,14 @@ def n_step_targets(rewards: Tensor, values: Tensor, ended: Tensor, mask: Tensor,
 
 
 def taken(q: Tensor, actions: Tensor) -> Tensor:
-    """Values Q_h(s, a_t) of the tokens that were taken, by each head. q [H, M, V], actions [M] int64 -> [H, M]."""
+    """Values Q_h(s, a_t) of the tokens that were taken, by each of H heads. q [H, M, V], actions [M] int64 -> [H, M].
+    Gradients flow into q."""
     return q.gather(-1, actions.expand(len(q), -1).unsqueeze(-1)).squeeze(-1)
 
 
 def conservative(q: Tensor, q_taken: Tensor) -> Tensor:
     """Conservative penalty log sum_a exp Q(s, a) - Q(s, a_t): minimising it lowers the values of tokens that the data
-    does not have. q [..., V], q_taken [...] = Q(s, a_t) -> [...].
+    does not have. q [..., V], q_taken [...] = Q(s, a_t) -> [...]. Gradients flow into both.
 
     CQL(H), Kumar et al. 2020 (arXiv:2006.04779, equation 4).
     """
@@ -87,7 +88,8 @@ def conservative(q: Tensor, q_taken: Tensor) -> Tensor:
 
 
 def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor:
-    """Expectile loss |e - 1[y < V]| (y - V)^2 of values V and targets y, e = `expectile`. [B, T], [B, T] -> [B, T].
+    """Expectile loss |e - 1[y < V]| (y - V)^2 of values V and targets y, e = `expectile`. [B, T], [B, T] -> [B, T];
+    padding is not masked.
 
     e = 1/2 is half the squared error, whose minimum is the mean of the targets; as e goes to 1 the minimum becomes the
     largest target in the data. No gradient flows into the targets. Kostrikov et al. 2022 (arXiv:2110.06169, equation
@@ -111,8 +113,9 @@ def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[
 
 
 def td_targets(rewards: Tensor, next_values: Tensor, terminal: Tensor) -> Tensor:
-    """One-step targets y_t = r_t + V(s_{t+1}), with V = 0 where `terminal` is True (bool). Column t of `next_values` is
-    V(s_{t+1}), already shifted. [B, T] each -> [B, T] without gradient (Sutton 1988); padding is not masked."""
+    """One-step targets y_t = r_t + V(s_{t+1}), with V = 0 where `terminal` is True (bool), at the last token. Column t
+    of `next_values` is V(s_{t+1}), already shifted. [B, T] each -> [B, T] without gradient (Sutton 1988); padding is
+    not masked."""
     return (rewards + next_values.masked_fill(terminal, 0.0)).detach()
 
 
@@ -125,10 +128,11 @@ def last_steps(mask: Tensor) -> Tensor:
 
 def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) -> Tensor:
     """Value loss of each token, max((V - G)^2, (V_clipped - G)^2) / 2, where V_clipped is V limited to `before` +-
-    `clip` and `before` is the value when the episode was sampled; (V - G)^2 / 2 where `clip` is 0.
+    `clip`, in units of V, and `before` is the value when the episode was sampled; (V - G)^2 / 2 where `clip` is 0.
 
-    values V, before, targets G [B, T] -> [B, T]. From PPO's reference code (Schulman et al. 2017, arXiv:1707.06347):
-    one rollout cannot move a value much further than `clip`. No gradient flows into `before` and the targets.
+    values V, before, targets G [B, T] -> [B, T]; padding is not masked. From PPO's reference code (Schulman et al.
+    2017, arXiv:1707.06347): one rollout cannot move a value much further than `clip`. No gradient flows into `before`
+    and the targets.
     """
     before, targets = before.detach(), targets.detach()
     error = (values - targets).square()

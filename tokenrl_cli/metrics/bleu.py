@@ -12,7 +12,7 @@ def bleu(
     matched: np.ndarray, lengths: np.ndarray, nearest: np.ndarray, smoothing: str, value: float, effective_order: bool
 ) -> np.ndarray:
     """Returns BLEU, brevity * exp(mean_n log precision_n) * 100, equal to sacrebleu's `BLEU.compute_bleu`. Papineni et
-    al. 2002; the smoothing methods are named as by Chen and Cherry 2014.
+    al. 2002; `smoothing` is "none", "floor", "add-k" or "exp" (Chen and Cherry 2014).
 
     matched [..., order] clipped n-gram matches, lengths [...] of the texts and nearest [...] of the references in
     tokens -> [...], 0-100. brevity = exp(1 - nearest / length) for texts shorter than the reference, else 1. `value` is

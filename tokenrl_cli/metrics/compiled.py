@@ -61,8 +61,8 @@ def _cache_class() -> Any:
 
 
 def compiled(function: Loop) -> Loop:
-    """Decorator: `function` compiled by numba at its first call, for Python to call with positional arguments;
-    otherwise as `loop`."""
+    """Decorator: `function` compiled by numba at its first call, which takes seconds unless the machine code is cached
+    on disk (see `loop`), for Python to call with positional arguments."""
     fast = loop(function)
 
     @functools.wraps(function)

@@ -187,7 +187,7 @@ class Words:
         prefixes: for each of B rows its prefixes, at least one, in order; a row with fewer than W is filled up with
         unchanged copies of its last. references: for each row its reference texts, which may be none. An id means the
         same token in both results, but may mean another in the next call, for the caches are emptied when they hold
-        more than REMEMBERED words and references together.
+        more than REMEMBERED (200,000) words and references together.
         """
         if len(self._starts) + len(self._references) > REMEMBERED:
             self._forget()

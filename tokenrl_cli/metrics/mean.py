@@ -9,8 +9,8 @@ from tokenrl_cli.metrics.aggregates import Mean
 
 
 def mean_score(sentences: np.ndarray, signature: str) -> CorpusScore:
-    """Returns the mean of the scores sentences [n], without NaN ones, as a CorpusScore on the same scale, which holds
-    the array `sentences` itself.
+    """Returns the mean of `sentences` [n], the scores of n sentences, without NaN ones, as a CorpusScore on the same
+    scale, which keeps the array itself, not a copy.
 
     Its statistics [n, 2] are (score, 1), or (0, 0) for NaN; `signature` describes how the scores were computed. The
     value is NaN where all scores are.

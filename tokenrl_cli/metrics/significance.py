@@ -27,10 +27,9 @@ class Difference:
     """Difference of the scores of two systems on one test set, on the scale of the metric: its `mean`, the observed
     difference, with its 95 % interval [low, high] and two-sided p.
 
-    `low`, `high` and both p are None in the three cases of the module's docstring: fewer than FEWEST_SENTENCES
-    sentences with a score, a score that is not a number, resamples that do not differ. `sacrebleu_p` is the number that
-    `sacrebleu --paired-bs` prints, about half of a two-sided p; None where several seeds are compared, which that
-    command cannot do.
+    `low`, `high` and both p are None in three cases: fewer than FEWEST_SENTENCES (30) sentences with a score, a score
+    that is not a number, resamples that do not differ. `sacrebleu_p` is the number that `sacrebleu --paired-bs` prints,
+    about half of a two-sided p; None where several seeds are compared, which that command cannot do.
     """
 
     mean: float
@@ -46,8 +45,9 @@ def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) ->
     error rate, of which lower is better.
 
     The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0.
-    Interval and p are None in the three cases of `Difference`. Raises ValueError where the two have different numbers
-    of sentences, or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
+    Interval and p are None with fewer than FEWEST_SENTENCES (30) sentences that have a score in both, a score that is
+    not finite, or resamples that do not differ. Raises ValueError where the two have different numbers of sentences,
+    or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
     """
     if len(a.statistics) != len(b.statistics):
         raise ValueError(f"{len(a.statistics)} and {len(b.statistics)} sentences cannot be paired")
@@ -63,8 +63,9 @@ def sacrebleu_p(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> floa
     of resamples with |d| - mean|d| above the observed |difference|, d the resampled differences; one is added to the
     number of these and of all resamples.
 
-    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None where
-    `paired_bootstrap` gives no p; raises ValueError where it does.
+    That is about half of a two-sided p: without any true difference 12 to 15 % of tests are below .05. None with fewer
+    than FEWEST_SENTENCES (30) sentences that have a score in both, a score that is not finite, or resamples that do not
+    differ. Else raises ValueError where `samples` is below 40; and where the two have different numbers of sentences.
     """
     return paired_bootstrap(a, b, samples, seed).sacrebleu_p
 
@@ -77,8 +78,9 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     resamples. Because a training seed that is drawn twice resamples its sentences twice, independently, the variance of
     the mean is (variance between seeds + mean variance within a seed) / S. With one seed only the sentences vary, and
     the interval does not cover the noise of training. With few seeds the interval is too narrow: a bootstrap of S seeds
-    sees (S - 1) / S of the variance between them. Interval and p as in `paired_bootstrap`, `sacrebleu_p` None. Raises
-    ValueError where there is an interval to compute and `samples` is below 40.
+    sees (S - 1) / S of the variance between them. Interval and two-sided p are None with fewer than FEWEST_SENTENCES
+    (30) sentences that have a score in some pair, a score that is not finite, or resamples that do not differ;
+    `sacrebleu_p` always is. Raises ValueError where there is an interval to compute and `samples` is below 40.
     """
     observed = float(np.mean([a.value - b.value for a, b in pairs]))
     if min(known(a, b) for a, b in pairs) < FEWEST_SENTENCES:
@@ -98,8 +100,8 @@ def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[flo
     """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale: the range of the scores of
     `samples` resamples without one in forty at either end (with fewer than 40 resamples, of all). Half its width is the
     number that `sacrebleu --confidence` prints after +- for the same seed and resamples; sacrebleu centres it on the
-    mean of the resamples. (None, None) with fewer than FEWEST_SENTENCES sentences that have a score, a resampled score
-    that is not finite, or resamples that do not differ."""
+    mean of the resamples. (None, None) with fewer than FEWEST_SENTENCES (30) sentences that have a score, a resampled
+    score that is not finite, or resamples that do not differ."""
     if known(score) < FEWEST_SENTENCES:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))
@@ -117,8 +119,8 @@ def known(*scores: CorpusScore) -> int:
 
 def reason(*scores: CorpusScore) -> Reason:
     """Returns why one score, or the difference of two, has no interval: "few_sentences" (fewer than FEWEST_SENTENCES
-    have a score), "not_a_number" (a corpus score is NaN or infinite), or "no_variation" of the resamples. Call it only
-    where a bootstrap gave None: with an interval it returns one of them all the same."""
+    (30) have a score), "not_a_number" (a corpus score is NaN or infinite), or "no_variation" of the resamples. Call it
+    only where a bootstrap gave None: with an interval it returns one of them all the same."""
     if known(*scores) < FEWEST_SENTENCES:
         return "few_sentences"
     return "no_variation" if np.isfinite([score.value for score in scores]).all() else "not_a_number"

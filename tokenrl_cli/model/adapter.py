@@ -30,8 +30,9 @@ class Adapter(Protocol):
 
     def apply(self, network: Any, new: Collection[str]) -> list[str]:
         """Changes `network`, of transformers, in place, and returns the names of the parameters that stay as the
-        checkpoint has them, as the changed network names them: a run need not save them. Parameters named in `new` are
-        not of the checkpoint, and learn. New parameters are drawn from torch's global generator."""
+        checkpoint has them, as the changed network names them: a run need not save them. `new` holds the names of
+        parameters that are not of the checkpoint; these learn. New parameters are drawn from torch's global
+        generator."""
 
 
 class NoAdapter:
@@ -65,9 +66,10 @@ class Lora:
         self.files = {} if path is None else {"adapter.path": Path(path).expanduser()}
 
     def apply(self, network: Any, new: Collection[str]) -> list[str]:
-        """Puts A and B beside the chosen layers; see `Adapter.apply`. Raises SettingError where no layer is called as
-        `targets` says, where peft cannot adapt one, where the adapter at `path` cannot be read or is of another
-        network, and without peft."""
+        """Puts A and B beside the chosen layers of `network`, in place, and returns the names of the parameters that
+        stay as the checkpoint has them; see `Adapter.apply`. Raises SettingError where no layer is called as `targets`
+        says, where peft cannot adapt one, where the adapter at `path` cannot be read or is of another network, and
+        where peft is not installed."""
         require_extra("hf", "/adapter=lora", "peft")
         from peft import inject_adapter_in_model
 
@@ -121,8 +123,9 @@ class Lora:
 
 
 def merge(network: Any) -> None:
-    """Adds what adapters have learned to the weights beside them, W + alpha / r B A, in place, and takes the adapters
-    away; does nothing where there are none."""
+    """Adds what the adapters of a network have learned to the weights beside them, W + alpha / r B A, in place, and
+    takes the adapters away, so that it has the layers and names of its checkpoint again; does nothing where there are
+    none. Weights that were frozen remain so."""
     if "peft_config" not in vars(network):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -194,5 +197,6 @@ def _load(network: Any, place: Path) -> None:
 
 
 def digest(place: Path) -> str:
-    """The SHA-256 of a saved adapter, in hexadecimal: of its config and its weights."""
+    """Returns the SHA-256 of the saved adapter in the directory `place`, in hexadecimal: of its config and its weights.
+    Raises OSError where one of these files cannot be read."""
     return hub.digest_of([place / CONFIG, place / WEIGHTS])

@@ -29,14 +29,15 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
 
     def remember(self, read: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the keys and the values, each [B, heads, S, D / heads], of the sequence that is attended to, read
+        """Returns the keys and the values, each [B, heads, S, D / heads], of the sequence that is attended to, read
         [B, S, D]."""
         return self._split(self.key(read)), self._split(self.value(read))
 
     def forward(self, read: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """Returns the attention output [B, T, D] for read [B, T, D], from which the queries are computed, and keys and
-        values [B, heads, S, D / heads] as `remember` returns them. mask [B or 1, 1, T or 1, S] bool is True where a key
-        may be attended to: it must be for at least one key of every row."""
+        """Returns the attention output [B, T, D] for read [B, T, D], the sequence that attends, from which the queries
+        are computed, and keys and values [B, heads, S, D / heads] as `remember` returns them. mask
+        [B or 1, 1, T or 1, S] bool is True where a key may be attended to: it must be for at least one key of every
+        query."""
         seen = scaled_dot_product_attention(self._split(self.query(read)), keys, values, attn_mask=mask)
         output: Tensor = self.output(seen.transpose(1, 2).flatten(2))
         return output
@@ -56,13 +57,13 @@ class Cache:
     def write(self, at: int, keys: Tensor, values: Tensor) -> None:
         """Writes keys and values [B, heads, T, D / heads] of T steps to the positions `at` ... `at` + T - 1. The
         tensors change in place: a state of an earlier step that shares them is no longer usable. The cache must have
-        these positions; it is not always noticed where it has not."""
+        these positions; where it has not, that is not always an error."""
         self.keys[:, :, at : at + keys.shape[2]] = keys
         self.values[:, :, at : at + values.shape[2]] = values
 
     def reorder(self, index: Tensor) -> Cache:
-        """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied,
-        [M, heads, positions, D / heads]."""
+        """Returns a cache with the rows at `index` [M] int64, repeats allowed; keys and values are copied, [M, heads,
+        positions, D / heads], so `self` stays usable."""
         return Cache(self.keys[index], self.values[index])
 
 
@@ -130,9 +131,10 @@ class Block(nn.Module):
         mask: Tensor,
         source: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Returns the output of the block, [B, T, D], where `normed` is read [B, T, D] after the first norm, and `keys`
-        and `values` [B, heads, P, D / heads] are those of all positions that may be attended to. `mask` and `source` as
-        in `forward`."""
+        """Returns the output of the block, [B, T, D], for read [B, T, D], `normed`, which is `read` after
+        `attention_norm`, and `keys` and `values` [B, heads, P, D / heads] of all positions that may be attended to,
+        those of these T steps included. mask [B or 1, 1, T or 1, P] bool; it and `source` as in `forward`. No cache is
+        written."""
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))

@@ -39,8 +39,9 @@ class EncodedState:
         return EncodedState(self.read[index], self.seen[index], cache, self.hidden[index])
 
     def repeat(self, times: int) -> EncodedState:
-        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
-        source need one pass of the encoder."""
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
+        is row b. The caches are copied, so `self` stays usable. So K samples of a source need one pass of the
+        encoder."""
         return self.reorder(torch.arange(len(self.seen), device=self.seen.device).repeat_interleave(times))
 
 
@@ -52,8 +53,9 @@ class ReadsWithEncoder(Pretrained):
     """
 
     def prepare(self, around: tuple[list[int], list[int]], begin: list[int], pad: int | None) -> None:
-        """Sets the ids `around` a source, those that the decoder begins with, and the padding id (None: the checkpoint
-        has none). To be called by constructors, before the first use."""
+        """Sets the ids `around` a source, (before, after), those that the decoder begins with, at least one, and the
+        padding id (None: the checkpoint has none, and `begin[0]` is used): ids of the checkpoint. To be called by
+        constructors, after that of `Pretrained` and before the first use."""
         self.around, self.begin = around, begin
         self.filler = begin[0] if pad is None else pad
         self.longest = positions_of(self.network.get_encoder()), positions_of(self.decoder)
@@ -62,8 +64,10 @@ class ReadsWithEncoder(Pretrained):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
-        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B."""
+        scores actions[:, t] from the source and actions[:, :t]. Gradients flow. source [N, S] int64 and source_mask
+        [N, S] bool, actions [B, T] int64, T at least 1; source_row [B] int64 gives the source of each row, None: row b
+        has source b, and N = B. A source may be empty. Raises UserError where a source or the response, with what
+        stands around it, has more tokens than the checkpoint has positions."""
         ids, seen = self._source(source, source_mask)
         read = self._encode(ids, seen)
         if source_row is not None:
@@ -74,7 +78,8 @@ class ReadsWithEncoder(Pretrained):
 
     def start(self, source: Tensor, source_mask: Tensor) -> EncodedState:
         """Returns the state before the first token, one row for each source, after one pass of the encoder over source
-        [N, S] int64 with source_mask [N, S] bool, and of the decoder over the tokens that it begins with."""
+        [N, S] int64 with source_mask [N, S] bool, and of the decoder over the tokens that it begins with. Raises
+        UserError where a source, with what stands around it, has more tokens than the checkpoint has positions."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         ids, seen = self._source(source, source_mask)
@@ -86,7 +91,8 @@ class ReadsWithEncoder(Pretrained):
 
     def step(self, state: EncodedState, previous: Tensor | None) -> tuple[ModelOutput, EncodedState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. `state` stays usable."""
+        [B] int64, the token just generated; None before the first. `state` stays usable. Raises UserError where the
+        response gets more tokens than the checkpoint has positions."""
         if previous is None:
             return self.output(state.hidden), state
         cache = renewed(state.cache)
@@ -137,9 +143,10 @@ class ReadsWithEncoder(Pretrained):
 
 
 def decoder_begin(path: Path, begin: Begin, size: int) -> list[int]:
-    """The ids that a decoder begins with: `begin` where it is given, else what the checkpoint at `path` names, its
-    start token (else its BOS, else what its tokenizer puts before a text), then the one that it forces at the begin.
-    Raises SettingError where it names none, and as `begin_ids` does with `size`."""
+    """Returns the ids that a decoder begins with, at least one: `begin` where it is given, else what the checkpoint at
+    `path` names, its start token (else its BOS, else what its tokenizer puts before a text), then the one that it
+    forces at the begin. They are ids of the checkpoint, not of our tokenizer. Raises SettingError where it names none,
+    and as `begin_ids` does with `size`."""
     named = generation_settings(path)
     starts = (named.get("decoder_start_token_id"), named.get("bos_token_id"), *hub.frame(path, "path")[0][:1])
     start = next((each for each in starts if each is not None), None)

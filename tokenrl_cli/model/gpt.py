@@ -75,9 +75,9 @@ class Gpt(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
-        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
-        source may be empty, and T above `max_length`. See `Model.__call__`.
+        scores actions[:, t] from the source and actions[:, :t]. Gradients flow. source [N, S] int64 and source_mask
+        [N, S] bool, actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b,
+        and N = B. A source may be empty, its mask all False, and T may be above `max_length`. See `Model.__call__`.
 
         No position of the source attends to the response, so the keys and values of a source are computed once for all
         its rows.
@@ -100,7 +100,7 @@ class Gpt(nn.Module):
 
     def start(self, source: Tensor, source_mask: Tensor) -> GptState:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        with source_mask [N, S] bool. Its caches have space for `max_length` steps."""
+        with source_mask [N, S] bool, True at real steps. Its caches have space for `max_length` steps."""
         caches = [room_for(keys, values, self.max_length) for keys, values in self._read(source, source_mask)]
         response = torch.ones(len(source), self.max_length, dtype=torch.bool, device=source.device)
         return GptState(source_mask.sum(-1), torch.cat([source_mask, response], 1), caches, source.shape[1])

@@ -45,8 +45,8 @@ class CausalState:
         return CausalState(renewed(self.cache, index), self.seen[index], self.hidden[index])
 
     def repeat(self, times: int) -> CausalState:
-        """Returns a state with B * times rows, each row `times` times, its copies next to each other. So K samples of a
-        source need one pass over it."""
+        """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
+        is row b. The caches are copied, so `self` stays usable. So K samples of a source need one pass over it."""
         return self.reorder(torch.arange(len(self.seen), device=self.seen.device).repeat_interleave(times))
 
 
@@ -92,8 +92,10 @@ class HfCausal(Pretrained):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source and source_mask [N, S], actions [B, T] int64;
-        source_row [B] int64 gives the source of each row, None: row b has source b, and N = B.
+        scores actions[:, t] from the source and actions[:, :t]. Gradients flow. source [N, S] int64 and source_mask
+        [N, S] bool, actions [B, T] int64, T at least 1; source_row [B] int64 gives the source of each row, None: row b
+        has source b, and N = B. A source may be empty. Raises UserError where the longest source with the response has
+        more tokens than the checkpoint has positions.
 
         With `source_row` each source is read once, and its keys and values serve all its rows; not with `recompute`,
         which keeps no keys and values.
@@ -114,12 +116,14 @@ class HfCausal(Pretrained):
 
     def start(self, source: Tensor, source_mask: Tensor) -> CausalState:
         """Returns the state before the first token, one row for each source, after one pass over source [N, S] int64
-        with source_mask [N, S] bool."""
+        with source_mask [N, S] bool, True at real steps. Raises UserError where a source has more tokens than the
+        checkpoint has positions."""
         return self._read(*self._prompt(source, source_mask))
 
     def step(self, state: CausalState, previous: Tensor | None) -> tuple[ModelOutput, CausalState]:
         """Returns the output for the next token, hidden [B, 1, D] and logits [B, 1, V], and the state after `previous`
-        [B] int64, the token just generated; None before the first. `state` stays usable."""
+        [B] int64, the token just generated; None before the first. `state` stays usable. Raises UserError where the
+        longest source with the response gets more tokens than the checkpoint has positions."""
         if previous is None:
             return self.output(state.hidden), state
         hidden, following = self._follow(state, self.theirs[previous].unsqueeze(1))

@@ -33,13 +33,15 @@ EXAMPLE_LENGTHS = (3, 1)  # tokens of the two sources of the check
 
 
 def on_meta() -> bool:
-    """Whether new tensors have no memory here (torch's meta device): a model is then built from its config alone."""
+    """Returns whether torch's default device is the meta device, on which new tensors have no memory: a model is then
+    built from its config alone."""
     return torch.get_default_device().type == "meta"
 
 
 def kind_of(config: Any) -> str:
-    """The option of the config group model that reads checkpoints with this config: "hf_causal", "hf_seq2seq",
-    "hf_encoder_decoder" for an encoder such as BERT and for a pair of encoder and decoder, or "" for none."""
+    """Returns the option of the config group model that reads checkpoints with this config of transformers:
+    "hf_causal", "hf_seq2seq", "hf_encoder_decoder" for an encoder such as BERT and for a pair of encoder and decoder,
+    or "" for none."""
     from transformers.models.auto import modeling_auto as known
 
     name = config.model_type
@@ -53,9 +55,9 @@ def kind_of(config: Any) -> str:
 
 
 def found(path: str, wanted: str) -> tuple[Path, Any]:
-    """The directory and the config of the checkpoint that the setting `path` names. Raises SettingError as
-    `hub.directory` and `hub.config` do, and where the option `wanted` does not read such checkpoints: the error names
-    the one that does."""
+    """Returns the directory (or GGUF file) and the config of the checkpoint that the setting `path` names. Raises
+    SettingError as `hub.directory` and `hub.config` do, and where the option `wanted`, such as "hf_causal", does not
+    read such checkpoints; the error names the option that does."""
     place = hub.directory(path, "path")
     config = hub.config(place, "path")
     kind = kind_of(config)
@@ -66,8 +68,10 @@ def found(path: str, wanted: str) -> tuple[Path, Any]:
 
 
 def network_of(path: Path, config: Any, auto_class: Any, dtype: Dtype, **arguments: Any) -> Any:
-    """The network of a checkpoint. On torch's meta device it is built from its config, and no weight is read; else see
-    `hub.weights`, whose errors it raises and whose further `arguments` it takes."""
+    """Returns the network of the checkpoint at `path` with its weights in `dtype`, loaded by `auto_class`, such as
+    transformers.AutoModelForCausalLM; `config` is that of `hub.config`. See `hub.weights`, whose errors it raises and
+    whose further `arguments` it takes. On torch's meta device it is built from the config instead, and no weight is
+    read."""
     if on_meta():
         arguments.pop("may_lack", None)
         return auto_class.from_config(config, dtype=getattr(torch, dtype), **arguments)
@@ -75,10 +79,10 @@ def network_of(path: Path, config: Any, auto_class: Any, dtype: Dtype, **argumen
 
 
 def ids_in_checkpoint(tokenizer: Tokenizer, size: int, what: str) -> list[int]:
-    """The id in the vocabulary of a checkpoint, of `size` tokens, of each id of `tokenizer`.
+    """Returns for each id of `tokenizer` its id in the vocabulary of a checkpoint, which has `size` tokens; a new list.
 
     Raises SettingError for a tokenizer that is not of a pretrained checkpoint, or that has ids which the checkpoint
-    does not have. `what` names the tokenizer's key.
+    does not have. `what` is the key of the tokenizer in the config, for these errors.
     """
     if not isinstance(tokenizer, TranslatesIds):
         problem = f"a pretrained model needs the tokenizer of its checkpoint, and {what} is another"
@@ -90,8 +94,9 @@ def ids_in_checkpoint(tokenizer: Tokenizer, size: int, what: str) -> list[int]:
 
 
 def generation_settings(path: Path) -> dict[str, Any]:
-    """What a checkpoint says about its special tokens, as it was written: generation_config.json, and where that says
-    nothing, config.json. {} for a GGUF file."""
+    """Returns what the checkpoint in the directory `path` says about its special tokens, and all else in its
+    config.json that is not null, as it was written there, with the entries of generation_config.json in place of those
+    of the same name; {} for a GGUF file. Raises SettingError where one of the two cannot be read."""
     if path.suffix == ".gguf":
         return {}
     found: dict[str, Any] = {}
@@ -112,8 +117,8 @@ def framed(
     filler: int,
     padded: Literal["left", "right"],
 ) -> tuple[Tensor, Tensor]:
-    """Returns each row of ids [N, S] between the ids `before` and `after`, and its mask, both [N, W]; W is S + the
-    number of ids around, at least 1.
+    """Returns each row of ids [N, S] between the ids `before` and `after`, and its mask bool, both [N, W]; W is S + the
+    number of ids around, at least 1. The results are new tensors.
 
     mask [N, S] bool is True at the real ids, which come first in their row. Padding goes to the side `padded` and holds
     `filler`, whatever `ids` held there. A row that would be empty becomes the one real id `filler`.
@@ -137,8 +142,9 @@ def framed(
 
 
 def renewed(cache: Any, index: Tensor | None = None) -> Any:
-    """Returns a cache of transformers with the rows at `index` [M] int64, or with all of them. The old one stays
-    usable."""
+    """Returns a new cache with the rows at `index` [M] int64, repeats allowed, or with all of them, of a DynamicCache
+    or EncoderDecoderCache of transformers. The old one stays usable: what a step adds to one of them does not reach the
+    other."""
     from transformers.cache_utils import EncoderDecoderCache
 
     new = copy.copy(cache)
@@ -176,7 +182,8 @@ class Scaling:
 
     @classmethod
     def of(cls, config: Any) -> Scaling:
-        """The scaling that a config of transformers describes: T5, Granite, Cohere, Gemma; 1 and no cap elsewhere."""
+        """Returns the scaling that a config of transformers describes: T5, Granite, Cohere, Gemma; 1 and no cap
+        elsewhere."""
         plain = config.to_dict()
         before = plain["d_model"] ** -0.5 if plain.get("scale_decoder_outputs") else 1.0
         after = (plain.get("logit_scale") or 1.0) / (plain.get("logits_scaling") or 1.0)
@@ -236,7 +243,8 @@ class Pretrained(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Returns the logits [..., V] of our tokens from hidden states [..., D]: the output layer of the checkpoint,
-        with its scales, biases and caps. V is the number of our tokens, not of the checkpoint's."""
+        with its scales, biases and caps. V is the number of our tokens, not of the checkpoint's. Gradients flow into
+        `hidden` and the output layer."""
         generator = self.generator
         layer, scaling = _output_layer(generator), self.scaling
         hidden = hidden * scaling.before if scaling.before != 1 else hidden
@@ -255,12 +263,14 @@ class Pretrained(nn.Module):
         return logits[..., self.slice] if self.slice is not None else logits.index_select(-1, self.theirs)
 
     def output(self, hidden: Tensor) -> ModelOutput:
-        """Returns the output with hidden states [B, T, D], whose logits [B, T, V] are computed at the first access."""
+        """Returns the ModelOutput with hidden states [B, T, D], the same tensor, whose logits [B, T, V] are computed at
+        the first access."""
         return ModelOutput(hidden, self.project)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state as torch.nn.Module does, each tensor once: a tied weight, of any shape, has the first of
-        its names. Under an adapter without the parameters that stay as the checkpoint has them."""
+        """Returns the state as torch.nn.Module does, live tensors, each once: a tied weight, of any shape, has the
+        first of its names. Under an adapter without the parameters that stay as the checkpoint has them. The model
+        loads such a state."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         for name in (*self._aliases(), *self.elsewhere):
@@ -328,6 +338,7 @@ def _recompute_layers(network: Any) -> None:
 def require_contract(model: Any, own_logits: Any) -> None:
     """Raises SettingError unless a wrapped architecture computes what the contract of `Model` says, on two short rows:
     the same logits as the network itself, in company as alone, and step by step as in one pass, after a reordering.
+    `model` must be on the CPU and in evaluation mode; it is only read.
 
     `own_logits` is called with source, source_mask and actions, and returns the logits [B, T, V] of the network's own
     forward pass. Does nothing on torch's meta device. An architecture that cannot keep the contract, for instance a
@@ -381,8 +392,9 @@ def _stepwise(model: Any, source: Tensor, mask: Tensor, actions: Tensor) -> Tens
 
 
 def first_token(path: Path, config: Any, *names: str) -> int:
-    """The first of the tokens `names` that a checkpoint has, such as "bos_token_id"; of several EOS the first. Raises
-    SettingError if it has none of them."""
+    """Returns the id, in the checkpoint's vocabulary, of the first of the tokens `names`, such as "bos_token_id", that
+    a checkpoint has: as `generation_settings(path)` names it, else `config`, of transformers; of several EOS the first.
+    Raises SettingError if it has none of them."""
     named = {key: value for key, value in config.to_dict().items() if value is not None} | generation_settings(path)
     for name in names:
         value = named.get(name)
@@ -393,9 +405,9 @@ def first_token(path: Path, config: Any, *names: str) -> int:
 
 
 def begin_ids(begin: Sequence[int | str], path: Path, size: int) -> list[int]:
-    """The ids of a checkpoint's vocabulary that the setting `begin` names: each an id itself, or the name of a token as
-    the checkpoint's own tokenizer spells it, such as "ro_RO". Raises SettingError for a name that is no token, and for
-    an id beyond the `size` tokens of the checkpoint."""
+    """Returns the ids of a checkpoint's vocabulary that the setting `begin` names: each an id itself, or the name of a
+    token as the checkpoint's own tokenizer spells it, such as "ro_RO". Raises SettingError for a name that is no token,
+    and for an id beyond the `size` tokens of the checkpoint."""
     vocabulary: dict[str, int] = {}
     if names := [each for each in begin if isinstance(each, str)]:
         library = hub.tokenizer(path, "path")
@@ -411,7 +423,8 @@ def begin_ids(begin: Sequence[int | str], path: Path, size: int) -> list[int]:
 
 
 def positions_of(network: Any) -> int | None:
-    """The number of positions that a network has, in tokens; None if its config names none: then it has no limit."""
+    """Returns the number of positions that a network of transformers has, in tokens: no longer sequence can be read.
+    None if its config names none: then it has no limit."""
     plain = network.config.to_dict()
     name = "max_position_embeddings"
     found: int | None = plain.get(name) or plain.get(network.config.attribute_map.get(name, name))
@@ -423,7 +436,8 @@ def positions_of(network: Any) -> int | None:
 
 
 def size_of(network: Any) -> int:
-    """The number of tokens of a network that reads ids. Raises SettingError where it does not name its embeddings."""
+    """Returns the number of tokens that a network reads, the rows of its input embeddings. Raises SettingError where it
+    does not name its embeddings."""
     try:
         size: int = network.get_input_embeddings().num_embeddings
     except (AttributeError, NotImplementedError):
@@ -433,7 +447,8 @@ def size_of(network: Any) -> int:
 
 
 def require_room(what: str, length: int, longest: int | None, key: str) -> None:
-    """Raises UserError where `length` positions are more than a checkpoint has (`longest`; None: no limit). `what`
-    needs them, and the setting `key` lowers their number."""
+    """Raises UserError where `length` tokens are more than the positions that a checkpoint has (`longest`; None: no
+    limit). `what` is the text that needs them, such as "a source", and `key` the setting that lowers their number: both
+    are for the message."""
     if longest is not None and length > longest:
         raise UserError(key, f"{what} has {length} tokens, and the checkpoint has {longest} positions", f"lower {key}")

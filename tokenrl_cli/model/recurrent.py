@@ -86,9 +86,9 @@ class Recurrent(nn.Module):
         nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
 
     def train(self, mode: bool = True) -> Recurrent:
-        """Switches dropout on (`mode` True) or off, as `eval` does, too, and returns the model. The recurrent layers
-        themselves always stay in training mode (their `training` is True): they have no dropout of their own, and RL
-        takes gradients in evaluation mode, where cuDNN refuses their backward pass."""
+        """Switches dropout on (`mode` True) or off (False, as `eval()` does), and returns the model. The recurrent
+        layers themselves always stay in training mode (their `training` is True): they have no dropout of their own,
+        and RL takes gradients in evaluation mode, where cuDNN refuses their backward pass."""
         super().train(mode)
         for layers in (self.forwards, self.backwards, self.decoder):
             layers.train()
@@ -98,9 +98,10 @@ class Recurrent(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
-        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
-        source may be empty. See `Model.__call__`."""
+        scores actions[:, t] from the source and actions[:, :t]. Gradients flow. source [N, S] int64 and source_mask
+        [N, S] bool, actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b,
+        and N = B. A source may be empty, that is, its mask all False; but S and T are at least 1, and padding holds ids
+        of the vocabulary, too. See `Model.__call__`."""
         state = self.start(source, source_mask)
         if source_row is not None:
             state = state.reorder(source_row)
@@ -116,9 +117,10 @@ class Recurrent(nn.Module):
         return self._decode(state, previous.unsqueeze(1))
 
     def start(self, source: Tensor, source_mask: Tensor) -> RecurrentState:
-        """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token: keys
-        [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] (two with LSTM cells) computed from
-        the last states of both directions, or from zeros for an empty source. D is the constructor's `hidden`."""
+        """Encodes source [N, S] int64, S at least 1, with source_mask [N, S] bool and returns the state before the
+        first token: keys [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] (two with LSTM
+        cells) computed from the last states of both directions, or from zeros for an empty source. D is the
+        constructor's `hidden`. Padding of `source` must hold ids of the vocabulary, too, such as 0."""
         embedded = self.dropout(self.source_embedding(source))  # [B, S, E]
         lengths = source_mask.sum(-1)
         backwards = _reversed(lengths, source.shape[1])

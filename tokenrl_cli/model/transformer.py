@@ -23,8 +23,8 @@ class TransformerState:
     done: int  # tokens read
 
     def reorder(self, index: Tensor) -> TransformerState:
-        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches are copied, so `self` stays
-        usable."""
+        """Returns a state with the rows at `index` [M] int64, repeats allowed. The caches, keys and values are copied,
+        so `self` stays usable."""
         return TransformerState(
             rows_of(self.sources, index),
             self.source_mask[index],
@@ -73,9 +73,10 @@ class Transformer(nn.Module):
         self, source: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
     ) -> ModelOutput:
         """Returns the output at every step of teacher-forced actions, hidden [B, T, D] and logits [B, T, V]: output t
-        scores actions[:, t] from the source and actions[:, :t]. source [N, S] int64 and source_mask [N, S] bool,
-        actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b, and N = B. A
-        source may be empty, and T above `max_length`. See `Model.__call__`."""
+        scores actions[:, t] from the source and actions[:, :t]. Gradients flow. source [N, S] int64 and source_mask
+        [N, S] bool, actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b,
+        and N = B. A source may be empty, that is, its mask all False, but S is at least 1; T may be above `max_length`.
+        See `Model.__call__`."""
         sources, seen = self._encode(source, source_mask)
         sources, seen = rows_of(sources, source_row), seen if source_row is None else seen[source_row]
         begin = torch.full_like(actions[:, :1], self.begin)
@@ -86,8 +87,8 @@ class Transformer(nn.Module):
         return ModelOutput(self.norm(read), self._project)
 
     def start(self, source: Tensor, source_mask: Tensor) -> TransformerState:
-        """Encodes source [N, S] int64 with source_mask [N, S] bool and returns the state before the first token, one
-        row for each source. Its caches have space for `max_length` steps."""
+        """Encodes source [N, S] int64, S at least 1, with source_mask [N, S] bool, True at real steps, and returns the
+        state before the first token, one row for each source. Its caches have space for `max_length` steps."""
         sources, seen = self._encode(source, source_mask)
         empty = [room_for(keys[:, :, :0], values[:, :, :0], self.max_length) for keys, values in sources]
         return TransformerState(sources, seen, empty, 0)

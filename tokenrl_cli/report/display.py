@@ -33,8 +33,9 @@ class Display(Protocol):
         examples are decoded, 0 at its start."""
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Shows a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
-        out), and ends the progress that `evaluating` shows."""
+        """Shows a finished evaluation with its first `samples` texts, and ends the progress that `evaluating` shows. Of
+        one that equals an earlier one it shows only that; of those that the table of `final` shows, the texts of the
+        final policy alone."""
 
     def message(self, text: str) -> None:
         """Shows a message, such as a finding or a warning; control characters in it have no effect."""
@@ -52,8 +53,8 @@ def choose_display(stream: TextIO | None = None) -> Display:
     """Returns the display for a stream, standard error by default: standard output is for the result of a command.
 
     A terminal gets a LiveDisplay with a progress bar, anything else a PlainDisplay with lines of any length. A terminal
-    that reports the size 0, or one too small for a bar (below NARROW columns or LOWEST lines), gets a PlainDisplay with
-    lines of a readable width. COLUMNS and LINES, if set, replace the size that the terminal reports.
+    that reports the size 0, or one too small for a bar (below NARROW (40) columns or LOWEST (3) lines), gets a
+    PlainDisplay with lines of a readable width. COLUMNS and LINES, if set, replace the size that the terminal reports.
     """
     stream = stream or sys.stderr
     if not stream.isatty():

@@ -23,9 +23,9 @@ def folder_for(out: Path, parts: list[str], settings: Settings) -> Path:
     """Returns the folder in `out` for the results of an evaluation with `settings` (plain JSON values), named after
     `parts`.
 
-    The folder has no results.json yet, or one of the same settings. If the name is taken by results of other settings,
-    the settings that differ from those are appended; if that name is taken as well, or the other settings are unknown,
-    a number is appended. Creates nothing.
+    The folder has no results.json yet, or one of the same settings, whose results may be replaced. If the name is taken
+    by results of other settings, the settings that differ from those are appended to it; if that name is taken as well,
+    or the other settings are unknown, a number (-2, -3 ...) is appended instead. Creates nothing.
     """
     name = file_name(parts)
     found = settings_in(out / name)
@@ -87,7 +87,7 @@ def file_name(parts: list[str]) -> str:
     """Joins the parts by "-" to one file name of letters of any script, digits and ._=+,@- only; each run of other
     characters becomes "_", so that different parts may give one name.
 
-    A name longer than LONGEST bytes is cut and ends in a hash of the whole, so that different long names stay
+    A name longer than LONGEST (120) bytes is cut and ends in a hash of the whole, so that different long names stay
     different.
     """
     whole = "-".join(parts)

@@ -24,11 +24,11 @@ class EvaluationLines:
         """Returns the lines that show an evaluation and its first `samples` texts, and remembers its numbers for the
         next call.
 
-        Lines are laid out for `width` terminal cells; with None the numbers stand in one line of any length. Changes
-        are from the evaluation before with the same stage, split and decoding. An evaluation with the same split,
-        decoding, metrics and texts as an earlier one is one line that names the earlier one. Of an evaluation that the
-        final table of the run will show only the title and the samples of the final policy are given, [] for the other
-        policies: its numbers are left to that table.
+        Lines are laid out for `width` terminal cells; with None the numbers stand in one line of any length. `ellipsis`
+        ends a text that is cut. Changes are from the evaluation before with the same stage, split and decoding. An
+        evaluation with the same split, decoding, metrics and texts as an earlier one is one line that names the earlier
+        one. Of an evaluation that the final table of the run will show only the title and the samples of the final
+        policy are given, [] for the other policies and where `samples` is 0: its numbers are left to that table.
         """
         title = title_of(evaluation)
         if in_final_table(evaluation):
@@ -70,8 +70,8 @@ def shortened(metric: str) -> str:
 
 def sample_lines(evaluation: Evaluation, samples: int, width: int | None, ellipsis: str) -> list[str]:
     """Returns a table of the first `samples` texts, header first: source, hypothesis, first reference and reward, one
-    line per text, cut where they do not fit (blocks of lines if `width` is too small for columns). [] without a
-    text."""
+    line per example, whose texts are cut where they do not fit (blocks of lines if `width` is too small for columns).
+    With `width` None the three texts share about 3 * LONGEST (60) cells. [] without an example."""
     several = zip(evaluation.sources, evaluation.hypotheses, evaluation.references, evaluation.scores, strict=True)
     rows = [
         [*map(layout.escaped, (source, hypothesis, references[0] if references else "")), number(score)]

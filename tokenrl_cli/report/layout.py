@@ -17,8 +17,8 @@ SMALLEST = 6  # cells that a column of text gets at least
 
 
 def layout_width(reported: int) -> int:
-    """Returns the width to lay lines out for, between NARROW and WIDE, given the width that a terminal reports; UNKNOWN
-    if it reports 0. A narrower terminal wraps the lines itself."""
+    """Returns the width to lay lines out for, between NARROW (40) and WIDE (240), given the width that a terminal
+    reports; UNKNOWN (80) if it reports 0. A narrower terminal wraps the lines itself."""
     return UNKNOWN if reported < 1 else min(max(reported, NARROW), WIDE)
 
 
@@ -71,8 +71,8 @@ def truncated(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
-    """Returns the text filled with spaces to `width` cells: after it, or before it if it is to be right-aligned. A
-    longer text stays as it is."""
+    """Returns the text filled with spaces to `width` cells: after it, or with `right` before it. A longer text stays as
+    it is."""
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
 
@@ -109,7 +109,7 @@ def message(text: str, width: int | None) -> list[str]:
 
 def grid(items: Sequence[tuple[str, str, str]], width: int) -> list[str]:
     """Returns the lines that show items (name, value, change) side by side, in as many columns as fit into `width`
-    cells; one column, however wide, if no more fit. [] without items."""
+    cells; one column, however wide, if no more fit. There must be at least one item."""
     for count in range(max(1, len(items)), 0, -1):  # the largest number of columns that fits
         rows = [items[start : start + count] for start in range(0, len(items), count)]
         widths = [[max(cells(row[i][part]) for row in rows if i < len(row)) for part in range(3)] for i in range(count)]
@@ -196,8 +196,8 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float | None, like: float | None = None) -> str:
-    """Returns a number with its sign, with as many digits as `number` gives `like`, or the value itself if `like` is
-    None; "-" for None, and no plus sign for NaN and infinity."""
+    """Returns a number with its sign, with as many decimals as `number` gives `like`, or the value itself if `like` is
+    None or not finite; "-" for None, and no plus sign for NaN and infinity."""
     if value is None or not math.isfinite(value):
         return number(value)
     model = number(value if like is None or not math.isfinite(like) else like)
@@ -208,7 +208,7 @@ def signed(value: float | None, like: float | None = None) -> str:
 
 
 def change(value: float, before: float | None) -> str:
-    """Returns the change from `before` to `value` in parentheses, such as "(+1.30)", with as many digits as `number`
+    """Returns the change from `before` to `value` in parentheses, such as "(+1.30)", with as many decimals as `number`
     gives `value`; "" if `before` is None, or either is not finite."""
     if before is None or not (math.isfinite(value) and math.isfinite(before)):
         return ""

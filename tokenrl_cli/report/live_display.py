@@ -67,8 +67,9 @@ class LiveDisplay:
         self._draw()
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Advances the bar to `step`, one step of `stage`, with some of the metrics beside it; rich redraws it a few
-        times a second."""
+        """Advances the bar to `step`, one step of `stage`, with those of the metrics beside it that STEP_METRICS names;
+        rich redraws it a few times a second. To be called for every step: the time left depends on the number of
+        calls."""
         now = time.monotonic()
         if self.last is not None and step > self.last[1]:
             took = (now - self.last[0]) / (step - self.last[1])
@@ -79,8 +80,9 @@ class LiveDisplay:
         self.metrics = [f"{label} {layout.number(metrics[name]):>6}" for name, label in STEP_METRICS if name in metrics]
 
     def remaining(self) -> str:
-        """Returns the estimated time left as text, "" before the second step. Each stage counts at its own measured
-        pace, a moving average; an RL stage that has not begun at RL_WEIGHT times that of the warm start."""
+        """Returns the estimated time left as text, such as "0:12:05 left", "" before the second step. Each stage counts
+        at its own measured pace, a moving average; an RL stage that has not begun at RL_WEIGHT (5) times that of the
+        warm start."""
         if not self.pace:
             return ""
         guess = self.pace.get("warm_start", 0.0) * RL_WEIGHT
@@ -94,7 +96,9 @@ class LiveDisplay:
         self._draw()
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again."""
+        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again. Of one
+        that equals an earlier one it prints only that; of those that the table of `final` shows, the texts of the final
+        policy alone."""
         lines = self.evaluations.lines(evaluation, samples, self.width, self.ellipsis)
         self._print(lines)
         self.evaluated = None
@@ -120,8 +124,8 @@ class LiveDisplay:
     def line(self) -> str:
         """Returns the text of the last line, for the present width: stage, bar, steps, time left and metrics; while an
         evaluation runs, its name, bar and number of examples. The time left, or a metric, is left out where it would
-        leave less than SHORTEST cells for the bar, and the bar where stage and steps leave less. These two are always
-        there: where they are too wide, the caller crops the line."""
+        leave less than SHORTEST (8) cells for the bar, and the bar where stage and steps leave less. These two are
+        always there: where they are too wide, the caller crops the line."""
         stage, (done, total), left, metrics = self.stage, self.steps, self.remaining(), self.metrics
         if self.evaluated is not None:
             (stage, done, total), left, metrics = self.evaluated, "", []

@@ -14,13 +14,15 @@ BLOCKS = ("model", "dataset", "tokenizer", "source_tokenizer", "reward", "metric
 
 
 def front_matter(library: str | None, tags: Sequence[str]) -> list[str]:
-    """Returns the lines of YAML that a hub reads at the head of a model card."""
+    """Returns the lines of YAML that a hub reads at the head of a model card, between two lines "---": `library` under
+    library_name (None: left out) and the tags; an empty line comes last."""
     content: dict[str, Any] = {"library_name": library} if library else {}
     return ["---", *yaml_text(content | {"tags": list(tags)}).splitlines(), "---", ""]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Returns the lines of a Markdown table, and an empty line after it."""
+    """Returns the lines of a Markdown table, and an empty line after it. Cells are written by `str`, in one line each,
+    with "|" escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(map(_cell, line))} |" for line in lines] + [""]
 
@@ -30,17 +32,17 @@ def _cell(value: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """Returns a number as a table shows it, with four digits; "nan" for None."""
+    """Returns a number as a table shows it, with four significant digits; "nan" for None."""
     return "nan" if value is None else f"{value + 0.0:.4g}"
 
 
 def interval(entry: dict[str, Any]) -> str:
-    """Returns the 95 % interval in an entry with "low" and "high"; "" where there is none."""
+    """Returns the 95 % interval in an entry with "low" and "high" as text, "[LOW, HIGH]"; "" where there is none."""
     return "" if entry.get("low") is None else f"[{number(entry['low'])}, {number(entry['high'])}]"
 
 
 def scores(evaluations: Sequence[dict[str, Any]], results: dict[str, Any] | None, step: int, command: str) -> list[str]:
-    """Returns the section on the scores of the model that was saved after `step` steps.
+    """Returns the lines of the section on the scores of the model that was saved after `step` steps of its run.
 
     `evaluations` are the contents of results.json of evaluations of it, `results` is that of its run, None where the
     run has not ended. Where there is no evaluation, it names `command`, which makes one.
@@ -62,7 +64,8 @@ def scores(evaluations: Sequence[dict[str, Any]], results: dict[str, Any] | None
 
 
 def settings_in_short(decode: Any) -> str:
-    """Returns a decoding as KEY=VALUE between commas, without the keys that name its class."""
+    """Returns a decoding, a block of a config, as text: KEY=VALUE between commas, without keys that begin with "_". Of
+    anything but a dictionary it is str(decode)."""
     if not isinstance(decode, dict):
         return str(decode)
     return ", ".join(f"{key}={value}" for key, value in decode.items() if not key.startswith("_"))
@@ -89,8 +92,9 @@ def _results(results: dict[str, Any], step: int) -> list[str]:
 
 
 def training(config: dict[str, Any], step: int, stage: str, line: Sequence[str]) -> list[str]:
-    """Returns the section on the training: step and stage of the checkpoint, the overrides `line` as typed, and the
-    blocks of the config. Absolute paths are shown by their last part alone, for a card is made to be published."""
+    """Returns the lines of the section on the training: step and stage ("warm_start" or "train") of the checkpoint, the
+    overrides `line` as typed, and the blocks of the config. Absolute paths are shown by their last part alone, for a
+    card is made to be published."""
     what = {"warm_start": "cross-entropy (the warm start)", "train": "reinforcement learning"}[stage]
     blocks: dict[str, Any] = {name: config[name] for name in BLOCKS if config.get(name)}
     blocks |= {name: config[name] for name in ("trainer", "decode", "seed") if name in config}
@@ -101,8 +105,8 @@ def training(config: dict[str, Any], step: int, stage: str, line: Sequence[str])
 
 
 def without_folders(value: Any) -> Any:
-    """Returns a value, or a copy of a config, in which each absolute path is replaced by its last part, also after the
-    "=" of an override."""
+    """Returns a value, or a copy of a config, in which each text that is an absolute path, or one that begins with "~",
+    is replaced by its last part, also after the "=" of an override."""
     if isinstance(value, dict):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -117,6 +121,6 @@ def without_folders(value: Any) -> Any:
 
 
 def tensors(shapes: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
-    """Returns the section on the tensors of a file: name, shape and type of each."""
+    """Returns the lines of the section on the tensors of a file: name, shape and type (as text) of each."""
     rows = [(f"`{name}`", f"[{', '.join(map(str, shape))}]", kind) for name, shape, kind in shapes]
     return ["## Tensors", "", *table(["name", "shape", "type"], rows)]

@@ -39,8 +39,8 @@ class PlainDisplay:
             self.message(facts.line())
 
     def step(self, stage: str, step: int, metrics: dict[str, float]) -> None:
-        """Prints those metrics of a step that STEP_METRICS names, for about LINES steps of a run, at equal distances;
-        nothing at the other steps."""
+        """Prints those metrics of a step that STEP_METRICS names, for about LINES (20) steps of a run, at equal
+        distances; nothing at the other steps."""
         if step % max(1, self.total // LINES) == 0:  # LINES lines in a log, however long the run is
             values = "  ".join(f"{name} {layout.number(metrics[name]):>6}" for name in STEP_METRICS if name in metrics)
             self.message(f"{stage_name(stage)} {step:>{len(str(self.total))}}/{self.total}  {values}")
@@ -54,8 +54,8 @@ class PlainDisplay:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts (see `EvaluationLines.lines` for what is left
-        out)."""
+        """Prints a finished evaluation with its first `samples` texts. Of one that equals an earlier one it prints only
+        that; of those that the table of `final` shows, the texts of the final policy alone."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 

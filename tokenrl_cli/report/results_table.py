@@ -45,8 +45,8 @@ def final_table(results: dict[str, Any]) -> list[list[str]]:
 
 def with_interval(change: dict[str, Any], value: float | None = None) -> str:
     """Returns a difference ("mean", "low" and "high" of `change`) and its interval as text, such as "+1.900 [+1.100,
-    +2.700]", with as many digits as the `value` that changed (None: each with its own); the difference alone if it has
-    no interval."""
+    +2.700]", with as many decimals as the `value` that changed (None: each with its own); the difference alone if it
+    has no interval."""
     mean, low, high = (signed(change[key], value) for key in ("mean", "low", "high"))
     return mean if change["low"] is None else f"{mean} [{low}, {high}]"
 
@@ -86,8 +86,8 @@ def closing_lines(results: dict[str, Any], run: str, then: Sequence[str] = ()) -
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """Returns the rows of a table as lines of any length, each column padded to its widest cell: the first
-    left-aligned, the others right."""
+    """Returns the rows of a table, at least one, as lines of any length, each column padded to its widest cell: the
+    first left-aligned, the others right."""
     widths = [max(cells(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join(padded(cell, width, i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

@@ -46,7 +46,8 @@ class SafeStream:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Writes each of several texts, as `write` does; adds no line breaks."""
+        """Writes each of several texts; adds no line breaks. If the stream is required, raises OutputClosed or
+        UserError as `write` does; else a failure is ignored."""
         for line in lines:
             self.write(line)
 

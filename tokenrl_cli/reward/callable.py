@@ -77,8 +77,9 @@ class UserFunction:
             self._run = InTurn(partial(answer, found, self.asked.places, asyncio.run), timeout)
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raises UserError where a parameter without a default is neither a name that tokenrl gives such a function
-        (those of the class's docstring) nor among `columns`, the names of the dataset's columns."""
+        """Raises UserError where a parameter without a default is neither the name of an argument that tokenrl has for
+        such a function (hypothesis, reference, source, step ...) nor among `columns`, the names of the dataset's
+        columns. Does not call the function."""
         if lacking := self.asked.lacks(columns):
             raise UserError(self.where, placed(lacking, self.here))
 

@@ -203,8 +203,9 @@ class Parameters:
         return {name: value for name, value in known.items() if self.everything or name in self.taken + self.places}
 
     def lacks(self, columns: Collection[str]) -> str:
-        """Returns a message that names the first parameter without a default that is neither among `facts()` nor one of
-        `columns`, with the names that there are; "" where there is none."""
+        """Returns an error message about the first parameter without a default that is neither an argument that tokenrl
+        has (`facts()`) nor one of `columns`, with the names that are available; "" where every one is. {here} in it
+        stands for the path of the reward's block, see `interfaces.placed`."""
         there = dict.fromkeys((*self.facts(), *columns))
         for name in self.needed:
             if name not in there:
@@ -245,8 +246,8 @@ def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Returns whether calling it gives an awaitable: True for a coroutine function, a partial of one, and an object
-    whose __call__ is one. An ordinary function that returns an awaitable is not recognised."""
+    """Returns whether calling `function` gives an awaitable: True for a coroutine function, a partial of one, and an
+    object whose __call__ is one. An ordinary function that returns an awaitable is not recognised."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
@@ -263,9 +264,9 @@ def call(function: Callable[..., Any], places: tuple[str, ...], arguments: Argum
 def answer(
     function: Callable[..., Any], places: tuple[str, ...], run: Callable[[Any], Any], arguments: Arguments
 ) -> Any:
-    """Calls a user's function as `call` does and returns its result; an awaitable is given to `run`, as a coroutine,
-    and the result is what `run` returns. Changes the working directory back if the function changed it. Passes
-    exceptions on."""
+    """Calls a user's function with `arguments`, name to value, those named in `places` by position, and returns its
+    result; an awaitable is given to `run`, as a coroutine, and the result is what `run` returns. Changes the working
+    directory back if the function changed it. Passes exceptions on."""
     here = None
     with suppress(OSError):
         here = os.getcwd()
@@ -288,7 +289,7 @@ async def _awaited(given: Any) -> Any:
 def of_all(texts: Texts) -> Arguments:
     """Returns the arguments that a batched function may have, by name: the columns of the data, hypotheses, references,
     sources, tokens (the real ones of each text's T ids) and ended, each a list with an item a text; step, a number; and
-    the same under TRL's names. Mutable values are copied. A column called as one of these is left out."""
+    the same under TRL's names. Mutable values are copied. A column with one of these names is left out."""
     tokens = [ids[real].tolist() for ids, real in zip(texts.actions, texts.mask, strict=True)]
     known = {
         "hypotheses": list(texts.hypotheses),
@@ -307,7 +308,7 @@ def of_all(texts: Texts) -> Arguments:
 def of_one(texts: Texts, row: int) -> Arguments:
     """Returns the arguments that a function called once a text may have, by name, for the text of one row: the columns
     of the data, hypothesis, reference (the first, or None), references, source, tokens (the real ones of its T ids),
-    ended and step. Mutable values are copied. A column called as one of the others is left out."""
+    ended and step. Mutable values are copied. A column with the name of one of the others is left out."""
     references = copied(texts.references[row])
     return {
         **{name: copied(values[row]) for name, values in texts.columns.items()},

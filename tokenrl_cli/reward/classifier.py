@@ -19,13 +19,14 @@ SHOWN = 20  # classes that an error lists
 
 class Classifier:
     """The probability of `label` for a text under a frozen sequence classifier, 0 to 1, or with `output` "logit" its
-    logit. A checkpoint with one output, as reward models and regressions have, gives that number itself.
+    logit. A checkpoint with one output, as reward models and regressions have, gives that number, whatever `output` is.
 
     `path` names the checkpoint, see `Checkpoint`. `label` is the name of a class in its config, or the index of one;
-    null where there is one output. `temperature` divides the logits. Probabilities are a softmax over the classes, or a
-    sigmoid of each where the config says that a text may have several ("multi_label_classification"). With `reads`
-    "pair" the checkpoint reads the source and the text as a pair, in this order. Both are encoded by its own tokenizer,
-    and cut at `max_tokens` tokens.
+    null where there is one output. `temperature` divides the logits, or that number. Probabilities are a softmax over
+    the classes, or a sigmoid of each where the config says that a text may have several ("multi_label_classification").
+    With `reads` "pair" the checkpoint reads the source and the text as a pair, in this order. Both are encoded by its
+    own tokenizer, and cut at `max_tokens` tokens. Raises SettingError for a `label` that is no class, and as
+    `Checkpoint` does.
 
     Gamed by texts unlike those that the classifier was trained on: mix it with a reward that reads the references.
     """
@@ -62,7 +63,8 @@ class Classifier:
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts, with the score of each, [B]."""
+        """Returns the mean over the texts of the probability (0-1), the logit or the number, with the score of each,
+        [B]."""
         name = self.checkpoint.config.id2label[self.label]
         how = f"{self.output} of {name} under {self.checkpoint.identity}|t:{self.temperature:g}|reads:{self.reads}"
         return mean_score(self(texts), how)

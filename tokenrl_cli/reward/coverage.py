@@ -18,10 +18,10 @@ class Coverage:
     without items.
 
     `column` is the name of the column. For each source it holds a list of strings, a record whose values are the items,
-    one string whose words are the items, or None (no items). Items that the config excludes are left out, compared
-    exactly, case included: the "yes" of a slot is no word of its text. `lowercase` ignores case in the text. The rest
-    of the text, and repetitions, do not matter: gamed by listing everything there is. `here` is the path of the block
-    in the config, for error messages.
+    one string whose words are the items, or None (no items). Items that the config excludes (the second parameter) are
+    left out, compared exactly, case included: the "yes" of a slot is no word of its text. `lowercase` ignores case in
+    the text. The rest of the text, and repetitions, do not matter: gamed by listing everything there is. `here` is the
+    path of the block in the config, for error messages.
     """
 
     needs_references = False

@@ -24,7 +24,7 @@ class EmbeddingSimilarity:
     The embedding is the mean of the last hidden states over the tokens of the text, special tokens included, or with
     `pooling` "first" the hidden state of the first token. `path` names the frozen encoder, see `Checkpoint`; what a
     sentence encoder does after pooling, such as a further layer, is not applied. Texts are encoded by its own
-    tokenizer, and cut at `max_tokens` tokens.
+    tokenizer, and cut at `max_tokens` tokens. Raises SettingError as `Checkpoint` does.
 
     Gamed by texts with the right words that say the opposite: encoders hardly see a negation, a name or a number.
     """
@@ -46,7 +46,8 @@ class EmbeddingSimilarity:
         self.checkpoint.require_alone(self.checkpoint.encode([("a",), ("a b, a b: b a. " * 3,)]), self._pooled)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns the similarity of each text to its nearest reference, [B] float64; NaN without references."""
+        """Returns the similarity of each text to its nearest reference, [B] float64, from -1 to 1, or from 0 to 1 with
+        `scale` "unit"; NaN without references."""
         rows, place = distinct([(text,) for text in texts.hypotheses])
         others, at = distinct([(text,) for references in texts.references for text in references])
         embedded = self._embeddings(rows)[place]
@@ -59,7 +60,8 @@ class EmbeddingSimilarity:
         return (1 + scores) / 2 if self.scale == "unit" else scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts that have references, with the score of each, [B]."""
+        """Returns the mean over the texts that have references, with the score of each, [B], on the scale of a call;
+        NaN where no text has one."""
         how = f"{self.scale} similarity under {self.checkpoint.identity}|pooling:{self.pooling}|best reference"
         return mean_score(self(texts), how)
 

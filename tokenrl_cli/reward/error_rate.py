@@ -59,8 +59,8 @@ class ErrorRate:
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns the best score, at most 1, that a text which begins with each prefix can still have, [B, T + 1]
         float64 (optimal completion); at the end of each row and past it the score of its last prefix. The last word of
-        a prefix is taken as complete. NaN for a source without a reference. `prefixes` as in `prefix_scores`; only the
-        references of `texts` are read."""
+        a prefix is taken as complete. NaN for a source without a reference. `prefixes` holds the T_b + 1 prefixes of
+        each row b, and T is the largest T_b. Only the references of `texts` are read."""
         growth, references = self.reader.read(prefixes, texts.references)
         scores = _best(edit_distances(growth, references), references)
         reachable = _best(fewest_edits(growth, references), references)

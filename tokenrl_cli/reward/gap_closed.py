@@ -31,13 +31,14 @@ class GapClosed:
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """Returns the score of each text, [B] float64; NaN for a source without a gap. Raises UserError where the
-        dataset has no column `meaning`."""
+        column `meaning` is missing or holds anything else."""
         return _share(*self._measure(texts))
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the sum of the gains b - greedy over the sum of the gaps best - greedy, so that sources count by how
         much there is to gain; NaN where the gaps sum to 0. With the score of each text, [B], NaN for a source without a
-        gap, whose gain counts in the sum all the same. Raises UserError where the dataset has no column `meaning`."""
+        gap, whose gain counts in the sum all the same. Raises UserError where the column `meaning` is missing or holds
+        anything else."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)
         signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"

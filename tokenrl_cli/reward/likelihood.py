@@ -29,8 +29,8 @@ class Likelihood:
 
     The text is encoded by the saved run's own tokenizer, with EOS where the text ended; a text without any token has 0.
     With `per_token` the sampled ids are scored as they are, which needs the same target tokenizer. Sources are cut at
-    the saved run's limit. `temperature` divides the logits of the saved run. `checkpoint` names that run; it is loaded
-    when `judge` is first read, or the first text is scored.
+    the saved run's limit. `temperature` divides the logits, whichever model scores. `checkpoint` names the run; it is
+    loaded when `judge` is first read, or the first text is scored.
 
     Under a pretrained model the text is encoded by that model's own tokenizer, after its begin token (its end token
     where it has none), and cut at the positions that it has; it is read when the reward is built, and scores
@@ -72,8 +72,8 @@ class Likelihood:
     @cached_property
     def judge(self) -> Frozen:
         """The saved run that scores the texts: its policy in evaluation mode, with its tokenizers. Loaded at the first
-        access and kept. Raises UserError where it cannot be loaded, or, with `per_token`, has another target
-        tokenizer."""
+        access and kept. Raises UserError where it cannot be loaded, or, with `per_token`, has another target tokenizer;
+        AssertionError with `path`, where there is no saved run."""
         where = f"{self.here}.checkpoint={self.checkpoint}"
         assert self.checkpoint is not None, "a pretrained model is no saved run"
         try:

@@ -11,9 +11,9 @@ parsed = lru_cache(4096)(Meaning.parse)
 
 
 def meanings(texts: Texts, reward: str) -> list[str]:
-    """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads. `reward` is
-    the name that the UserError shows which is raised where the dataset has no such column, or where it holds anything
-    else."""
+    """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads. Raises
+    UserError, with `reward`, the name of a reward, as its place, where the dataset has no such column, or where it
+    holds anything else."""
     if "meaning" not in texts.columns:
         raise UserError(
             reward,

@@ -78,12 +78,14 @@ class Checkpoint:
 
     @cached_property
     def identity(self) -> str:
-        """The path of the checkpoint, and the beginning of the SHA-256 of its weights."""
+        """The path of the checkpoint and the first 12 digits of its SHA-256 (`hub.digest`), as "PATH@DIGITS". The first
+        access reads all of its weights."""
         return f"{self.path}@{hub.digest(self.place, 'path')[:12]}"
 
     def encode(self, rows: Sequence[tuple[str, ...]], special: bool = True) -> list[Inputs]:
-        """Returns the inputs of each row, a text or a pair of texts, with the special tokens that the checkpoint puts
-        around them, or with `special` False without. Of a pair that is too long the longer text is cut.
+        """Returns the inputs of each row, a text or a pair of texts, as a dictionary from the name of an argument of
+        the network to a list of S ids or numbers, unpadded: with the special tokens that the checkpoint puts around
+        them, or with `special` False without. Of a pair that is too long the longer text is cut.
 
         The name of a special token in a text is no such token: it gets a space after its first character. Else a policy
         could write into the text what the network takes for its end.
@@ -106,8 +108,9 @@ class Checkpoint:
 
     @torch.no_grad()
     def read(self, inputs: Sequence[Inputs], read: Read) -> Tensor:
-        """Returns what `read` gives for each of n texts, [n, k] float64 on the CPU, in their order. Texts of similar
-        length are read together, at most `batch_size` of them."""
+        """Returns what `read` gives for each of n texts, [n, k] float64 on the CPU, in their order; [0, 1] without
+        texts. `read` is called, without gradients, with the padded inputs and the attention mask of b texts, each [b,
+        S], and returns [b, k]. Texts of similar length are read together, at most `batch_size` of them."""
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
         parts = []
         for start in range(0, len(order), self.batch_size):
@@ -133,7 +136,8 @@ class Checkpoint:
         return {name: torch.tensor(values, device=self.device) for name, values in rows.items()}
 
     def require_alone(self, inputs: Sequence[Inputs], read: Read) -> None:
-        """Raises SettingError where what `read` gives for a text of `inputs` depends on the others beside it."""
+        """Raises SettingError where what `read` gives for a text of `inputs` (at least two, of different lengths)
+        depends on the others beside it."""
         together = self.read(inputs, read)
         alone = torch.cat([self.read([each], read) for each in inputs])
         difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-9))
@@ -144,13 +148,14 @@ class Checkpoint:
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """Returns each of the rows once, in the order of the first, and for each row its place among them."""
+    """Returns each of the rows once, in the order of the first, and for each row its index among them."""
     place = {row: at for at, row in enumerate(dict.fromkeys(rows))}
     return list(place), [place[row] for row in rows]
 
 
 def kinds(mapping: str) -> frozenset[str]:
-    """The model types that transformers has for a task, such as "SEQUENCE_CLASSIFICATION"."""
+    """Returns the model types, such as "bert", that transformers has for a task, such as "SEQUENCE_CLASSIFICATION".
+    Raises AttributeError for another task."""
     from transformers.models.auto import modeling_auto
 
     return frozenset(getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES"))

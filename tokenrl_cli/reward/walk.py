@@ -36,20 +36,21 @@ class Walk:
         """Returns the score, 0 to 1, of every prefix, read as a whole text, [B, T + 1] float64: column t after t
         tokens, 0 past the end of a row. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b.
         `texts` gives the graph and the start of each row; its hypotheses are not read. Raises UserError where the
-        dataset has no column `graph`, ValueError where a graph or a source cannot be read."""
+        dataset has no column `graph`, and where a graph or a source cannot be read."""
         return _each(texts, prefixes, Graph.score)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns the best score, 0 to 1, that a text which begins with each prefix can have, [B, T + 1] float64;
         exact, by breadth-first search, with the last number of a prefix taken as complete. At the end of a row it is
-        the score of the hypothesis in `texts`, past the end 0. `prefixes` and the errors are as in `prefix_scores`."""
+        the score of the hypothesis in `texts`, past the end 0. `prefixes` holds the T_b + 1 prefixes of each row b.
+        Raises UserError where the dataset has no column `graph`, and where a graph or a source cannot be read."""
         scores = _each(texts, prefixes, Graph.best)
         scores[np.arange(len(prefixes)), [len(row) - 1 for row in prefixes]] = self(texts)
         return scores
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the mean over the texts, 0-1, with the score of each, [B]. Raises UserError where the dataset has no
-        column `graph`, ValueError where a graph or a source cannot be read."""
+        column `graph`, and where a graph or a source cannot be read."""
         return mean_score(self(texts), "walk|goal:1|further step:-1/limit|else:0")
 
 

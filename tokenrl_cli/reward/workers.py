@@ -62,7 +62,7 @@ def failure(error: BaseException) -> Failure:
 
 
 def late(seconds: float) -> Failure:
-    """Returns the Failure of a call that gave no answer within its time limit."""
+    """Returns the Failure of a call that gave no answer within its time limit of `seconds`."""
     return Failure(f"no answer within {seconds:g} s")
 
 
@@ -74,8 +74,8 @@ class Watch:
         self._awake, self._seen = 0.0, time.monotonic()
 
     def look(self) -> float:
-        """Returns the seconds so far. An interval between two calls counts as at most `LONGEST`, so that a pause of the
-        whole process is not counted."""
+        """Returns the seconds so far. An interval between two calls counts as at most `LONGEST` (0.25 s), so that a
+        pause of the whole process is not counted."""
         now = time.monotonic()
         self._awake += min(now - self._seen, LONGEST)
         self._seen = now

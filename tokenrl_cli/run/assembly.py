@@ -119,9 +119,9 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     """Returns the Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
 
     `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
-    to train new ones on the training split. The first example of each of `splits` is read. With `learns` False the task
-    has no credit. Raises UserError if a part cannot be built, if a split is missing, empty or cannot be read, or if a
-    reward or metric needs a column that the data do not have.
+    to train new ones on the training split (to read a pretrained one). The first example of each of `splits` is read.
+    With `learns` False the task has no credit. Raises UserError if a part cannot be built, if a split is missing, empty
+    or cannot be read, or if a reward or metric needs a column that the data do not have.
     """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     split_sizes(dataset, splits)
@@ -151,7 +151,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
     """Returns the reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of
-    the config, which has not been trained. Raises UserError if either cannot be built."""
+    the config, which has not been trained. `trust` lists the user's modules that targets may come from. Raises
+    UserError if either cannot be built."""
     facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
@@ -161,8 +162,8 @@ def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: 
 def generation_task_of(config: Config, trust: Sequence[str], device: torch.device, precision: torch.dtype, seed: int,
               tokenizers: Path) -> GenerationTask:  # fmt: skip
     """Returns the GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the
-    decoding. `config` is that of the checkpoint with the overrides of the command line. Raises UserError if a part
-    cannot be built or loaded."""
+    decoding. `config` is that of the checkpoint with the overrides of the command line. `trust` lists the user's
+    modules that targets may come from. Raises UserError if a part cannot be built or loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
@@ -188,8 +189,8 @@ def blocks_to_generate(config: Config, stage: str) -> list[str]:
 
 def blocks_to_evaluate(config: Config, stage: str) -> list[str]:
     """Returns the names of the blocks of a checkpoint's config that are needed to evaluate the policy of its `stage`:
-    those that `blocks_to_generate` returns, dataset, reward and metrics. No credit, and no algorithm of the other
-    stage."""
+    those that `blocks_to_generate` returns, and dataset, reward and metrics, even if missing. No credit, and no
+    algorithm of the other stage."""
     return [*blocks_to_generate(config, stage), "dataset", "reward", "metrics"]
 
 
@@ -244,12 +245,14 @@ def _typed_path(config: Config, name: str) -> Iterator[None]:
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
-    """Returns a new Model (a torch.nn.Module) on the device of the task, in training mode. Its initial weights depend
-    only on the config and the seed. Seeds the global generator of torch.
+    """Returns a new Model (a torch.nn.Module) on the device of the task, in the mode that its constructor leaves it in:
+    training mode, but evaluation mode for one from a pretrained checkpoint. Its initial weights depend only on the
+    config, the files that it names and the seed. Seeds the global generator of torch.
 
-    The parameters that `freeze` names require no gradient: see `freeze`. Raises UserError if it cannot be built, if its
-    `forward` does not take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than
-    the device has in all; the last is checked only if every class in its block is of this package.
+    `trust` lists the user's modules that targets may come from. The parameters that the config's `freeze` names require
+    no gradient: see `freeze`. Raises UserError if it cannot be built, if its `forward` does not take `source_row`, if
+    there is nothing to freeze under a name, or if it needs more memory than the device has in all; the last is checked
+    only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
@@ -318,8 +321,9 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 
     Returns them by the key of their blocks ("warm_start", "algorithm"), only to read their attributes, not to train
     them. Their networks have no memory (torch's meta device), so that those of any size can be counted, unless one of
-    the blocks names a class of the user's. Raises UserError if one cannot be built or needs more memory than the device
-    has in all. Seeds the global generator of torch.
+    the blocks names a class of the user's. `trust` lists the user's modules that targets may come from. Raises
+    UserError if one cannot be built or needs more memory than the device has in all. Seeds the global generator of
+    torch.
     """
     with meta_device(*(config[name] for name in ("model", *STAGES.values()))):
         model = _built_model(config, trust, task)
@@ -332,8 +336,9 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 
 def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | GenerationTask, stage: str) -> bool:
     """Returns whether the policy of a stage ("warm_start" or "train") is its model, and not one that wraps it, such as
-    one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. Seeds the global
-    generator of torch."""
+    one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. `trust` lists the
+    user's modules that targets may come from. Seeds the global generator of torch. Raises UserError if one of the two
+    cannot be built."""
     with meta_device(config["model"], config[STAGES[stage]]):
         model = _built_model(config, trust, task)
         return acting_policy(algorithm_of(config, trust, task, model, stage)) is model
@@ -341,7 +346,8 @@ def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | Generat
 
 def is_pretrained(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> bool:
     """Returns whether the model of a config holds a network of transformers. Builds it without memory, unless its block
-    names a class of the user's."""
+    names a class of the user's. `trust` lists the user's modules that targets may come from. Raises UserError if it
+    cannot be built."""
     with meta_device(config["model"]):
         return isinstance(_built_model(config, trust, task), Pretrained)
 
@@ -352,10 +358,10 @@ def algorithm_of(
     """Returns a new algorithm for a stage ("warm_start" or "train"), which trains `model`.
 
     Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
-    reference where the policy reads the source, so its source tokenizer is that of the targets. Seeds the global
-    generator of torch. Switches the policy to evaluation mode, and so `model`, which is the policy or a part of it.
-    Raises UserError if the algorithm cannot be built, or if its policy could not be loaded again: see
-    `require_loadable_policy`.
+    reference where the policy reads the source, so its source tokenizer is that of the targets. `trust` lists the
+    user's modules that targets may come from. Seeds the global generator of torch. Switches the policy to evaluation
+    mode, and so `model`, which is the policy or a part of it. Raises UserError if the algorithm cannot be built, or if
+    its policy could not be loaded again: see `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
@@ -393,8 +399,9 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
     """Returns the policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode;
-    gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. Seeds the
-    global generator of torch. Raises UserError if the policy cannot be built or the saved weights do not fit it."""
+    gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. `trust`
+    lists the user's modules that targets may come from. Seeds the global generator of torch. Raises UserError if the
+    policy cannot be built or the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])

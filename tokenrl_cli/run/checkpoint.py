@@ -64,8 +64,9 @@ def save(
     config: dict[str, Any],
     tokenizers: dict[str, Tokenizer],
 ) -> Path:
-    """Writes a checkpoint to RUN/checkpoints/<step in six digits>, or <...>-2 if that exists, and returns its path. A
-    crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system refuses.
+    """Writes a checkpoint to RUN/checkpoints/<step in six digits>, with -2, -3 ... if that exists, and returns its
+    path. A crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system
+    refuses.
 
     `algorithm` is its flat state_dict, `state` that of the recorder; all but tensors must be values that JSON can hold.
     `tokenizers` has the key "target", and "source"; one object under both keys is written once. Sets no link.
@@ -155,7 +156,8 @@ def prune(run: Path, keep_last: int, keep_best: int) -> None:
 
 def slim(path: Path) -> None:
     """Reduces a checkpoint to what evaluation needs: the model, and the entries of the algorithm that its policy needs.
-    It cannot be resumed from afterwards. One that is slim already stays as it is."""
+    It cannot be resumed from afterwards. One that is slim already stays as it is. Raises UserError if its manifest or
+    its tensors cannot be read."""
     manifest = _manifest(path)
     if all(name in manifest for name in TO_GO_ON):
         tensors = _tensors(path / "algorithm.safetensors")
@@ -226,8 +228,8 @@ def _bases(value: Any, where: Path) -> dict[str, Base]:
 
 
 def bases_of(model: Any) -> dict[str, Base]:
-    """Returns the pretrained checkpoints that a model was built from, by the setting that names each; {} for a model
-    that is not."""
+    """Returns the pretrained checkpoints that a model was built from, by the setting that names each: the model's own
+    dictionary, not a copy; {} for a model that was built from none."""
     return model.bases if isinstance(model, HasBase) else {}
 
 
@@ -271,14 +273,16 @@ def restore_state(load: Callable[[dict[str, Any]], Any], saved: Checkpoint, stat
 
 
 def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copies the saved weights into `model`; see `copy_weights`. Raises UserError, too, if the model was built from a
-    pretrained checkpoint that is not the one that the saved model was built from, by its SHA-256."""
+    """Copies the saved weights into `model`, in place. Raises UserError if names or shapes differ or a weight is not
+    finite (`copy_weights`), and if the model was built from a pretrained checkpoint that is not the one that the saved
+    model was built from, by its SHA-256."""
     _require_bases(bases_of(model), checkpoint)
     copy_weights(model, checkpoint.model, str(checkpoint.path))
 
 
 def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
-    """Copies the weights of another model of the same architecture into `model`; see `copy_weights`."""
+    """Copies the weights of `other`, a model of the same architecture, which stays as it is, into `model`, in place.
+    Raises UserError, with `where` as its place, if names or shapes differ or a weight is not finite."""
     copy_weights(model, _untied(other), where)
 
 

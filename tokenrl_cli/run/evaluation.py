@@ -238,7 +238,8 @@ def direction(name: str, evaluation: Evaluation) -> int:
 def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
     """Yields the first `examples` of a split (0: all) as batches of at most `batch_size` sources, N, on the device of
     the task, each with the N indices of its examples in the split. Sources of similar length are batched together, not
-    in the order of the split. See `data.batching.evaluation_batches` for the errors."""
+    in the order of the split. Targets are the first demonstrations. When the first batch is requested, all examples are
+    read, and a UserError is raised where the split is empty, or is unlimited and `examples` is 0."""
     tokenizers = task.source_tokenizer, task.tokenizer
     batches = evaluation_batches(task.dataset, split, examples, batch_size, *tokenizers, task.decoding.max_length)
     for indices, batch in batches:

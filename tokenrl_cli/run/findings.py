@@ -30,7 +30,7 @@ def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluat
     The sign is that texts of `policy` for sources of train get a far higher reward (see `far_above`) than its texts for
     val, of which `val` is the evaluation. Decodes one batch of at most `examples` sources spread over train; `policy`
     must be in evaluation mode. Returns [] at once if RL has sources of its own, if train is unlimited, or if decoding
-    samples. Raises NonFinite as `decode` does, UserError if the reward fails.
+    samples. Raises NonFinite if a probability is not finite, UserError if the reward fails.
     """
     size = task.dataset.size("train")
     if size is None or drawn_by(task.dataset, "train") != ("train", None) or val.decode == "sample":

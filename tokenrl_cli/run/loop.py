@@ -52,9 +52,9 @@ def run_stage(stage: Stage, done: int, task: Task, observer: Observer) -> None:
     """Trains a stage from step `done` of the run to its end, or until `observer.step` returns False.
 
     Steps are counted over both stages. All random draws of a step are functions of (seed, step), so that a resumed run
-    repeats them. Changes the model and the algorithm of the stage, and seeds the global generator of torch. Raises
-    NonFinite if a loss, a gradient, a parameter or a probability is not finite, UserError if a reward or the credit
-    fails, and what `observer.step` raises.
+    repeats them. Changes the model and the algorithm of the stage, and seeds the global generator of torch. The task
+    must have a credit where the algorithm needs rewards. Raises NonFinite if a loss, a gradient, a parameter or a
+    probability is not finite, UserError if a reward or the credit fails, and what `observer.step` raises.
     """
     for step in range(done, stage.end):
         torch.manual_seed(streams.derive(task.seed, "dropout", step))  # the only use of the global generator

@@ -157,7 +157,8 @@ class Recorder:
     """The observer of the training loop: writes logs and checkpoints, and shows the run.
 
     Everything that it remembers between steps is in `state`, so that a resumed run continues as if it had never been
-    stopped. It writes into the directory `run`; `config` is stored in each checkpoint.
+    stopped. It writes into the directory `run`; `config` is stored in each checkpoint; `go_on` is the command that
+    resumes the run, for messages.
     """
 
     def __init__(
@@ -200,9 +201,9 @@ class Recorder:
         metrics: dict[str, float],
         seconds: dict[str, float],
     ) -> bool:
-        """Records a step, and logs, evaluates and saves if it is time; see `loop.Observer.step`. Returns False if the
-        stage is over: by its number of steps, by max_tokens or max_time, or because the warm start has stopped
-        improving.
+        """Records a step, the one after which `done` steps of the run are done, with its rollout, metrics and `seconds`
+        ("rollout", "reward", "update"), and logs, evaluates and saves if it is time. Returns False if the stage is
+        over: by its number of steps, by max_tokens or max_time, or because the warm start has stopped improving.
 
         Raises Interrupted after saving if a signal has arrived; UserError if no text had a reward in the last
         WITHOUT_REWARD (10) steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability
@@ -237,7 +238,8 @@ class Recorder:
 
         Returns whether it is better than every earlier evaluation of the stage, by the monitor of the stage (that of RL
         if the warm start has no steps); in RL it must also be better than the checkpoint that RL started from. A best
-        of NaN is always replaced.
+        of NaN is always replaced. Raises NonFinite if a probability is not finite, UserError if a reward or metric
+        fails.
         """
         evaluation = self.evaluate(acting_policy(stage.algorithm), "val", stage.name, done)
         found = self.latest = self._monitored(self.trainer.monitor, evaluation)
@@ -259,9 +261,10 @@ class Recorder:
         return found | {"reward": evaluation.metrics["reward"]}
 
     def begin_rl(self, start: dict[str, Any]) -> None:
-        """Begins the RL stage. `start` is the summary (see `_monitored`) of the checkpoint that RL starts from, by
-        `trainer.monitor`; it becomes the best of the run. Forgets the best of the warm start, its patience and why it
-        ended. Shows a message if both stages have steps."""
+        """Begins the RL stage. `start` is the summary of the checkpoint that RL starts from, a dictionary with the
+        value of `trainer.monitor`, better (1 or -1), score, step and reward, as `latest` is; it becomes the best of the
+        run. Forgets the best of the warm start, its patience and why it ended. Shows a message if both stages have
+        steps."""
         why = "its last checkpoint"
         if self.trainer.warm_start_from == "best" and self.best is not None:
             end = "highest" if self.best["better"] > 0 else "lowest"
@@ -353,8 +356,9 @@ class Recorder:
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Restores what was remembered from `state`, which `require_state` has checked. Cuts metrics.jsonl and
-        samples.jsonl to what was written before that checkpoint, and removes results.json."""
+        """Restores what was remembered from `state`, which `require_state` has checked. Keeps parts of `state` without
+        copying them. Cuts metrics.jsonl and samples.jsonl to what was written before that checkpoint, and removes
+        results.json."""
         self.done = state["step"]
         self.best, self.stale, self.stopped = state["best"], state["stale"], state["stopped"]
         self.latest, self.warm_start = state["evaluated"], state["warm_start"]

@@ -90,7 +90,7 @@ def trial(batch: Batch, tokenizer: Tokenizer, max_length: int, seed: int) -> Tri
 
 def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
     """Returns what the scores [kinds, N] of a Trial show, its first row those of the demonstrations, NaN for a missing
-    score; `same` [kinds, N] as in Trial.
+    score; `same` [kinds, N] bool is True where spoiling left the text unchanged: such pairs are not compared.
 
     "nothing": all scores are NaN. "alike": no spoiled kind differs from the demonstrations by more than noise, which is
     ERRORS (4) standard errors of the mean difference per source, or rounding if fewer than FEW (8) sources can be
@@ -121,7 +121,8 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
     "dead_reward" is a stop if no text gets a number, or if no demonstration has one after the credit (`rewarded` says
     whether any has); a warning if all kinds get the same; a note if they do and the reward is a control, which is
     constant on purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text.
-    "fragile_reward" is a warning: the reward raises an error on spoiled texts, which a policy may well generate.
+    "fragile_reward" is a warning: the reward raises an error on spoiled texts, which a policy may well generate. An
+    error is taken to be of these: score the demonstrations before.
     """
     found: list[Finding] = []
     for key, part in keyed_parts(reward):
@@ -144,8 +145,8 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
 
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
     """Returns the findings about a metric of the evaluation: a "dead_metric" warning if demonstrations and all kinds of
-    spoiled texts get the same scores (see `verdict`) or the same corpus score, or none at all; a "fragile_metric"
-    warning if it raises an error on spoiled texts.
+    spoiled texts get the same scores, up to noise, or the same corpus score, or none at all; a "fragile_metric" warning
+    if it raises an error on spoiled texts.
 
     A control gets none. Errors on demonstrations are raised as they are.
     """

@@ -17,7 +17,8 @@ from tokenrl_cli.run.task import Task
 
 
 def pretrained_directory(path: str | None) -> bool:
-    """Returns whether `init_from` names a pretrained directory or a GGUF file, and not a run or a checkpoint of one."""
+    """Returns whether `path`, the value of `init_from`, names a pretrained directory or a GGUF file, and not a run or a
+    checkpoint of one; False for None. A path that ends in .gguf need not exist."""
     if not path:
         return False
     place = Path(path).expanduser()
@@ -26,8 +27,9 @@ def pretrained_directory(path: str | None) -> bool:
 
 
 def origin_of(path: str | None) -> Checkpoint | None:
-    """Returns the checkpoint that `init_from` names, verified; None for none and for a pretrained directory. Raises
-    UserError where there is no such directory, or no whole checkpoint in it."""
+    """Returns the checkpoint that `path`, the value of `init_from`, names, verified: of a run the best, else the last.
+    None for None and for a pretrained directory. Raises UserError where there is no such directory, or no whole
+    checkpoint in it."""
     if not path or pretrained_directory(path):
         return None
     place = Path(path).expanduser()
@@ -38,8 +40,10 @@ def origin_of(path: str | None) -> Checkpoint | None:
 
 
 def take_pretrained(model: Any, config: dict[str, Any], trust: Sequence[str], task: Task) -> None:
-    """Copies the weights of the pretrained directory that `init_from` of a config names into its model. Raises
-    UserError that says what does not fit: the kind of the model, its names or its shapes."""
+    """Copies the weights of the pretrained directory that `init_from` of `config` names, which must be one (see
+    `pretrained_directory`), into `model`, in place. `trust` lists the user's modules that targets may come from. For
+    this it builds a second model, and so seeds the global generator of torch. Raises UserError that says what does not
+    fit: the kind of the model, its names or its shapes."""
     path = config["init_from"]
     where = f"init_from={path}"
     kind = kind_of(hub.config(hub.directory(path, "init_from"), "init_from"))

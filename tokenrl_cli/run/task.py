@@ -34,7 +34,7 @@ class Task:
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context to run the model in, for one with-statement: torch.autocast if the precision is bf16, one
-        that does nothing if it is fp32. Weights stay float32."""
+        that does nothing if it is fp32. It changes no weights."""
         return numerics(self.device, self.precision)
 
 
@@ -58,5 +58,6 @@ class GenerationTask:
     max_source_length: int  # tokens; longer sources are cut
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns a context to run the model in; see `Task.numerics`."""
+        """Returns a context to run the model in, for one with-statement: torch.autocast if the precision is bf16, one
+        that does nothing if it is fp32. It changes no weights."""
         return numerics(self.device, self.precision)

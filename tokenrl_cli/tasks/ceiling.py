@@ -44,7 +44,7 @@ def ceiling(meaning: Meaning) -> Ceiling:
 def greedy_text(distribution: Mapping[str, float]) -> str:
     """Returns the text that greedy decoding of a distribution over whole texts (text -> probability, at least one)
     gives: at each step the most probable next token given the tokens so far, until the most probable is the end. Of
-    equally probable tokens the one that comes first in the mapping is taken."""
+    equally probable tokens the one that comes first in the mapping is taken. Texts are split by `grammar.tokens`."""
     left = [(tokens(text), text, probability) for text, probability in distribution.items()]
     position = 0
     while True:
@@ -61,7 +61,7 @@ def greedy_text(distribution: Mapping[str, float]) -> str:
 
 def expected_bleu(hypotheses: Sequence[str], references: Mapping[str, float]) -> np.ndarray:
     """Returns the expected sentence BLEU of each of H hypotheses, sum_r p(r) BLEU(hypothesis, r), with one reference r
-    drawn from `references` (text -> probability, together 1). -> [H], 0 to 1."""
+    drawn from `references` (text -> probability, together 1). -> [H], 0 to 1. Texts are split by `grammar.tokens`."""
     probabilities = np.array(list(references.values()))
     split = [tokens(text) for text in hypotheses]
     expected: np.ndarray = sentence_bleu(split, [tokens(text) for text in references]) @ probabilities

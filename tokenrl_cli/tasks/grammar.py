@@ -151,8 +151,8 @@ def sample(draws: Random) -> tuple[str, str, Meaning]:
 
 def sample_meaning(draws: Random) -> Meaning:
     """Draws the meaning of a sentence, each part uniformly among those that fit: opening, verb, time, a subject and an
-    object, each with an adjective in a share ADJECTIVE_SHARE of cases, and for a verb that can have a recipient one in
-    a share RECIPIENT_SHARE of cases."""
+    object, each with an adjective in a share ADJECTIVE_SHARE (1/2) of cases, and for a verb that can have a recipient
+    one in a share RECIPIENT_SHARE (3/4) of cases."""
 
     def one_of(options: Sequence[str], taken: Sequence[str] = ()) -> str:
         # Faster than draws.choice; the examples of train are made anew whenever they are read.
@@ -186,7 +186,7 @@ def english(meaning: Meaning) -> str:
 
 def sample_translation(meaning: Meaning, draws: Random) -> str:
     """Draws a German translation from the distribution that `translations` lists: first the translator, then each part
-    of the sentence independently."""
+    of the sentence independently. Raises KeyError for a word that the lexicon does not have."""
     house = draws.random() < HOUSE_SHARE
     opening = OPENINGS[meaning.opening][0 if house else 1]
     drawn = [_draw(ways, draws) for ways in _parts(meaning, HOUSE if house else OTHERS)]
@@ -249,8 +249,9 @@ def _orders(meaning: Meaning, weights: Weights) -> list[tuple[str, float]]:
 
 def phrases(english: str, case: int, weights: Weights) -> list[tuple[str, float]]:
     """Returns all German translations of an English noun phrase such as "the old doctor" in a grammatical case
-    (NOMINATIVE, ACCUSATIVE or DATIVE), as (text, probability); `weights` is HOUSE or OTHERS, the habits of one
-    translator. An empty phrase has one translation, the empty text."""
+    (NOMINATIVE, ACCUSATIVE or DATIVE), as (text, probability), together 1; `weights` is HOUSE or OTHERS, the habits of
+    one translator. An empty phrase has one translation, the empty text. Raises KeyError for a word that the lexicon
+    does not have, ValueError for a phrase of one word."""
     if not english:
         return [("", 1.0)]
     determiner, *adjective, noun = english.split()
@@ -289,8 +290,8 @@ def _clause(
 
 def contents(meaning: Meaning) -> list[Content]:
     """Returns the contents that a translation of a meaning must express, each with all its translations: opening,
-    subject, recipient, object, time, and the verb in its tense. The recipient is left out where the meaning has
-    none."""
+    subject, recipient, object, time, and the verb in its tense. The recipient is left out where the meaning has none.
+    Raises KeyError for a word that the lexicon does not have."""
 
     def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
         return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]

@@ -111,8 +111,8 @@ def draw(nodes: int, degree: int, limit: int, draws: Random) -> Graph:
     """Draws a random graph with `degree` edges out of every node (fewer where there are too few nodes to choose from);
     `nodes` and `degree` are at least 1.
 
-    The goal is node 0. No edge lowers the node number by more than STRIDE, so the goal is several steps away from most
-    nodes; one edge of every node lowers it, so the goal can be reached from everywhere.
+    The goal is node 0. No edge lowers the node number by more than STRIDE (4), so the goal is several steps away from
+    most nodes; one edge of every node lowers it, so the goal can be reached from everywhere.
     """
     edges = []
     for node in range(nodes):

@@ -88,7 +88,8 @@ class Bpe:
         return _text(b"".join([self._bytes[i] for i in ids]))
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids.
+        Raises IndexError for an id that is not below `size`."""
         return [_text(content) for content in accumulate((self._bytes[i] for i in ids), initial=b"")]
 
     def save(self, directory: Path) -> None:

@@ -45,7 +45,8 @@ class Char:
         return self._vocabulary.join(ids)
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids.
+        Raises IndexError for an id that is not below `size`."""
         return list(accumulate(map(self._vocabulary.tokens.__getitem__, ids), initial=""))
 
     def save(self, directory: Path) -> None:

@@ -51,8 +51,10 @@ class Pretrained:
     template of the tokenizer. All this is rendered as one text before it is encoded, and a limit shortens the source
     in it. Except for a chat, what the tokenizer puts around every text, such as [CLS] and [SEP], is put around it.
 
-    Nothing is read before `train` or `load`, or the first text. Raises SettingError for a template without {source},
-    for `system` without `chat`, and for a template of a tokenizer that encodes targets, too.
+    Nothing is read before `train` or `load`, or the first text: until then `size` and `eos_id` are 0 and `theirs` is
+    []. `here` is the path of the block in the config, "tokenizer" or "source_tokenizer". Raises SettingError where
+    `template` does not hold {source} once, for `system` without `chat`, for any of the three where the tokenizer
+    encodes targets, too, and without the packages of the extra.
     """
 
     def __init__(self, path: Text, template: Text | None, chat: bool, system: Text | None, here: str) -> None:
@@ -76,9 +78,9 @@ class Pretrained:
     # ------------------------------------------------------------------------------------------------ reading, writing
 
     def train(self, texts: Iterable[str]) -> None:
-        """Reads the tokenizer from `path`. `texts` are not read: the vocabulary is there already. Raises UserError
-        where there is no tokenizer, where it would need code of its own, where it has no token for the end of a
-        sequence, and where its chat template cannot be used."""
+        """Reads the tokenizer from `path`, which is downloaded where it is a name on the hub. `texts` are not read: the
+        vocabulary is there already. Raises UserError where there is no tokenizer, where it would need code of its own,
+        where it has no token for the end of a sequence, and where its chat template cannot be used."""
         try:
             place = hub.directory(self.path, "path")
             library = hub.tokenizer(place, "path")
@@ -132,7 +134,8 @@ class Pretrained:
 
     def save(self, directory: Path) -> None:
         """Writes the table of ids to pretrained.json in `directory`, which is made where it is missing, and the
-        tokenizer's own files beside it. Existing files are replaced."""
+        tokenizer's own files beside it. Existing files are replaced. Reads the tokenizer first, if nothing did
+        before."""
         self._ready()
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
@@ -171,26 +174,27 @@ class Pretrained:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text by itself, without a template and without special tokens, even where the text looks
-        like one; [] for the empty text."""
+        like one; [] for the empty text, and `unknown_id`, if there is one, for what the vocabulary does not have."""
         return self._plain(self._ready().ids(well_formed(text))) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of any ids below `size`: special tokens have none, and an unknown token is shown as U+2047.
         Bytes that are no UTF-8, as after a prefix that ends inside a character, become U+FFFD. Where the tokenizer puts
-        a space before the first word, that is left out."""
+        a space before the first word, that is left out. Raises IndexError for an id that is not below `size`."""
         return self._ready().text(self._loud(ids)).removeprefix(self._space)
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
         """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T: in one pass over T ids where tokens are sequences
-        of bytes, else each by itself."""
+        of bytes, else each by itself. Raises IndexError for an id that is not below `size`."""
         texts = self._ready().prefixes(self._loud(ids))
         counts = accumulate((i not in self._silent for i in ids), initial=0)
         return [texts[count].removeprefix(self._space) for count in counts]
 
     def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
         """Returns the ids of a source within all that stands around it, at most `limit` of them, and whether the source
-        was shortened for that: it loses its end, and what stands around it nothing. Raises UserError where that is
-        longer than `limit` by itself."""
+        was shortened for that: only the source loses its end, not what stands around it. Raises UserError where what
+        stands around it is longer than `limit` by itself. A tokenizer that encodes targets, too, puts nothing around
+        it."""
         engine, text = self._ready(), well_formed(text)
         ids = self._within(text)
         if len(ids) <= limit:

@@ -66,7 +66,8 @@ class Word:
         return self._vocabulary.join(ids).removeprefix(" ")
 
     def prefixes(self, ids: Sequence[int]) -> list[str]:
-        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids."""
+        """Returns the T + 1 strings decode(ids[:t]) for t = 0 ... T, the first empty, in one pass over the T ids.
+        Raises IndexError for an id that is not below `size`."""
         tokens = self._vocabulary.tokens
         texts = accumulate((tokens[i] for i in ids), initial="")
         return [text.removeprefix(" ") for text in texts]

@@ -50,8 +50,8 @@ def holds(imports: Sequence[str], module: str) -> bool:
 
 
 def import_all(imports: Sequence[str]) -> None:
-    """Imports every entry, which runs the modules, so that a missing or failing one stops the command at its start.
-    Raises UserError, which names the entry."""
+    """Imports every entry, which runs the modules that have not run in this process yet, so that a missing or failing
+    one stops the command at its start. Raises UserError, which names the entry."""
     for entry in imports:
         if entry.endswith(".py"):
             loaded(Path(entry).resolve(), f"imports=[{entry}]")
@@ -63,8 +63,8 @@ def import_all(imports: Sequence[str]) -> None:
 
 
 def imported(name: str, where: str) -> Any:
-    """Imports and returns the module of a dotted name. Adds the current directory at the end of sys.path, if it is not
-    there.
+    """Imports and returns the module of a dotted name, which runs only if it was not imported before. Adds the current
+    directory at the end of sys.path, if it is not there.
 
     Raises UserError, with `where` as its place, if the name is no module name, if there is no such module, if importing
     it fails, or if a library hides a file of the same name in the current directory. What a module of this package
@@ -207,7 +207,8 @@ def _short(file: str) -> str:
 
 def error_line(error: BaseException) -> str:
     """Returns type and message of an exception in one line, such as "ValueError: math domain error"; of a syntax error
-    without the quoted source. Can be written as UTF-8."""
+    without the quoted source. The lines of a message are joined by spaces; lone surrogates become escapes, so that it
+    can be written as UTF-8."""
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     if isinstance(error, SyntaxError):
         line = f"{type(error).__name__}: {error.msg}"

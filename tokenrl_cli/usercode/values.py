@@ -40,7 +40,8 @@ def number(value: Any) -> float | None:
 
 
 def shown_with_type(value: Any) -> str:
-    """Returns a short text of any object with its type, such as "'0.5' (str)", for an error message; see `shown`."""
+    """Returns a short text of any object with its type, such as "'0.5' (str)", for an error message: its repr in one
+    line, of at most 80 characters, and the name of its class in parentheses."""
     return f"{shown(value)} ({type(value).__name__})"
 
 

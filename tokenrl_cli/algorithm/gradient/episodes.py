@@ -46,8 +46,8 @@ class EpisodesWithAdvantages:
 
 
 def learned_tokens(episodes: Rollout) -> Tensor:
-    """Returns bool [B, T]: real tokens that the policy generated, whatever the role of the episode, and all real tokens
-    of a demonstration that was added as a sample; not those that were forced on the policy. Whether the episode has a
-    reward (`valid`) is not read."""
+    """Returns bool [B, T]: real tokens that the policy generated, whatever the role of the episode, greedy ones
+    included, and all real tokens of a demonstration that was added as a sample; not those that were forced on the
+    policy. Whether the episode has a reward (`valid`) is not read."""
     added = (episodes.role == DEMONSTRATION).unsqueeze(-1)
     return episodes.mask & (episodes.chosen | added)

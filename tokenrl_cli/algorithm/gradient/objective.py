@@ -51,8 +51,8 @@ class ForwardPass:
 
     def token_mean(self, values: Tensor) -> Tensor:
         """Returns the sum of values [B, T] over the usable tokens of these rows, divided by the number of usable tokens
-        of the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up to
-        it. Usable: `EpisodesWithAdvantages.usable`."""
+        of the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up to it.
+        Usable: `EpisodesWithAdvantages.usable`; values of other tokens do not count. Gradients flow."""
         return masked_sum(values, self.rows.usable) / self.tokens
 
     @cached_property
@@ -74,9 +74,11 @@ def forward(
     measures: Mapping[str, Measure],
     size: int,
 ) -> ForwardPass:
-    """Runs the policy over `rows`, teacher-forced, and returns its outputs, scored under the distribution that
-    `decoding` samples from, with what `measures` compute from the distributions in each state. The tokens that top-k or
-    top-p leave are those that were left when the episode was sampled.
+    """Runs the policy over `rows`, teacher-forced and in its present mode, and returns its outputs, scored under the
+    distribution that `decoding` samples from, with what `measures` compute from the distributions in each state.
+    Gradients flow. `whole` holds all rows of the optimiser step, of which `rows` are a part or all; with `reference`
+    None measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the
+    episode was sampled.
 
     `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. Measures with a gradient
     should come first: what needs none, at the end, is not computed again in the backward pass.
@@ -105,8 +107,8 @@ def forward(
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the loss of a pass, the sum of all `terms` [], at least one, and the metrics of all of them in one
-    dictionary, where the last of several with one name stays."""
+    """Returns the loss of a pass, the sum of all `terms` [], each already with its coefficient, at least one of them;
+    and the metrics of all of them in one dictionary, where the last of several with one name stays."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)

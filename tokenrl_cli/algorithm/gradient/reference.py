@@ -27,19 +27,20 @@ class ReferencePolicy:
 
     @torch.no_grad()
     def output(self, episodes: Rollout) -> ModelOutput:
-        """Returns the output of the copy in every state of the episodes, hidden [B, T, D], without gradient."""
+        """Returns the output of the copy in every state of the episodes, hidden [B, T, D] and logits [B, T, V], without
+        gradient; column t for the state before token t. There must be a copy."""
         output: ModelOutput = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row)
         return output
 
     @torch.no_grad()
     def logprobs(self, episodes: Rollout) -> Tensor:
-        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], without gradient; what stands at padded ids
-        means nothing."""
+        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], in nats, without gradient; what stands at
+        padded ids means nothing. There must be a copy."""
         return -output_nll(self.output(episodes), episodes.actions, episodes.mask, 0.0, self.size)
 
     def follow(self, policy: Any, rollouts: int) -> None:
-        """Moves the copy `schedule(rollouts)` of the way to `policy`, a model of the same shapes; `rollouts` is the
-        number of rollouts that were learned from before this one. Does nothing without a copy."""
+        """Moves the copy, in place, `schedule(rollouts)` (0 to 1) of the way to `policy`, a model of the same shapes;
+        `rollouts` is the number of rollouts that were learned from before this one. Does nothing without a copy."""
         if self.model is not None:
             move(self.model, policy, self.schedule(rollouts))
 

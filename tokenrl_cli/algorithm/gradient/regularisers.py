@@ -27,7 +27,8 @@ class EntropyBonus:
         self.measures: dict[str, Measure] = {"entropy": self.entropy}  # what a forward pass must measure for the term
 
     def entropy(self, states: States) -> Tensor:
-        """Returns the entropy of the plain softmax in each of some states, [S]; with a gradient if eta is not 0."""
+        """Returns the entropy of the plain softmax in each of some states, [S], in nats; with a gradient if eta, the
+        coefficient, is not 0."""
         if self.coef:
             return entropy(states.logits)
         # What is only logged keeps no graph in memory, and is not computed twice.
@@ -64,7 +65,8 @@ class KlLoss:
         self.measures: dict[str, Measure] = {"divergence": self.estimate, "kl": self.exact}
 
     def estimate(self, states: States) -> Tensor:
-        """Returns the estimate KL_bt of each of some states, [S]."""
+        """Returns the estimate of KL(pi || ref) in nats that `divergence` makes for each of some states, [S], with
+        gradients into the policy. AssertionError where `states` has no reference logits."""
         assert states.reference_logits is not None
         estimate: Tensor = call_with_facts(
             self.divergence,
@@ -77,7 +79,8 @@ class KlLoss:
 
     @torch.no_grad()
     def exact(self, states: States) -> Tensor:
-        """Returns KL(pi || ref) of each of some states, [S], without gradient."""
+        """Returns KL(pi || ref) of each of some states, [S], in nats, a sum over all tokens, without gradient.
+        AssertionError where `states` has no reference logits."""
         assert states.reference_logits is not None
         return full(states.log_policy, states.reference_logits)
 

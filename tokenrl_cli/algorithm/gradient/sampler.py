@@ -55,13 +55,14 @@ class Sampler:
         self.eos_id, self.size, self.seed = eos_id, size, seed
 
     def reads_demonstrations(self) -> bool:
-        """Returns whether rollouts hold tokens of demonstrations: added ones, or forced prefixes (if `forced_prefix` is
-        finite at the first rollout)."""
+        """Returns whether rollouts hold tokens of demonstrations: added ones (`add_reference`), or forced prefixes (if
+        `forced_prefix` is finite at the first rollout)."""
         return self.add_reference or math.isfinite(self.forced_prefix(0))
 
     def collect(self, model: Any, batch: Batch, rollouts: int) -> Rollout:
-        """Returns the episodes of every source of `batch`, without rewards, in the order of the class's docstring;
-        `rollouts` is the number of rollouts learned from before this one, for `forced_prefix`.
+        """Returns the episodes of every source of `batch`, without rewards, in the order samples, continuations,
+        demonstrations, greedy episodes (the last three only where the settings need them; see the class). `rollouts` is
+        the number of rollouts learned from before this one, on which `forced_prefix` depends.
 
         `model` must be in evaluation mode. The same seed and `batch.step` give the same random numbers. Raises
         NonFinite where a probability is not finite.
@@ -115,8 +116,8 @@ class Sampler:
     @torch.no_grad()
     def demonstrations(self, model: Any, batch: Batch) -> Rollout:
         """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens where a source
-        has none. `logprobs` are those that the policy gives its tokens under `decoding`, 0 where padded; without
-        gradient."""
+        has none. `logprobs` are those that `model` gives its tokens under `decoding`, in its present mode, 0 where
+        padded; without gradient."""
         recited = recite(batch, self.eos_id)
         output = model(recited.source, recited.source_mask, recited.actions, recited.source_row)
 

@@ -18,8 +18,8 @@ from tokenrl_cli.interfaces import ModelOutput
 
 
 def greedy(q: Tensor) -> Tensor:
-    """Logits of the policy that always generates the best token, the first of several: 0 for it, -inf for all others. Q
-    [..., V] -> [..., V]."""
+    """Returns the logits of the policy that always generates the best token, the first of several: 0 for it, -inf for
+    all others. q holds Q [..., V] -> [..., V], without gradient."""
     return torch.full_like(q, -torch.inf).scatter(-1, q.argmax(-1, keepdim=True), 0.0)
 
 

@@ -28,7 +28,8 @@ class MovingAverage:
 
     def observe(self, returns: Tensor, valid: Tensor) -> None:
         """Updates b with a rollout: with the mean of returns [N, K, T] at t = 0, those of whole episodes, over the
-        valid samples [N, K] bool. A rollout without a valid sample changes nothing."""
+        valid samples [N, K] bool. Others are not read. A rollout without a valid sample changes nothing. Call it after
+        b was read for that rollout."""
         if bool(valid.any()):
             mean = float(returns[:, :, 0][valid].mean(dtype=torch.float64))
             self.average = self.decay * self.average + (1 - self.decay) * mean

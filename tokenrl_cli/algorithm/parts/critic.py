@@ -29,7 +29,8 @@ class NoCritic:
         raise NotImplementedError("no continuations are asked for")
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
-        """Returns zeros [B, T], and True [B, T] as if estimated in every state."""
+        """Returns zeros [B, T] for V, in the type of the rollout's `logprobs`, and True [B, T] as if estimated in every
+        state. `model` is not used."""
         return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
@@ -68,7 +69,8 @@ class ValueHead:
         return [ParameterGroup(list(self.head.parameters()), self.lr_factor)]
 
     def values(self, hidden: Tensor) -> Tensor:
-        """Returns V of hidden states, [B, T, D] -> [B, T], in float32 or float64. No gradient flows into `hidden`."""
+        """Returns V of hidden states, [B, T, D] -> [B, T], in units of the reward, in float32 or float64. Gradients
+        flow into the head, none into `hidden`. `attach` must have been called."""
         return precise(self.head(hidden.detach()).squeeze(-1))
 
     def states(self, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,14 +80,14 @@ class ValueHead:
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
         """Returns V [B, T] of the rollout's states, from one more pass of the policy `model` in its present mode, and
         True [B, T], as every state has its own estimate. Padding gets values without meaning. Gradients flow into the
-        head: call it under torch.no_grad() to read only."""
+        head: call it under torch.no_grad() to read only. `attach` must have been called."""
         hidden = model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row).hidden
         return self.values(hidden).to(rollout.logprobs.dtype), torch.ones_like(rollout.mask)
 
     def loss(self, hidden: Tensor, before: Tensor, targets: Tensor) -> Tensor | None:
         """Returns the error of each state, [B, T], before the factor `coef`, from hidden [B, T, D] and the returns
-        `targets` [B, T]; `before` [B, T] is V when the episode was sampled, for the clip. Gradients flow into the head
-        alone. See `functional.value.value_error`."""
+        `targets` [B, T]; `before` [B, T] is V when the episode was sampled, for the clip. Padding is not masked.
+        Gradients flow into the head alone. See `functional.value.value_error`."""
         return value_error(self.values(hidden), before, targets, self.clip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,7 +95,8 @@ class ValueHead:
         return dict(self.head.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores weight and bias, in place. RuntimeError where names or shapes differ."""
+        """Restores weight and bias of the head, in place; `attach` must have been called. RuntimeError where names or
+        shapes differ."""
         self.head.load_state_dict(state)
 
 

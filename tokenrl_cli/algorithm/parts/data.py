@@ -42,8 +42,8 @@ class Minibatch:
         return len(self.episodes)
 
     def rows(self, index: Any) -> Minibatch:
-        """Returns the micro-batch of the episodes at `index`, a slice or a tensor as for `Rollout.rows`; its totals
-        remain those of the whole minibatch."""
+        """Returns the micro-batch of the episodes at `index`, a slice or a tensor as for `Rollout.rows`, with their
+        rows of weights, replay numbers and source values; its totals remain those of the whole minibatch."""
         values = None if self.source_values is None else self.source_values[index]
         return replace(
             self, episodes=self.episodes.rows(index), weights=self.weights[index],
@@ -187,8 +187,8 @@ class Experience:
         return self.replay.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the contents of the replay by those that `state_dict` returned, sharing their tensors. KeyError
-        where `state` is of something else."""
+        """Replaces the contents of the replay by those that `state_dict` returned, sharing their tensors; the
+        `capacity` must be the same, which is not checked. KeyError where `state` is of something else."""
         self.replay.load_state_dict(state)
 
 

@@ -19,7 +19,7 @@ class Exploration(Protocol):
 
     def acting(self, policy: Any, step: int) -> Any:
         """Returns the Model to sample with at `step` of the stage, counted from 0; `policy`, a Model, is the one that
-        has been learned so far. Networks are shared with it, not copied."""
+        has been learned so far. Networks are shared with it, not copied, and modes are not changed."""
 
     def metrics(self, step: int) -> dict[str, float]:
         """Returns the metrics of exploration at `step` of the stage, by name; {} for none."""
@@ -27,8 +27,8 @@ class Exploration(Protocol):
 
 def mixed(first: Model, second: Model, share: float) -> Composed:
     """Returns the policy (1 - share) first(a | s) + share second(a | s) as a Model that shares both networks: at every
-    token `second` acts with probability `share`. Its logits [B, T, V] are normalised log-probabilities, -inf where both
-    policies give 0; its hidden states are those of `first`."""
+    token `second` acts with probability `share` (0 to 1). Its logits [B, T, V] are normalised log-probabilities, in
+    float32 or float64, -inf where both policies give 0; its hidden states are those of `first`. It has no Q-values."""
 
     def join(first_output: ModelOutput, second_output: ModelOutput) -> Tensor:
         probabilities = [precise(output.logits).softmax(-1) for output in (first_output, second_output)]
@@ -50,12 +50,12 @@ class WarmStart:
         self.model = frozen_copy(model)
 
     def epsilon(self, step: int) -> float:
-        """Returns the probability that the warm start acts, at a step of the stage counted from 0."""
+        """Returns the probability, 0 to 1, that the warm start acts, at a step of the stage counted from 0."""
         return self.start + (self.end - self.start) * min(1.0, step / self.steps)
 
     def acting(self, policy: Composed, step: int) -> Any:
-        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s) as a Model, with the epsilon of
-        `step`."""
+        """Returns the mixture (1 - epsilon) policy(a | s) + epsilon warm_start(a | s) as a new Model, with the epsilon
+        of `step`, counted from 0. `policy` may be any Model; its networks are shared, not copied."""
         return mixed(policy, self.model, self.epsilon(step))
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -72,8 +72,9 @@ class Boltzmann:
         self.temperature = temperature
 
     def acting(self, policy: Composed, step: int) -> Any:
-        """Returns a Model with logits Q(s, a) / temperature, [B, T, V], of the Q-values of `policy`, at every step.
-        `policy` must be a `Composed`; AssertionError where it has no Q-values."""
+        """Returns a new Model with logits Q(s, a) / temperature, [B, T, V], of the Q-values of `policy`, the same at
+        every step. `policy` must be a `Composed`, whose networks are shared, not copied; AssertionError where it has no
+        Q-values."""
         values = policy.values
         assert values is not None
         return Composed(policy.first, policy.second, lambda one, other: values(one, other) / self.temperature)

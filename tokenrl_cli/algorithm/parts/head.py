@@ -49,7 +49,7 @@ class Linear(QHead):
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """Returns Q of hidden states, [..., D] -> [H, ..., V], H = `count`, in float32 or float64. `project` is not
-        read. Gradients flow into `hidden`."""
+        read. Gradients flow into `hidden` and the heads."""
         inputs = [layer(hidden) for layer in self.layers] or [hidden]
         return torch.stack([precise(output(each)) for output, each in zip(self.outputs, inputs, strict=True)])
 
@@ -66,7 +66,7 @@ class Dueling(QHead):
 
     def forward(self, hidden: Tensor, project: Project) -> Tensor:
         """Returns Q of hidden states, [..., D] -> [1, ..., V], in float32 or float64. `project` is not read. Gradients
-        flow into `hidden`."""
+        flow into `hidden` and the head."""
         advantage = precise(self.advantage(hidden))
         return (precise(self.value(hidden)) + advantage - advantage.mean(-1, keepdim=True)).unsqueeze(0)
 
@@ -102,13 +102,13 @@ class ScalarHead(Head):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns the number for each hidden state, [..., D] -> [...], in float32 or float64. Gradients flow into
-        `hidden`."""
+        `hidden` and the head."""
         return precise(self.linear(hidden).squeeze(-1))
 
 
 def refuse_logits(head: QHead) -> None:
-    """Raises UserError if `head` is a `Logits`, which takes Q from the model's logits: only soft Q-learning can learn
-    values that are logits."""
+    """Raises SettingError, a UserError, if `head` is a `Logits`, which takes Q from the model's logits: only soft
+    Q-learning can learn such values."""
     if isinstance(head, Logits):
         problem = "log-probabilities are no values here: the policy would begin as a power of the warm start"
         remedy = "algorithm/head=linear, or algorithm=soft_q algorithm/head=logits algorithm/prior=uniform"
@@ -116,7 +116,7 @@ def refuse_logits(head: QHead) -> None:
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:
-    """Sets weight and bias of a layer to 0, in place, and returns the same layer."""
+    """Sets weight and bias of a layer, which must have a bias, to 0, in place, and returns the same layer."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -18,8 +18,9 @@ class AdaptiveKl:
         self.target, self.rate = target, rate
 
     def observe(self, divergence: float) -> None:
-        """Adapts `coefficient` to `divergence`, the KL of a rollout: of whole episodes, in nats, as a mean over them.
-        It changes by the factor 1 - 0.2 rate to 1 + 0.2 rate; not where the target is 0."""
+        """Multiplies `coefficient` by 1 + rate clip(divergence / target - 1, -0.2, 0.2): a KL above the target makes it
+        larger. `divergence` is the KL of a rollout, of whole episodes, in nats, as a mean over them. Changes nothing
+        where the target is 0."""
         if self.target > 0:
             self.coefficient *= 1 + self.rate * min(max(divergence / self.target - 1, -0.2), 0.2)
 
