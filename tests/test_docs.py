@@ -254,7 +254,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert train(place / "RUN", "algorithm=ilql", "dataset.val_size=8") == 0
     checkpoint(place / "BASE", "gpt2")
     own = [word for word in [*TINY, *QUICK] if not word.startswith("model")]
-    lora = ["model=hf_causal", f"model.path={place / 'DIR'}", "model/adapter=lora"]
+    lora = ["model=hf_causal", f"model.path={place / 'BASE'}", "model/adapter=lora"]
     assert train(place / "LORA", *own, *lora, tiny=False) == 0
     return place
 

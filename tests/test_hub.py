@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import pretrained
 from tokenrl_cli import hub
 from tokenrl_cli.config import extras
 from tokenrl_cli.interfaces import UserError
@@ -116,6 +117,23 @@ def test_a_hub_that_answers_is_asked_whatever_it_says(monkeypatch: pytest.Monkey
         with pytest.raises(UserError, match=r"from the Hugging Face hub: 401 Client Error\.\n"):
             hub.directory("google/flan-t5-small", "path")
     assert asked == [False]
+
+
+def test_a_damaged_gguf_file_is_named(tmp_path: Path) -> None:
+    file = pretrained.gguf(tmp_path / "tiny.gguf")
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-50], whole[:300], b"hello", b""):
+        file.write_bytes(content)
+        for read in (hub.config, hub.tokenizer):
+            with pytest.raises(
+                UserError, match=r"^path: .*tiny\.gguf is no GGUF file of a model, or it is truncated or"
+            ):
+                read(hub.directory(str(file), "path"), "path")
+
+
+def test_the_home_directory_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.parent))
+    assert hub.directory("~/gpt2", "path") == place
 
 
 def test_a_damaged_config_is_refused(place: Path) -> None:

@@ -140,6 +140,9 @@ def config(path: Path, where: str) -> Any:
             remedy = "choose a checkpoint of an architecture that is part of transformers"
             raise SettingError(where, problem, remedy) from None
         cause = str(error).strip().partition("\n")[0]
+        if path.suffix == ".gguf":
+            problem = f"{path} is no GGUF file of a model, or it is truncated or damaged: {cause}"
+            raise SettingError(where, problem, "copy it again") from None
         raise SettingError(where, f"{path} cannot be read as the config of a pretrained model: {cause}") from None
 
 
@@ -275,6 +278,8 @@ def tokenizer(path: Path, where: str) -> Any:
             warnings.simplefilter("ignore")  # of packages that would make a tokenizer better, of formats that are old
             return AutoTokenizer.from_pretrained(folder, **place)
     except Exception as error:  # as in `config`
+        if path.suffix == ".gguf":
+            config(path, where)  # of a damaged file it says so
         cause = str(error).strip().partition("\n")[0]
         raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
 
