@@ -27,6 +27,7 @@ from tests.running import QUICK, TINY, tokenrl, train
 from tokenrl_cli.commands.keys import EvalModel, Train
 from tokenrl_cli.config.build import check, locate
 from tokenrl_cli.config.options import conf_dir, groups, options, roots
+from tokenrl_cli.files import disk
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.error_rate import ErrorRate
 
@@ -184,6 +185,7 @@ RUN = [
     for line, words in OURS.items()
     if words[0] in ("eval", "generate", "export") and len(words) > 1 and line not in PRETRAINED
 ]
+ADAPTED = [line for line in RUN if "ckpt=LORA" in OURS[line]]
 SHOWN = [line for line, words in OURS.items() if words[0] in ("list", "copy") or words[-1].startswith("--")]
 
 
@@ -241,8 +243,7 @@ def test_commands_of_make_pip_and_python_name_what_is_there() -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with every example file of docs/, RUN, a run whose policy acts by values, BASE, a checkpoint
-    of transformers, and LORA, a run that started from it."""
+    """A directory with every example file of docs/, and RUN, a run whose policy acts by values."""
     place = tmp_path_factory.mktemp("docs")
     for name, text in EXAMPLES.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -252,10 +253,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = conf_dir() / "experiment" / "e2e_lstm_rloo.yaml"
     (place / "myconf" / "experiment" / "mine.yaml").write_text(recipe.read_text("utf-8"), "utf-8")
     assert train(place / "RUN", "algorithm=ilql", "dataset.val_size=8") == 0
-    checkpoint(place / "BASE", "gpt2")
-    own = [word for word in [*TINY, *QUICK] if not word.startswith("model")]
-    lora = ["model=hf_causal", f"model.path={place / 'BASE'}", "model/adapter=lora"]
-    assert train(place / "LORA", *own, *lora, tiny=False) == 0
     return place
 
 
@@ -302,11 +299,25 @@ def test_every_shown_training_composes_and_checks(lines: list[str], inside: Path
     check(filled(plain), plain["imports"], Train)
 
 
-@pytest.mark.parametrize("line", RUN)
+@pytest.mark.parametrize("line", [line for line in RUN if line not in ADAPTED])
 def test_every_shown_evaluation_and_generation_runs(line: str, inside: Path) -> None:
     words = [values_of(word)[0] for word in OURS[line] if word != "-m"]
     assert tokenrl(*words) == 0
     (inside / "target.txt").unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+def test_every_shown_command_for_a_run_with_an_adapter_runs(inside: Path) -> None:
+    """LORA is one that started from the checkpoint BASE."""
+    checkpoint(inside / "BASE", "gpt2")
+    own = [word for word in [*TINY, *QUICK] if not word.startswith("model")]
+    lora = ["model=hf_causal", f"model.path={inside / 'BASE'}", "model/adapter=lora"]
+    assert train(inside / "LORA", *own, *lora, tiny=False) == 0
+    assert len(ADAPTED) > 3
+    for line in ADAPTED:
+        for name in ("exported", "adapter", "target.txt"):
+            disk.discard(inside / name)
+        assert tokenrl(*OURS[line]) == 0, line
 
 
 @pytest.mark.parametrize("line", PRETRAINED)
