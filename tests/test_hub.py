@@ -122,6 +122,8 @@ def test_a_hub_that_answers_is_asked_whatever_it_says(monkeypatch: pytest.Monkey
 def test_a_damaged_gguf_file_is_named(tmp_path: Path) -> None:
     file = pretrained.gguf(tmp_path / "tiny.gguf")
     whole = file.read_bytes()
+    with pytest.raises(UserError, match=r"^path: .*tiny\.gguf holds no tokenizer"):
+        hub.tokenizer(file, "path")
     for content in (whole[: len(whole) // 2], whole[:-50], whole[:300], b"hello", b""):
         file.write_bytes(content)
         for read in (hub.config, hub.tokenizer):

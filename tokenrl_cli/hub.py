@@ -77,8 +77,7 @@ def _downloaded(path: str, where: str) -> Path:
 def unreachable() -> str:
     """Returns why the Hugging Face hub cannot be reached; "" where it answers, whatever it says. Asks once, and waits
     SECONDS at most: the libraries of the hub try again for half a minute, or wait without an end."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
@@ -280,6 +279,9 @@ def tokenizer(path: Path, where: str) -> Any:
     except Exception as error:  # as in `config`
         if path.suffix == ".gguf":
             config(path, where)  # of a damaged file it says so
+            if isinstance(error, KeyError):
+                remedy = "for the tokenizer name the directory of the model that it was made of: tokenizer.path=DIR"
+                raise SettingError(where, f"{path} holds no tokenizer", remedy) from None
         cause = str(error).strip().partition("\n")[0]
         raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
 

@@ -524,7 +524,8 @@ def test_begin_tokens_are_the_checkpoints_or_those_of_the_setting(home: Path) ->
 
 
 def test_begin_tokens_can_be_named(home: Path, tmp_path: Path) -> None:
-    place, engine = tmp_path / "mbart", tokenizers.models.WordLevel({"</s>": 2, "a": 3, "?": 4}, unk_token="?")
+    place, words = tmp_path / "mbart", {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "a", "?"])}
+    engine = tokenizers.models.WordLevel(words, unk_token="?")
     shutil.copytree(saved(home, "mbart"), place)
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(engine), eos_token="</s>", extra_special_tokens=["ro_RO"]

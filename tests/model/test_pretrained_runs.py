@@ -8,6 +8,7 @@ import pytest
 
 from tests.model.test_pretrained import saved
 from tests.running import QUICK, TINY, lines, tokenrl, train, weights
+from tokenrl_cli.config import extras
 
 pytest.importorskip("transformers")
 
@@ -91,3 +92,12 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
         shown = capsys.readouterr().err
         assert said in shown
         assert "Traceback" not in shown
+
+
+def test_without_the_extra_the_error_names_the_model_and_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    assert train(home / "run", *rest(), "model=hf_causal", "model.path=gpt2", tiny=False) == 2
+    told = "model.path: needs the package transformers, which is not installed\n  pip install 'tokenrl[hf]'"
+    assert told in capsys.readouterr().err

@@ -215,20 +215,19 @@ def _tokenizers(
 
     They are loaded from the folder `saved`, or, if that is None, trained on `texts(sources=..., targets=...)`.
     """
-    target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
-    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust, "source_tokenizer")
-    if saved is not None:
-        target.load(saved / "target")
-        if not shared:
-            source.load(saved / "source")
-        return target, source
-    with _typed_path(config, "tokenizer"):
-        target.train(texts(sources=shared, targets=True))
-    if not shared:
-        with _typed_path(config, "source_tokenizer"):
-            source.train(texts(sources=True, targets=False))
-    return target, source
+    sides = {"tokenizer": "target"} | ({} if shared else {"source_tokenizer": "source"})
+    made: dict[str, Tokenizer] = {}
+    for name in sides:
+        with _typed_path(config, name):
+            made[name] = build(config[name], Tokenizer, trust, name)
+    for name, side in sides.items():
+        with _typed_path(config, name):
+            if saved is None:
+                made[name].train(texts(sources=shared or side == "source", targets=side == "target"))
+            else:
+                made[name].load(saved / side)
+    return made["tokenizer"], made["tokenizer" if shared else "source_tokenizer"]
 
 
 @contextmanager

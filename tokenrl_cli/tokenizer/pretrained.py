@@ -58,7 +58,7 @@ class Pretrained:
     """
 
     def __init__(self, path: Text, template: Text | None, chat: bool, system: Text | None, here: str) -> None:
-        require_extra("hf", "", "transformers")
+        require_extra("hf", "path", "transformers")
         self.path, self.template, self.chat, self.system, self.here = path, template, chat, system, here
         self.for_sources = here == SOURCES
         for name, value in (("template", template), ("chat", chat), ("system", system)):
