@@ -5,7 +5,7 @@ TORCH  ?= 2.13.0# exact: an open range would fetch gigabytes of another build. O
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOCKS  := requirements.lock requirements-dev.lock
-TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile # what the tests of a file share is made once
 
 WHEELS := wheels
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from absl import logging  # rouge-score brings it
-from hydra._internal.hydra import Hydra
 from hypothesis import HealthCheck, settings
+
+from tests.composing import compose_once
+from tokenrl_cli.data import batching
 
 # absl's handler closes the stream it was made with whenever logging is configured anew, unless that is the standard
 # one; under pytest it would be the capture of whichever test came first, and every later test would fail.
@@ -23,8 +25,25 @@ settings.load_profile("busy")
 # No test cuts the power, and waiting for the disk takes a tenth of the time of all of them.
 os.fsync = lambda descriptor: None
 
-# Hydra composes every config twice, the first time only to look whether hydra.mode was given, which no test does.
-Hydra.get_mode = lambda self, config_name, overrides: None
+compose_once()
+
+# A third of a tiny run of an unlimited data set is reading the first thousand examples, to say what is in them.
+batching.SEEN = 100
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked as slow
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow all but `n` cases, spread evenly, of each test that is marked as `sample(n)`."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        (n,) = found[0].get_closest_marker("sample").args
+        kept = {round(i * (len(found) - 1) / max(n - 1, 1)) for i in range(n)}
+        for i, item in enumerate(found):
+            if i not in kept:
+                item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -358,6 +358,7 @@ def test_the_config_is_the_checkpoints_and_a_copy(run: tokenrl.Run) -> None:
     assert run.config == saved
 
 
+@pytest.mark.slow
 def test_a_trained_run_may_read_the_data_and_modules_that_it_was_trained_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def texts(found: Samples) -> list[tuple[int, ...]]:
     return [tuple(row[:length]) for row, length in zip(found.actions.tolist(), lengths, strict=True)]
 
 
+@pytest.mark.sample(10)
 @ways
 def test_a_token_is_drawn_as_often_as_it_should_be(way: dict[str, Any]) -> None:
     wanted = chances(LOGITS, way)

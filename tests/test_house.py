@@ -269,6 +269,7 @@ def having(group: str) -> list[str]:
 PARTS = [group for group in groups(PLACES) if group.startswith("algorithm/")]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("preset", {having(group)[0]: None for group in PARTS})
 def test_every_part_composes_and_checks_in_every_preset_that_chooses_from_its_group(preset: str) -> None:
     chosen = {group: list(options(PLACES, group)) for group in PARTS if having(group)[0] == preset}

@@ -66,7 +66,7 @@ def test_the_installed_command_shows_its_own_configuration(installed: Path, tmp_
 
 
 def test_the_installed_command_trains_and_evaluates_in_another_directory(installed: Path, tmp_path: Path) -> None:
-    call(installed / "tokenrl", "train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    call(installed / "tokenrl", "train", *TINY, "~metrics.bleu", "hydra.run.dir=run", cwd=tmp_path)
     assert (tmp_path / "run" / "results.json").is_file()
     call(installed / "tokenrl", "eval", "ckpt=run", "examples=4", cwd=tmp_path)
     assert (tmp_path / "run" / "eval" / "test-greedy-examples=4" / "results.json").is_file()

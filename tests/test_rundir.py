@@ -69,6 +69,7 @@ class Killed(BaseException):
     """As if the process had ended there."""
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("at", [1, 4, 60, 100])
 def test_a_killed_run_goes_on_to_the_same_bits(
     at: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -31,9 +31,9 @@ def directory(path: str, where: str) -> Path:
     """The local directory of a checkpoint, or the path of its GGUF file. A name on the Hugging Face hub, such as
     "google/flan-t5-small", is downloaded into the hub's cache first, or taken from there.
 
-    Raises SettingError at `where`, the setting that names it, where there is no such directory or file, where the name
-    cannot be downloaded, for a directory that has neither config.json nor a GGUF file, or more than one GGUF file, and
-    without the package transformers.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where there is no such directory or
+    file, where the name cannot be downloaded, for a directory that has neither config.json nor a GGUF file, or more
+    than one GGUF file, and without the package transformers.
     """
     require_extra("hf", where, "transformers")
     found = Path(path).expanduser()
@@ -118,8 +118,9 @@ def _place(path: Path) -> tuple[str, dict[str, Any]]:
 def config(path: Path, where: str) -> Any:
     """The config of a checkpoint, a transformers.PreTrainedConfig. `path` is what `directory` returned.
 
-    Raises SettingError at `where`, the setting that names it, where it cannot be read, or describes an architecture
-    that transformers does not have: one that would need code from its repository is refused, and that code is not run.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where the config cannot be read (that
+    of a GGUF file: without the package gguf, too), or describes an architecture that transformers does not have: one
+    that would need code from its repository is refused, and that code is not run.
     """
     from transformers import AutoConfig
 
@@ -146,8 +147,8 @@ def config(path: Path, where: str) -> Any:
 
 
 def read_json(file: Path, where: str) -> dict[str, Any]:
-    """Returns the dictionary in a JSON file of a checkpoint. Raises SettingError at `where`, the setting that names the
-    checkpoint, if the file is missing, is not UTF-8 or no JSON, or holds anything but a dictionary."""
+    """Returns the dictionary in a JSON file of a checkpoint. Raises SettingError with this `where`, the setting that
+    names the checkpoint, if the file is missing, is not UTF-8 or no JSON, or holds anything but a dictionary."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -161,9 +162,9 @@ def weight_files(path: Path, where: str) -> list[Path]:
     """The files that hold the weights of a checkpoint, sorted: its *.safetensors, or the one GGUF file. `path` is what
     `directory` returned; no file of weights is opened.
 
-    Raises SettingError at `where`, the setting that names it, where there are none, where one that the index names is
-    missing, and where there are only pickled weights, which can run code when they are read: the error says how to
-    convert them.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where there are no weights, where a
+    file that the index names is missing, and where there are only pickled weights, which can run code when they are
+    read: the error says how to convert them.
     """
     if path.suffix == ".gguf":
         return [path]
@@ -210,9 +211,9 @@ def weights(
 
     `path` and `config` are what `directory` and `config` returned, `auto_class` is the class to load with, such as
     transformers.AutoModelForCausalLM, and `arguments` go to its `from_pretrained`, such as `dtype`. Weights whose names
-    `may_lack` accepts may be missing: they are initialised from torch's global generator. Raises SettingError at
-    `where`, the setting that names it, where weights are pickled, truncated, missing or of other shapes, and where
-    `auto_class` does not have the architecture.
+    `may_lack` accepts may be missing: they are initialised from torch's global generator. Raises SettingError with this
+    `where`, the setting that names the checkpoint, where weights are pickled, truncated, missing or of other shapes,
+    and where `auto_class` does not have the architecture.
     """
     _require_whole(weight_files(path, where), where)
     folder, place = _place(path)
@@ -234,8 +235,8 @@ def weights(
 
 def digest(path: Path, where: str) -> str:
     """The SHA-256 of a checkpoint, 64 hexadecimal digits: of its config and of every file of its weights, by name, all
-    of which are read. `path` is what `directory` returned. Raises SettingError at `where`, the setting that names it,
-    if weights are missing or pickled."""
+    of which are read. `path` is what `directory` returned. Raises SettingError with this `where`, the setting that
+    names the checkpoint, if weights are missing or pickled."""
     files = weight_files(path, where)
     return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
 
@@ -257,8 +258,8 @@ def tokenizer(path: Path, where: str) -> Any:
     """The tokenizer of a checkpoint as transformers reads it, a transformers.PreTrainedTokenizerBase. `path` is what
     `directory` returned.
 
-    Raises SettingError at `where`, the setting that names the checkpoint, where there is none, where it cannot be read,
-    and where it needs code from its repository, which is not run.
+    Raises SettingError with this `where`, the setting that names the checkpoint, where the checkpoint has no tokenizer,
+    where that cannot be read, and where the tokenizer needs code from its repository, which is not run.
     """
     from transformers import AutoTokenizer
 
@@ -294,7 +295,8 @@ def _has_tokenizer(path: Path) -> bool:
 def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
     """The ids that the checkpoint's own tokenizer puts before and after every text, such as ([], [EOS]) of T5 and
     ([CLS], [SEP]) of BERT; ([], []) where there is no tokenizer beside the weights. `path` is what `directory`
-    returned. Raises SettingError at `where`, the setting that names it, if the tokenizer cannot be read."""
+    returned. Raises SettingError with this `where`, the setting that names the checkpoint, if the tokenizer cannot be
+    read."""
     if (path / "tokenizer.json").is_file():
         from tokenizers import Tokenizer
 

@@ -45,16 +45,20 @@ class SettingError(UserError):
     are typed.
 
     `where` is relative to the block: "tau" or "tau=2" is one of its keys, "/head=logits" the option of one of its
-    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the path of the block.
+    sub-groups, "" the block itself. In `problem` and `remedy` the text {here} stands for the path of the block, and
+    "{here}/head=logits" for the option of one of its sub-groups, as it is typed.
     """
 
     def placed(self, path: str, group: str) -> UserError:
         """Returns a new UserError with the texts of this error, in which keys are named as they are typed. `path` is
         where the block stands in the config, with dots ("algorithm.head"), `group` the config group that it is an
         option of, with slashes ("algorithm/head"). For these `where` "layer" becomes "algorithm.head.layer", "" becomes
-        the path itself, and so does {here} in `problem` and `remedy`. `where` "/head=logits" of a block of the group
-        "algorithm" becomes "algorithm/head=logits" at "algorithm", and "algorithm/head@warm_start.head=logits" at
-        "warm_start"."""
+        the path itself, and so does {here} in `problem` and `remedy`.
+
+        An option of a sub-group, `where` "/head=logits" or "{here}/head=logits" in the other two texts, of a block of
+        the group "algorithm" becomes "algorithm/head=logits" where the block stands at "algorithm", and
+        "algorithm/head@warm_start.head=logits" where it stands at "warm_start".
+        """
         joined = self.where if self.where[:1] in ("", "/") else f".{self.where}"
         whole = (f"{HERE}{joined}", self.problem, self.remedy)
         return UserError(*(placed(text, path, group) for text in whole))
@@ -111,8 +115,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """The examples of one step as tensors and text: what an algorithm collects episodes for. In training a pure
-    function of (seed, step)."""
+    """The examples of one step as tensors and text: what an algorithm collects episodes for. `references` holds a list
+    for each of the N sources, [] where it has none; `columns` maps a name to a list of N values, None where an example
+    lacks it. In training a pure function of (seed, step)."""
 
     step: int  # global, over the warm start and RL
     source: Tensor  # [N, S] int64 ids, or [N, S, F] float32 frames
@@ -197,7 +202,8 @@ def _moved(record: Moved, device: Any) -> Moved:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a reward or metric is called with: B hypotheses with all that is known of their sources. Plain Python and
+    """What a reward or metric is called with: B hypotheses with all that is known of their sources. `references` holds
+    a list for each hypothesis, [] where it has none, `columns` maps a name to a list of B values. Plain Python and
     numpy."""
 
     hypotheses: list[str]
@@ -394,8 +400,9 @@ class DecodesPrefixes(Protocol):
 
 @runtime_checkable
 class EncodesSources(Protocol):
-    """A Tokenizer that encodes a source otherwise than a target, or that stands something around it: a limit then
-    shortens the source, not what stands around it. Of others a source that is too long loses its last ids."""
+    """A Tokenizer that encodes a source otherwise than a target, or that puts something around a source: a limit then
+    shortens the source, not what stands around it. With any other Tokenizer a source that is too long loses its last
+    ids."""
 
     def encode_source(self, text: str, limit: int) -> tuple[list[int], bool]:
         """Returns the ids of a source, at most `limit` of them, and whether the source was shortened for that. Raises
@@ -511,8 +518,10 @@ class ScoresCompletions(Protocol):
 
     def completion_scores(self, texts: Texts, prefixes: list[list[str]]) -> np.ndarray:
         """Returns [B, T + 1] float64, column t the best score of all texts that begin with the first t tokens, and the
-        score itself at the end of the row; NaN where the reward does not apply. `prefixes`, and the values past the end
-        of a row, are as in `ScoresPrefixes.prefix_scores`."""
+        score itself at the end of the row; NaN where the reward does not apply. T is the width of `texts.mask`;
+        `prefixes` holds T_b + 1 strings for row b, which has T_b tokens: the first "", the last the whole text. `texts`
+        and `prefixes` are copies, into which it may write. The values past the end of a row are not used, but there,
+        too, an infinite one, or one beyond +-1e18, is refused with a UserError."""
 
 
 @runtime_checkable
@@ -607,8 +616,8 @@ class Credit(Protocol):
 
 @runtime_checkable
 class HasPotential(Protocol):
-    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. A Credit without it
-    gets `prefix_scores`, or for a reward that has none, the scores of the prefixes as texts. If it names
+    """A Credit with `needs_prefixes` that names the method of the reward that scores the prefixes. A Credit without
+    `potential` gets `prefix_scores`, or for a reward that has none, the scores of the prefixes as texts. If it names
     `completion_scores`, a reward without that method is refused with a UserError."""
 
     potential: Literal["prefix_scores", "completion_scores"]
@@ -636,7 +645,7 @@ class LearnsFromReturns(Protocol):
         """Updates the estimate with a rollout. returns [N, K, T]: the return of each token of K episodes of N sources,
         the demonstration among them with add_reference. valid [N, K] bool: False for episodes to leave out (without a
         reward, or dropped as duplicates or as groups of equal scores). There is no mask of tokens: past the end of an
-        episode `returns` holds what its function puts there."""
+        episode `returns` holds what the function puts there that computes returns."""
 
 
 @runtime_checkable

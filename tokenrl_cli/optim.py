@@ -218,12 +218,13 @@ def over_steps(name: str, seen: Sequence[float]) -> float:
 
 
 def horizon_findings(stage: str, schedule: Mapping[str, Any], steps: int) -> list[Finding]:
-    """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which its fall ends, is
-    not the number of steps of its stage, `steps`; else [], as for a schedule without `horizon` and a stage of 0 steps.
+    """Returns a list with one note if the `horizon` of a learning-rate schedule, the step at which the rate has reached
+    its lowest value, is not `steps`, the number of steps of the stage; else [], as for a schedule without `horizon` and
+    a stage of 0 steps.
 
-    `schedule` is its block of the config, `stage` the key of the stage's algorithm there, "algorithm" or "warm_start".
-    A schedule does not follow `steps` by itself: else a run that is continued for more steps would differ from one of
-    that length from the start.
+    `schedule` is the block of the schedule in the config, `stage` the key of the algorithm that has it, "algorithm" or
+    "warm_start". A schedule does not follow `steps` by itself: else a run that is continued for more steps would differ
+    from one of that length from the start.
     """
     horizon = schedule.get("horizon")
     if horizon is None or horizon == steps or steps == 0:
@@ -246,7 +247,8 @@ def adam(
 ) -> Optimizer:
     """Returns an Optimizer with Adam (Kingma & Ba 2015, arXiv:1412.6980), without weight decay. `parameters` holds
     those to train, or groups of them with a learning-rate factor (`ParameterGroup`); those that require no gradient are
-    left out. `lr`, `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a
+    left out. `betas` and `eps` are Adam's. The learning rate of a step is `lr` times `schedule(steps so far)`, and
+    `clip_norm` bounds the L2 norm of the whole gradient (0: off). Raises UserError where no parameter requires a
     gradient."""
     inner = torch.optim.Adam(torch_groups(parameters, 0.0), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
@@ -263,8 +265,9 @@ def adamw(
 ) -> Optimizer:
     """Returns an Optimizer with AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101): Adam with decoupled weight decay.
     Only parameters of two and more dimensions decay (see `torch_groups`). `parameters` holds those to train, or groups
-    of them with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. `lr`,
-    `clip_norm` and `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
+    of them with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. `betas` and
+    `eps` are Adam's. The learning rate of a step is `lr` times `schedule(steps so far)`, and `clip_norm` bounds the L2
+    norm of the whole gradient (0: off). Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.AdamW(torch_groups(parameters, weight_decay), lr, (betas[0], betas[1]), eps)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -279,8 +282,9 @@ def sgd(
 ) -> Optimizer:
     """Returns an Optimizer with stochastic gradient descent with momentum; weight decay is an L2 penalty, only on
     parameters of two and more dimensions (see `torch_groups`). `parameters` holds those to train, or groups of them
-    with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. `lr`, `clip_norm` and
-    `schedule` are those of `Optimizer`. Raises UserError where no parameter requires a gradient."""
+    with a learning-rate factor (`ParameterGroup`); those that require no gradient are left out. The learning rate of a
+    step is `lr` times `schedule(steps so far)`, and `clip_norm` bounds the L2 norm of the whole gradient (0: off).
+    Raises UserError where no parameter requires a gradient."""
     inner = torch.optim.SGD(torch_groups(parameters, weight_decay), lr, momentum)
     return Optimizer(inner, lr, clip_norm, schedule)
 
@@ -292,24 +296,25 @@ def constant(step: int, warmup_steps: CountOrNone) -> float:
 
 
 def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls in a
-    straight line to `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the
-    warm-up it falls to that in the one step after it. `step` counts the optimiser's steps from 0."""
+    """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
+    `warmup_steps`, then falls in a straight line to `final_fraction` at step `horizon`, and stays there. With a
+    `horizon` that is not beyond the warm-up the factor falls to `final_fraction` in the one step after the warm-up.
+    `step` counts the optimiser's steps from 0."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
 
 
 def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
-    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls along
-    half a cosine to `final_fraction` at step `horizon`, and stays there. With a `horizon` that is not beyond the
-    warm-up it falls to that in the one step after it. `step` counts the optimiser's steps from 0. Loshchilov & Hutter
-    2017 (arXiv:1608.03983)."""
+    """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
+    `warmup_steps`, then falls along half a cosine to `final_fraction` at step `horizon`, and stays there. With a
+    `horizon` that is not beyond the warm-up the factor falls to `final_fraction` in the one step after the warm-up.
+    `step` counts the optimiser's steps from 0. Loshchilov & Hutter 2017 (arXiv:1608.03983)."""
     done = min(1.0, max(0.0, (step - warmup_steps) / max(1, horizon - warmup_steps)))
     return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
 
 def inverse_sqrt(step: int, warmup_steps: CountOrNone) -> float:
-    """Returns a learning-rate factor that rises to 1 as in `constant`, is 1 at step `warmup_steps`, then falls as
-    sqrt((warmup_steps + 1) / (step + 1)), without an end. `step` counts the optimiser's steps from 0. Vaswani et al.
-    2017 (arXiv:1706.03762), section 5.3."""
+    """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
+    `warmup_steps`, then falls as sqrt((warmup_steps + 1) / (step + 1)), without an end. `step` counts the optimiser's
+    steps from 0. Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""
     return min((step + 1) / (warmup_steps + 1), math.sqrt((warmup_steps + 1) / (step + 1)))

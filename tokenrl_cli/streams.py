@@ -21,9 +21,9 @@ def derive(seed: int, name: str, step: int = 0, rank: int = 0) -> int:
 
 
 def generator(seed: int, name: str, step: int = 0, rank: int = 0) -> torch.Generator:
-    """Returns a new torch generator on the CPU, seeded by `derive` of the same arguments: each call with them begins
-    the same draws again. Torch's global generator is not touched. Draw on the CPU and move the numbers to the device: a
-    GPU would draw different ones."""
+    """Returns a new torch generator on the CPU, seeded by `derive(seed, name, step, rank)`: each call with the same
+    arguments begins the same draws again. Torch's global generator is not touched. Draw on the CPU and move the numbers
+    to the device: a GPU would draw different ones."""
     import torch  # imported here, so that commands which draw nothing start without torch
 
     return torch.Generator().manual_seed(derive(seed, name, step, rank))

@@ -72,6 +72,7 @@ def episodes(credit: Any, *which: int) -> Rollout:
     return judge(concatenate(rows), batch_of(1), Letters(), TableReward(RECORDED.table), credit)[0]
 
 
+@pytest.mark.sample(1)
 @CREDITS
 def test_with_the_right_critic_the_expected_gradient_is_exact(credit: Any) -> None:
     """O3, O36: every action of every visited state."""
@@ -83,6 +84,7 @@ def test_with_the_right_critic_the_expected_gradient_is_exact(credit: Any) -> No
     assert (total - exact_gradient(TabularPolicy(RECORDED.policy), RECORDED.rewards)).abs().max() < 1e-10
 
 
+@pytest.mark.sample(1)
 @CREDITS
 def test_the_critic_becomes_the_value_of_the_policy(credit: Any) -> None:
     """From every episode at once; the penalty is off, the actor does not move."""

@@ -110,6 +110,7 @@ def variance(algorithm: PolicyGradient, samples: int) -> float:
     return squares - float(expected_gradient(algorithm, samples, Terminal()).square().sum())
 
 
+@pytest.mark.slow
 def test_the_more_a_baseline_knows_the_less_the_gradient_varies() -> None:
     """O39: exact, from two samples."""
     values = values_of(RECORDED, Terminal())
@@ -179,6 +180,7 @@ def test_continuations_begin_as_the_episode_did_and_their_mean_return_is_the_val
     assert measured > 8
 
 
+@pytest.mark.sample(1)
 @CREDITS
 def test_the_values_of_many_continuations_are_those_of_the_policy(credit: Any) -> None:
     """So VinePPO without clipping or whitening is unbiased: its estimate is linear in them. By z, fixed seed."""

@@ -91,6 +91,7 @@ def test_old_episodes_weighted_decision_by_decision_are_exact(credit: Any, world
     assert relative_error(bounded, exact(world)) > 1e-2
 
 
+@pytest.mark.sample(6)
 @WORLDS
 @CREDITS
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_a_sample_worse_than_the_greedy_text_becomes_less_likely() -> None:
         assert float(gradient[RECORDED.states[()], said[0]]) * sign > 0
 
 
+@pytest.mark.slow
 def test_relations_of_the_printed_numbers_hold_in_another_world() -> None:
     """O5 to O11, O17, O19, O30 and O39 where nothing was tuned."""
     true = exact(OWN)
@@ -207,6 +209,7 @@ def drift(theta: float, alpha: float) -> float:
     return total
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("alpha", "zero"), [(1.0, 0.2959), (0.5, 0.2676), (0.1, 0.2508), (0.005, 0.2500)])
 def test_sampled_minimum_risk_settles_where_choshen_et_al_say(alpha: float, zero: float) -> None:
     """O18: .25 is best; alpha of order 1 goes past it."""
@@ -236,6 +239,7 @@ def test_the_objective_that_sampled_minimum_risk_follows_has_its_top_elsewhere()
 RISK = {"normalisation": partial(normalisation.self_normalised, alpha=0.005)}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("baseline", "samples", "scale", "changes"),
     [

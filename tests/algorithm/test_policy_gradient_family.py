@@ -68,6 +68,7 @@ def test_the_mean_over_the_length_of_an_episode_bends_the_gradient() -> None:
     assert torch.allclose(mean(full), aggregation.sequence_sum(full) / 3)
 
 
+@pytest.mark.slow
 def test_the_mean_over_all_tokens_bends_it_less_the_more_samples_there_are() -> None:
     """O8."""
     found = [cosine(estimate(samples, aggregation=aggregation.token_mean), exact()) for samples in (2, 3)]

@@ -55,6 +55,7 @@ def gradients(algorithm: Any) -> list[Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in algorithm.optimizer.parameters]
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_through_a_network_the_gradient_is_that_of_the_table_pulled_back(name: str) -> None:
     """A GRU and a table with its logits, given the same episodes: d loss / d weights = d logits / d weights * table's.
@@ -80,6 +81,7 @@ def test_through_a_network_the_gradient_is_that_of_the_table_pulled_back(name: s
         assert (ours - (0 if theirs is None else theirs)).abs().max() < 1e-10
 
 
+@pytest.mark.sample(45)
 @pytest.mark.parametrize("sampling", SAMPLING)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_the_first_ratio_is_1_however_it_was_sampled(name: str, sampling: str) -> None:
@@ -94,6 +96,7 @@ def test_the_first_ratio_is_1_however_it_was_sampled(name: str, sampling: str) -
     assert logged["clip_ratio/low"] == logged["clip_ratio/high"] == 0
 
 
+@pytest.mark.sample(15)
 @pytest.mark.parametrize(("parts", "dtype", "tolerance"), [(2, torch.float64, 1e-10), (4, torch.float32, 1e-4)])
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_micro_batches_change_no_gradient(name: str, parts: int, dtype: torch.dtype, tolerance: float) -> None:
@@ -184,6 +187,7 @@ def test_the_order_of_the_sources_changes_no_gradient(name: str) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(before, gradients(algorithm), strict=True)) < 1e-12
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_every_preset_trains_and_its_first_ratio_is_1(name: str, tmp_path: Path) -> None:
     chosen = [f"algorithm={name}", "algorithm.epochs=2", "algorithm.minibatches=2", "credit=delta"]
@@ -195,6 +199,7 @@ def test_every_preset_trains_and_its_first_ratio_is_1(name: str, tmp_path: Path)
     assert all(metrics["approx_kl"] >= 0 for metrics in logged)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "chosen",
     [

@@ -176,6 +176,7 @@ def test_soft_q_learning_by_hand(head: str, prior: str) -> None:
     check(algorithm, rows, each)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("prior", ["reference", "uniform"])
 @pytest.mark.parametrize(
     "words",
@@ -271,6 +272,7 @@ def test_implicit_q_learning_by_hand(heads: str, beta: float) -> None:
 SLOW = ["dqn", "soft_q", "ilql", "cql"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("schedule", ["hard", "polyak"])
 @pytest.mark.parametrize("words", SLOW)
 def test_the_target_lags_behind_as_its_schedule_says(words: str, schedule: str) -> None:

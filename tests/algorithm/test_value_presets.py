@@ -97,6 +97,7 @@ def test_no_preset_is_forgotten() -> None:
     assert set(PRESETS) - set(GRADIENTS) - set(VALUES) == {"actor_critic", "gold", "gold_s", "mle", "ocd", "raml"}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
 def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) -> None:
     """O28, O29, traps 2 to 4, 9, 22 and 30: nor does what padding says, or would be paid."""
@@ -482,6 +483,7 @@ def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     assert all(line["demonstrations/reward"] > 0 for line in logged)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["double_dqn", "mc_q", "soft_q", "pcl", "tba", "ilql"])
 def test_each_class_of_presets_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
     small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]

@@ -115,6 +115,7 @@ def test_at_the_soft_optimum_no_stretch_is_inconsistent(credit: str, world: Worl
         assert path(values, rewards, divergences, mask, TAU, span)[1].abs().max() > 0.1
 
 
+@pytest.mark.sample(8)
 @everywhere
 @credited
 @pytest.mark.parametrize("state_value", ["head", "tied"])
@@ -158,6 +159,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.sample(3)
 @meeting("name behaviour credit world", ["dqn", "double_dqn", "dueling_dqn"], BEHAVIOURS, CREDITS, SMALL)
 def test_q_learning_comes_to_backward_induction_whoever_acted(
     name: str, behaviour: str, credit: str, world: str
@@ -171,6 +173,7 @@ def test_q_learning_comes_to_backward_induction_whoever_acted(
     assert torch.equal(logits_of(algorithm.policy(), here).argmax(-1), exact.argmax(-1))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("credit", "world"), [("delta", RECORDED), ("terminal", WORLDS["another"])], ids=CREDITS)
 def test_two_heads_agree_in_the_end(credit: str, world: World) -> None:
     """The lower of two counts while they differ; on a table both come to Q*."""
@@ -206,6 +209,7 @@ def test_summing_rewards_another_policy_earned_is_biased(horizon: int, world: Wo
 ITSELF = ["algorithm/acting=tilted", "algorithm/backup=expected"]
 
 
+@pytest.mark.sample(4)
 @small
 @credited
 @pytest.mark.parametrize("behaviour", ["alike", "mixed"])
@@ -218,6 +222,7 @@ def test_expected_values_are_those_of_the_policy_that_acts(behaviour: str, credi
     assert (exact - hard(credit, world)).abs().max() > 0.1
 
 
+@pytest.mark.sample(3)
 @small
 @pytest.mark.parametrize("horizon", [1, 2, 3])
 def test_of_its_own_texts_the_rewards_of_several_steps_may_be_summed(horizon: int, world: World) -> None:
@@ -231,6 +236,7 @@ def test_of_its_own_texts_the_rewards_of_several_steps_may_be_summed(horizon: in
         assert error > 0.05 if horizon > 1 and policy is world.behaviour else error < 1e-6
 
 
+@pytest.mark.sample(4)
 @meeting(
     "prior_and_head behaviour credit world",
     ["reference-linear", "uniform-linear", "uniform-logits", "reference-dueling"],
@@ -263,6 +269,7 @@ CONSISTENT = (
 )
 
 
+@pytest.mark.sample(5)
 @meeting("words prior behaviour credit world", CONSISTENT, PRIORS, BEHAVIOURS, CREDITS, SMALL)
 def test_path_consistency_comes_to_the_soft_optimum_whoever_acted(
     words: str, prior: str, behaviour: str, credit: str, world: str
@@ -295,6 +302,7 @@ class Bare:
 LAGS = {"none": lambda _: 1.0, "polyak": lambda _: 0.01, "hard": lambda step: float((step + 1) % 100 == 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lag", "span", "world"),
     [
@@ -326,6 +334,7 @@ def test_a_value_that_only_targets_see_does_not_get_there(lag: str, span: str, w
     assert max(left) < 1e-6
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("credit", "world"), [("terminal", RECORDED), ("delta", WORLDS["another"])], ids=CREDITS)
 def test_each_token_by_itself_comes_to_the_soft_optimum(credit: str, world: World) -> None:
     """OREO, off-policy; at the optimum no gradient is left."""
@@ -345,6 +354,7 @@ def implicit(expectile: float, world: World) -> Any:
     return algorithm
 
 
+@pytest.mark.slow
 def test_the_expectile_goes_from_what_was_done_to_the_best_of_it() -> None:
     """O24: exactly the behaviour's value at 1/2; higher with every expectile; never above the best.
 
@@ -369,6 +379,7 @@ def test_the_expectile_goes_from_what_was_done_to_the_best_of_it() -> None:
     assert earned[1] > earned[3] > found[0]
 
 
+@pytest.mark.sample(2)
 @small
 @credited
 def test_without_conservatism_cql_is_q_learning_and_with_much_of_it_cloning(credit: str, world: World) -> None:
@@ -389,6 +400,7 @@ def test_without_conservatism_cql_is_q_learning_and_with_much_of_it_cloning(cred
     assert not torch.equal(logits_of(plain.policy(), world).argmax(-1), said.argmax(-1))
 
 
+@pytest.mark.sample(3)
 @meeting(
     "words credit world",
     ["soft_q", "soft_q algorithm/prior=uniform algorithm/head=logits", "pcl", "shiq"],

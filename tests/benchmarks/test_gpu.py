@@ -136,6 +136,7 @@ def _parameters(name: str) -> list[torch.nn.Parameter]:
 FEW = replace(ON_CPU, presets=[("soft_q", "fp32"), ("rloo", "bf16")], resumed=[("gpt", "rloo")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [FEW, pytest.param(ON_CPU, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_all_of_it_runs_on_the_cpu(scale: Scale, tmp_path: Path) -> None:
     made = Proof(torch.device("cpu"), scale, tmp_path, 300.0)

@@ -81,6 +81,7 @@ def ckpt(tmp_path: Path) -> str:
     return f"ckpt={tmp_path}"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("command", "typed", "hint"),
     [

@@ -69,6 +69,7 @@ def results_at(folder: Path) -> dict[str, Any]:
     return {each.name: json.loads((each / "results.json").read_text()) for each in folder.iterdir()}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_the_sacrebleu_command_says_the_same_of_the_files(run: Path, name: str) -> None:
     folder = run / "eval" / "test-greedy"
@@ -132,6 +133,7 @@ def test_what_does_not_go_together_is_refused_before_any_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
 @pytest.mark.parametrize("algorithm", ["scst", "soft_q"])  # credit is given before an algorithm sees the rewards
 def test_policy_gradients_and_values_go_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
@@ -222,6 +224,7 @@ def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """init_from refuses a policy that acts by Q-values: it is more than its model. Others are accepted."""
     own = ["algorithm/head=logits", "algorithm/prior=uniform", "model.dropout=0.5"]

@@ -80,6 +80,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "case",
     [each if each in ("t5", "bert", "gpt2-lora") else pytest.param(each, marks=pytest.mark.slow) for each in CASES],

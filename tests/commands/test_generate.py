@@ -30,6 +30,7 @@ def sources() -> list[str]:
     return [data.example("test", i).source for i in range(16)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "model",
     [pytest.param(each, marks=pytest.mark.slow) if each in ("rnn", "lstm") else each for each in MODELS],

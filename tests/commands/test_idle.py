@@ -55,6 +55,7 @@ def test_what_a_preset_has_is_no_mistake_of_the_line(words: str, capsys: Capture
     assert tokenrl("validate", *TINY, *words.split()) == 0, capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_reaches_one_beam_too(run: Path, tmp_path: Path, capsys: Capture) -> None:
     """A beam of 1 is greedy search. The length penalty comes from the preset, not from the line, so it is only
     noted."""

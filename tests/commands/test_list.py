@@ -90,6 +90,7 @@ def test_a_preset_shows_the_parts_it_is_made_of(capsys: Capture) -> None:
 MADE_OF_PARTS = [each for each in EVERY if parts(options(roots(None), each[0])[each[1]], each[0])]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("group", "name"),  # a third of them always: each takes two compositions
     [each if i % 3 == 0 else pytest.param(*each, marks=pytest.mark.slow) for i, each in enumerate(MADE_OF_PARTS)],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.real_data import real
-from tokenrl_cli.data.batching import Batching, evaluation_batches, source_batch, training_texts
+from tokenrl_cli.data.batching import SEEN, Batching, evaluation_batches, source_batch, training_texts
 from tokenrl_cli.data.encoding import Encoded, Ragged
 from tokenrl_cli.dataset.jsonl import Jsonl
 from tokenrl_cli.dataset.sequence_task import SequenceTask
@@ -218,7 +218,8 @@ def test_unknown_tokens_are_counted() -> None:
 
 def test_an_unlimited_split_speaks_of_its_first_examples_and_never_repeats_a_pool() -> None:
     data = batching(Listed(None, max_source_length=5, overlong="drop"))
-    assert data.findings()[0].text.startswith("train (first 1,000 examples): 500 of 1,000 sources are longer than")
+    half = f"train (first {SEEN} examples): {SEEN // 2} of {SEEN} sources are longer than"
+    assert data.findings()[0].text.startswith(half)
     assert not same(data.batch(0), data.batch(50))
     assert all(len(source.split()) <= 5 for step in range(100) for source in data.batch(step).sources)
 

@@ -53,6 +53,7 @@ def test_the_first_use_says_that_it_compiles_once_and_a_later_one_loads(tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*.nbc")) == kept
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_it_compiles_every_time_and_says_so(tmp_path: Path) -> None:
     nowhere = "import numba.core.caching as caching\ncaching.CompileResultCacheImpl._locator_classes = []\n"
     done = start(nowhere + AT_ONCE)

@@ -72,6 +72,7 @@ def test_values_of_a_ragged_batch_are_those_of_each_row_alone_and_stop_at_its_en
     assert not values[1, 2:].any()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 130])
 def test_distances_across_blocks_of_64_places(size: int) -> None:
     random = np.random.default_rng(size)

@@ -36,6 +36,7 @@ def texts(hypotheses: list[str], references: list[list[str]]) -> Texts:
     return Texts(hypotheses, references, [""] * SIZE, {}, empty, empty.astype(bool), np.ones(SIZE, bool), 0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("several", [False, True], ids=["one reference", "one or two"])
 @pytest.mark.parametrize(
     ("name", "ours", "library"),
@@ -97,6 +98,7 @@ def outside(found: Difference) -> bool:
 # ------------------------------------------------------------------------------------- the p belongs to the interval
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("samples", [40, 41, 79, 80, 99, 100, 119, 500, 999, 1000, 1001])
 def test_p_is_below_05_exactly_where_the_interval_leaves_out_0(samples: int) -> None:
     """Differences around the border in steps of less than one resample, and many resamples that are exactly 0."""

@@ -56,6 +56,7 @@ def places(*models: Any) -> int:
     return sum(sizes.values())
 
 
+@pytest.mark.sample(2)
 @every
 def test_only_the_adapter_learns_and_what_the_checkpoint_lacks(home: Path, name: str) -> None:
     model = read(saved(home, name), name, adapter=lora())
@@ -81,6 +82,7 @@ def test_steps_are_the_teacher_forced_pass_under_an_adapter(home: Path, name: st
         assert (logits(model) - stepwise(model, source, mask, actions)).abs().max() < 1e-5
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("recompute", [False, True])
 @every
 def test_the_state_holds_what_learns_and_the_checkpoint_gives_the_rest(home: Path, name: str, recompute: bool) -> None:

@@ -59,6 +59,7 @@ def by_hand(frozen: Frozen, source: str, ids: list[int], temperature: float = 1.
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_it_is_the_log_probability_step_by_step(run: Path, temperature: float) -> None:
     mean = reward(run, temperature=temperature)
@@ -113,6 +114,7 @@ def test_a_likely_text_is_worth_more(run: Path) -> None:
     assert judge(made)[0] > judge(made)[1]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("options", [["credit=delta"], ["reward.per_token=true", "credit=token"]])
 def test_a_run_trains_on_it_and_resumes_to_the_same_bits(run: Path, tmp_path: Path, options: list[str]) -> None:
     chosen = ["reward=likelihood", f"reward.checkpoint={run}", f"init_from={run}", *options]

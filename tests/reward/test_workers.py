@@ -234,6 +234,7 @@ def test_processes_lose_what_raises_stops_or_dies_and_nothing_else(
     assert "6 of 9" in caplog.text
 
 
+@pytest.mark.slow
 def test_processes_that_die_between_two_calls_cost_nothing(others: dict[str, UserFunction]) -> None:
     others["each"](said("a", "bb"))
     for process in multiprocessing.active_children():
@@ -241,6 +242,7 @@ def test_processes_that_die_between_two_calls_cost_nothing(others: dict[str, Use
     assert scores(others["each"](said("a", "bb", "ccc"))) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_with_a_call_it_has_not_taken_up_costs_nothing(others: dict[str, UserFunction]) -> None:
     """The processes are stopped, so that they cannot take up what they are given, and then killed."""
     judge = others["each"]
@@ -264,6 +266,7 @@ def test_a_process_that_dies_with_a_call_it_has_not_taken_up_costs_nothing(other
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_batch_of_shares_loses_the_share_that_fails(others: dict[str, UserFunction]) -> None:
     scored = others["aevery"](said("a", "bb", "ccc", "raise"))
     assert scores(scored) == [1, 2, None, None]
@@ -287,6 +290,7 @@ def test_the_work_is_done_side_by_side_elsewhere_in_the_same_folder_and_ends_wit
     assert len(multiprocessing.active_children()) == before
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -334,6 +338,7 @@ class Stalled:
         return time.monotonic() + self.jump
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "workers"), [("waits", 0), ("awaits", 0), ("waits", 1)])
 def test_time_in_which_the_program_stood_still_is_no_time_of_a_call(
     name: str, workers: int, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -347,6 +352,7 @@ def test_time_in_which_the_program_stood_still_is_no_time_of_a_call(
 # ---------------------------------------------------------------------------------------------- the end of a program
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "workers"), [("each", 2), ("aeach", 0)])
 def test_a_program_ends_though_a_function_hangs(name: str, workers: int, folder: Path) -> None:
     (folder / "program.py").write_text(PROGRAM.format(root=str(ROOT), name=name, timeout=HUNG, workers=workers))

@@ -72,6 +72,7 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", [each if each in ("rloo", "ilql") else pytest.param(each, marks=pytest.mark.slow) for each in ALGORITHMS]
 )
@@ -83,6 +84,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(base: Path, runs: Any, tmp_path:
     assert lines(stopped)[-3:-2] == lines(runs(name))[-3:-2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_checkpoint_holds_only_what_was_trained(base: Path, runs: Any, name: str) -> None:
     folder = runs(name) / "checkpoints"
@@ -98,6 +100,7 @@ def test_a_checkpoint_holds_only_what_was_trained(base: Path, runs: Any, name: s
     assert state["bases"]["path"]["path"] == str(base)
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_a_whole_copy_would_be(
     base: Path, runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Recorder, "step", interrupted)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_stopping_and_going_on_gives_the_same_bits(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +105,7 @@ def test_looking_more_often_changes_no_training_number(tmp_path: Path) -> None:
     assert numbers[0]
 
 
+@pytest.mark.slow
 def test_micro_batches_change_no_result_beyond_rounding(tmp_path: Path) -> None:
     """The denominators of all means are those of the whole optimiser step, not of the micro-batch."""
     metrics = []
@@ -165,6 +167,7 @@ def step_of(run: Path, name: str) -> int:
 LONGER = ["trainer.warm_start_steps=12", "trainer.eval_every=2", "trainer.keep_last=9"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "pick"), [("nll", min), ("policy/target_rank", min), ("token_accuracy", max)])
 def test_the_warm_start_is_chosen_by_its_own_monitor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, pick: Any
@@ -179,6 +182,7 @@ def test_the_warm_start_is_chosen_by_its_own_monitor(
     assert f"step {first} of the warm start, the {end} {name} ({wanted:.4g})" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_path: Path) -> None:
     numbers = []
     for name, every in (("often", 1), ("seldom", 6)):
@@ -189,6 +193,7 @@ def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_pa
     assert numbers[0]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "pick"), [("policy/target_rank", min), ("token_accuracy", max), ("nll", min)])
 def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: str, pick: Any) -> None:
     run = tmp_path / "run"
@@ -198,6 +203,7 @@ def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: 
     assert json.loads((run / "results.json").read_text())["objective"] == pick(seen)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", ["entropy", "policy/mode_prob", "completions/mean_length", "bleuu", "loss/nll"])
 @pytest.mark.parametrize("key", ["monitor", "warm_start_monitor"])
 def test_a_number_that_knows_no_better_cannot_choose_and_is_refused_at_once(
@@ -258,6 +264,7 @@ CHANGES_MEANING += ["~metrics.bleu"]  # what is taken away
 CHANGES_MEANING += ["decode.temperature=0.5", "seed=9", "model.tied=false", "init_from=there", "tokenizer.min_count=2"]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("override", [*ACTS_NO_MORE, *CHANGES_MEANING])
 def test_what_can_act_no_more_is_refused_on_resume(
     stopped: Path, capsys: pytest.CaptureFixture[str], override: str
@@ -295,6 +302,7 @@ def test_where_the_data_lie_may_change_on_resume() -> None:
         refuse_changes(before, "train", now | {"dataset": {"path": "new/other"}})
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("horizon", "said"), [(9, "does not fall to its end"), (4, "has the lowest"), (6, "")])
 def test_a_horizon_that_is_not_its_stages_length_is_said(tmp_path: Path, horizon: int, said: str) -> None:
     assert train(tmp_path / "run", f"warm_start.optimizer.schedule.horizon={horizon}", "trainer.steps=0") == 0

@@ -313,6 +313,7 @@ class Kind:
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("credit", ["terminal", "delta"])
 def test_no_reward_changes_the_metrics_of_a_run(credit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a function and as a class; on a data set that keeps its examples."""

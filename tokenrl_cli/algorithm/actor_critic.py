@@ -204,7 +204,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class EpisodesWithTargets:
-    """Episodes and what the critic learns to predict for their tokens."""
+    """`episodes`, and `targets`, what the critic learns to predict for their tokens."""
 
     episodes: Rollout
     targets: Tensor  # [B, T], q_t

@@ -72,8 +72,8 @@ class Gold:
         self.updates = 0
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns the demonstrations of the batch as a Rollout of one episode [N, R] for each source, without tokens
-        where it has none; nothing is sampled, and the model is not used."""
+        """Returns the demonstrations of the batch as a Rollout of one episode [N, R] for each source, one without
+        tokens for a source without a demonstration; nothing is sampled, and the model is not used."""
         return recite(batch, self.eos_id)
 
     def update(self, rollout: Rollout) -> dict[str, float]:

@@ -51,11 +51,11 @@ class Mle:
         self.optimizer = optimizer(model.parameters())
 
     def collect(self, batch: Batch) -> Rollout:
-        """Returns the demonstrations as a Rollout of one episode [N, R] for each source, without tokens where it has
-        none; with scheduled sampling some tokens of their history are sampled.
+        """Returns the demonstrations as a Rollout of one episode [N, R] for each source, one without tokens for a
+        source without a demonstration; with scheduled sampling some tokens of their history are sampled.
 
         The sampled tokens are in `actions`, the demonstrations themselves in `targets`. The share of sampled tokens is
-        `scheduled_sampling` of the number of optimiser steps so far. Where it is above 0, the model is switched to
+        `scheduled_sampling(number of optimiser steps so far)`. Where that is above 0, the model is switched to
         evaluation mode (`update` switches it back), and NonFinite is raised where a probability is not finite.
         """
         recited = recite(batch, self.eos_id)

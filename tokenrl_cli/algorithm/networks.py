@@ -155,16 +155,17 @@ class Composed(nn.Module):
         return first, second, Both(left, right)
 
     def start_value(self, source: Tensor, source_mask: Tensor) -> Tensor | None:
-        """Returns max_a Q(s_0, a) [N] of N sources, source [N, S] or [N, S, F]; None without `values`. Gradients flow.
-        See `ValuedPolicy.start_value`."""
+        """Returns max_a Q(s_0, a) [N] of N sources, source [N, S] or [N, S, F] with source_mask [N, S] bool; None
+        without `values`. Gradients flow. See `ValuedPolicy.start_value`."""
         if self.values is None:
             return None
         first, second, _ = self._step(self.start(source, source_mask), None)
         return self.values(first, second)[:, 0].amax(-1)
 
     def action_values(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor | None:
-        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] for sources [B, S] or [B, S, F]; None without `values`.
-        Padding gets values without meaning. Gradients flow. See `ValuedPolicy.action_values`."""
+        """Returns Q(s_t, a_t) [B, T] of the actions [B, T] for source [B, S] or [B, S, F] with source_mask [B, S] bool,
+        row b of each for row b of actions; None without `values`. Padding gets values without meaning. Gradients flow.
+        See `ValuedPolicy.action_values`."""
         if self.values is None:
             return None
         first = self.first(source, source_mask, actions)

@@ -114,7 +114,7 @@ class PathConsistency(ValueBased):
         return output
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """Returns the tokens at which a path starts, [B, T] bool: all real ones, or with `every_state` false the first
+        """Returns the tokens at which a path starts, [B, T] bool: all real ones, or with `every_state` false column 0
         of each episode."""
         first = torch.zeros_like(episodes.mask)
         first[:, 0] = True

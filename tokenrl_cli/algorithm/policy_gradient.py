@@ -147,9 +147,9 @@ class PolicyGradient:
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learns from a rewarded rollout: subtracts the penalties, computes advantages once, then makes `epochs` passes
-        of `minibatches` optimiser steps; moves the reference model. Switches the model to evaluation mode. Returns
-        metrics: of the steps the mean, of names in /min and /max the least or greatest, but
-        sampling/logp_difference/max of the first step alone.
+        of `minibatches` optimiser steps; moves the reference model. Switches the model to evaluation mode. Returns the
+        metrics of `Penalties` and `AdvantageEstimator`, and those of the loss and of the optimiser: of the steps the
+        mean, of names in /min and /max the least or greatest, but sampling/logp_difference/max of the first step alone.
 
         Raises NonFinite, see `optim.gradient_step`; UserError where the critic returns tensors of a wrong shape; and
         RuntimeError after the very first step if the model's teacher-forced pass gave other log-probabilities than

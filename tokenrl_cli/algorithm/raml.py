@@ -49,8 +49,9 @@ class Raml(Mle):
 
     def collect(self, batch: Batch) -> Rollout:
         """Returns a Rollout of demonstrations y' with replaced tokens, one episode [N, R] for each source, without
-        tokens where it has none: the new tokens stand in both `actions` and `targets`, while `reference_ids` are
-        unchanged; `batch` stays as it is. The same seed and `batch.step` give the same ones. The model is not used."""
+        tokens for a source without a demonstration: the new tokens stand in both `actions` and `targets`, while
+        `reference_ids` are unchanged; `batch` stays as it is. The same seed and `batch.step` give the same ones. The
+        model is not used."""
         recited = super().collect(batch)
         replaced = self._replaced(recited)
         return replace(recited, actions=replaced, targets=replaced)

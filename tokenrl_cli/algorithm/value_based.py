@@ -151,7 +151,8 @@ class ValueBased:
     ) -> None:
         """`target`, of the number of optimiser steps before, gives the share of the way that the target network moves
         to the learned one after each step; None for no target network. `samples_together`: how many samples of a source
-        a minibatch must hold together; 1 where they are not compared. Switches the model to evaluation mode."""
+        a minibatch must hold together; 1 where they are not compared. A minibatch is computed in `micro_batches` parts,
+        or fewer; `bootstrap_truncated`: see `terminated`. Switches the model to evaluation mode."""
         self.network, self.model = network, network.model.eval()
         self.size = collector.tokenizer.size  # V
         self.target_update = target
@@ -292,8 +293,8 @@ class ValueBased:
         """Returns the counters "collected" and "updates", and the state of every saved part: a flat dictionary of
         tensors, numbers and strings. The tensors are live ones.
 
-        Its names begin with "policy." for what `policy` needs besides the model, and with "replay.", "optimizer.",
-        "target.", "explorer." and so on for the others. The weights of the learned model are saved elsewhere.
+        The names of the parts begin with "policy." for what `policy` needs besides the model, and with "replay.",
+        "optimizer.", "target." and "explorer." for the others. The weights of the learned model are saved elsewhere.
         """
         state: dict[str, Any] = {"collected": self.collector.steps, "updates": self.updates}
         for name, part in self._saved_parts().items():

@@ -178,7 +178,8 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
 
 
 def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
-    """Returns the folder that a run was started in (None if unknown), and its config.yaml as plain values.
+    """Returns the folder that a run was started in (None if unknown), and its config.yaml as plain values, without the
+    record `started_in`.
 
     Paths may begin with ${data_root}, which is not filled in; any other variable, and any part of Hydra's
     configuration, is a UserError. So is a file that is missing or damaged.
@@ -194,9 +195,9 @@ def read_run_config(run: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def require_plain(config: dict[str, Any], where: str) -> None:
-    """Raises UserError, with `where` (a file or place) as its place, if a key or a text anywhere in a config holds
-    "${". Only ${data_root} is allowed, as a whole value or before "/" at the beginning of one, and not as the value of
-    data_root itself."""
+    """Raises UserError with this `where`, the file or the name of the config, if a key or a text anywhere in a config
+    holds "${". Only ${data_root} is allowed, as a whole value or before "/" at the beginning of one, and not as the
+    value of data_root itself."""
     for key, text in keys_and_texts(config):
         rest = text.removeprefix(DATA_ROOT) if text.startswith((f"{DATA_ROOT}/",)) or text == DATA_ROOT else text
         if "${" in rest or "${" in key or (key == "data_root" and rest != text):
@@ -342,8 +343,9 @@ def checkpoint_dir(arguments: Arguments) -> Path:
 
 def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
     """Returns what the option `checkpoint` of eval and generate sets, made from the config.yaml in the directory of a
-    checkpoint: a dictionary from group ("dataset", "reward", "algorithm", and "" for the option at the root) to a part
-    of a config. Raises UserError if that config is not plain or not complete."""
+    checkpoint: a dictionary from group to a part of a config, "dataset" to {"dataset", "metrics"}, "reward" to
+    {"reward"}, "algorithm" to {"algorithm"}, and "" (the option at the root) to {"seed", "data_root", "decode",
+    "model"}. Raises UserError if that config is not plain or not complete."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:

@@ -150,9 +150,14 @@ def _other_ending(message: str, roots: Sequence[Path], group: str, name: str) ->
 
 
 def unknown_key(key: str, node: Any, roots: Sequence[Path], command: str) -> UserError:
-    """Returns the UserError, not raised, for a key or group that does not exist, with what may have been meant. `node`
-    is the part of the config in which it was looked up, `roots` are the folders that hold the options; `command`
-    chooses what is suggested."""
+    """Returns the UserError, not raised, for a key or group that does not exist, with what may have been meant.
+
+    `key` is the whole key as it was typed ("algorithm.critic.klip", or a group, "optimizer@algorithm.optimizer").
+    `node` is the part of the config that has no such key (that of "algorithm.critic"), a DictConfig that still belongs
+    to the composed config, from which other keys are suggested; a plain dictionary must be the whole config. `roots`
+    are the folders that hold the options. `command` is the name of the command ("train"), on which the advice and the
+    order of the suggested keys depend.
+    """
     if "/" in key and key in groups(roots):
         above, _, part = key.rpartition("/")
         if (whole := typed(part, above)) != key:

@@ -131,9 +131,9 @@ def _node(config: Any, key: Any) -> Any:
 
 
 def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
-    """Returns what to suggest for a key unknown to `command` whose last part is `name`, as (hint, remedy): keys of
-    `config`, the composed config, that have this name or another tool's name for it, or a sentence on what to do
-    instead. One of the two is "", or both."""
+    """Returns what to suggest for a key unknown to the command `command` whose last part is `name`, as (hint, remedy).
+    The hint, such as " (did you mean 'a.b'?)", names keys of `config`, the composed config, that have this name or
+    another tool's name for it; the remedy is a sentence on what to do instead. At most one of the two is not ""."""
     name = name.lower().replace("-", "_")
     known = list(leaves(config))
     for words, (commands, remedy) in ANSWERS.items():
@@ -146,8 +146,9 @@ def suggestion(name: str, command: str, config: Any) -> tuple[str, str]:
 
 
 def similar_key(name: str, command: str, config: Any) -> str:
-    """Returns a hint such as " (did you mean 'a.b' or 'c.b'?)" at the keys of `config`, the composed config, whose last
-    part is spelt most like `name`, those that `command` uses first; "" if none is similar."""
+    """Returns a hint such as " (did you mean 'a.b' or 'c.b'?)" that names the keys of `config`, the composed config,
+    whose last part is spelt most like `name`; "" if none is similar. At most MANY (4) keys: those with the fewest parts
+    first, and of those with equally many parts the ones that the command `command` uses."""
     known = list(leaves(config))
     close = difflib.get_close_matches(name, {path.rpartition(".")[2] for path in known}, n=1)
     return _listed([path for path in known if path.rpartition(".")[2] == close[0]], command) if close else ""

@@ -35,8 +35,8 @@ MEMORY = "can't allocate memory|out of memory|Unable to allocate"  # in messages
 def as_user_error(error: BaseException, imports: Sequence[str], place: str = "", again: str = "") -> UserError | None:
     """Returns the UserError, not raised, for an exception of a command's work that a module of the user's or the
     machine has caused; None for any other, which is a bug of this package. The user's module is the cause if, of the
-    calls on the way to the exception that lie in such a module or in this package, the innermost lies in the former;
-    for the machine see `machine_error`.
+    calls on the way to the exception that lie in such a module or in this package, the innermost lies in the user's
+    module; for the machine see `machine_error`.
 
     `imports` are the user's modules. `place` is where the command writes: it is named if the system names no path.
     `again` is the command to continue with afterwards.

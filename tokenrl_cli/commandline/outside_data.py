@@ -40,8 +40,9 @@ Text = tuple[tuple[str, ...], str, Any]  # its keys, the text, and the whole val
 
 
 def texts_in(value: Any, *keys: str) -> Iterator[Text]:
-    """Yields every text in a config, at any depth, as a tuple: its keys, the text itself, and the whole value of these
-    keys, which is the text, or the list that it stands in. `keys` are put before the keys of each."""
+    """Yields every text in a config, at any depth, as a tuple: its keys, a tuple of strings from the root on; the text
+    itself; and the whole value at these keys, which is the text, or the list that it stands in. An index in a list is
+    no key. `keys` are put before the keys of each."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from texts_in(item, *keys, str(key))

@@ -240,10 +240,11 @@ def settings_of(
 def settings_from(
     whole: dict[str, Any], requested: dict[str, Any], evaluation: Evaluation, weights: list[str], step: int, stage: str
 ) -> dict[str, Any]:
-    """Returns the settings that the numbers of an evaluation depend on, plain JSON values as `settings_of` returns
-    them, for a policy of any origin. `whole` is the config that it was evaluated with, `requested` that of the command,
-    `evaluation` the result. `weights` are texts that identify the policy, of which a SHA-256 is written; it was saved
-    after `step` steps, in `stage`."""
+    """Returns the settings that the numbers of an evaluation depend on, plain JSON values: split, step, stage, weights,
+    data, the keys COUNTED of the command and the blocks BLOCKS ({} for one that is missing), for a policy of any
+    origin. `whole` is the config that it was evaluated with, `requested` that of the command, `evaluation` the result.
+    `weights` are texts that identify the policy, of which a SHA-256 is written; it was saved after `step` steps, in
+    `stage`."""
     from tokenrl_cli.report.journal import json_values
 
     blocks = {name: whole.get(name) or {} for name in BLOCKS}
@@ -262,10 +263,11 @@ def settings_from(
 
 
 def parts_of(saved: Checkpoint, requested: dict[str, Any], settings: dict[str, Any], decode: str) -> list[str]:
-    """Returns the parts of the folder's name: split, decoding, KEY=VALUE of each setting that is neither the default
-    nor that of the checkpoint, and step=N if RUN does not stand for this checkpoint. Keys of the algorithm are written
-    without "algorithm.". `requested` is the resolved config of `eval`, `settings` the result of `settings_of`, `decode`
-    the name of the decoding, such as "greedy"."""
+    """Returns the parts of the folder's name: split, decoding, KEY=VALUE of each setting with another value than usual,
+    and step=N if RUN does not stand for this checkpoint. Usual is in a block the value of the checkpoint `saved`, in
+    the decoding that of its option in conf/, of the seed that of the run, of other keys the default of `eval`. Keys of
+    the algorithm are written without "algorithm.". `requested` is the resolved config of `eval`, `settings` the result
+    of `settings_of`, `decode` the name of the decoding, such as "greedy"."""
     from tokenrl_cli.report.evaluation_folder import changed_settings
 
     defaults = file_values("eval.yaml")
@@ -325,8 +327,8 @@ def chosen_checkpoint(folder: Path) -> Path | None:
 
 
 def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:
-    """Returns a new config, whose blocks are not copied: that of a checkpoint with the blocks of `requested`, the
-    config of the command, in place of its own (dataset, reward, metrics, algorithm, decode, model); an empty block
+    """Returns a new config, whose blocks are not copied: that of a checkpoint, `saved`, with the blocks of `requested`,
+    the config of the command, in place of its own (dataset, reward, metrics, algorithm, decode, model); an empty block
     replaces nothing. Raises UserError if these change the algorithm of the RL stage and the `stage` of the checkpoint
     is "warm_start"; an algorithm that is the same is ignored then; and if they change more of the model than where its
     pretrained parts lie."""

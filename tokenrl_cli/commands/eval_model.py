@@ -76,8 +76,8 @@ def run(config: DictConfig) -> float | None:
 
 
 def refuse_idle(line: Iterable[str]) -> None:
-    """Raises UserError if one of the overrides `line` sets a value of training (IDLE, but for USED), which has no
-    effect here."""
+    """Raises UserError if one of the overrides `line` sets a key in one of the blocks IDLE, those that only training
+    reads, unless the key is in USED: it would have no effect here."""
     from tokenrl_cli.commands.idle import place_of
 
     for word in line:

@@ -48,8 +48,9 @@ def run(config: DictConfig) -> None:
 
 def export(saved: Checkpoint, to: Path, plain: dict[str, Any], named: dict[str, str]) -> tuple[Path, list[str]]:
     """Writes the model of a checkpoint to the directory `to` and returns it, and notes on what the directory does not
-    hold of the policy. Of `plain`, a resolved config, it reads model, data_root, imports and adapter (true: the adapter
-    alone); `named` holds the values that the user has given, by key.
+    hold of the policy. Of `plain`, a resolved config, it reads model, data_root, imports (the user's modules whose
+    classes and functions a `_target_` may name) and adapter (true: the adapter alone); `named` holds the values that
+    the user has given, by key.
 
     Seeds torch's global generator. Raises UserError where the model cannot be built, where it was trained from a
     pretrained model outside the current directory and data_root that is not among `named`, where there is no adapter to

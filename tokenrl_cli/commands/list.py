@@ -76,8 +76,9 @@ def _group(group: str, places: list[Path]) -> str:
 
 
 def listed(group: str, places: list[Path]) -> str:
-    """Returns the options of a group, or one GROUP/NAME, each with its sub-groups, keys, values, ranges and comments,
-    as text. `places` are the folders that hold the options. Raises UserError if there is no such group or option."""
+    """Returns the options of the group `group`, or the one option that `group` names as GROUP/NAME, each with its
+    sub-groups, keys, values, ranges and comments, as text. `places` are the folders that hold the options. Raises
+    UserError if there is no such group or option."""
     group, _, name = (group, "", "") if group in groups(places) else group.rpartition("/")
     if group not in groups(places):
         typed = group or name

@@ -137,8 +137,8 @@ def _kind(part: Any) -> str:
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns the (key, target) of every block at the root of a config, and of every metric, in their order; for
-    printing."""
+    """Returns (key, `_target_`) of every block at the root of a config, in their order, and after them of every metric,
+    its key as "metrics.NAME"; for printing."""
     from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]

@@ -63,8 +63,8 @@ def declared(group: str) -> tuple[str, ...]:
 
 def group_of(slot: Slot, target: str = "") -> str:
     """Returns the group of conf/ whose options name what of this package may stand in a slot: for a protocol in its
-    annotation the group of that name (a Reward anywhere is of "reward"), else `slot.group`, else the first group that
-    names `target`; "" if there is none."""
+    annotation the group of that name (a Reward anywhere is of "reward"), else `slot.group`, else the first group, in
+    alphabetical order, of which an option names `target`; "" if there is none."""
     protocols = [kind.__name__.lower() for kind in slot.kinds if is_protocol(kind)]
     known = [name for name in (*protocols, slot.group) if name and declared(name)]
     return next(iter(known), "") or (_having(target) if target else "")
@@ -164,8 +164,8 @@ def check(config: dict[str, Any], trust: Sequence[str], schema: Any = None) -> N
     """Checks every block of a config, nested ones too, against the signature of its target. Raises one UserError that
     lists all mistakes. Builds nothing, but imports the modules of the targets.
 
-    `trust` lists the user's modules that targets may come from. With `schema` (a dataclass) the keys of the root are
-    checked against its fields as well, and every module that `trust` names is imported.
+    `trust` lists the user's modules whose classes and functions a `_target_` may name. With `schema` (a dataclass) the
+    keys of the root are checked against its fields as well, and every module that `trust` names is imported.
     """
     named = isinstance(trust, list | tuple) and all(isinstance(each, str) for each in trust)
     trust = trust if named else []  # the check of `imports` says what is wrong with it
@@ -260,12 +260,12 @@ def build(block: Any, kind: Any, trust: Sequence[str], where: str = "", /, **run
     """Builds the object that a block describes: an instance of a class that has the methods of `kind` (a protocol or a
     class), or, with `_partial_: true`, a function with the parameters of `kind.__call__` and its other arguments bound.
 
-    The block is checked, and nested ones are built first. `trust` lists the user's modules that targets may come from.
-    `where` is its key in the config, by default the name of `kind` in lower case; errors name it. Each of the `runtime`
-    facts goes to every constructor, nested ones too, that has a parameter of that name; so do `trust` and `here`, the
-    key of the block itself. Raises UserError for a wrong block, for one that sets a fact itself, for a parameter that
-    neither it nor the facts give, and if a constructor refuses its settings by a SettingError; other exceptions of
-    constructors are raised as they are.
+    The block is checked, and nested ones are built first. `trust` lists the user's modules whose classes and functions
+    a `_target_` may name. `where` is the key of the block in the config, which errors name, by default the name of
+    `kind` in lower case. Each of the `runtime` facts goes to every constructor, nested ones too, that has a parameter
+    of that name; so do `trust` and `here`, the key of the block itself. Raises UserError for a wrong block, for one
+    that sets a fact itself, for a parameter that neither it nor the facts give, and if a constructor refuses its
+    settings by a SettingError; other exceptions of constructors are raised as they are.
     """
     where = where or describe(kind).lower()
     if not is_block(block):

@@ -72,7 +72,7 @@ def _require_small(file: Path) -> None:
 
 def circle(places: Sequence[Path]) -> list[str]:
     """Returns the options that include each other in a circle by their defaults, "GROUP/NAME" each, in the order of
-    inclusion; [] if there are none. Reads all options of `places`."""
+    inclusion; [] if there are none. Reads all options of `places`, the folders that `roots` returns."""
     included = {
         f"{group}/{name}".lstrip("/"): _included(file, group)
         for group in ("", *groups(places))
@@ -108,15 +108,16 @@ def _included(file: Path, group: str) -> list[str]:
 
 
 def groups(places: Sequence[Path]) -> list[str]:
-    """Returns the path of every folder that holds options, sub-groups included, such as "model" or
-    "algorithm/baseline", sorted. Those of `HIDDEN`, and what lies below them, are left out."""
+    """Returns the path, below one of `places`, the folders that `roots` returns, of every folder that holds options,
+    sub-groups included, such as "model" or "algorithm/baseline", sorted. Those of `HIDDEN`, and what lies below them,
+    are left out."""
     found = {file.parent.relative_to(root).as_posix() for root in places for file in root.rglob("*.yaml")}
     return sorted(name for name in found if name != "." and name.split("/")[0] not in HIDDEN)
 
 
 def options(places: Sequence[Path], group: str) -> dict[str, Path]:
-    """Returns the options of a group, by name: name -> file, sorted. If several of `places` have an option of one name,
-    that of the first counts. {} if there is no such group."""
+    """Returns the options of a group, by name: name -> file, sorted. `places` are the folders that `roots` returns; if
+    several have an option of one name, that of the first of them counts. {} if there is no such group."""
     found: dict[str, Path] = {}
     for root in places:
         for file in sorted((root / group).glob("*.yaml")):
@@ -168,9 +169,9 @@ def parts(file: Path, group: str) -> list[str]:
 
 
 def brought(places: Sequence[Path], group: str, name: str) -> list[str]:
-    """Returns what the option `name` of a group sets elsewhere in the config (its file in brings/), one line
-    `key.of.the.config: value # comment` each; [] if it sets nothing there. Raises UserError if that file cannot be
-    read."""
+    """Returns what the option `name` of a group sets elsewhere in the config (its file in brings/ of one of `places`,
+    the folders that `roots` returns), one line `key.of.the.config: value # comment` each; [] if it sets nothing there.
+    Raises UserError if that file cannot be read."""
     file = options(places, f"{BRINGS}/{group}").get(name)
     path: list[str] = []
     found = []

@@ -25,8 +25,8 @@ Range = Ge | Gt | Le | Lt | MinLen | Infinite
 
 
 def holds(limit: Range, value: Any) -> bool:
-    """Returns whether a value of the right type lies in a range. Always True for Infinite, which only lifts the check
-    that a float is finite."""
+    """Returns whether a value of the right type lies in the range `limit`. Always True for Infinite, which only lifts
+    the check that a float is finite."""
     match limit:
         case Ge(bound):
             return bool(value >= bound)
@@ -42,8 +42,8 @@ def holds(limit: Range, value: Any) -> bool:
 
 
 def described(limit: Range) -> str:
-    """Returns a range in words, as messages and `tokenrl list` show it: "at least 0", "not empty", "which may be
-    infinite"."""
+    """Returns the range `limit` in words, as messages and `tokenrl list` show it: "at least 0", "not empty", "which may
+    be infinite"."""
     match limit:
         case Ge(bound):
             return f"at least {bound}"

@@ -193,8 +193,8 @@ class Facts:
         self.names = names
 
     def unknown(self, target: Callable[..., Any], given: Container[str]) -> str:
-        """Says which parameter of `target` is neither one of these facts nor a key of its block (`given`), and has no
-        default; "" if there is none. Of a class the parameters of its `__call__` are checked."""
+        """Says which parameter of `target` is neither one of these facts nor one of `given`, the keys of its block, and
+        has no default; "" if there is none. Of a class the parameters of its `__call__` are checked."""
         called = target if inspect.isfunction(target) else vars_of(target).get("__call__", target)
         for name, parameter in parameters_of(called)[0].items():
             setting = name == "self" or name in given or parameter.default is not parameter.empty
@@ -237,7 +237,7 @@ class Slot:
     @property
     def item(self) -> Slot:
         """The slot of each item of a list, or of each value of a dictionary: of list[Reward] and dict[str, Reward] that
-        of a Reward. Any if the annotation does not say. It has the same group."""
+        of a Reward. Any if the annotation does not say. Its group is that of this slot."""
         for kind in self.kinds:
             elements = [each for each in get_args(kind) if each is not Ellipsis]
             if elements and get_origin(kind) is not Callable:
@@ -262,7 +262,7 @@ class Slot:
         """Returns the names of the arguments that the owner of this slot will pass when it calls `target`, of a block
         with `_partial_: true`, so that the config need not give them. Those of `__call__` if the slot is a protocol
         with no other method; the first n parameters of `target` for Callable[[n types], ...]; else all parameters
-        before the first one that is `given` in the config, or all if none is."""
+        before the first one that is in `given`, the keys of the block, or all if none is."""
         names = list(parameters_of(target)[0])
         for kind in self.kinds:
             if called := _call_of(kind):

@@ -97,7 +97,7 @@ class Batching:
         an unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
         are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
         one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
-        unknown_source_tokens, and the last four for targets, too."""
+        unknown_source_tokens, targets, overlong_targets, target_tokens and unknown_target_tokens."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
@@ -261,8 +261,8 @@ def example_batch(
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
-    """Returns one batch of the examples at `indices` of a split, in that order, encoded as by `evaluation_batches`: ids
-    cut at their limits, targets the first demonstrations, `step` 0, on the CPU."""
+    """Returns one batch of the examples at `indices` of a split, in that order, encoded: ids cut at their limits
+    (`max_length`, EOS included, is that of targets), targets the first demonstrations, `step` 0, on the CPU."""
     items = [own_example(dataset.example(split, i)) for i in indices]
     encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))
@@ -288,11 +288,11 @@ def source_batch(
 
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
     """Yields the texts that a tokenizer is trained on: sources, targets or both, as the two flags say, of every example
-    of train.
+    of the split train of `dataset`.
 
     Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
     are read, at least 2,000 and at most VOCABULARY_EXAMPLES (20,000), until the second half of those read has brought
-    no new word. Raises UserError, at the end, where all texts were empty or there was none.
+    no new word. Raises UserError, when all are read, where every text was empty or there was no example.
     """
     size = dataset.size("train")
     words: set[str] = set()

@@ -46,8 +46,8 @@ class Unread:
 
 
 def unknown_share(unknown: int, total: int, side: str) -> str:
-    """Returns the beginning of a message, such as "17 of 2,400 source tokens (0.7 %) are"; never with "0.0 %". `total`
-    is above 0."""
+    """Returns the beginning of a message, such as "17 of 2,400 source tokens (0.7 %) are"; never with "0.0 %". `side`,
+    here "source", is printed as it is; `total` is above 0."""
     share = f"{unknown / total:.1%}".replace("%", " %") if unknown / total >= 0.001 else "less than 0.1 %"
     return f"{unknown:,} of {total:,} {side} tokens ({share}) {'is' if unknown == 1 else 'are'}"
 

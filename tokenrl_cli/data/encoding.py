@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -102,10 +103,11 @@ class Encoded:
         return pairs
 
     def batch(self, step: int, rows: np.ndarray, pairs: np.ndarray, examples: list[Example]) -> Batch:
-        """Returns a padded batch of N examples, on the CPU. rows [N] are the indices of the examples, pairs [N] those
-        of their targets and clean references, as `choose` or `first_pairs` returns them, and `examples` the N examples
-        of these rows, for the texts and columns. The columns are those of any of them; a value that an example lacks is
-        None. `step` is the batch's. The lists of references are shared with `examples`."""
+        """Returns a padded batch of N examples, on the CPU. rows [N] are the indices of the examples among all
+        examples, pairs [N] the indices, among all pairs, of their targets and clean references, as `choose` or
+        `first_pairs` returns them, and `examples` the N examples of these rows, for the texts and columns. Every column
+        that any of them has is there; a value that an example lacks is None. `step` is that of the batch. The lists of
+        references are shared with `examples`."""
         keys = dict.fromkeys(key for example in examples for key in example.columns)
         return Batch(
             step,
@@ -124,13 +126,15 @@ def ragged_sources(tokenizer: Tokenizer, sources: Iterable[str], limit: int) -> 
     over nothing. Raises UserError where such a tokenizer cannot keep the limit."""
     shortened: list[bool] = []
 
+    def cut(source: str) -> tuple[list[int], bool]:
+        ids = tokenizer.encode(source)
+        return ids, len(ids) > limit
+
+    encode = partial(tokenizer.encode_source, limit=limit) if isinstance(tokenizer, EncodesSources) else cut
+
     def encoded() -> Iterator[list[int]]:
         for source in sources:
-            if isinstance(tokenizer, EncodesSources):
-                ids, over = tokenizer.encode_source(source, limit)
-            else:
-                ids = tokenizer.encode(source)
-                over = len(ids) > limit
+            ids, over = encode(source)
             shortened.append(over)
             yield ids or [tokenizer.eos_id]
 

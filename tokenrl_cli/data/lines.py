@@ -98,8 +98,8 @@ def well_formed(text: str) -> str:
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """Returns the JSON object of a line, as a dictionary. Raises UserError, with `where` as its place, for anything
-    else.
+    """Returns the JSON object of a line, as a dictionary. Raises UserError with this `where`, such as "FILE, line N",
+    for anything else.
 
     It also refuses what Python's reader would silently accept and change: duplicate keys, NaN and Infinity, numbers out
     of range, lone surrogates; and nesting deeper than DEEPEST (50) and integers of more digits than Python reads.

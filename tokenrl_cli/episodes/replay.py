@@ -57,10 +57,11 @@ class Replay:
         return step - float((self.table["group"][self._live()] >> 32).double().mean()) if len(self) else 0.0
 
     def add(self, rollout: Rollout) -> None:
-        """Copies the valid rows of a rollout [B, T], whose `rewards` must be there, to the CPU, over the oldest
-        episodes, each with the highest priority that any kept episode has (1 without one). `support` and `parent` are
-        dropped: Q-learning does not need the probability of an action. Of a rollout larger than the buffer only the
-        last rows are kept; without valid rows nothing happens. Raises UserError where not even the last row fits."""
+        """Copies the rows of a rollout [B, T] where `valid` is True, whose `rewards` must be there, to the CPU, over
+        the oldest episodes, each with the highest priority that any kept episode has (1 without one). `support` and
+        `parent` are dropped: Q-learning does not need the probability of an action. Of a rollout larger than the buffer
+        only the last rows are kept; without valid rows nothing happens. Raises UserError where not even the last row
+        fits."""
         rows = rollout.rows(rollout.valid.nonzero().squeeze(-1)).to("cpu")
         lost = 0
         if not self._fits(rows):  # a rollout may be larger than the replay: then it takes as many of the last as it can
@@ -171,16 +172,18 @@ class Replay:
         return replace(like, support=None, **found).to(like.actions.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the buffer as a flat dictionary: counters, ring buffers [capacity, ...], and tables [capacity], or
-        [capacity, 4] with one column for each kind of text. The tensors are not copied: later calls of `add` change
-        them."""
+        """Returns the buffer as a flat dictionary: the counters "first", "added" and "written", ring buffers
+        [capacity, ...] under names that begin with "rings.", and tables [capacity], or [capacity, 4] with one column
+        for each kind of text, under names that begin with "table.". The tensors are not copied: later calls of `add`
+        change them."""
         state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
         state |= {f"rings.{name}": value for name, value in self.rings.items()}
         return state | {f"table.{name}": value for name, value in self.table.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned, of a buffer with the same `capacity`, which is not checked. Ring buffers
-        and tables are shared with `state`, not copied. Raises KeyError where it is the state of something else."""
+        and tables are shared with `state`, not copied: later calls of `add` write into them. Raises KeyError where
+        `state` is that of another kind of object."""
         self.first, self.added, self.written = state["first"], state["added"], state["written"].clone()
         for kind, kept in (("rings", self.rings), ("table", self.table)):
             prefix = f"{kind}."

@@ -79,10 +79,10 @@ def judge(
     are summed with their weights.
 
     A row whose reward is NaN becomes invalid: its rewards are 0, a loss must leave it out by `valid`, and it is counted
-    in `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it; `reward`
-    and `reward_std` are of what is optimised. These are over sampled rows, NaN where none of them has a reward, and
-    absent where nothing was sampled. `demonstrations/reward` is the mean reward of demonstrations, absent where none
-    has one.
+    in `rewards/invalid`. `rewards/<name>/mean|std` are of the part's own score, before a mixture scales it;
+    `rewards/<name>/<key>` are the metrics that the part returns itself; `reward` and `reward_std` are of what is
+    optimised. Means and deviations are over sampled rows, NaN where none of them has a reward, and absent where nothing
+    was sampled. `demonstrations/reward` is the mean reward of demonstrations, absent where none has one.
 
     Raises UserError where the reward returns no array of numbers of a right shape, or infinite ones, where the credit
     returns no [B, T] tensor, infinite rewards, or rewards that do not sum to the score, and where the user's own code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         text = disk.read(path, LARGEST_CONFIG).decode()
-        content = yaml.load(text, _loader())
+        loader = _loader()
+        _check_events(yaml.parse(text, loader))
+        content = yaml.load(text, loader)
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
     except RecursionError:
@@ -78,6 +81,21 @@ def yaml_text(content: dict[str, Any]) -> str:
     return text
 
 
+def _check_events(events: Iterator[Any]) -> None:
+    """Raises for what would cost much memory or stack to load: YAMLError at an alias, RecursionError where lists and
+    dictionaries are nested too deep."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: an alias (*{event.anchor}), which no run writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError
+
+
 def _check(value: Any, path: Path, where: str, depth: int = 0) -> None:
     """Raises UserError unless `value`, at the key `where` of a file, holds only plain values, text keys and few
     levels."""
@@ -97,16 +115,13 @@ def _check(value: Any, path: Path, where: str, depth: int = 0) -> None:
 
 def _loader() -> Any:
     """A SafeLoader class that refuses aliases and reads 1e-3 as a number."""
-    import yaml
+    try:
+        from yaml import CSafeLoader as Base
+    except ImportError:  # built without libyaml: the same, slower
+        from yaml import SafeLoader as Base
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                event = self.peek_event()
-                raise yaml.YAMLError(
-                    f"line {event.start_mark.line + 1}: an alias (*{event.anchor}), which no run writes"
-                )
-            return super().compose_node(parent, index)
+    class Loader(Base):  # type: ignore[misc]
+        pass
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789."))
     return Loader

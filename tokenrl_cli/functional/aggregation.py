@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sequence_sum(mask: Tensor) -> Tensor:
-    """Weights 1 / B, where B is the number of episodes that count, those with a True in `mask`: the loss is the mean
+    """Weights 1 / n, where n is the number of episodes that count, those with a True in `mask`: the loss is the mean
     over episodes of the sum over their tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T]
     float64, 0 where masked.
 
@@ -21,7 +21,7 @@ def sequence_sum(mask: Tensor) -> Tensor:
 
 
 def sequence_mean(mask: Tensor) -> Tensor:
-    """Weights 1 / (B |y_b|), where B is the number of episodes that count, those with a True in `mask`, and |y_b| the
+    """Weights 1 / (n |y_b|), where n is the number of episodes that count, those with a True in `mask`, and |y_b| the
     number of tokens of the episode: the mean over episodes of the mean over their tokens. mask [B, T] bool, of all
     episodes of an optimiser step -> [B, T] float64, 0 where masked.
 
@@ -42,7 +42,7 @@ def token_mean(mask: Tensor) -> Tensor:
 
 
 def constant_length(mask: Tensor, max_length: int) -> Tensor:
-    """Weights 1 / (B L), with L = `max_length` in tokens and B the number of episodes with a True in `mask`:
+    """Weights 1 / (n L), with L = `max_length` in tokens and n the number of episodes with a True in `mask`:
     `sequence_sum` divided by a constant. mask [B, T] bool, of all episodes of an optimiser step -> [B, T] float64, 0
     where masked.
 

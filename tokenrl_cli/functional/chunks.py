@@ -74,7 +74,10 @@ def sum_over_states(
     *columns: Tensor | None,
 ) -> Tensor:
     """Returns the sum of `reduce(hidden, *columns)`, here one tensor [B, T] and no tuple, over the states in which mask
-    is True: [] (a scalar), 0 without any. In chunks as `over_states`, whose arguments these are.
+    is True: [] (a scalar), 0 without any. In chunks, as `over_states`.
+
+    `reduce` may build tensors [..., width] (width = V), and must compute each state by itself. hidden [B, T, D];
+    columns: tensors [B, T, ...], or None, which is handed on; mask [B, T] bool.
 
     Gradients flow into `hidden` and into `parameters`, which must be all that `reduce` reads and that learns, but not
     into columns (only where [B, T, width] is small they do). The gradient of a sum is known but for one factor, so it

@@ -54,12 +54,16 @@ def one_token(
     values: Tensor, rewards: Tensor, log_ratios: Tensor, mask: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Path consistency with separate losses for value and policy (OREO, Wang et al. 2024, arXiv:2412.16145, equations 8
-    and 9). Returns their sum, which is C_t^2, and the residual C_t of the path from each token to the end of its
-    episode; [B, T] each, 0 where masked.
+    and 9). Returns their sum, which is C_t^2, and the residual of the path from each token to the end of its episode,
+    C_t = -V(s_t) + V(s_u) + sum_{t <= k < u} (r_k - tau l_k), where u is the end of the episode; [B, T] each, 0 where
+    masked.
 
     Each of the two losses has the value C_t^2 / 2. In the first the log-ratios are constants: it trains the values
-    alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. Arguments
-    as in `path`, without a limit of the span.
+    alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. tau is
+    `temperature`.
+
+    values [B, T + 1] in units of the reward, after `zero_after_end`; rewards, log_ratios (nats), mask bool [B, T], True
+    from the start of each row to its end.
     """
     value_loss, residual = path(values, rewards, log_ratios.detach(), mask, temperature, None)
     own = temperature * (log_ratios - log_ratios.detach())  # 0, with a gradient
@@ -72,8 +76,8 @@ def log_partition(scores: Tensor, log_ratios: Tensor, group: Tensor, temperature
     the same source, without gradient. For the optimal policy that term is V(s_0) in every episode.
 
     scores R, log_ratios of whole episodes (summed over tokens) and group, an integer that is the same for the episodes
-    of one source: [B] each -> [B], in units of the reward, equal for the episodes of a source. Trajectory balance with
-    the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
+    of one source: [B] each -> [B], in units of the reward, equal for the episodes of a source. tau is `temperature`.
+    Trajectory balance with the VarGrad estimate: TBA, Bartoldson et al. 2025 (arXiv:2503.18929, equation 4).
     """
     estimates = (scores - temperature * log_ratios).detach()
     groups, group_of_row = group.unique(return_inverse=True)

@@ -31,8 +31,9 @@ def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: fl
 
 def output_nll(output: ModelOutput, targets: Tensor, mask: Tensor, label_smoothing: float, size: int) -> Tensor:
     """Returns `negative_log_likelihood` of the logits of a model's output, without holding them all where [B, T, V] is
-    large: see `chunks.over_states`. targets [B, T] int64, mask [B, T] bool, `size` = V -> [B, T], nats, with gradients
-    into the model. Values where mask is False mean nothing. Raises UserError as `chunks.logits_of`."""
+    large: see `chunks.over_states`. targets [B, T] int64, ids from 0 to V - 1 also at padding; mask [B, T] bool;
+    `label_smoothing` 0 to 1; `size` = V -> [B, T], nats, with gradients into the model. Values where mask is False mean
+    nothing. Raises UserError as `chunks.logits_of`."""
 
     def nll(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         return (negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing),)
@@ -48,9 +49,11 @@ def summed_nll(
     size: int,
     parameters: Iterable[Tensor],
 ) -> Tensor:
-    """Returns the sum of `output_nll` over the tokens where mask [B, T] is True, [] (a scalar), nats; its gradient
-    takes less time. `parameters` must be all parameters of the model that computed `output`. One backward pass alone is
-    possible; see `chunks.sum_over_states`."""
+    """Returns the sum of `output_nll` over the tokens where mask [B, T] is True: [] (a scalar), nats, with a gradient
+    that takes less time to compute than that of `output_nll` and a sum. targets [B, T] int64, ids from 0 to V - 1 also
+    at padding; `label_smoothing` 0 to 1; `size` = V. `parameters` must be all parameters of the model that computed
+    `output`. One backward pass alone is possible; see `chunks.sum_over_states`. Raises UserError as
+    `chunks.logits_of`."""
 
     def nll(hidden: Tensor, targets: Tensor) -> Tensor:
         return negative_log_likelihood(logits_of(output, hidden), targets, label_smoothing)

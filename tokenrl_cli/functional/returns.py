@@ -34,8 +34,8 @@ def padded_reward_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
 
 
 def lambda_returns(rewards: Tensor, values: Tensor, fresh: Tensor, mask: Tensor, gae_lambda: Probability) -> Tensor:
-    """Lambda-return G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, gamma = 1; after the last token V = G = 0,
-    also for an episode that was cut at the length limit.
+    """Lambda-return G_t = r_t + (1 - lambda) V(s_{t+1}) + lambda G_{t+1}, lambda = `gae_lambda`, gamma = 1; after the
+    last token V = G = 0, also for an episode that was cut at the length limit.
 
     rewards, values V(s_t), fresh bool, mask bool that begins each row: [B, T] each -> [B, T], 0 where masked. Gradients
     flow into `values`: the caller stops them. Less V(s_t) it is the generalised advantage estimate, Schulman et al.

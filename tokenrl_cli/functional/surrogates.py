@@ -40,9 +40,9 @@ def clipped_ratio(
 def sequence_ratio(
     logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip_low: Weight, clip_high: Weight
 ) -> tuple[Tensor, Tensor]:
-    """Clipped objective as `clipped_ratio`, but with the length-normalised ratio of the whole episode, rho = exp(mean_t
-    log(pi / pi_sampled)) over its real tokens, at each of them; the gradient of rho at a token is that of the token's
-    own log-probability.
+    """Clipped objective min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) with the length-normalised ratio of the
+    whole episode, rho = exp(mean_t log(pi / pi_sampled)) over its real tokens, at each of them; the gradient of rho at
+    a token is that of the token's own log-probability.
 
     logprobs, sampled_logprobs, advantages [B, T], mask [B, T] bool -> (objective [B, T], clipped [B, T] bool, True
     where the token has no gradient because the ratio is clipped); padding gets values, too, for the caller to mask.

@@ -101,7 +101,7 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
     """Advantage weights min(exp(beta A), largest), and a mask that is True where exp(beta A) is above `largest`, a
-    number above 0. [...] -> ([...], [...] bool). Gradients flow into the advantages where they are not bounded.
+    number above 0. [...] -> ([...], [...] bool). Gradients flow into the advantages where the weight is not bounded.
 
     Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
     bounded before exp, so the weights are finite for every finite A.

@@ -44,8 +44,8 @@ def bleu(
 
 
 def nearest_lengths(lengths: np.ndarray, references: References) -> np.ndarray:
-    """Returns for each prefix the length of the reference whose length is nearest to its own, the shorter of two
-    equally near ones.
+    """Returns for each prefix the length of that one of the `references` of its row whose length is nearest to the
+    prefix's, the shorter of two equally near ones.
 
     lengths [B, W] of W prefixes of each of B texts, in tokens -> [B, W] int; -1 where a row has no reference.
     """

@@ -13,24 +13,24 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 
 def edit_distances(growth: Growth, references: References) -> np.ndarray:
-    """Returns the edit distance of each prefix to each reference: the fewest insertions, deletions and substitutions of
-    tokens that turn one into the other. Levenshtein 1966. -> [B, W, G] int32, for W prefixes of each of B texts and G =
-    `references.most` references, 0 where a row has no such reference."""
+    """Returns the edit distance of each prefix in `growth` to each reference of its row: the fewest insertions,
+    deletions and substitutions of tokens that turn one into the other. Levenshtein 1966. -> [B, W, G] int32, for W
+    prefixes of each of B texts and G = `references.most` references, 0 where a row has no such reference."""
     return _distances(growth, references, False)
 
 
 def fewest_edits(growth: Growth, references: References) -> np.ndarray:
-    """Returns the edit distance of each prefix to the nearest prefix of each reference, min_j D(y_<=t, r_<=j): the
-    fewest errors that any text which begins with y_<=t can have. Optimal completion distillation, Sabour et al. 2018
-    (arXiv:1810.01398), section 3. -> [B, W, G] int32, for W prefixes of each of B texts and G = `references.most`
-    references, 0 where a row has no such reference."""
+    """Returns the edit distance of each prefix in `growth` to the nearest prefix of each reference of its row, min_j
+    D(y_<=t, r_<=j): the fewest errors that any text which begins with y_<=t can have. Optimal completion distillation,
+    Sabour et al. 2018 (arXiv:1810.01398), section 3. -> [B, W, G] int32, for W prefixes of each of B texts and G =
+    `references.most` references, 0 where a row has no such reference."""
     return _distances(growth, references, True)
 
 
 def common_subsequences(growth: Growth, references: References) -> np.ndarray:
-    """Returns the length in tokens of the longest common subsequence of each prefix and each reference. -> [B, W, G]
-    int32, for W prefixes of each of B texts and G = `references.most` references, 0 where a row has no such
-    reference."""
+    """Returns the length in tokens of the longest common subsequence of each prefix in `growth` and each reference of
+    its row. -> [B, W, G] int32, for W prefixes of each of B texts and G = `references.most` references, 0 where a row
+    has no such reference."""
     sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
     table = np.zeros((int(growth.lengths.max(initial=0)) + 1, int(sizes.max(initial=0))), np.int32)
     found = np.zeros((*growth.kept.shape, references.most), np.int32)

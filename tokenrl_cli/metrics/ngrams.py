@@ -43,8 +43,8 @@ from tokenrl_cli.metrics.growth import Growth, References
 
 
 def matches(growth: Growth, references: References, order: int, merged: bool) -> np.ndarray:
-    """Returns the clipped n-gram matches of each prefix: the number of its n-grams that a reference has, each n-gram
-    counted at most as often as in that reference. Papineni et al. 2002, section 2.1.1.
+    """Returns the clipped n-gram matches of each prefix in `growth`: the number of its n-grams that a reference of its
+    row has, each n-gram counted at most as often as in that reference. Papineni et al. 2002, section 2.1.1.
 
     -> [B, W, order, G] int32, for W prefixes of each of B texts, n = 1 .. order and the G = `references.most`
     references; 0 where a row has no such reference. With `merged` (for BLEU) G is 1: all references of a row are

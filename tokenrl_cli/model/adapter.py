@@ -67,9 +67,10 @@ class Lora:
 
     def apply(self, network: Any, new: Collection[str]) -> list[str]:
         """Puts A and B beside the chosen layers of `network`, in place, and returns the names of the parameters that
-        stay as the checkpoint has them; see `Adapter.apply`. Raises SettingError where no layer is called as `targets`
-        says, where peft cannot adapt one, where the adapter at `path` cannot be read or is of another network, and
-        where peft is not installed."""
+        stay as the checkpoint has them. The parameters that `new` names are not of the checkpoint: they learn
+        themselves, and their layers get no A and B. Raises SettingError where no layer is called as `targets` says,
+        where peft cannot adapt one, where the adapter at `path` cannot be read or is of another network, and where peft
+        is not installed."""
         require_extra("hf", "/adapter=lora", "peft")
         from peft import inject_adapter_in_model
 

@@ -69,8 +69,8 @@ class Cache:
 
 def rows_of(layers: list[tuple[Tensor, Tensor]], index: Tensor | None) -> list[tuple[Tensor, Tensor]]:
     """Selects rows of the keys and values of every layer: each [N, heads, S, D / heads] becomes
-    [B, heads, S, D / heads], with row b that at `index` [B] int64, repeats allowed. With index None it returns `layers`
-    as they are, not copied.
+    [B, heads, S, D / heads], whose row b is the row index[b] of the old ones, `index` [B] int64, repeats allowed. With
+    index None it returns `layers` as they are, not copied.
 
     The rows are taken with index_select and not with [index]: on a CPU the backward pass of the latter adds number by
     number.
@@ -133,8 +133,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """Returns the output of the block, [B, T, D], for read [B, T, D], `normed`, which is `read` after
         `attention_norm`, and `keys` and `values` [B, heads, P, D / heads] of all positions that may be attended to,
-        those of these T steps included. mask [B or 1, 1, T or 1, P] bool; it and `source` as in `forward`. No cache is
-        written."""
+        those of these T steps included. mask [B or 1, 1, T or 1, P] bool is True where a position may be attended to.
+        `source` holds keys and values [B, heads, S, D / heads] and mask [B, 1, 1, S] of the source, for a `crossed`
+        block; with None nothing of a source is read. No cache is written."""
         read = read + self.dropout(self.attention(normed, keys, values, mask))
         if self.cross is not None and self.cross_norm is not None and source is not None:
             read = read + self.dropout(self.cross(self.cross_norm(read), *source))

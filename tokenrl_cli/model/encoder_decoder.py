@@ -53,9 +53,9 @@ class ReadsWithEncoder(Pretrained):
     """
 
     def prepare(self, around: tuple[list[int], list[int]], begin: list[int], pad: int | None) -> None:
-        """Sets the ids `around` a source, (before, after), those that the decoder begins with, at least one, and the
-        padding id (None: the checkpoint has none, and `begin[0]` is used): ids of the checkpoint. To be called by
-        constructors, after that of `Pretrained` and before the first use."""
+        """Sets the ids `around` a source, (before, after), those that the decoder begins with, `begin`, at least one,
+        and the padding id `pad` (None: the checkpoint has none, and `begin[0]` is used): ids of the checkpoint. To be
+        called by constructors, after that of `Pretrained` and before the first use."""
         self.around, self.begin = around, begin
         self.filler = begin[0] if pad is None else pad
         self.longest = positions_of(self.network.get_encoder()), positions_of(self.decoder)
@@ -144,9 +144,9 @@ class ReadsWithEncoder(Pretrained):
 
 def decoder_begin(path: Path, begin: Begin, size: int) -> list[int]:
     """Returns the ids that a decoder begins with, at least one: `begin` where it is given, else what the checkpoint at
-    `path` names, its start token (else its BOS, else what its tokenizer puts before a text), then the one that it
-    forces at the begin. They are ids of the checkpoint, not of our tokenizer. Raises SettingError where it names none,
-    and as `begin_ids` does with `size`."""
+    `path` names: its start token (else its BOS, else the first token that its tokenizer puts before a text), then the
+    token that it forces at the begin, if any. They are ids of the checkpoint, not of our tokenizer. Raises SettingError
+    where the checkpoint names none, and as `begin_ids` does with `size`, its number of tokens."""
     named = generation_settings(path)
     starts = (named.get("decoder_start_token_id"), named.get("bos_token_id"), *hub.frame(path, "path")[0][:1])
     start = next((each for each in starts if each is not None), None)

@@ -33,9 +33,9 @@ class Display(Protocol):
         examples are decoded, 0 at its start."""
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Shows a finished evaluation with its first `samples` texts, and ends the progress that `evaluating` shows. Of
-        one that equals an earlier one it shows only that; of those that the table of `final` shows, the texts of the
-        final policy alone."""
+        """Shows a finished evaluation with its first `samples` texts, and ends the progress that `evaluating` shows. An
+        evaluation whose numbers and texts are those of an earlier one gets a line that names that one and no more. Of
+        the evaluations that the table of `final` shows, only that of the final policy is shown, without its numbers."""
 
     def message(self, text: str) -> None:
         """Shows a message, such as a finding or a warning; control characters in it have no effect."""

@@ -55,11 +55,11 @@ def settings_in(folder: Path) -> Settings | None:
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Returns the differences between two configs: KEY=VALUE for each value that is new or has changed, KEY=none for
-    each key that has gone. `prefix` is put before every key.
+    """Returns the differences between two configs: KEY=VALUE for each value of `now` that is new or has changed,
+    KEY=none for each key of `before` that has gone. `prefix` is put before every key.
 
     A block that has become another class is named by the module of that class, as in `reward=chrf`, beside those of its
-    values that differ; the keys that only the former class had are then left out.
+    values that differ; the keys that only the class in `before` had are then left out.
     """
     found = []
     other_class = before.get("_target_") != now.get("_target_")

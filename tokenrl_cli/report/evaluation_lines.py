@@ -71,7 +71,8 @@ def shortened(metric: str) -> str:
 def sample_lines(evaluation: Evaluation, samples: int, width: int | None, ellipsis: str) -> list[str]:
     """Returns a table of the first `samples` texts, header first: source, hypothesis, first reference and reward, one
     line per example, whose texts are cut where they do not fit (blocks of lines if `width` is too small for columns).
-    With `width` None the three texts share about 3 * LONGEST (60) cells. [] without an example."""
+    With `width` None the three texts share about 3 * LONGEST (60) cells. `ellipsis` ends a text that is cut. [] without
+    an example."""
     several = zip(evaluation.sources, evaluation.hypotheses, evaluation.references, evaluation.scores, strict=True)
     rows = [
         [*map(layout.escaped, (source, hypothesis, references[0] if references else "")), number(score)]

@@ -58,8 +58,8 @@ class Journal:
         writing.write(self.run / "results.json", text)
 
     def position(self) -> dict[str, int]:
-        """Returns the current size of metrics.jsonl and samples.jsonl, in bytes, by name; 0 for a file that does not
-        exist. A checkpoint stores it, and a resumed run passes it to `cut`."""
+        """Returns {"metrics.jsonl": ..., "samples.jsonl": ...}, the current size of each file in bytes; 0 for a file
+        that does not exist. A checkpoint stores it, and a resumed run passes it to `cut`."""
         return {name: (self.run / name).stat().st_size if (self.run / name).exists() else 0 for name in FILES}
 
     def cut(self, position: dict[str, int]) -> None:

@@ -126,7 +126,8 @@ def _item(item: tuple[str, str, str], widths: list[int]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int, texts: Sequence[int] = (), ellipsis: str = "…") -> list[str]:
-    """Returns the lines of a table whose first row is the header, at most `width` cells wide.
+    """Returns the lines of a table, at most `width` cells wide. The first of `rows` is the header, and all have as many
+    cells.
 
     Columns with an index in `texts` hold text: they are left-aligned, share the width that the others leave, and are
     cut with an ellipsis. The first column is left-aligned as well, every other one right-aligned and never cut. Words

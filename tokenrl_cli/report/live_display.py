@@ -96,9 +96,10 @@ class LiveDisplay:
         self._draw()
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again. Of one
-        that equals an earlier one it prints only that; of those that the table of `final` shows, the texts of the final
-        policy alone."""
+        """Prints a finished evaluation with its first `samples` texts above the bar, which shows steps again. An
+        evaluation whose numbers and texts are those of an earlier one gets a line that names that one and no more. Of
+        the evaluations that the table of `final` shows, only that of the final policy is printed, without its
+        numbers."""
         lines = self.evaluations.lines(evaluation, samples, self.width, self.ellipsis)
         self._print(lines)
         self.evaluated = None

@@ -21,8 +21,8 @@ def front_matter(library: str | None, tags: Sequence[str]) -> list[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Returns the lines of a Markdown table, and an empty line after it. Cells are written by `str`, in one line each,
-    with "|" escaped."""
+    """Returns the lines of a Markdown table, and an empty line after it; `head` and each of `rows` have the same number
+    of cells. Cells are written by `str`, in one line each, with "|" escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(map(_cell, line))} |" for line in lines] + [""]
 
@@ -44,8 +44,9 @@ def interval(entry: dict[str, Any]) -> str:
 def scores(evaluations: Sequence[dict[str, Any]], results: dict[str, Any] | None, step: int, command: str) -> list[str]:
     """Returns the lines of the section on the scores of the model that was saved after `step` steps of its run.
 
-    `evaluations` are the contents of results.json of evaluations of it, `results` is that of its run, None where the
-    run has not ended. Where there is no evaluation, it names `command`, which makes one.
+    `evaluations` are the contents of results.json of evaluations of that model, `results` is the content of
+    results.json of its run, None where the run has not ended. Where there is no evaluation, the section names
+    `command`, which makes one.
     """
     lines = ["## Scores", ""]
     rows = [
@@ -121,6 +122,7 @@ def without_folders(value: Any) -> Any:
 
 
 def tensors(shapes: Iterable[tuple[str, Sequence[int], str]]) -> list[str]:
-    """Returns the lines of the section on the tensors of a file: name, shape and type (as text) of each."""
+    """Returns the lines of the section on the tensors of a file: `shapes` yields (name, shape, type as text) of
+    each."""
     rows = [(f"`{name}`", f"[{', '.join(map(str, shape))}]", kind) for name, shape, kind in shapes]
     return ["## Tensors", "", *table(["name", "shape", "type"], rows)]

@@ -29,8 +29,8 @@ class PlainDisplay:
         self.printed = self.clock()  # when the last line was written
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title, and the facts, on a line of their own, or else the number of steps of each stage. `done` is
-        not shown."""
+        """Prints the title, then the facts on a second line; without `facts` the number of steps of each of `stages`,
+        (name, steps), after the title. `done` is not shown."""
         self.total = sum(steps for _, steps in stages)
         if facts is None:
             title += ": " + ", ".join(f"{name} {steps} steps" for name, steps in stages)
@@ -54,8 +54,9 @@ class PlainDisplay:
             self.message(f"evaluating {split}, {stage_name(stage)} step {step}: {done:,}/{total:,} examples")
 
     def evaluation(self, evaluation: Evaluation, samples: int) -> None:
-        """Prints a finished evaluation with its first `samples` texts. Of one that equals an earlier one it prints only
-        that; of those that the table of `final` shows, the texts of the final policy alone."""
+        """Prints a finished evaluation with its first `samples` texts. An evaluation whose numbers and texts are those
+        of an earlier one gets a line that names that one and no more. Of the evaluations that the table of `final`
+        shows, only that of the final policy is printed, without its numbers."""
         for line in self.evaluations.lines(evaluation, samples, self.width):
             self._write(line)
 

@@ -26,13 +26,13 @@ def results(
     `rows` are the evaluations on the same test set of all three policies, "warm_start", "final" and "best"; `objective`
     is written as it is; `wall_time` is in seconds; `spent` holds the number of "tokens" of the RL stage, and the
     seconds of its "rollout" and "update", from which tokens_per_second follows, None for 0 seconds. `peak_memory_mb` is
-    that of this process so far, in MiB.
+    that of this process so far, in MiB. `findings` are those of the run so far.
 
     In the result `difference` is final - warm start on the same sentences, for each corpus score, those of the reward
     included: {"mean" over the whole test set, "low" and "high" of a 95 % interval, the two-sided "p" that belongs to
     the interval, "sacrebleu_p"}, by paired bootstrap. If a bootstrap cannot tell, all but the mean are None, and a
-    finding that is added gives the reason. `decode` names the decoding of the test set. Raises ValueError where the two
-    evaluations have different numbers of sentences.
+    finding that is added gives the reason. `decode` names the decoding of the test set. Raises ValueError where the
+    evaluations "warm_start" and "final" have different numbers of sentences.
     """
     before, after = rows["warm_start"].corpus, rows["final"].corpus
     differences = {name: vars(paired_bootstrap(after[name], before[name], RESAMPLES, SEED)) for name in after}

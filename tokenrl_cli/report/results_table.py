@@ -52,8 +52,9 @@ def with_interval(change: dict[str, Any], value: float | None = None) -> str:
 
 
 def same_policies(test: dict[str, dict[str, float]], steps: dict[str, int]) -> list[list[str]]:
-    """Returns the ROWS in groups: those with the same step and the same numbers are one policy and form one group.
-    `test` holds the numbers by row, all three of them, and `steps` the steps."""
+    """Returns the names in ROWS ("warm_start", "final", "best") in groups: those with the same step and the same
+    numbers are one policy and form one group. `test` maps each of the three names to its metrics, `steps` to its
+    step."""
     columns: list[list[str]] = []
     for row in ROWS:
         for rows in columns:
@@ -86,8 +87,8 @@ def closing_lines(results: dict[str, Any], run: str, then: Sequence[str] = ()) -
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """Returns the rows of a table, at least one, as lines of any length, each column padded to its widest cell: the
-    first left-aligned, the others right."""
+    """Returns the rows of a table, at least one, all with as many cells, as lines of any length, each column padded to
+    its widest cell: the first left-aligned, the others right."""
     widths = [max(cells(row[i]) for row in table) for i in range(len(table[0]))]
     return [
         "  ".join(padded(cell, width, i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))

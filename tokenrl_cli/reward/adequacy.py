@@ -27,14 +27,14 @@ class Adequacy:
         self._contents = lru_cache(cached_sources)(_contents)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the column `meaning` is missing or holds
-        anything else."""
+        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the column `meaning` is missing, or a value
+        in it is no string that `Meaning.parse` reads."""
         pairs = zip(texts.hypotheses, meanings(texts, "adequacy"), strict=True)
         return np.array([adequate(self._contents(meaning), text) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the share of adequate texts, 0-1, with the score of each, [B]. Raises UserError where the column
-        `meaning` is missing or holds anything else."""
+        `meaning` is missing, or a value in it is no string that `Meaning.parse` reads."""
         return mean_score(self(texts), "share of texts with every content of their source")
 
 

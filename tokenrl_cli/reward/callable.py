@@ -22,10 +22,10 @@ TAKEN = ("mean", "std", "failed")  # what every reward, or this one, logs itself
 
 
 class UserFunction:
-    """What `function` (module.name, or file.py:name) returns: a number; a list with a number a sampled token, EOS too;
-    None, where it does not apply; or {"reward": one of these, ...}, whose other entries, numbers or strings, become
-    columns beside the samples, the numbers also metrics (their mean). It may be anything that can be called: a
-    function, a partial, an object with `__call__`, a method of one; async or not.
+    """What `function` (module.name, or file.py:name) returns: a number, or else for every sample a list with a number a
+    sampled token, EOS too; None, where it does not apply; or {"reward": one of these, ...}, whose other entries,
+    numbers or strings, become columns beside the samples, the numbers also metrics (their mean). It may be anything
+    that can be called: a function, a partial, an object with `__call__`, a method of one; async or not.
 
     It is called once a sample with what its parameters name: hypothesis, reference (the first), references, source,
     tokens (ids), ended (EOS was chosen), step, or any column of the dataset; `batched`, with many samples at once and
@@ -90,8 +90,8 @@ class UserFunction:
 
     def __call__(self, texts: Texts) -> Scored:
         """Returns a Scored: scores [B], or [B, T] with 0 at masked places where the function gives a number a token,
-        NaN where it gives None or fails; as metrics the number that failed and the means of its numbers; as columns its
-        other entries, None for a text without.
+        NaN where it gives None or fails; as metrics "failed", the number of texts that failed, and by name the mean of
+        each of its other entries that are numbers; as columns all its other entries by name, None for a text without.
 
         Raises UserError where a column that it needs is missing, an answer is of a wrong type or too large, and where
         samples fail: any with `on_error=raise`, else more than `max_failed_fraction`; fewer are logged, each error

@@ -60,8 +60,8 @@ def located(function: str, trust: Sequence[str], where: str) -> Callable[..., An
     only imported from one that is not listed, except numpy's ufuncs and HARMLESS (len, sum, max, min, any, all), and a
     method that another module's class defines or passes on, such as the `unlink` of a path that a listed module holds.
 
-    Raises UserError, with `where` as its place, for what is refused or not listed, where there is no such module, file
-    or name, where importing or reading it fails, and where it is private (a name in "_"), a class, or not callable.
+    Raises UserError with this `where` for what is refused or not listed, where there is no such module, file or name,
+    where importing or reading it fails, and where it is private (a name in "_"), a class, or not callable.
     """
     module, names = _in_file(function, trust, where) if ":" in function else _in_module(function, trust, where)
     found = module
@@ -218,8 +218,8 @@ def parameters_of(function: Callable[..., Any], batched: bool, where: str) -> Pa
     """Reads the Parameters of a function from its signature; of a torch network from that of `forward`. `batched` is
     the setting, and is True in the result, too, for a function with TRL's names. A single required parameter that is
     positional-only, under a name of no argument, such as that of len, gets the hypothesis (all hypotheses, if batched).
-    Raises UserError, with `where` as its place, where the signature cannot be read, and where it has only *args, which
-    would get nothing."""
+    Raises UserError with this `where` where the signature cannot be read, and where it has only *args, which would get
+    nothing."""
     try:
         read = function.forward if isinstance(function, nn.Module) else function
         parameters = list(inspect.signature(read).parameters.values())

@@ -32,7 +32,8 @@ class Coverage:
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """Returns the share for each text, [B] float64, 0-1; NaN for a source without items. An item that is listed
-        twice counts twice. Raises UserError where the dataset has no such column, or it holds something else."""
+        twice counts twice. Raises UserError where the dataset has no such column, or a value in it is of another type
+        than the class lists."""
         if self.column not in texts.columns:
             there = ", ".join(sorted(texts.columns)) or "no columns"
             raise UserError(self.where, f"the dataset has no such column, but {there}")

@@ -49,8 +49,8 @@ class ErrorRate:
         return self.prefix_scores(texts, [[text] for text in texts.hypotheses])[:, 0]
 
     def prefix_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the score, at most 1, of every prefix, as it stands, against the whole reference, [B, T + 1] float64:
-        column t after t tokens, past the end of a row the score of its last prefix; NaN for a source without a
+        """Returns the score, at most 1, of every prefix, read as a whole text, against the whole reference, [B, T + 1]
+        float64: column t after t tokens, past the end of a row the score of its last prefix; NaN for a source without a
         reference. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of
         `texts` are read."""
         growth, references = self.reader.read(prefixes, texts.references)

@@ -16,7 +16,7 @@ from tokenrl_cli.tasks.grammar import Meaning, translations
 
 class GapClosed:
     """(b - greedy) / (best - greedy), with b the expected sentence BLEU of the text, exact over all translations of its
-    source, and the two numbers those of `ceiling`.
+    source, and greedy and best the expected BLEU of the two translations that `ceiling` finds.
 
     0 is the greedy output of the grammar's own distribution, which is what perfect likelihood training generates; 1 is
     the best of the grammar's own translations. A text worse than the first is below 0, without a limit. NaN for a
@@ -31,14 +31,14 @@ class GapClosed:
 
     def __call__(self, texts: Texts) -> np.ndarray:
         """Returns the score of each text, [B] float64; NaN for a source without a gap. Raises UserError where the
-        column `meaning` is missing or holds anything else."""
+        column `meaning` is missing, or a value in it is no string that `Meaning.parse` reads."""
         return _share(*self._measure(texts))
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the sum of the gains b - greedy over the sum of the gaps best - greedy, so that sources count by how
         much there is to gain; NaN where the gaps sum to 0. With the score of each text, [B], NaN for a source without a
-        gap, whose gain counts in the sum all the same. Raises UserError where the column `meaning` is missing or holds
-        anything else."""
+        gap, whose gain counts in the sum all the same. Raises UserError where the column `meaning` is missing, or a
+        value in it is no string that `Meaning.parse` reads."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)
         signature = "exact expected sentence BLEU: (text - true greedy) / (best translation - true greedy)"

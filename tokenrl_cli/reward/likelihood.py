@@ -129,8 +129,9 @@ class Likelihood:
 
 
 class LanguageModel:
-    """The mean log-probability a token of a text under a pretrained causal language model, in nats, at most 0. See
-    `Likelihood`, whose arguments these are."""
+    """The mean log-probability a token of a text under a pretrained causal language model, in nats, at most 0; see
+    `Likelihood`. `path` names the checkpoint (see `Checkpoint`), `temperature` divides the logits, and `batch_size`
+    texts are read at a time, on `device`. Raises SettingError where the checkpoint cannot be used."""
 
     def __init__(self, path: str, temperature: float, batch_size: int, device: str | torch.device) -> None:
         self.temperature = temperature

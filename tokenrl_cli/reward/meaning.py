@@ -12,8 +12,8 @@ parsed = lru_cache(4096)(Meaning.parse)
 
 def meanings(texts: Texts, reward: str) -> list[str]:
     """Returns the column `meaning`, which holds for each of the texts a string that `Meaning.parse` reads. Raises
-    UserError, with `reward`, the name of a reward, as its place, where the dataset has no such column, or where it
-    holds anything else."""
+    UserError, whose `where` is `reward`, the name of the reward, where the dataset has no such column, or a value in it
+    is no such string."""
     if "meaning" not in texts.columns:
         raise UserError(
             reward,

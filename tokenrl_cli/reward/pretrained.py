@@ -32,8 +32,8 @@ class Checkpoint:
     that loads it, such as "AutoModel". Texts are read `batch_size` at a time. A text longer than `max_tokens` tokens is
     cut at its end; None: cut where the checkpoint's own limit is. `fits` is called with the config and `path`, and
     raises SettingError for a checkpoint of another kind. `unread` names modules whose weights the checkpoint may lack,
-    as nothing is read of them. Raises SettingError, at "path" or "max_tokens", where the checkpoint cannot be used: see
-    `hub.directory`, `hub.config`, `hub.weights` and `hub.tokenizer`.
+    as nothing is read of them. Raises SettingError, whose `where` is "path" or "max_tokens", where the checkpoint
+    cannot be used: see `hub.directory`, `hub.config`, `hub.weights` and `hub.tokenizer`.
     """
 
     def __init__(
@@ -83,9 +83,10 @@ class Checkpoint:
         return f"{self.path}@{hub.digest(self.place, 'path')[:12]}"
 
     def encode(self, rows: Sequence[tuple[str, ...]], special: bool = True) -> list[Inputs]:
-        """Returns the inputs of each row, a text or a pair of texts, as a dictionary from the name of an argument of
-        the network to a list of S ids or numbers, unpadded: with the special tokens that the checkpoint puts around
-        them, or with `special` False without. Of a pair that is too long the longer text is cut.
+        """Returns for each row a dictionary from the name of an argument of the network ("input_ids", "token_type_ids")
+        to a list of S ints, unpadded and without an attention mask, which `read` adds; [] without rows. Every row is
+        one text, or every row is a pair of texts. The special tokens that the checkpoint puts around them are included,
+        but not with `special` False. Of a pair that is too long the longer text is cut.
 
         The name of a special token in a text is no such token: it gets a space after its first character. Else a policy
         could write into the text what the network takes for its end.
@@ -108,9 +109,10 @@ class Checkpoint:
 
     @torch.no_grad()
     def read(self, inputs: Sequence[Inputs], read: Read) -> Tensor:
-        """Returns what `read` gives for each of n texts, [n, k] float64 on the CPU, in their order; [0, 1] without
-        texts. `read` is called, without gradients, with the padded inputs and the attention mask of b texts, each [b,
-        S], and returns [b, k]. Texts of similar length are read together, at most `batch_size` of them."""
+        """Returns what `read` gives for each of n texts, whose `inputs` are those that `encode` returns, [n, k] float64
+        on the CPU, in their order; [0, 1] without texts. `read` is called, without gradients, with the padded inputs
+        and the attention mask of b texts, each [b, S], and returns [b, k]. Texts of similar length are read together,
+        at most `batch_size` of them."""
         order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]["input_ids"]))
         parts = []
         for start in range(0, len(order), self.batch_size):
@@ -136,8 +138,8 @@ class Checkpoint:
         return {name: torch.tensor(values, device=self.device) for name, values in rows.items()}
 
     def require_alone(self, inputs: Sequence[Inputs], read: Read) -> None:
-        """Raises SettingError where what `read` gives for a text of `inputs` (at least two, of different lengths)
-        depends on the others beside it."""
+        """Raises SettingError where what `read` gives for one of the texts of `inputs`, as `encode` returns them (at
+        least two, of different lengths), depends on the other texts that are read with it."""
         together = self.read(inputs, read)
         alone = torch.cat([self.read([each], read) for each in inputs])
         difference = float((together - alone).abs().max() / alone.abs().max().clamp(min=1e-9))
@@ -148,14 +150,15 @@ class Checkpoint:
 
 
 def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """Returns each of the rows once, in the order of the first, and for each row its index among them."""
+    """Returns the distinct rows, in the order in which they first occur, and for each of the given rows its index in
+    that list."""
     place = {row: at for at, row in enumerate(dict.fromkeys(rows))}
     return list(place), [place[row] for row in rows]
 
 
 def kinds(mapping: str) -> frozenset[str]:
-    """Returns the model types, such as "bert", that transformers has for a task, such as "SEQUENCE_CLASSIFICATION".
-    Raises AttributeError for another task."""
+    """Returns the model types, such as "bert", that transformers has for the task `mapping`, such as
+    "SEQUENCE_CLASSIFICATION". Raises AttributeError for another task."""
     from transformers.models.auto import modeling_auto
 
     return frozenset(getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES"))

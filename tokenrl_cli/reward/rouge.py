@@ -71,7 +71,7 @@ class Rouge:
         )
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns the mean over the texts that have a reference, 0-1, on rouge-score's own scale, with the score of
-        each, [B], NaN without a reference. NaN where no text has one."""
+        """Returns the mean over the texts that have a reference, 0-1, with the score of each, [B], NaN without a
+        reference. NaN where no text has one."""
         settings = f"{self.variant}|{self.measure}|stemmer:{'yes' if self.stemmer else 'no'}"
         return mean_score(self(texts), f"{settings}|version:rouge-score {version('rouge-score')}")

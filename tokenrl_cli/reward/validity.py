@@ -24,14 +24,14 @@ class Validity:
         self._translations = lru_cache(cached_sources)(_translations)
 
     def __call__(self, texts: Texts) -> np.ndarray:
-        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the column `meaning` is missing or holds
-        anything else."""
+        """Returns 1 or 0 for each text, [B] float64. Raises UserError where the column `meaning` is missing, or a value
+        in it is no string that `Meaning.parse` reads."""
         pairs = zip(texts.hypotheses, meanings(texts, "validity"), strict=True)
         return np.array([text in self._translations(meaning) for text, meaning in pairs], dtype=np.float64)
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the share of valid texts, 0-1, with the score of each, [B]. Raises UserError where the column
-        `meaning` is missing or holds anything else."""
+        `meaning` is missing, or a value in it is no string that `Meaning.parse` reads."""
         return mean_score(self(texts), "share of texts among the translations of their source")
 
 

@@ -94,10 +94,10 @@ def _soon(done: queue.SimpleQueue[Any], timeout: float) -> Any:
 
 
 class InTurn:
-    """Runs one call after another in a daemon thread. An object of it is called with the arguments of each call and
-    returns the result of each, in order, or a Failure where it raised or took longer than `timeout` seconds. Python
-    cannot stop a late call: it is left behind in its thread, still running, and the calls after it go on in a new
-    one."""
+    """Runs one call after another in a daemon thread. An object of it is called with a list of the arguments of each
+    call, dictionaries from name to value that `function` gets as its one argument, and returns the list of the results
+    in the same order, a Failure where a call raised or took longer than `timeout` seconds. Python cannot stop a late
+    call: it is left behind in its thread, still running, and the calls after it go on in a new one."""
 
     def __init__(self, function: Callable[[Arguments], Any], timeout: float) -> None:
         self.function, self.timeout = function, timeout
@@ -136,8 +136,9 @@ def _in_turn(
 
 class Together:
     """Runs all calls of an async function at once, in an event loop that lives on: a client that belongs to it stays
-    usable. An object of it is called with the arguments of each call and returns the result of each, in order, or a
-    Failure where it raised, or had no result `timeout` seconds after the start of all; such a call is cancelled.
+    usable. An object of it is called with a list of the arguments of each call, dictionaries from name to value that
+    `function` gets as its one argument, and returns the list of the results in the same order, a Failure where a call
+    raised, or had no result `timeout` seconds after the start of all; such a call is cancelled.
 
     A loop that is blocked, so that it reports nothing within GRACE seconds more, is left behind, and the next calls get
     another.
@@ -196,8 +197,9 @@ async def _gather(
 
 class Processes:
     """Spreads calls over at most `workers` processes; one that takes longer than `timeout` seconds for a call is killed
-    and one that dies is replaced. An object of it is called with the arguments of each call and returns the result of
-    each, in order, or a Failure; that, too, where arguments or a result cannot be pickled.
+    and one that dies is replaced. An object of it is called with a list of the arguments of each call, dictionaries
+    from name to value, and returns the list of the results in the same order, a Failure where a call raised, was
+    killed, or has arguments or a result that cannot be pickled.
 
     `call(arguments)` runs there, after `prepare(*facts)` in each new process. Both are functions of a module, found
     there by name, so that only plain data are sent. A process has a pipe of its own and gets one call at a time: one

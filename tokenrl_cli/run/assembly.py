@@ -118,10 +118,10 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
             tokenizers: Path | None, splits: Sequence[str] = (), learns: bool = True) -> Task:  # fmt: skip
     """Returns the Task that a config describes, with its data set, tokenizers, reward, metrics, credit and decoding.
 
-    `trust` lists the user's modules that targets may come from. `tokenizers` is the folder of saved tokenizers, or None
-    to train new ones on the training split (to read a pretrained one). The first example of each of `splits` is read.
-    With `learns` False the task has no credit. Raises UserError if a part cannot be built, if a split is missing, empty
-    or cannot be read, or if a reward or metric needs a column that the data do not have.
+    `trust` lists the user's modules whose classes and functions a `_target_` may name. `tokenizers` is the folder of
+    saved tokenizers, or None to train new ones on the training split (to read a pretrained one). The first example of
+    each of `splits` is read. With `learns` False the task has no credit. Raises UserError if a part cannot be built, if
+    a split is missing, empty or cannot be read, or if a reward or metric needs a column that the data do not have.
     """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     split_sizes(dataset, splits)
@@ -151,8 +151,8 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
 
 def reward_of(config: Config, trust: Sequence[str], device: torch.device, seed: int) -> Reward:
     """Returns the reward of a config by itself, without data. A reward that has a parameter `tokenizer` gets the one of
-    the config, which has not been trained. `trust` lists the user's modules that targets may come from. Raises
-    UserError if either cannot be built."""
+    the config, which has not been trained. `trust` lists the user's modules whose classes and functions a `_target_`
+    may name. Raises UserError if the reward or that tokenizer cannot be built."""
     facts = {"seed": seed, "device": device, "frozen": frozen_loader(trust, device)}
     tokenizer = build(config["tokenizer"], Tokenizer, trust)
     reward: Reward = build(config["reward"], Reward, trust, tokenizer=tokenizer, **facts)
@@ -163,7 +163,7 @@ def generation_task_of(config: Config, trust: Sequence[str], device: torch.devic
               tokenizers: Path) -> GenerationTask:  # fmt: skip
     """Returns the GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the
     decoding. `config` is that of the checkpoint with the overrides of the command line. `trust` lists the user's
-    modules that targets may come from. Raises UserError if a part cannot be built or loaded."""
+    modules whose classes and functions a `_target_` may name. Raises UserError if a part cannot be built or loaded."""
     target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
@@ -248,10 +248,10 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     training mode, but evaluation mode for one from a pretrained checkpoint. Its initial weights depend only on the
     config, the files that it names and the seed. Seeds the global generator of torch.
 
-    `trust` lists the user's modules that targets may come from. The parameters that the config's `freeze` names require
-    no gradient: see `freeze`. Raises UserError if it cannot be built, if its `forward` does not take `source_row`, if
-    there is nothing to freeze under a name, or if it needs more memory than the device has in all; the last is checked
-    only if every class in its block is of this package.
+    `trust` lists the user's modules whose classes and functions a `_target_` may name. The parameters that the config's
+    `freeze` names require no gradient: see `freeze`. Raises UserError if the model cannot be built, if its `forward`
+    does not take `source_row`, if there is nothing to freeze under a name, or if it needs more memory than the device
+    has in all; memory is checked only if every class in its block is of this package.
     """
     # first without memory: a model that is too large is an error, not a process that the system kills
     if _only_own_targets(config["model"]):
@@ -320,9 +320,9 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 
     Returns them by the key of their blocks ("warm_start", "algorithm"), only to read their attributes, not to train
     them. Their networks have no memory (torch's meta device), so that those of any size can be counted, unless one of
-    the blocks names a class of the user's. `trust` lists the user's modules that targets may come from. Raises
-    UserError if one cannot be built or needs more memory than the device has in all. Seeds the global generator of
-    torch.
+    the blocks names a class of the user's. `trust` lists the user's modules whose classes and functions a `_target_`
+    may name. Raises UserError if one cannot be built or needs more memory than the device has in all. Seeds the global
+    generator of torch.
     """
     with meta_device(*(config[name] for name in ("model", *STAGES.values()))):
         model = _built_model(config, trust, task)
@@ -336,17 +336,17 @@ def require_stages(config: Config, trust: Sequence[str], task: Task) -> dict[str
 def acts_by_its_model(config: Config, trust: Sequence[str], task: Task | GenerationTask, stage: str) -> bool:
     """Returns whether the policy of a stage ("warm_start" or "train") is its model, and not one that wraps it, such as
     one that acts by Q-values. Builds both without memory, unless a block names a class of the user's. `trust` lists the
-    user's modules that targets may come from. Seeds the global generator of torch. Raises UserError if one of the two
-    cannot be built."""
+    user's modules whose classes and functions a `_target_` may name. Seeds the global generator of torch. Raises
+    UserError if the policy or the model cannot be built."""
     with meta_device(config["model"], config[STAGES[stage]]):
         model = _built_model(config, trust, task)
         return acting_policy(algorithm_of(config, trust, task, model, stage)) is model
 
 
 def is_pretrained(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> bool:
-    """Returns whether the model of a config holds a network of transformers. Builds it without memory, unless its block
-    names a class of the user's. `trust` lists the user's modules that targets may come from. Raises UserError if it
-    cannot be built."""
+    """Returns whether the model of a config holds a network of transformers. Builds the model without memory, unless
+    its block names a class of the user's. `trust` lists the user's modules whose classes and functions a `_target_` may
+    name. Raises UserError if the model cannot be built."""
     with meta_device(config["model"]):
         return isinstance(_built_model(config, trust, task), Pretrained)
 
@@ -356,11 +356,11 @@ def algorithm_of(
 ) -> Algorithm:
     """Returns a new algorithm for a stage ("warm_start" or "train"), which trains `model`.
 
-    Reference and target networks are copied from `model` as it is now. A critic that is a model of its own reads the
-    reference where the policy reads the source, so its source tokenizer is that of the targets. `trust` lists the
-    user's modules that targets may come from. Seeds the global generator of torch. Switches the policy to evaluation
-    mode, and so `model`, which is the policy or a part of it. Raises UserError if the algorithm cannot be built, or if
-    its policy could not be loaded again: see `require_loadable_policy`.
+    Reference and target networks are copied from `model` as it is now. A critic that is a model of its own gets the
+    tokenizer of the targets as its source tokenizer, too, for what it reads is the reference and not the source.
+    `trust` lists the user's modules whose classes and functions a `_target_` may name. Seeds the global generator of
+    torch. Switches the policy to evaluation mode, and so `model`, which is the policy or a part of it. Raises UserError
+    if the algorithm cannot be built, or if its policy could not be loaded again: see `require_loadable_policy`.
     """
     torch.manual_seed(streams.derive(task.seed, "algorithm"))
     algorithm: Algorithm = build(
@@ -399,8 +399,8 @@ def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
 def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Model:
     """Returns the policy of a checkpoint, with its saved weights, on the device of the task and in evaluation mode;
     gradients are not switched off. `config` is that of the checkpoint with the overrides of the command line. `trust`
-    lists the user's modules that targets may come from. Seeds the global generator of torch. Raises UserError if the
-    policy cannot be built or the saved weights do not fit it."""
+    lists the user's modules whose classes and functions a `_target_` may name. Seeds the global generator of torch.
+    Raises UserError if the policy cannot be built or the saved weights do not fit it."""
     model = model_of(config, trust, task)
     checkpoint.restore(model, saved)
     algorithm = algorithm_of(config, trust, task, model, saved.state["stage"])
@@ -417,7 +417,8 @@ def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str],
     That function takes the best checkpoint of a run, or the last one if there is no best, and returns a Frozen: the
     policy, in float32 on `device`, in evaluation mode and without gradients, and its tokenizers. Each call loads it
     anew, and seeds the global generator of torch. It raises UserError if there is no such checkpoint, or if its policy
-    cannot be built. `trust` lists the user's modules that targets of its config may come from.
+    cannot be built. `trust` lists the user's modules whose classes and functions a `_target_` in the config of the
+    other run may name.
     """
 
     def frozen(place: str) -> Frozen:

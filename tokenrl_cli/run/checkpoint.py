@@ -40,7 +40,8 @@ find = directory.find
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint whose files have been verified. All tensors are on the CPU."""
+    """The content of a checkpoint whose files have been verified. All tensors are on the CPU. `path` is its directory,
+    `model` the weights by name, `tokenizer_dir` the folder of its tokenizers."""
 
     path: Path
     step: int
@@ -68,8 +69,9 @@ def save(
     path. A crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system
     refuses.
 
-    `algorithm` is its flat state_dict, `state` that of the recorder; all but tensors must be values that JSON can hold.
-    `tokenizers` has the key "target", and "source"; one object under both keys is written once. Sets no link.
+    `algorithm` is the flat state_dict of the algorithm, `state` what the recorder's `state` returned; all but tensors
+    must be values that JSON can hold. `tokenizers` has the keys "target" and perhaps "source"; one object under both
+    keys is written once. Sets no link.
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}
@@ -282,14 +284,15 @@ def restore(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def copy_model(model: nn.Module, other: nn.Module, where: str) -> None:
     """Copies the weights of `other`, a model of the same architecture, which stays as it is, into `model`, in place.
-    Raises UserError, with `where` as its place, if names or shapes differ or a weight is not finite."""
+    Raises UserError with this `where` if names or shapes differ or a weight is not finite."""
     copy_weights(model, _untied(other), where)
 
 
 def copy_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
     """Copies `weights`, which have the shapes [...] of the model's, by name into `model`, in place, so that tied
-    parameters stay tied. Raises UserError at `where` if the names or shapes differ, or if a weight is no floating-point
-    tensor or not finite; other weights may be copied by then. Another floating-point type is converted."""
+    parameters stay tied. Raises UserError with this `where` if the names or shapes differ, or if a weight is no
+    floating-point tensor or not finite; other weights may be copied by then. Another floating-point type is
+    converted."""
     own = _untied(model)
     if missing := sorted(set(own) ^ set(weights)):
         raise UserError(where, f"its weights are of another model: {missing[0]} is not in both")

@@ -128,8 +128,8 @@ def new_checkpoint(run: Path, step: int) -> tuple[Path, Path]:
 
 
 def publish(part: Path, place: Path) -> None:
-    """Renames a complete file or folder, already synced to disk, to its final name, and syncs the folder around it.
-    Replaces a file of that name; raises OSError if it is that of a folder with files."""
+    """Renames `part`, a complete file or folder that is synced to disk already, to `place`, its final path, and syncs
+    the folder around that. Replaces a file there; raises OSError if there is a folder with files."""
     disk.change(os.rename, part, place)
     disk.sync(place.parent)
 

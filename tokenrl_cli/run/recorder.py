@@ -118,7 +118,7 @@ def require_state(saved: checkpoint.Checkpoint) -> None:
     and lists of numbers in `window`. What a run has measured may be NaN or infinite; other numbers must be finite.
 
     None is allowed for `best` and `evaluated`, and where STATE says so. Other keys are ignored. Neither the weights nor
-    the state of the algorithm are checked; `checkpoint.restore_state` does that.
+    the state of the algorithm are checked; `checkpoint.restore` and `checkpoint.restore_state` do that.
     """
     wrong = list(_wrong(saved.state, STATE, ""))
     if not wrong and not 0 <= saved.state["stage_start"] <= saved.state["step"] == saved.step:
@@ -261,10 +261,10 @@ class Recorder:
         return found | {"reward": evaluation.metrics["reward"]}
 
     def begin_rl(self, start: dict[str, Any]) -> None:
-        """Begins the RL stage. `start` is the summary of the checkpoint that RL starts from, a dictionary with the
-        value of `trainer.monitor`, better (1 or -1), score, step and reward, as `latest` is; it becomes the best of the
-        run. Forgets the best of the warm start, its patience and why it ended. Shows a message if both stages have
-        steps."""
+        """Begins the RL stage. `start` is the summary of the checkpoint that RL starts from, a dictionary as `latest`
+        is, with the keys value (that of `trainer.monitor`), better (1 or -1), score, step and reward; it becomes the
+        best of the run. Forgets the best of the warm start, its patience and why it ended. Shows a message if both
+        stages have steps."""
         why = "its last checkpoint"
         if self.trainer.warm_start_from == "best" and self.best is not None:
             end = "highest" if self.best["better"] > 0 else "lowest"
@@ -335,8 +335,9 @@ class Recorder:
             self.display.message(finding.text)
 
     def state(self, stage: Stage, done: int) -> dict[str, Any]:
-        """Returns everything that `resume` needs, as plain values for JSON; STATE has the types. Floats may be NaN. Its
-        lists and dictionaries are partly those of the recorder, so write it before the next step."""
+        """Returns everything that `resume` needs after step `done` of the run, one of `stage`, as plain values for
+        JSON; STATE has the types. Floats may be NaN. Its lists and dictionaries are partly those of the recorder, so
+        write it before the next step."""
         return {
             "stage": stage.name,
             "step": done,

@@ -116,13 +116,14 @@ def verdict(scores: np.ndarray, same: np.ndarray) -> Verdict:
 
 
 def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Finding]:
-    """Returns the findings about a reward before training, for each part of a mixture separately.
+    """Returns the findings about a reward before training, for each part of a mixture separately. `tried` is what
+    `trial` returned.
 
     "dead_reward" is a stop if no text gets a number, or if no demonstration has one after the credit (`rewarded` says
     whether any has); a warning if all kinds get the same; a note if they do and the reward is a control, which is
     constant on purpose. "inverted_reward" is a warning: demonstrations get less than each kind of spoiled text.
-    "fragile_reward" is a warning: the reward raises an error on spoiled texts, which a policy may well generate. An
-    error is taken to be of these: score the demonstrations before.
+    "fragile_reward" is a warning: the reward raises an error on spoiled texts, which a policy may well generate. Any
+    error of the reward is taken to be on spoiled texts: score the demonstrations before this is called.
     """
     found: list[Finding] = []
     for key, part in keyed_parts(reward):
@@ -144,9 +145,10 @@ def reward_findings(reward: Reward, tried: Trial, rewarded: bool) -> list[Findin
 
 
 def metric_findings(name: str, metric: Reward, tried: Trial) -> list[Finding]:
-    """Returns the findings about a metric of the evaluation: a "dead_metric" warning if demonstrations and all kinds of
-    spoiled texts get the same scores, up to noise, or the same corpus score, or none at all; a "fragile_metric" warning
-    if it raises an error on spoiled texts.
+    """Returns the findings about a metric of the evaluation, `name` its key in the config, on the texts `tried` that
+    `trial` returned: a "dead_metric" warning if demonstrations and all kinds of spoiled texts get the same scores, up
+    to noise, or the same corpus score, or none at all; a "fragile_metric" warning if it raises an error on spoiled
+    texts.
 
     A control gets none. Errors on demonstrations are raised as they are.
     """

@@ -41,9 +41,9 @@ def origin_of(path: str | None) -> Checkpoint | None:
 
 def take_pretrained(model: Any, config: dict[str, Any], trust: Sequence[str], task: Task) -> None:
     """Copies the weights of the pretrained directory that `init_from` of `config` names, which must be one (see
-    `pretrained_directory`), into `model`, in place. `trust` lists the user's modules that targets may come from. For
-    this it builds a second model, and so seeds the global generator of torch. Raises UserError that says what does not
-    fit: the kind of the model, its names or its shapes."""
+    `pretrained_directory`), into `model`, in place. `trust` lists the user's modules whose classes and functions a
+    `_target_` may name. For this it builds a second model, and so seeds the global generator of torch. Raises UserError
+    that says what does not fit: the kind of the model, its names or its shapes."""
     path = config["init_from"]
     where = f"init_from={path}"
     kind = kind_of(hub.config(hub.directory(path, "init_from"), "init_from"))

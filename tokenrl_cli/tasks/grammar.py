@@ -289,9 +289,9 @@ def _clause(
 
 
 def contents(meaning: Meaning) -> list[Content]:
-    """Returns the contents that a translation of a meaning must express, each with all its translations: opening,
-    subject, recipient, object, time, and the verb in its tense. The recipient is left out where the meaning has none.
-    Raises KeyError for a word that the lexicon does not have."""
+    """Returns the contents that a translation of a meaning must express, each with all its translations, in this order:
+    opening, subject, recipient, object, time, and the verb in its tense. The recipient is left out where the meaning
+    has none. Raises KeyError for a word that the lexicon does not have."""
 
     def runs(english: str, case: int) -> list[list[tuple[str, ...]]]:
         return [[tokens(text)] for text, _ in phrases(english, case, OTHERS)]

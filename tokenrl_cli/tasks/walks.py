@@ -109,10 +109,10 @@ class Graph:
 
 def draw(nodes: int, degree: int, limit: int, draws: Random) -> Graph:
     """Draws a random graph with `degree` edges out of every node (fewer where there are too few nodes to choose from);
-    `nodes` and `degree` are at least 1.
+    `nodes`, their number, and `degree` are at least 1, and `limit` is that of the `Graph`.
 
     The goal is node 0. No edge lowers the node number by more than STRIDE (4), so the goal is several steps away from
-    most nodes; one edge of every node lowers it, so the goal can be reached from everywhere.
+    most nodes; one edge of every node but the goal lowers it, so the goal can be reached from everywhere.
     """
     edges = []
     for node in range(nodes):

@@ -28,8 +28,8 @@ def call_user_code(owner: Any, where: str, function: Callable[..., Any], *argume
     copied nor checked.
 
     If the class of `owner` is of this package, nothing else is done. If it is not, the state of the process is restored
-    afterwards (`process_restored`, `same_numerics`), and whatever it raises, SystemExit included, becomes a UserError,
-    with `where` as its place and the file and line of the user's code in the message; a UserError is raised as it is. A
+    afterwards (`process_restored`, `same_numerics`), and whatever it raises, SystemExit included, becomes a UserError
+    with this `where`, and with the file and line of the user's code in the message; a UserError is raised as it is. A
     signal that really came, such as Ctrl-C, is raised as it is, too.
     """
     if type(owner).__module__.partition(".")[0] == PACKAGE.name:

@@ -30,7 +30,8 @@ class _Stream:
 
 
 def signals_of(*names: str) -> tuple[signal.Signals, ...]:
-    """Returns the signals with these names, such as "SIGHUP", that this system has; others are left out."""
+    """Returns the signals with these names, such as "SIGHUP", that this system has; others are left out. They come in
+    the order of signal.Signals, not in that of `names`."""
     return tuple(each for each in signal.Signals if each.name in names)
 
 

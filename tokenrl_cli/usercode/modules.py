@@ -44,7 +44,7 @@ def file_of(name: str, imports: Sequence[str]) -> Path | None:
 
 def holds(imports: Sequence[str], module: str) -> bool:
     """Returns whether a module, by its name in sys.modules, is an entry of `imports` or a submodule of one. For an
-    entry that is a file that name is the file's absolute path."""
+    entry that is a file, the name in sys.modules is the file's absolute path."""
     files = [str(Path(entry).resolve()) for entry in imports if entry.endswith(".py")]
     return module in files or any(module == entry or module.startswith(f"{entry}.") for entry in imports)
 
@@ -66,9 +66,9 @@ def imported(name: str, where: str) -> Any:
     """Imports and returns the module of a dotted name, which runs only if it was not imported before. Adds the current
     directory at the end of sys.path, if it is not there.
 
-    Raises UserError, with `where` as its place, if the name is no module name, if there is no such module, if importing
-    it fails, or if a library hides a file of the same name in the current directory. What a module of this package
-    raises, other than a missing module, is raised as it is; so is a signal.
+    Raises UserError with this `where` if the name is no module name, if there is no such module, if importing it fails,
+    or if a library hides a file of the same name in the current directory. What a module of this package raises, other
+    than a missing module, is raised as it is; so is a signal.
     """
     if not re.fullmatch(DOTTED, name):
         remedy = f"did you mean imports=[{name}.py]?" if Path(f"{name}.py").is_file() else ""
@@ -91,8 +91,7 @@ def imported(name: str, where: str) -> Any:
 def loaded(path: Path, where: str) -> Any:
     """Imports and returns the module of the file `path`, which must be absolute and runs only at the first call; later
     calls return the same module. Adds the current directory at the end of sys.path, if it is not there. Raises
-    UserError, with `where` as its place, if there is no such file or it fails; a file that failed runs again at the
-    next call."""
+    UserError with this `where` if there is no such file or it fails; a file that failed runs again at the next call."""
     if not path.is_file():
         raise UserError(where, f"there is no file {path}")
     if str(path) in sys.modules:

@@ -78,9 +78,11 @@ class AdvantageEstimator:
     @torch.no_grad()
     def __call__(self, rollout: Rollout, model: Any) -> tuple[EpisodesWithAdvantages, dict[str, float]]:
         """Returns, for a rollout with rewards (penalties subtracted), the episodes that are learned from, samples and
-        added demonstrations, those of a source together, with advantages [B, T]; and the metrics of the estimate. Their
-        `valid` is False also where a rule of the class leaves them out, their `weights` are 0 still, and their
-        `likelihood_mask` holds all tokens of the demonstrations. `model` is the policy, for the critic.
+        added demonstrations, those of a source together, with advantages [B, T]; and the metrics
+        "baseline/variance_reduction" and, if the critic estimates, "value/explained_variance", shares of a variance: 1
+        all of it, 0 none. The episodes' `valid` is False also where a rule of the class leaves them out, their
+        `weights` are 0 still, and their `likelihood_mask` holds all tokens of the demonstrations. `model` is the
+        policy, for the critic.
 
         Afterwards a baseline with a memory is updated with the returns of this rollout. Raises UserError where the
         critic returns another shape than [B, T].

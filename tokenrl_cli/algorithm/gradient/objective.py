@@ -80,8 +80,9 @@ def forward(
     None measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the
     episode was sampled.
 
-    `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. Measures with a gradient
-    should come first: what needs none, at the end, is not computed again in the backward pass.
+    `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. `measures` maps a name
+    in `measured` of the result to a function of `States`; those with a gradient should come first: what needs none, at
+    the end, is not computed again in the backward pass.
     """
     seen, mask = rows.episodes, rows.usable
     output = model(seen.source, seen.source_mask, seen.actions, seen.source_row)
@@ -107,8 +108,8 @@ def forward(
 
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns the loss of a pass, the sum of all `terms` [], each already with its coefficient, at least one of them;
-    and the metrics of all of them in one dictionary, where the last of several with one name stays."""
+    """Returns the loss of the pass `seen`, the sum of all `terms` [], each already with its coefficient, at least one
+    of them; and the metrics of all of them in one dictionary, where the last of several with one name stays."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)

@@ -36,7 +36,7 @@ class MovingAverage:
             self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns two numbers, "average" and "weight"."""
+        """Returns {"average": ..., "weight": ...}, two floats; b is average / weight, 0 where weight is 0."""
         return {"average": self.average, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -129,10 +129,10 @@ class Continuations:
 
     def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
         """Returns V [B, T] of every state, from the continuations among the B rows of a rollout with rewards, and a
-        mask [B, T] bool, True where V was estimated for that state. `model` is not used.
+        mask [B, T] bool, True where V was estimated for that state itself and is not repeated. `model` is not used.
 
         After an estimated state V is repeated up to the next one, also over padding; before the first, and in the rows
-        of the continuations themselves, it is 0. A state whose continuations all have no reward is not estimated.
+        of the continuations themselves, it is 0. A state none of whose continuations is `valid` is not estimated.
         AssertionError without rewards.
         """
         others = rollout.rows((rollout.role == CONTINUATION).nonzero().squeeze(-1))

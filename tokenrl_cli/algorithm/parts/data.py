@@ -42,8 +42,8 @@ class Minibatch:
         return len(self.episodes)
 
     def rows(self, index: Any) -> Minibatch:
-        """Returns the micro-batch of the episodes at `index`, a slice or a tensor as for `Rollout.rows`, with their
-        rows of weights, replay numbers and source values; its totals remain those of the whole minibatch."""
+        """Returns the micro-batch of the episodes at `index`, a slice or a tensor ([M] int64 of rows, or [B] bool),
+        with their rows of weights, replay numbers and source values; its totals remain those of the whole minibatch."""
         values = None if self.source_values is None else self.source_values[index]
         return replace(
             self, episodes=self.episodes.rows(index), weights=self.weights[index],
@@ -114,8 +114,8 @@ class Experience:
         without a reward are left out. A minibatch is smaller where there are too few on-policy samples or
         demonstrations, which are drawn without replacement, unlike the replay's; without any episode, none is yielded.
         Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count for the
-        next; nothing is added to the replay before the first. Raises UserError where not even the last sample fits into
-        the replay.
+        next; nothing is added to the replay before the first. `seed` and the step of the rollout determine the draws.
+        Raises UserError where not even the last sample fits into the replay.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
@@ -187,8 +187,9 @@ class Experience:
         return self.replay.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replaces the contents of the replay by those that `state_dict` returned, sharing their tensors; the
-        `capacity` must be the same, which is not checked. KeyError where `state` is of something else."""
+        """Replaces the contents of the replay by those that `state_dict` returned; their tensors are shared, and later
+        steps write into them. The `capacity` must be the same, which is not checked. KeyError where `state` is that of
+        another kind of object."""
         self.replay.load_state_dict(state)
 
 
