@@ -160,6 +160,8 @@ def generation_config(model: Pretrained, task: GenerationTask) -> Any:
     suppressed."""
     from transformers import GenerationConfig
 
+    from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder
+
     theirs = model.theirs.tolist()
     eos, longest = theirs[task.tokenizer.eos_id], task.decoding.max_length
     size = model.generator.get_output_embeddings().out_features
@@ -167,7 +169,7 @@ def generation_config(model: Pretrained, task: GenerationTask) -> Any:
     named: dict[str, Any] = {"eos_token_id": eos, "do_sample": False, "num_beams": 1}
     config = model.generator.config
     pad = config.pad_token_id
-    if _reads_with_encoder(model):
+    if isinstance(model, ReadsWithEncoder):
         pad = model.filler
         start, *forced = model.begin
         named |= {"decoder_start_token_id": start}
