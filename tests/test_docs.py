@@ -21,11 +21,13 @@ from omegaconf import OmegaConf
 import tokenrl_cli
 from tests.examples import BLOCK, ROOT
 from tests.examples import FILES as EXAMPLES
+from tests.pretrained import checkpoint
 from tests.reward.said import texts
-from tests.running import TINY, tokenrl, train
+from tests.running import QUICK, TINY, tokenrl, train
 from tokenrl_cli.commands.keys import EvalModel, Train
 from tokenrl_cli.config.build import check, locate
 from tokenrl_cli.config.options import conf_dir, groups, options, roots
+from tokenrl_cli.files import disk
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.error_rate import ErrorRate
 
@@ -183,6 +185,7 @@ RUN = [
     for line, words in OURS.items()
     if words[0] in ("eval", "generate", "export") and len(words) > 1 and line not in PRETRAINED
 ]
+ADAPTED = [line for line in RUN if "ckpt=LORA" in OURS[line]]
 SHOWN = [line for line, words in OURS.items() if words[0] in ("list", "copy") or words[-1].startswith("--")]
 
 
@@ -296,11 +299,25 @@ def test_every_shown_training_composes_and_checks(lines: list[str], inside: Path
     check(filled(plain), plain["imports"], Train)
 
 
-@pytest.mark.parametrize("line", RUN)
+@pytest.mark.parametrize("line", [line for line in RUN if line not in ADAPTED])
 def test_every_shown_evaluation_and_generation_runs(line: str, inside: Path) -> None:
     words = [values_of(word)[0] for word in OURS[line] if word != "-m"]
     assert tokenrl(*words) == 0
     (inside / "target.txt").unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+def test_every_shown_command_for_a_run_with_an_adapter_runs(inside: Path) -> None:
+    """LORA is one that started from the checkpoint BASE."""
+    checkpoint(inside / "BASE", "gpt2")
+    own = [word for word in [*TINY, *QUICK] if not word.startswith("model")]
+    lora = ["model=hf_causal", f"model.path={inside / 'BASE'}", "model/adapter=lora"]
+    assert train(inside / "LORA", *own, *lora, tiny=False) == 0
+    assert len(ADAPTED) > 3
+    for line in ADAPTED:
+        for name in ("exported", "adapter", "target.txt"):
+            disk.discard(inside / name)
+        assert tokenrl(*OURS[line]) == 0, line
 
 
 @pytest.mark.parametrize("line", PRETRAINED)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests import pretrained
 from tokenrl_cli import hub
 from tokenrl_cli.config import extras
 from tokenrl_cli.interfaces import UserError
@@ -64,17 +69,73 @@ def test_a_place_without_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: py
     assert hub.directory(str(tmp_path / "b.gguf"), "path") == tmp_path / "b.gguf"
 
 
-def test_a_name_of_the_hub_without_a_network_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the hub's cache, where nothing listens at the address of the hub."""
+    from huggingface_hub import constants
 
-    def offline(*_: Any, **__: Any) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nand more")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+
+def test_a_name_of_the_hub_without_a_network_says_at_once_what_to_download(no_network: Path) -> None:
+    start = time.monotonic()
     with pytest.raises(UserError) as refused:
         hub.directory("google/flan-t5-small", "path")
-    assert "cannot be downloaded from the Hugging Face hub: no network\n" in str(refused.value)
+    assert time.monotonic() - start < 3
+    assert "cannot be downloaded from the Hugging Face hub: ConnectError: " in str(refused.value)
     assert "hf download google/flan-t5-small --local-dir DIR; copy DIR here" in str(refused.value)
+
+
+def test_without_a_network_a_checkpoint_of_the_hub_comes_from_its_cache(no_network: Path, place: Path) -> None:
+    folder, commit = no_network / "models--google--tiny", "a" * 40
+    shutil.copytree(place, folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    assert hub.directory("google/tiny", "path") == folder / "snapshots" / commit
+
+
+def test_a_hub_that_answers_is_asked_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    import huggingface_hub
+
+    asked: list[Any] = []
+
+    def download(*_: Any, **given: Any) -> str:
+        asked.append(given["local_files_only"])
+        raise OSError("401 Client Error.\nand more")
+
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # 501 to everything
+        monkeypatch.setattr(BaseHTTPRequestHandler, "log_message", lambda *_: None)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(UserError, match=r"from the Hugging Face hub: 401 Client Error\.\n"):
+            hub.directory("google/flan-t5-small", "path")
+    assert asked == [False]
+
+
+def test_a_damaged_gguf_file_is_named(tmp_path: Path) -> None:
+    file = pretrained.gguf(tmp_path / "tiny.gguf")
+    whole = file.read_bytes()
+    with pytest.raises(UserError, match=r"^path: .*tiny\.gguf holds no tokenizer"):
+        hub.tokenizer(file, "path")
+    for content in (whole[: len(whole) // 2], whole[:-50], whole[:300], b"hello", b""):
+        file.write_bytes(content)
+        for read in (hub.config, hub.tokenizer):
+            with pytest.raises(
+                UserError, match=r"^path: .*tiny\.gguf is no GGUF file of a model, or it is truncated or"
+            ):
+                read(hub.directory(str(file), "path"), "path")
+
+
+def test_the_home_directory_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.parent))
+    assert hub.directory("~/gpt2", "path") == place
 
 
 def test_a_damaged_config_is_refused(place: Path) -> None:

@@ -172,10 +172,13 @@ def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] =
     config = cli.composed("validate", words)
     block = _merged(config["reward"], values)
 
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.config.build import check
     from tokenrl_cli.run.assembly import device_of, reward_of
 
     check({"reward": block}, config["imports"])
+    refuse_outside_judges({"reward": block}, typed_values(words))
     device = device_of(config["trainer"]["device"])
     return RewardFunction(name, reward_of(config | {"reward": block}, config["imports"], device, config["seed"]))
 
@@ -427,24 +430,24 @@ class Run:
         texts = (evaluation.sources, evaluation.references, evaluation.hypotheses)
         return Evaluated(dict(evaluation.metrics), results, *texts, evaluation.scores)
 
-    def export(self, to: str | PathLike[str]) -> Path:
+    def export(self, to: str | PathLike[str], adapter: bool = False) -> Path:
         """Writes the model to a directory, as `tokenrl export` does, and returns that directory: of a pretrained model
         one that transformers reads, of any other its tensors as safetensors. Warns where the policy is more than its
         model. Restores torch's global random state.
 
         Args:
             to: a directory that is new or empty; it is written whole or not at all.
+            adapter: True writes what LoRA has learned alone, in the format of peft.
 
-        Raises UserError if it is neither, or if the model cannot be built, as where its pretrained model is missing or
-        was not allowed (see `load`); OSError if the directory cannot be written.
+        Raises UserError if `to` is neither, if the model cannot be built, as where its pretrained model is missing or
+        was not allowed (see `load`), or if it has no adapter to write; OSError if the directory cannot be written.
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.export import export
 
         with _global_draws():
-            place, notes = export(
-                self._saved, Path(to).expanduser(), self._composed([])["imports"], typed_values(self._words)
-            )
+            plain = self._composed([]) | {"adapter": adapter}
+            place, notes = export(self._saved, Path(to).expanduser(), plain, typed_values(self._words))
         for note in notes:
             _warn(note)
         return place

@@ -40,6 +40,7 @@ WITHOUT_RUN = "eval_model"  # the config and the module of eval where there is n
 RESUMED_CONFIG = "_config_of_a_run"  # name of the config of a run that is resumed; there is no such file
 FROM_CHECKPOINT = ("eval", "generate", "export")  # commands that start from ckpt=
 BLOCKS_OF_A_CHECKPOINT = ("dataset", "reward", "algorithm")  # groups that get an option `checkpoint` by ckpt=
+EXPORTED = ("model", "data_root")  # what export takes of a checkpoint's config
 WRITES_FILES = ("train", "eval", "export")  # commands whose result is in files, not on standard output
 
 
@@ -459,7 +460,7 @@ def _named(out: str | None, otherwise: str) -> str:
 
 def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
     """Registers what conf/*.yaml refer to: the resolvers ${tokenrl....} for directories of runs, the config of a run
-    that is resumed, and the option `checkpoint` of eval and generate."""
+    that is resumed, and the option `checkpoint` of eval, generate and export."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -489,5 +490,7 @@ def _register(arguments: Arguments, primary: dict[str, Any] | None) -> None:
             if completing
             else checkpoint_options(checkpoint_dir(arguments))
         )
+        if arguments.command == "export":
+            nodes = {"": {key: nodes[""][key] for key in EXPORTED if key in nodes[""]}}
         for group, node in nodes.items():
             ConfigStore.instance().store("checkpoint", OmegaConf.create(node), group or None, "_global_", "tokenrl")

@@ -24,6 +24,7 @@ CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "tf_model.h5", "flax_model.msgpack")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.spm")  # what is downloaded of a hub repository
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+SECONDS = 5  # for the hub to answer
 
 
 def directory(path: str, where: str) -> Path:
@@ -60,16 +61,29 @@ def _downloaded(path: str, where: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    silence = unreachable()
     try:
         with quiet():
-            return Path(snapshot_download(path, allow_patterns=list(WANTED)))
+            return Path(snapshot_download(path, allow_patterns=list(WANTED), local_files_only=bool(silence)))
     except HFValidationError:
         raise SettingError(where, f"there is no directory {path}") from None
     except Exception as error:  # of the network, the hub or the disk: each library below raises kinds of its own
-        cause = str(error).strip().partition("\n")[0]
+        cause = silence or str(error).strip().partition("\n")[0]
         problem = f"there is no directory {path}, and it cannot be downloaded from the Hugging Face hub: {cause}"
         remedy = f"with a network: hf download {path} --local-dir DIR; copy DIR here, and name it instead"
         raise SettingError(where, problem, remedy) from None
+
+
+def unreachable() -> str:
+    """Returns why the Hugging Face hub cannot be reached; "" where it answers, whatever it says. Asks once, and waits
+    SECONDS at most: the libraries of the hub try again for half a minute, or wait without an end."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
+    except Exception as error:  # of the network, a proxy or the setting HF_HUB_OFFLINE, of kinds that versions change
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return ""
 
 
 @contextmanager
@@ -126,6 +140,9 @@ def config(path: Path, where: str) -> Any:
             remedy = "choose a checkpoint of an architecture that is part of transformers"
             raise SettingError(where, problem, remedy) from None
         cause = str(error).strip().partition("\n")[0]
+        if path.suffix == ".gguf":
+            problem = f"{path} is no GGUF file of a model, or it is truncated or damaged: {cause}"
+            raise SettingError(where, problem, "copy it again") from None
         raise SettingError(where, f"{path} cannot be read as the config of a pretrained model: {cause}") from None
 
 
@@ -246,7 +263,7 @@ def tokenizer(path: Path, where: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if path.suffix != ".gguf" and not any(next(path.glob(pattern), None) for pattern in VOCABULARIES):
+    if not _has_tokenizer(path):
         problem = f"{path} has no tokenizer: there is no tokenizer.json, and no other file of a vocabulary"
         remedy = "tokenizer.save_pretrained(DIR) of transformers writes one beside the model"
         raise SettingError(where, problem, remedy)
@@ -261,8 +278,18 @@ def tokenizer(path: Path, where: str) -> Any:
             warnings.simplefilter("ignore")  # of packages that would make a tokenizer better, of formats that are old
             return AutoTokenizer.from_pretrained(folder, **place)
     except Exception as error:  # as in `config`
+        if path.suffix == ".gguf":
+            config(path, where)  # of a damaged file it says so
+            if isinstance(error, KeyError):
+                remedy = "for the tokenizer name the directory of the model that it was made of: tokenizer.path=DIR"
+                raise SettingError(where, f"{path} holds no tokenizer", remedy) from None
         cause = str(error).strip().partition("\n")[0]
         raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
+
+
+def _has_tokenizer(path: Path) -> bool:
+    """Whether there is a file of a vocabulary, or a GGUF file, which holds one."""
+    return path.suffix == ".gguf" or any(next(path.glob(pattern), None) for pattern in VOCABULARIES)
 
 
 def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
@@ -274,25 +301,18 @@ def frame(path: Path, where: str) -> tuple[list[int], list[int]]:
         from tokenizers import Tokenizer
 
         try:
-            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-            tokenizer.no_padding()
-            tokenizer.no_truncation()
-            encoded = tokenizer.encode("a")
+            engine = Tokenizer.from_file(str(path / "tokenizer.json"))
+            engine.no_padding()
+            engine.no_truncation()
+            encoded = engine.encode("a")
         except Exception as error:  # the library raises bare Exception
             raise SettingError(where, f"{path / 'tokenizer.json'} cannot be read: {error}") from None
         return _around(encoded.ids, [bool(each) for each in encoded.special_tokens_mask])
-    if path.suffix != ".gguf" and not list(path.glob("tokenizer*")) + list(path.glob("*.spm")):
+    if not _has_tokenizer(path):
         return [], []
-    from transformers import AutoTokenizer
-
-    folder, place = _place(path)
-    try:
-        with quiet(), warnings.catch_warnings(action="ignore"):  # such as a package that Marian's would like to have
-            library = AutoTokenizer.from_pretrained(folder, **place)
-            whole, bare = library("a")["input_ids"], library("a", add_special_tokens=False)["input_ids"]
-    except Exception as error:  # as in `config`
-        cause = str(error).strip().partition("\n")[0]
-        raise SettingError(where, f"the tokenizer of {path} cannot be read: {cause}") from None
+    library = tokenizer(path, where)
+    with warnings.catch_warnings(action="ignore"):
+        whole, bare = library("a")["input_ids"], library("a", add_special_tokens=False)["input_ids"]
     start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
     return list(whole[:start]), list(whole[start + len(bare) :])
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tokenrl_cli.commandline.arguments import command_line, override, parse
 from tokenrl_cli.commandline.earlier_run import resume_command
 from tokenrl_cli.commandline.outside_data import outside_texts as lying
-from tokenrl_cli.commandline.outside_data import refuse_outside_data, required_overrides
+from tokenrl_cli.commandline.outside_data import refuse_outside_data, refuse_outside_judges, required_overrides
 from tokenrl_cli.interfaces import UserError
 
 
@@ -144,3 +144,25 @@ def test_a_command_can_be_printed_for_any_config(place: str, here: Path) -> None
     block = {"checkpoint": str(here.parent / "elsewhere" / "set")}
     config = {"metrics": {"a.b": block} if place == "dotted.name" else [block], "data_root": "data"}
     assert required_overrides(config)[0].startswith("metrics.")
+
+
+def test_a_saved_run_that_scores_texts_brings_no_pretrained_model_from_elsewhere(here: Path) -> None:
+    base = str(here.parent / "elsewhere" / "set")
+    for name, path in (("judge", base), ("own", "set")):
+        checkpoint = here / name / "checkpoints" / "000001"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").write_text("{}")
+        (checkpoint / "config.yaml").write_text(f"model: {{path: {path}, adapter: {{path: null}}}}\n")
+    judge = {"reward": {"parts": {"fluency": {"checkpoint": "judge"}}}}
+    said = (
+        rf"^reward\.parts\.fluency\.checkpoint=judge: .* trained from model\.path={base}, which lies outside data_root"
+    )
+    for named in ({}, {"data_root": "set"}, {"model.path": "set"}):
+        with pytest.raises(UserError, match=said):
+            refuse_outside_judges(judge, named)
+    with pytest.raises(UserError, match=r"^metrics\.likelihood\.checkpoint=judge"):
+        refuse_outside_judges({"metrics": {"likelihood": {"checkpoint": "judge"}}}, {})
+    refuse_outside_judges(judge, {"model.path": base})
+    refuse_outside_judges(judge, {"data_root": str(here.parent / "elsewhere")})
+    refuse_outside_judges({"reward": {"checkpoint": "own"}}, {})
+    refuse_outside_judges({"reward": {"checkpoint": "gone"}}, {})  # the reward itself says so

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 import tokenrl_cli
 from tests import pretrained
 from tests.running import QUICK, TINY, tokenrl, train
+from tokenrl_cli import hub
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.tokenizer.pretrained import UNKNOWN
 
@@ -123,6 +125,51 @@ def test_transformers_reads_the_same_logits_and_generates_the_same_tokens(
             assert str(home) not in file.read_text("utf-8"), (
                 "a directory that is published names no folder of this machine"
             )
+
+
+@pytest.mark.parametrize("case", ["gpt2-lora", pytest.param("t5-lora", marks=pytest.mark.slow)])
+def test_an_adapter_alone_is_what_peft_reads_and_a_run_starts_from(home: Path, case: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    kind, causal = case.partition("-lora")[0], case.startswith("gpt2")
+    run, place = trained(home, kind, f"run-{case}", *CASES[case]), tmp_path / "adapter"
+    assert tokenrl_cli.load(run).export(place, adapter=True) == place
+    assert sorted(os.listdir(place)) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    cls = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSeq2SeqLM
+    with warnings.catch_warnings(action="ignore"):  # of what peft asks of transformers
+        network = peft.PeftModel.from_pretrained(cls.from_pretrained(home / kind), place).eval()
+    ours, own_tokenizer = policy_of(run)
+    source, ids = "w1 w2 w3", torch.tensor([own_tokenizer.encode("w1 w2 w3")])
+    actions = torch.tensor([[*own_tokenizer.encode("w3 w7 w1 w9"), own_tokenizer.eos_id]])
+    inputs = transformers.AutoTokenizer.from_pretrained(home / kind)(source, return_tensors="pt")
+    with torch.no_grad():
+        wanted = ours(ids, torch.ones_like(ids, dtype=torch.bool), actions).logits
+        found = logits(network, inputs, torch.tensor(own_tokenizer.theirs), actions, causal)
+        assert (found - wanted).abs().max() < 1e-5
+        with network.disable_adapter():
+            untrained = logits(network, inputs, torch.tensor(own_tokenizer.theirs), actions, causal)
+    assert (untrained - wanted).abs().max() > 1e-3, "it is not what was trained"
+    start = [*PLAIN, *words_of(home, kind), "model/adapter=lora", f"model.adapter.path={place}"]
+    steps = ["trainer.warm_start_steps=0", "trainer.steps=0"]
+    assert train(tmp_path / "next", *start, *steps, tiny=False) == 0
+    first, then = (checkpoint.load(checkpoint.find(each)).model for each in (run, tmp_path / "next"))
+    assert first.keys() == then.keys()
+    assert all(torch.equal(first[name], then[name]) for name in first)
+    card = (place / "README.md").read_text("utf-8")
+    assert f"* path: `{kind}`, SHA-256 of its config and weights `{hub.digest(home / kind, 'path')}`" in card
+    assert str(home) not in card + (place / "adapter_config.json").read_text("utf-8")
+
+
+def test_without_an_adapter_of_its_own_a_run_exports_none(
+    home: Path, own: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    def mistake(run: Path) -> str:
+        capsys.readouterr()
+        assert tokenrl("export", f"ckpt={run}", f"to={tmp_path / 'it'}", "adapter=true") == 2
+        assert os.listdir(tmp_path) == []
+        return capsys.readouterr().err
+
+    assert "adapter=true: the model of this run has no adapter" in mistake(own)
+    assert "adapter=true: the run has trained the weights themselves" in mistake(trained(home, "gpt2", "run-gpt2"))
 
 
 def logits(network: Any, inputs: Any, theirs: torch.Tensor, actions: torch.Tensor, causal: bool) -> torch.Tensor:
@@ -375,9 +422,18 @@ def test_a_pretrained_model_elsewhere_is_not_read_for_a_run_alone(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     run = trained(home, "t5", "run-t5", *CASES["t5"])
-    monkeypatch.setenv("TOKENRL_DATA", str(tmp_path))
+    monkeypatch.delenv("TOKENRL_DATA")
     monkeypatch.chdir(tmp_path)
     assert tokenrl("export", f"ckpt={run}", "to=new") == 2
     assert f"model.path={home / 't5'}: lies outside data_root" in capsys.readouterr().err
     assert not Path("new").exists()
+    other = tmp_path / "other"
+    shutil.copytree(home / "t5", other)
+    changed = json.loads((other / "config.json").read_text()) | {"changed": 1}
+    (other / "config.json").write_text(json.dumps(changed))
+    assert tokenrl("export", f"ckpt={run}", "to=new", f"model.path={other}") == 2
+    assert f"model.path: {other} has the SHA-256 " in capsys.readouterr().err
+    assert tokenrl("export", f"ckpt={run}", "to=new", f"model.path={home / 't5'}", "model.dtype=bfloat16") == 2
+    assert "model.dtype=bfloat16: cannot be changed" in capsys.readouterr().err
+    assert tokenrl("export", f"ckpt={run}", "to=there", f"model.path={home / 't5'}") == 0
     assert tokenrl_cli.load(run, overrides=[f"model.path={home / 't5'}"]).export("new") == Path("new")

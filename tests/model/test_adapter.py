@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load, save, save_file
 from torch import Tensor
 
+from tests.model.contract import ragged, stepwise
 from tests.model.test_pretrained import home as home
-from tests.model.test_pretrained import ragged, read, saved, stepwise
+from tests.model.test_pretrained import read, saved
 from tokenrl_cli.algorithm.networks import frozen_copy, move
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model.adapter import Adapter, Lora
+from tokenrl_cli.model.adapter import save as save_adapter
 
 peft = pytest.importorskip("peft")
 
@@ -143,6 +145,14 @@ def test_adapters_of_half_precision_are_float32(home: Path) -> None:
     assert {value.dtype for value in model.parameters() if value.requires_grad} == {torch.float32}
     assert {value.dtype for value in model.parameters() if not value.requires_grad} == {torch.bfloat16}
     assert logits(model).isfinite().all()
+
+
+def test_what_was_learned_beside_an_adapter_is_not_left_out_of_a_file(home: Path, tmp_path: Path) -> None:
+    model = adapted(home, "bert")
+    learned = {name.removeprefix("network."): value for name, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"^adapter=true: .* the checkpoint lacks, such as decoder\."):
+        save_adapter(model.network, learned, tmp_path, None, "SEQ_2_SEQ_LM")
+    assert not list(tmp_path.iterdir())
 
 
 def test_on_the_meta_device_the_same_learns(home: Path) -> None:

@@ -16,9 +16,21 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 
+from tests.model.contract import (
+    LIMIT,
+    check_beam,
+    check_company,
+    check_empty_source,
+    check_gradients,
+    check_order,
+    check_states,
+    check_steps,
+    ragged,
+    stepwise,
+)
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate
-from tokenrl_cli.interfaces import Model, UserError
+from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model import pretrained
 from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.hf_causal import HfCausal
@@ -37,7 +49,7 @@ class Tokens:
         self.theirs, self.size = theirs, len(theirs)
 
 
-TOKENS, LIMIT, SIZE = Tokens([2, 5, 7, 8, 9, 10, 13]), 6, 20
+TOKENS, SIZE = Tokens([2, 5, 7, 8, 9, 10, 13]), 20
 TOKENS_OF = torch.tensor(TOKENS.theirs)
 LONE = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24}
 GROUPED = LONE | {"num_key_value_heads": 1}
@@ -148,52 +160,21 @@ def built(home: Path, name: str) -> Any:
     return copy.deepcopy(_built(home, name)).eval()
 
 
-def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sources of 4, 1, 3 and 2 tokens, responses of 6, 2, 5 and 1, padded with junk."""
-    draws = torch.Generator().manual_seed(1)
-    source, actions = torch.randint(7, (4, 4), generator=draws), torch.randint(7, (4, 6), generator=draws)
-    masks = [
-        torch.arange(n) < torch.tensor(lengths).unsqueeze(1) for n, lengths in ((4, [4, 1, 3, 2]), (6, [6, 2, 5, 1]))
-    ]
-    return source, masks[0], actions, masks[1]
-
-
-def stepwise(model: Model, source: Tensor, mask: Tensor, actions: Tensor) -> Tensor:
-    state, previous, outputs = model.start(source, mask), None, []
-    for t in range(actions.shape[1]):
-        output, state = model.step(state, previous)
-        outputs.append(output.logits)
-        previous = actions[:, t]
-    return torch.cat(outputs, 1)
-
-
 @every
 @torch.no_grad()
 def test_one_step_at_a_time_is_the_teacher_forced_pass(home: Path, name: str) -> None:
     model = built(home, name)
-    source, mask, actions, _ = ragged()
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         if dtype == torch.float64 and (name in SINGLE or name not in ("gpt2", "opt", *SEQ2SEQ, "bert")):
             continue
-        model = model.to(dtype)
-        whole = model(source, mask, actions)
-        assert whole.logits.shape == (4, 6, 7)
-        assert whole.hidden.shape == (4, 6, model.width)
+        whole = check_steps(model.to(dtype), tolerance)
         assert torch.equal(model.project(whole.hidden[:, 2:4]), whole.logits[:, 2:4])
-        difference = whole.logits.log_softmax(-1) - stepwise(model, source, mask, actions).log_softmax(-1)
-        assert difference.abs().max() < tolerance, dtype
         assert whole.logits.std() > 0.05, "differences of such a model would not show"
 
 
 @every
-@torch.no_grad()
 def test_a_row_alone_says_what_it_says_in_a_ragged_batch(home: Path, name: str) -> None:
-    model = built(home, name)
-    source, mask, actions, response = ragged()
-    together = model(source, mask, actions).logits.log_softmax(-1)
-    for row, (s, t) in enumerate(zip(mask.sum(1).tolist(), response.sum(1).tolist(), strict=True)):
-        alone = model(source[row : row + 1, :s], mask[row : row + 1, :s], actions[row : row + 1, :t])
-        assert (alone.logits.log_softmax(-1) - together[row : row + 1, :t]).abs().max() < 1e-5
+    check_company(built(home, name))
 
 
 @every
@@ -204,29 +185,13 @@ def test_padding_and_later_actions_change_nothing_but_the_source_does(home: Path
     before = model(source, mask, actions).logits
     junk = torch.where(mask, source, (source + 3) % 7)
     assert torch.equal(model(junk, mask, actions).logits, before)
-    for t in (1, 4):
-        changed = actions.clone()
-        changed[:, t:] = (changed[:, t:] + 1) % 7
-        after = model(source, mask, changed).logits
-        assert torch.allclose(after[:, : t + 1], before[:, : t + 1], atol=1e-6)
-        assert not torch.allclose(after[:, t + 1], before[:, t + 1], atol=1e-4)
+    check_order(model, (1, 4))
     assert not torch.allclose(model((source + 1) % 7, mask, actions).logits, before, atol=1e-4)
 
 
 @every
-@torch.no_grad()
 def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(home: Path, name: str) -> None:
-    model = built(home, name)
-    source, mask, _, _ = ragged()
-    rows, given = torch.tensor([2, 0, 0, 3]), torch.full((4, 3), 3)
-    state = model.start(source, mask).repeat(2)
-    wanted = stepwise(model, source[rows], mask[rows], given)
-    _, state = model.step(state, None)
-    for _ in range(2):  # the old state stays usable
-        output, following = model.step(state.reorder(rows * 2 + 1), given[:, 0])
-        assert torch.allclose(output.logits, wanted[:, 1:2], atol=1e-5)
-        output, _ = model.step(following, given[:, 1])
-        assert torch.allclose(output.logits, wanted[:, 2:], atol=1e-5)
+    check_states(built(home, name))
 
 
 @every
@@ -251,29 +216,15 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each(hom
 
 
 @every
-@torch.no_grad()
 def test_an_empty_source_says_the_same_in_any_company_and_half_precision_is_finite(home: Path, name: str) -> None:
-    model = built(home, name)
-    source, mask, actions, _ = ragged()
-    mask = mask.index_fill(0, torch.tensor([2]), False)
-    together = model(source, mask, actions).logits[2:3]
-    assert together.isfinite().all()
-    junk, nothing = (source[2:3, :1] + 1) % 7, torch.zeros(1, 1, dtype=torch.bool)
-    assert torch.allclose(model(junk, nothing, actions[2:3]).logits, together, atol=1e-5)
-    assert torch.allclose(stepwise(model, junk, nothing, actions[2:3]), together, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(source, mask, actions).logits.isfinite().all()
+    check_empty_source(built(home, name))
 
 
 @every
 def test_one_beam_is_greedy_and_more_beams_and_samples_run(home: Path, name: str) -> None:
     model = built(home, name)
     source, mask, _, _ = ragged()
-    one = Decoding(LIMIT, 0.0, 0, 1.0, 0.0, [], 1, 0.0)
-    greedy = generate(model, source, mask, one, 1, 0, torch.Generator())
-    beam = beam_search(model, source, mask, one, 0)
-    assert torch.equal(beam.mask, greedy.mask)
-    assert torch.equal(beam.actions, greedy.actions)
+    check_beam(model)
     drawing = Decoding(LIMIT, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
     several = generate(model, source, mask, drawing, 3, 0, torch.Generator().manual_seed(0))
     rows = torch.arange(4).repeat_interleave(3)
@@ -284,20 +235,7 @@ def test_one_beam_is_greedy_and_more_beams_and_samples_run(home: Path, name: str
 
 @every
 def test_every_parameter_learns_and_padding_teaches_nothing(home: Path, name: str) -> None:
-    model = built(home, name)
-    source, mask, actions, response = ragged()
-
-    def gradients(source: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        model.zero_grad()
-        nll = -model(source, mask, actions).logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        nll[response].sum().backward()
-        return {key: value.grad.clone() for key, value in model.named_parameters()}
-
-    wanted = gradients(source, actions)
-    junk = torch.where(response, actions, (actions + 1) % 7)
-    for key, value in gradients(torch.where(mask, source, (source + 1) % 7), junk).items():
-        assert value.isfinite().all(), key
-        assert torch.allclose(value, wanted[key], atol=1e-4), key
+    check_gradients(built(home, name), 1e-4)
 
 
 @every
@@ -596,3 +534,25 @@ def test_begin_tokens_are_the_checkpoints_or_those_of_the_setting(home: Path) ->
     assert HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [2, 17], False, NoAdapter()).begin == [2, 17]
     with pytest.raises(UserError, match=r"^begin: holds 20, and the last id of the checkpoint is 19"):
         HfSeq2seq(TOKENS, TOKENS, str(saved(home, "mbart")), "float32", [20], False, NoAdapter())
+
+
+def test_begin_tokens_can_be_named(home: Path, tmp_path: Path) -> None:
+    place, words = tmp_path / "mbart", {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "a", "?"])}
+    engine = tokenizers.models.WordLevel(words, unk_token="?")
+    shutil.copytree(saved(home, "mbart"), place)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(engine), eos_token="</s>", extra_special_tokens=["ro_RO"]
+    ).save_pretrained(place)
+
+    def begun(*begin: int | str) -> list[int]:
+        model = HfSeq2seq(TOKENS, TOKENS, str(place), "float32", list(begin), False, NoAdapter())
+        return list(model.begin)
+
+    assert begun("</s>", "ro_RO") == begun(2, 5) == [2, 5]
+    assert begun(2, "a") == [2, 3]
+    with pytest.raises(UserError, match=r"^begin: holds 'ro_RU', which is no token of .* \(did you mean 'ro_RO'"):
+        begun("ro_RU")
+    causal = tmp_path / "gpt2"
+    shutil.copytree(saved(home, "gpt2"), causal)
+    shutil.copy(place / "tokenizer.json", causal)
+    assert HfCausal(TOKENS, TOKENS, str(causal), "float32", ["ro_RO"], False, NoAdapter()).begin == [5]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.model.test_pretrained import saved
 from tests.running import QUICK, TINY, lines, tokenrl, train, weights
+from tokenrl_cli.config import extras
 
 pytest.importorskip("transformers")
 
@@ -72,6 +73,15 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
     for line, said in [
         (["model=hf_causal"], "model.path: is missing: give model.path=VALUE"),
         (["model=hf_causal", "model.path=./none"], "model.path: there is no directory ./none"),
+        (["model=hf_causal", "model.path=./none", "tokenizer=pretrained"], "model.path: there is no directory ./none"),
+        (
+            ["model=hf_causal", f"model.path={saved(home, 'gpt2')}", "tokenizer=pretrained"],
+            f"model.path: {saved(home, 'gpt2')} has no tokenizer",
+        ),
+        (
+            ["model=hf_causal", f"model.path={saved(home, 'gpt2')}", "tokenizer=pretrained", "tokenizer.path=./none"],
+            "tokenizer.path: there is no directory ./none",
+        ),
         (["model=hf_causal", f"model.path={saved(home, 't5')}"], "use model=hf_seq2seq"),
         (["model=hf_causal", f"model.path={saved(home, 'gpt2')}"], "use source_tokenizer=pretrained"),
         (["model=hf_encoder_decoder", "model.path=null"], "is null, and so is model.new"),
@@ -82,3 +92,12 @@ def test_a_wrong_path_is_one_clear_error(home: Path, capsys: pytest.CaptureFixtu
         shown = capsys.readouterr().err
         assert said in shown
         assert "Traceback" not in shown
+
+
+def test_without_the_extra_the_error_names_the_model_and_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    assert train(home / "run", *rest(), "model=hf_causal", "model.path=gpt2", tiny=False) == 2
+    told = "model.path: needs the package transformers, which is not installed\n  pip install 'tokenrl[hf]'"
+    assert told in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tokenrl_cli
 from tests.running import QUICK, TINY, lines, tokenrl, train, weights
 from tokenrl_cli import hub
+from tokenrl_cli.interfaces import UserError
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -194,9 +197,21 @@ def test_a_pretrained_model_that_only_a_strange_run_names_is_not_read(
         told = capsys.readouterr().err
         assert f"model.path={base}: lies outside data_root and the current directory" in told
         assert tokenrl(*command, "model=gru") == 2
+    judged = [*TINY, "reward=likelihood", f"reward.checkpoint={runs('rloo')}"]
+    capsys.readouterr()
+    for command in (["validate", *judged], ["train", *judged, f"out={tmp_path / 'judged'}"]):
+        assert tokenrl(*command) == 2
+        assert f"that run was trained from model.path={base}, which lies outside data_root" in capsys.readouterr().err
+    with pytest.raises(UserError, match="that run was trained from"):
+        tokenrl_cli.reward("likelihood", checkpoint=str(runs("rloo")))
     from tokenrl_cli.commandline.earlier_run import read_run_config, resume_command
+    from tokenrl_cli.commands.train import next_commands
 
-    assert f"model.path={base}" in resume_command(runs("rloo"), read_run_config(runs("rloo"))[1])
+    config = read_run_config(runs("rloo"))[1]
+    assert f"model.path={base}" in resume_command(runs("rloo"), config)
+    for line in next_commands(runs("rloo"), config):
+        _, command, *given = shlex.split(line)
+        assert tokenrl(command, *given, *(reading if command == "generate" else ["split=val"])) == 0, line
 
 
 def test_a_run_starts_from_the_adapter_of_another(base: Path, runs: Any, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.commandline.arguments import override
+from tokenrl_cli.files.records import read_yaml
 from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.run.directory import CONFIG, find
 
 ROOT = "data"  # data_root if neither the command line nor TOKENRL_DATA sets it, as in conf/train.yaml
 HANDLED = (
@@ -142,6 +144,30 @@ def refuse_outside_data(
         again = override("data_root", config["data_root"]) if below_root else override(key, whole)
         problem = "lies outside data_root and the current directory, and only the config of the run names it"
         raise UserError(f"{key}={text}", problem, f"if it may be read, {remedy}: {again}")
+
+
+def refuse_outside_judges(config: dict[str, Any], named: dict[str, str]) -> None:
+    """Raises UserError if a saved run that scores texts, named by a key `checkpoint` of reward or metrics in a resolved
+    `config`, was trained from a pretrained model that lies neither in the current directory nor in the user's
+    data_root: only the config of that run names it.
+
+    `named` holds the values typed on the command line, by key: a model whose path is among them may be read. A run that
+    cannot be read is left to the reward, which says why.
+    """
+    root = user_data_root(named.get("data_root"))
+    for keys, text, _ in texts_in({name: config.get(name) for name in ("reward", "metrics")}):
+        if keys[-1] != "checkpoint":
+            continue
+        try:
+            model = read_yaml(find(Path(text), ("best", "last")) / CONFIG).get("model")
+        except (UserError, OSError):
+            continue
+        for inner, path, _ in outside_texts({"model": model}, root):
+            if path not in named.values():
+                problem = f"that run was trained from {'.'.join(inner)}={path}, which lies outside data_root and the "
+                problem += "current directory, and only its config names it"
+                remedy = "if it may be read, run the command in a folder above it, or set TOKENRL_DATA to one"
+                raise UserError(f"{'.'.join(keys)}={text}", problem, remedy)
 
 
 def required_overrides(config: dict[str, Any]) -> list[str]:

@@ -125,13 +125,17 @@ def prepared(
     config of the command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the
     folder of saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises
     UserError for missing data or a missing split, for references that are needed and missing, for a setting in `line`
-    that has no effect, and for components that do not fit each other."""
+    that has no effect, for components that do not fit each other, and for a saved run that scores texts and was trained
+    from a pretrained model that may not be read (`refuse_outside_judges`)."""
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.data.splits import require_references, require_split
     from tokenrl_cli.run import assembly
     from tokenrl_cli.run.evaluation import decoding_for
     from tokenrl_cli.run.findings import sampling_findings
 
+    refuse_outside_judges(whole, typed_values(line))
     assembly.use_threads(whole["trainer"]["threads"])
     device = assembly.device_of(plain["device"])
     precision = assembly.precision_of(plain["precision"])

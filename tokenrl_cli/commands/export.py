@@ -8,7 +8,6 @@ tokenrl's own, or of the user's, becomes its tensors as safetensors, its tokeniz
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,9 @@ POLICY_FILE = "policy.safetensors"
 def run(config: DictConfig) -> None:
     """Writes the model of the checkpoint `ckpt` to the directory `to`, which must be new or empty, whole or not at all.
     Called by Hydra. Raises UserError for a mistake of the user's, OSError if the system refuses."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from tokenrl_cli.commandline.earlier_run import typed_values
     from tokenrl_cli.commands.keys import Export, require_keys
     from tokenrl_cli.report.display import choose_display
     from tokenrl_cli.run import checkpoint
@@ -36,7 +38,7 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Export)
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]).expanduser(), ("best", "last")))
-    place, notes = export(saved, Path(plain["to"]).expanduser(), plain["imports"], {})
+    place, notes = export(saved, Path(plain["to"]).expanduser(), plain, typed_values(HydraConfig.get().overrides.task))
     display = choose_display()
     for note in notes:
         display.message(f"note: {note}")
@@ -44,18 +46,19 @@ def run(config: DictConfig) -> None:
     display.close()
 
 
-def export(saved: Checkpoint, to: Path, trust: Sequence[str], named: dict[str, str]) -> tuple[Path, list[str]]:
+def export(saved: Checkpoint, to: Path, plain: dict[str, Any], named: dict[str, str]) -> tuple[Path, list[str]]:
     """Writes the model of a checkpoint to the directory `to` and returns it, and notes on what the directory does not
-    hold of the policy. `trust` lists the user's modules whose classes and functions a `_target_` in the checkpoint's
-    config may name; `named` holds the values that the user has given, by key.
+    hold of the policy. Of `plain`, a resolved config, it reads model, data_root, imports (the user's modules whose
+    classes and functions a `_target_` may name) and adapter (true: the adapter alone); `named` holds the values that
+    the user has given, by key.
 
     Seeds torch's global generator. Raises UserError where the model cannot be built, where it was trained from a
-    pretrained model outside the current directory and TOKENRL_DATA that is not among `named`, or where `to` is neither
-    new nor empty; OSError if the system refuses.
+    pretrained model outside the current directory and data_root that is not among `named`, where there is no adapter to
+    write, or where `to` is neither new nor empty; OSError if the system refuses.
     """
     import torch
 
-    from tokenrl_cli.commandline.outside_data import refuse_outside_data
+    from tokenrl_cli.commands.eval import refuse_unsafe_data, with_overrides
     from tokenrl_cli.config.build import check
     from tokenrl_cli.files.writing import require_new_folder, require_room, whole_folder
     from tokenrl_cli.model.pretrained import Pretrained
@@ -63,12 +66,12 @@ def export(saved: Checkpoint, to: Path, trust: Sequence[str], named: dict[str, s
 
     require_new_folder(to)
     require_room(to)
-    whole, stage = dict(saved.config), saved.state["stage"]
+    stage, trust = saved.state["stage"], plain["imports"]
+    whole = with_overrides(saved.config, stage, {key: plain[key] for key in ("model", "data_root")})
     if "recompute" in whole["model"]:  # it wraps the layers, and the network is written as it is without
         whole["model"] = whole["model"] | {"recompute": False}
     check({name: whole[name] for name in assembly.blocks_to_generate(whole, stage)}, trust)
-    remedy = "export from a directory above it, or set TOKENRL_DATA to one; it is"
-    refuse_outside_data({"model": whole["model"]}, saved.config, named, remedy)
+    refuse_unsafe_data({"model": whole["model"], "data_root": plain["data_root"]}, saved.config, named)
     cpu = torch.device("cpu")
     task = assembly.generation_task_of(whole, trust, cpu, torch.float32, whole["seed"], saved.tokenizer_dir)
     notes = [] if assembly.acts_by_its_model(whole, trust, task, stage) else [_values_note(whole, stage)]
@@ -77,7 +80,14 @@ def export(saved: Checkpoint, to: Path, trust: Sequence[str], named: dict[str, s
             model: Pretrained = assembly.model_of(whole, trust, task)
             assert isinstance(model, Pretrained)
             checkpoint.restore(model, saved)
-            _write_network(part, model, task, saved, notes)
+            if plain["adapter"]:
+                _write_adapter(part, model, whole, saved, notes)
+            else:
+                _write_network(part, model, task, whole, saved, notes)
+        elif plain["adapter"]:
+            raise UserError(
+                "adapter=true", "the model of this run has no adapter", "leave it out: its tensors are written"
+            )
         else:
             _write_tensors(part, saved, notes)
     return to, notes
@@ -115,8 +125,11 @@ def network_to_write(model: Pretrained) -> Any:
     return network
 
 
-def _write_network(part: Path, model: Pretrained, task: GenerationTask, saved: Checkpoint, notes: list[str]) -> None:
-    """Writes a directory of transformers to the folder `part`."""
+def _write_network(
+    part: Path, model: Pretrained, task: GenerationTask, config: dict[str, Any], saved: Checkpoint, notes: list[str]
+) -> None:
+    """Writes a directory of transformers to the folder `part`. `config` is that of the checkpoint with the overrides of
+    the command line."""
     from tokenrl_cli import hub
 
     network = network_to_write(model)
@@ -125,7 +138,20 @@ def _write_network(part: Path, model: Pretrained, task: GenerationTask, saved: C
         network.save_pretrained(part)
     two_sided = _write_tokenizers(part, saved, "target" if _is_theirs(saved, "target") else "")
     _write_policy(part, saved)
-    (part / "README.md").write_text("\n".join(_network_card(model, network, saved, two_sided, notes)), "utf-8")
+    (part / "README.md").write_text("\n".join(_network_card(model, config, saved, two_sided, notes)), "utf-8")
+
+
+def _write_adapter(part: Path, model: Pretrained, config: dict[str, Any], saved: Checkpoint, notes: list[str]) -> None:
+    """Writes what LoRA has learned to the folder `part`, in the format of peft."""
+    from tokenrl_cli.model import adapter
+
+    task = "SEQ_2_SEQ_LM" if _reads_with_encoder(model) else "CAUSAL_LM"
+    path = config["model"]["path"]
+    base = None if Path(path).expanduser().exists() else path  # the name of a folder may mean another on the hub
+    learned = {name.removeprefix("network."): value for name, value in model.state_dict().items()}
+    adapter.save(model.network, learned, part, base, task)
+    _write_policy(part, saved)
+    (part / "README.md").write_text("\n".join(_adapter_card(model, config, saved, notes)), "utf-8")
 
 
 def generation_config(model: Pretrained, task: GenerationTask) -> Any:
@@ -234,14 +260,15 @@ def _write_tensors(part: Path, saved: Checkpoint, notes: list[str]) -> None:
 # ------------------------------------------------------------------------------------------------------------ the card
 
 
-def _network_card(model: Pretrained, network: Any, saved: Checkpoint, two_sided: bool, notes: list[str]) -> list[str]:
+def _network_card(
+    model: Pretrained, config: dict[str, Any], saved: Checkpoint, two_sided: bool, notes: list[str]
+) -> list[str]:
     """The lines of README.md of a directory of transformers."""
-    from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder
     from tokenrl_cli.report import model_card
 
-    name = "AutoModelForSeq2SeqLM" if isinstance(model, ReadsWithEncoder) else "AutoModelForCausalLM"
+    name = _auto_class(model)
     lines = model_card.front_matter("transformers", TAGS)
-    lines += [f"# {type(network).__name__}, trained by tokenrl", "", *_base(saved), *_notes(notes)]
+    lines += [f"# {type(model.network).__name__}, trained by tokenrl", "", *_base(model, config), *_notes(notes)]
     lines += ["## Use", "", "```python", f"from transformers import {name}, AutoTokenizer", ""]
     lines += [f'model = {name}.from_pretrained("DIR")']
     if not _is_theirs(saved, "target"):
@@ -258,7 +285,6 @@ def _network_card(model: Pretrained, network: Any, saved: Checkpoint, two_sided:
 def _example(model: Pretrained, saved: Checkpoint) -> list[str]:
     """Python that generates from a source, with the prompt that the policy was trained on."""
     from tokenrl_cli.files.records import read_json
-    from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder
     from tokenrl_cli.tokenizer.pretrained import TABLE
 
     side = "source" if (saved.tokenizer_dir / "source").is_dir() else "target"
@@ -267,24 +293,53 @@ def _example(model: Pretrained, saved: Checkpoint) -> list[str]:
     prompt = f"{before!r} + source + {after!r}" if before or after else "source"
     special = "" if side == "target" or any(table["around"]) else ", add_special_tokens=False"
     lines = [f'inputs = tokenizer({prompt}, return_tensors="pt"{special})', "found = model.generate(**inputs)[0]"]
-    if not isinstance(model, ReadsWithEncoder):
+    if not _reads_with_encoder(model):
         lines.append('found = found[inputs["input_ids"].shape[1] :]  # without the prompt')
     return [*lines, "print(tokenizer.decode(found, skip_special_tokens=True))"]
 
 
-def _base(saved: Checkpoint) -> list[str]:
+def _adapter_card(model: Pretrained, config: dict[str, Any], saved: Checkpoint, notes: list[str]) -> list[str]:
+    """The lines of README.md of an adapter."""
+    from tokenrl_cli.report import model_card
+
+    name, kind = _auto_class(model), str(config["model"]["_target_"]).split(".")[-2]
+    lines = model_card.front_matter("peft", TAGS)
+    lines += [f"# LoRA adapter of {type(model.network).__name__}, trained by tokenrl", "", *_base(model, config)]
+    lines += [*_notes(notes), "It goes with that checkpoint alone, here called BASE.", ""]
+    lines += ["## Use", "", "```python", "from peft import PeftModel", f"from transformers import {name}", ""]
+    lines += [f'model = PeftModel.from_pretrained({name}.from_pretrained("BASE"), "DIR")', "```", ""]
+    line = f"tokenrl train model={kind} model.path=BASE model/adapter=lora model.adapter.path=DIR"
+    return [*lines, "```sh", f"{line}  # trains it further", "```", "", *_history(saved)]
+
+
+def _reads_with_encoder(model: Pretrained) -> bool:
+    from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder
+
+    return isinstance(model, ReadsWithEncoder)
+
+
+def _auto_class(model: Pretrained) -> str:
+    """The class of transformers that reads the network of a model from a directory."""
+    return "AutoModelForSeq2SeqLM" if _reads_with_encoder(model) else "AutoModelForCausalLM"
+
+
+def _base(model: Pretrained, config: dict[str, Any]) -> list[str]:
     """What the model was before: the name of its checkpoint, and its SHA-256."""
-    from tokenrl_cli import hub
+    lines = [
+        f"* {key}: `{_name(config, key)}`, SHA-256 of its config and weights `{base.sha256}`"
+        for key, base in model.bases.items()
+    ]
+    return ["Trained from:", "", *lines, ""] if lines else ["Trained from random weights.", ""]
+
+
+def _name(config: dict[str, Any], key: str) -> str:
+    """The name of a checkpoint that the setting `key` of the block model names, without its folders."""
     from tokenrl_cli.report.model_card import without_folders
 
-    lines = []
-    for key in ("path", "decoder_path"):
-        if path := saved.config["model"].get(key):
-            place = hub.directory(path, key)
-            lines.append(
-                f"* {key}: `{without_folders(path)}`, SHA-256 of its config and weights `{hub.digest(place, key)}`"
-            )
-    return ["Trained from:", "", *lines, ""] if lines else ["Trained from random weights.", ""]
+    value: Any = config["model"]
+    for part in key.split("."):
+        value = value[part]
+    return str(without_folders(value))
 
 
 def _notes(notes: list[str]) -> list[str]:

@@ -94,8 +94,11 @@ class EvalModel(Train):
 class Export:
     """The root keys of `export`."""
 
+    model: Model
     ckpt: Text
     to: Text
+    adapter: bool
+    data_root: Text
     imports: list[Text]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def _prepared(
         typed_values,
         with_data_root,
     )
-    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data
+    from tokenrl_cli.commandline.outside_data import refuse_missing, refuse_outside_data, refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.commands.validate import reference_readers
@@ -101,6 +102,7 @@ def _prepared(
         refuse_missing(read, run_config, started_in)
     elif plain["fallback"]:
         raise UserError("fallback=true", "goes with resume=RUN: it says which checkpoint to resume from")
+    refuse_outside_judges(plain, typed_values(line))
     config = plain | {"started_in": str(Path.cwd())}
     if saved is not None:
         require_state(saved)
@@ -137,7 +139,10 @@ def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     generates. `config` is resolved; imports and paths outside data_root that they need are among their overrides."""
     from tokenrl_cli.commandline.arguments import command_line, override
     from tokenrl_cli.commandline.outside_data import required_overrides
+    from tokenrl_cli.commands.keys import Eval, Generate
 
-    ckpt, imports = override("ckpt", str(run)), {"imports": config["imports"]}
-    evaluate = command_line("eval", ckpt, *required_overrides(config | {"init_from": None}))
-    return [evaluate, command_line("generate", ckpt, *required_overrides(imports))]
+    def command(name: str, schema: type[Eval | Generate]) -> str:
+        read = {each.name: config[each.name] for each in fields(schema) if each.name in config}
+        return command_line(name, override("ckpt", str(run)), *required_overrides(read))
+
+    return [command("eval", Eval), command("generate", Generate)]

@@ -33,6 +33,8 @@ def run(config: DictConfig) -> None:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings
     from tokenrl_cli.commands.keys import Train, require_keys
     from tokenrl_cli.data.splits import require_references
@@ -42,9 +44,10 @@ def run(config: DictConfig) -> None:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     require_keys(plain, Train)
     require_place(plain["out"])
-    start = origin_of(plain["init_from"])
+    start, line = origin_of(plain["init_from"]), HydraConfig.get().overrides.task
+    refuse_outside_judges(plain, typed_values(line))
     task, stages = assembled(plain, start.tokenizer_dir if start else None)
-    for finding in idle_findings(plain, task.decoding, HydraConfig.get().overrides.task):
+    for finding in idle_findings(plain, task.decoding, line):
         print(f"{finding.severity}: {finding.text}", file=sys.stderr)
     require_references(task.dataset, reference_readers(plain, task, stages))
     trainer = plain["trainer"]

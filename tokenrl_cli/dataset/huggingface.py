@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenrl_cli import hub
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.extras import require_extra
 from tokenrl_cli.config.ranges import Count, Fraction, Text
@@ -210,8 +211,14 @@ class HuggingFace:
 
         given = f"{self.path!r}, {self.name!r}" if self.name else f"{self.path!r}"
         remedy = f"with a network: datasets.load_dataset({given}).save_to_disk(DIR); then dataset.path=DIR"
-        with _reading(self.path, "there is no such folder, and it cannot be read from the Hugging Face hub", remedy):
-            return dict(datasets.load_dataset(self.path, self.name))
+        silence, before = hub.unreachable(), datasets.config.HF_HUB_OFFLINE
+        problem = f"there is no such folder, and it cannot be read from the Hugging Face hub{silence and ': '}{silence}"
+        datasets.config.HF_HUB_OFFLINE = before or bool(silence)  # then the library reads its cache at once
+        try:
+            with _reading(self.path, problem, remedy):
+                return dict(datasets.load_dataset(self.path, self.name))
+        finally:
+            datasets.config.HF_HUB_OFFLINE = before
 
     def _loaded(self, found: Any) -> Any:
         """The Dataset behind a value of `_all`."""

@@ -5,6 +5,7 @@ peft is imported where it is used, never with this module. Errors are SettingErr
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ import torch
 from tokenrl_cli import hub
 from tokenrl_cli.config.extras import require_extra
 from tokenrl_cli.config.ranges import Fraction, Positive, Size, Text
-from tokenrl_cli.interfaces import SettingError
+from tokenrl_cli.interfaces import SettingError, UserError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 WRAPPER = "base_model.model."  # before each name in a file of peft
+WHOLE = "leave it out: the whole model is written"
 
 
 class Adapter(Protocol):
@@ -135,6 +137,36 @@ def merge(network: Any) -> None:
             owner, _, own = name.rpartition(".")
             setattr(network.get_submodule(owner), own, layer.get_base_layer())
     del network.peft_config
+
+
+def save(network: Any, learned: dict[str, torch.Tensor], folder: Path, base: str | None, task: str) -> None:
+    """Writes the adapter of a network to adapter_config.json and adapter_model.safetensors in `folder`, as peft does:
+    `peft.PeftModel.from_pretrained` puts it beside the weights of its checkpoint. `learned` holds the tensors [...]
+    that the run has changed, by the network's names; the name of the checkpoint on the hub, `base`, and `task`
+    ("CAUSAL_LM" or "SEQ_2_SEQ_LM") go to the config.
+
+    Raises UserError for a network without an adapter, and where more has been learned than the adapter.
+    """
+    if "peft_config" not in vars(network):
+        problem = "the run has trained the weights themselves, and no adapter beside them"
+        raise UserError("adapter=true", problem, WHOLE)
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = copy.copy(network.peft_config["default"])
+    config.base_model_name_or_path, config.task_type, config.inference_mode = base, task, True
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)  # a set has another order in each process
+    found = get_peft_model_state_dict(network, learned, save_embedding_layers=False)
+    rest = sorted(name for name in learned if name.replace(".default", "") not in found)
+    if rest:
+        problem = (
+            f"{len(rest)} weights have been learned that the checkpoint lacks, such as {rest[0]}: no adapter has them"
+        )
+        raise UserError("adapter=true", problem, WHOLE)
+    config.save_pretrained(folder)
+    tensors = {f"{WRAPPER}{name}": value.detach().contiguous() for name, value in found.items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
 
 
 def _is_layer(module: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,16 @@ from torch import Tensor
 
 from tokenrl_cli import hub
 from tokenrl_cli.interfaces import ModelOutput, SettingError
-from tokenrl_cli.model.pretrained import Pretrained, framed, generation_settings, positions_of, renewed, require_room
+from tokenrl_cli.model.pretrained import (
+    Begin,
+    Pretrained,
+    begin_ids,
+    framed,
+    generation_settings,
+    positions_of,
+    renewed,
+    require_room,
+)
 
 
 @dataclass
@@ -134,19 +142,17 @@ class ReadsWithEncoder(Pretrained):
         return logits[:, len(self.begin) - 1 :].index_select(-1, self.theirs)  # type: ignore[no-any-return]
 
 
-def decoder_begin(path: Path, begin: Sequence[int] | None, size: int) -> list[int]:
+def decoder_begin(path: Path, begin: Begin, size: int) -> list[int]:
     """Returns the ids that a decoder begins with, at least one: `begin` where it is given, else what the checkpoint at
     `path` names: its start token (else its BOS, else the first token that its tokenizer puts before a text), then the
     token that it forces at the begin, if any. They are ids of the checkpoint, not of our tokenizer. Raises SettingError
-    where the checkpoint names none, or for an id that is not below `size`, its number of tokens."""
+    where the checkpoint names none, and as `begin_ids` does with `size`, its number of tokens."""
     named = generation_settings(path)
     starts = (named.get("decoder_start_token_id"), named.get("bos_token_id"), *hub.frame(path, "path")[0][:1])
     start = next((each for each in starts if each is not None), None)
     forced = named.get("forced_bos_token_id")
-    found = list(begin) if begin is not None else [each for each in (start, forced) if each is not None]
+    found = begin if begin is not None else [each for each in (start, forced) if each is not None]
     if not found:
         problem = "is null, and the checkpoint names no decoder_start_token_id"
         raise SettingError("begin", problem, "give the ids that its decoder begins with: {here}.begin=[ID]")
-    if beyond := [each for each in found if each >= size]:
-        raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
-    return found
+    return begin_ids(found, path, size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +10,22 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Text
-from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer
+from tokenrl_cli.config.ranges import Text
+from tokenrl_cli.interfaces import ModelOutput, Tokenizer
 from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.pretrained import (
+    Begin,
     Dtype,
     Pretrained,
+    begin_ids,
     first_token,
+    found,
     framed,
     ids_in_checkpoint,
     network_of,
     positions_of,
     renewed,
     require_contract,
-    require_kind,
     require_room,
     size_of,
 )
@@ -67,13 +68,11 @@ class HfCausal(Pretrained):
         source_tokenizer: Tokenizer,
         path: Text,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Begin,
         recompute: bool,
         adapter: Adapter,
     ) -> None:
-        place = hub.directory(path, "path")
-        config = hub.config(place, "path")
-        require_kind(config, "hf_causal", path)
+        place, config = found(path, "hf_causal")
         from transformers import AutoModelForCausalLM
 
         network = network_of(place, config, AutoModelForCausalLM, dtype)
@@ -81,10 +80,9 @@ class HfCausal(Pretrained):
         sources = ids_in_checkpoint(source_tokenizer, size, "source_tokenizer")
         targets = ids_in_checkpoint(tokenizer, size, "tokenizer")
         super().__init__(network, network, sources, targets, recompute, adapter, {"path": place})
-        own = source_tokenizer is not tokenizer
-        self.begin = list(begin) if begin is not None else [] if own else hub.frame(place, "path")[0]
-        if beyond := [each for each in self.begin if each >= size]:
-            raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
+        if begin is None:
+            begin = [] if source_tokenizer is not tokenizer else hub.frame(place, "path")[0]
+        self.begin = begin_ids(begin, place, size)
         self.filler = first_token(place, config, "bos_token_id", "eos_token_id", "pad_token_id")
         self.longest = positions_of(network)
         self.places = "position_ids" in inspect.signature(network.base_model.forward).parameters

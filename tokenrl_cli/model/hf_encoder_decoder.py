@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,17 @@ from typing import Any
 import torch
 
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Fraction, Size, Text
+from tokenrl_cli.config.ranges import Fraction, Size, Text
 from tokenrl_cli.interfaces import SettingError, Tokenizer
 from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
 from tokenrl_cli.model.pretrained import (
+    Begin,
     Dtype,
+    found,
     ids_in_checkpoint,
     network_of,
     require_contract,
-    require_kind,
     size_of,
 )
 
@@ -54,7 +54,7 @@ class HfEncoderDecoder(ReadsWithEncoder):
         decoder_path: Text | None,
         new: NewBert | None,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Begin,
         recompute: bool,
         adapter: Adapter,
     ) -> None:
@@ -63,9 +63,7 @@ class HfEncoderDecoder(ReadsWithEncoder):
                 raise SettingError("path", "is null: an adapter needs a checkpoint to adapt", "use {here}/adapter=none")
             self._init_new(tokenizer, source_tokenizer, new, dtype, recompute)
             return
-        place = hub.directory(path, "path")
-        first = hub.config(place, "path")
-        require_kind(first, "hf_encoder_decoder", path)
+        place, first = found(path, "hf_encoder_decoder")
         second = place
         fresh: list[str] = []
         if first.model_type == "encoder-decoder":

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Text
+from tokenrl_cli.config.ranges import Text
 from tokenrl_cli.interfaces import Tokenizer
 from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
 from tokenrl_cli.model.pretrained import (
+    Begin,
     Dtype,
+    found,
     ids_in_checkpoint,
     network_of,
     require_contract,
-    require_kind,
     size_of,
 )
 
@@ -34,13 +33,11 @@ class HfSeq2seq(ReadsWithEncoder):
         source_tokenizer: Tokenizer,
         path: Text,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Begin,
         recompute: bool,
         adapter: Adapter,
     ) -> None:
-        place = hub.directory(path, "path")
-        config = hub.config(place, "path")
-        require_kind(config, "hf_seq2seq", path)
+        place, config = found(path, "hf_seq2seq")
         from transformers import AutoModelForSeq2SeqLM
 
         network = network_of(place, config, AutoModelForSeq2SeqLM, dtype)

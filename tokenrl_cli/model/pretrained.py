@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import hub
+from tokenrl_cli.config.build import hint
+from tokenrl_cli.config.ranges import CountOrNone, Text
 from tokenrl_cli.interfaces import Base, ModelOutput, SettingError, Tokenizer, TranslatesIds, UserError
 from tokenrl_cli.model import adapter as adapters
 
 Dtype = Literal["float32", "bfloat16"]
+Begin = Sequence[CountOrNone | Text] | None  # ids or names of tokens of a checkpoint
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}  # of the contract, in standard deviations of the logits
 EXAMPLE_LENGTHS = (3, 1)  # tokens of the two sources of the check
 
@@ -51,14 +54,17 @@ def kind_of(config: Any) -> str:
     return "hf_causal" if name in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else ""
 
 
-def require_kind(config: Any, wanted: str, path: str, where: str = "path") -> None:
-    """Raises SettingError where the option `wanted`, such as "hf_causal", does not read checkpoints with this config of
-    transformers; the error names the option that does. `path` is only shown in it, and `where` is the key that it
-    blames, relative to the model's block."""
+def found(path: str, wanted: str) -> tuple[Path, Any]:
+    """Returns the directory (or GGUF file) and the config of the checkpoint that the setting `path` names. Raises
+    SettingError as `hub.directory` and `hub.config` do, and where the option `wanted`, such as "hf_causal", does not
+    read such checkpoints; the error names the option that does."""
+    place = hub.directory(path, "path")
+    config = hub.config(place, "path")
     kind = kind_of(config)
     if kind != wanted:
         problem = f"{path} is a {config.model_type!r} checkpoint, which model={wanted} does not read"
-        raise SettingError(where, problem, f"use model={kind}" if kind else "it is no model that generates text")
+        raise SettingError("path", problem, f"use model={kind}" if kind else "it is no model that generates text")
+    return place, config
 
 
 def network_of(path: Path, config: Any, auto_class: Any, dtype: Dtype, **arguments: Any) -> Any:
@@ -406,6 +412,24 @@ def first_token(path: Path, config: Any, *names: str) -> int:
         if isinstance(value, int):
             return value
     raise SettingError("path", f"{path} names none of {', '.join(names)}: an empty prompt has nothing to begin with")
+
+
+def begin_ids(begin: Sequence[int | str], path: Path, size: int) -> list[int]:
+    """Returns the ids of a checkpoint's vocabulary that the setting `begin` names: each an id itself, or the name of a
+    token as the checkpoint's own tokenizer spells it, such as "ro_RO". Raises SettingError for a name that is no token,
+    and for an id beyond the `size` tokens of the checkpoint."""
+    vocabulary: dict[str, int] = {}
+    if names := [each for each in begin if isinstance(each, str)]:
+        library = hub.tokenizer(path, "path")
+        vocabulary = library.get_vocab()
+        if unknown := [name for name in names if name not in vocabulary]:
+            special = [token.content for token in library.added_tokens_decoder.values()]
+            problem = f"holds {unknown[0]!r}, which is no token of {path}{hint(unknown[0], special)}"
+            raise SettingError("begin", problem, "give the name as its tokenizer spells it, or the id")
+    found = [vocabulary[each] if isinstance(each, str) else each for each in begin]
+    if beyond := [each for each in found if each >= size]:
+        raise SettingError("begin", f"holds {beyond[0]}, and the last id of the checkpoint is {size - 1}")
+    return found
 
 
 def positions_of(network: Any) -> int | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -215,18 +215,32 @@ def _tokenizers(
 
     They are loaded from the folder `saved`, or, if that is None, trained on `texts(sources=..., targets=...)`.
     """
-    target = build(config["tokenizer"], Tokenizer, trust)
     shared = not config.get("source_tokenizer")
-    source = target if shared else build(config["source_tokenizer"], Tokenizer, trust, "source_tokenizer")
-    if saved is not None:
-        target.load(saved / "target")
-        if not shared:
-            source.load(saved / "source")
-        return target, source
-    target.train(texts(sources=shared, targets=True))
-    if not shared:
-        source.train(texts(sources=True, targets=False))
-    return target, source
+    sides = {"tokenizer": "target"} | ({} if shared else {"source_tokenizer": "source"})
+    made: dict[str, Tokenizer] = {}
+    for name in sides:
+        with _typed_path(config, name):
+            made[name] = build(config[name], Tokenizer, trust, name)
+    for name, side in sides.items():
+        with _typed_path(config, name):
+            if saved is None:
+                made[name].train(texts(sources=shared or side == "source", targets=side == "target"))
+            else:
+                made[name].load(saved / side)
+    return made["tokenizer"], made["tokenizer" if shared else "source_tokenizer"]
+
+
+@contextmanager
+def _typed_path(config: Config, name: str) -> Iterator[None]:
+    """A context in which an error at the path of a tokenizer that is the path of the model names that one: it is the
+    key that was typed, and the other follows it."""
+    try:
+        yield
+    except UserError as error:
+        key, path = f"{name}.path", config[name].get("path")
+        if error.where != key or path is None or path != config["model"].get("path"):
+            raise
+        raise UserError("model.path", error.problem, error.remedy.replace(key, "model.path")) from None
 
 
 def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:

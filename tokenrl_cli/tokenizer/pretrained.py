@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -28,7 +27,6 @@ from tokenrl_cli.interfaces import SettingError, UserError
 from tokenrl_cli.tokenizer.bpe import LETTERS
 
 TABLE, ENGINE, TARGETS = "pretrained.json", "tokenizer.json", "target.spm"
-VOCABULARIES = (ENGINE, "vocab.*", "vocab-*.json", "*-vocab.json", "*.model", "*.spm")  # files that hold one
 PLACEHOLDER = re.compile(r"[\[<|]+(unused|extra_id_|reserved)")  # how tokens begin that stand in no text
 RARE = "\U00013000\ua66e\U00010380\u16a0\U0001d306"  # letters that hardly any vocabulary has
 SPACE = "\u2581"  # in a token of a vocabulary of characters
@@ -60,7 +58,7 @@ class Pretrained:
     """
 
     def __init__(self, path: Text, template: Text | None, chat: bool, system: Text | None, here: str) -> None:
-        require_extra("hf", "", "transformers")
+        require_extra("hf", "path", "transformers")
         self.path, self.template, self.chat, self.system, self.here = path, template, chat, system, here
         self.for_sources = here == SOURCES
         for name, value in (("template", template), ("chat", chat), ("system", system)):
@@ -85,7 +83,7 @@ class Pretrained:
         where it has no token for the end of a sequence, and where its chat template cannot be used."""
         try:
             place = hub.directory(self.path, "path")
-            library = _library_tokenizer(place, self.path)
+            library = hub.tokenizer(place, "path")
             special, eos, unknown = _roles(library, self.path)
             template = self._rendered(library)
         except SettingError as error:
@@ -156,7 +154,7 @@ class Pretrained:
         library = None
         if ENGINE not in files:
             try:
-                library = _library_tokenizer(directory, str(directory))
+                library = hub.tokenizer(directory, "path")
             except SettingError as error:
                 raise UserError(str(directory), error.problem, ANOTHER) from None
         engine = _engine_of(files, library, table["special"], table["unknown"], str(directory))
@@ -440,40 +438,6 @@ def _has(vocabulary: Any, token: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-
-
-def _library_tokenizer(place: Path, shown: str) -> Any:
-    """The tokenizer in a directory or a GGUF file as transformers reads it, without code of its own. Raises
-    SettingError."""
-    from transformers import AutoTokenizer
-
-    packed = place.suffix == ".gguf" and place.is_file()
-    if not packed and not any(next(place.glob(pattern), None) for pattern in VOCABULARIES):
-        problem = f"{shown} has no tokenizer: there is no {ENGINE}, and no other file of a vocabulary"
-        raise SettingError(
-            "path", problem, "tokenizer.save_pretrained(DIR) of transformers writes one beside the model"
-        )
-    more = {"gguf_file": place.name} if packed else {}
-    _refuse_code(place, shown)
-    try:
-        with hub.quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of packages that would make a tokenizer better, of formats that are old
-            return AutoTokenizer.from_pretrained(
-                str(place.parent if packed else place), local_files_only=True, trust_remote_code=False, **more
-            )
-    except Exception as error:  # transformers and the libraries below it raise many kinds, bare Exception among them
-        problem = f"the tokenizer of {shown} cannot be read: {_cause(error)}"
-        raise SettingError("path", problem, "copy the files of the tokenizer again") from None
-
-
-def _refuse_code(place: Path, shown: str) -> None:
-    """Raises SettingError where the config of a tokenizer names code of its own. transformers would not run it either,
-    but for some kinds of models take another tokenizer instead."""
-    file = place / "tokenizer_config.json"
-    named = hub.read_json(file, "path").get("auto_map") if file.is_file() else None
-    if named:
-        problem = f"the tokenizer of {shown} needs code of its own (trust_remote_code), which is never run"
-        raise SettingError("path", problem, "choose a tokenizer that is part of transformers")
 
 
 def _roles(library: Any, shown: str) -> tuple[list[int], int, int | None]:
