@@ -453,7 +453,7 @@ class NamedSplits(Protocol):
     """A Dataset with further splits beside train, val and test."""
 
     def splits(self) -> list[str]:
-        """Returns the names of its splits; train, val and test exist whether they are among them or not. Reads no
+        """Returns the names of the data set's splits; train, val and test exist whether they are among them or not. Reads no
         data."""
 
 
@@ -560,7 +560,7 @@ class Advised(Protocol):
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """Returns one sentence with the setting that helps for `texts`, N demonstrations, and their `scores` [N], NaN
-        where there is none; the empty string where it knows no such setting. Both are copies."""
+        where there is none; the empty string where it knows no such setting. Both are copies, which it may change."""
 
 
 @runtime_checkable

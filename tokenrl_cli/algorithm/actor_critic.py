@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import differentiable, frozen_copy, move
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
+from tokenrl_cli.config.ranges import CountOrZero, Gt, Le, Positive, Size, Weight
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.entropy import entropy
 from tokenrl_cli.functional.likelihood import negative_log_likelihood
@@ -48,7 +48,7 @@ class ActorCritic:
         critic: Model,
         samples_per_source: Size,
         target_rate: Annotated[float, Gt(0), Le(1)],
-        critic_steps: CountOrNone,
+        critic_steps: CountOrZero,
         critic_lr_scale: Positive,
         value_penalty: Weight,
         entropy_coef: float,

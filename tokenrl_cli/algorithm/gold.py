@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.networks import frozen_copy
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
+from tokenrl_cli.config.ranges import Count, CountOrZero, Probability, Size, Weight
 from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import truncated_returns
 from tokenrl_cli.functional.likelihood import output_nll
@@ -56,7 +56,7 @@ class Gold:
         model: Any,  # a Model that is an nn.Module
         tokenizer: Tokenizer,
         value: Callable[[Tensor], Tensor],
-        suffix: CountOrNone,
+        suffix: CountOrZero,
         lower_bound: float,
         least: Weight,
         floor: Probability,

@@ -41,7 +41,7 @@ from tokenrl_cli.algorithm.gradient.regularisers import DemonstrationLoss, Entro
 from tokenrl_cli.algorithm.gradient.sampler import Sampler
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.interfaces import Batch, Critic, Model, Rollout, Stateful, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
@@ -84,7 +84,7 @@ class PolicyGradient:
         seed: int,
         samples_per_source: Size,
         temperature: Positive,
-        top_k: SizeOrNone,
+        top_k: SizeOrZero,
         top_p: Annotated[float, Gt(0), Le(1)],
         epsilon: Probability,
         forced_prefix: Callable[[int], float],

@@ -134,8 +134,9 @@ def _kind(part: Any) -> str:
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns (key, `_target_`) of every block at the root of a config, in their order, and after them of every metric,
-    its key as "metrics.NAME"; for printing."""
+    """Returns (key, `_target_`), for printing: first of every block at the root of a config of `train`, in the order of
+    the config, then of every metric, whose key is "metrics.NAME". Blocks inside other blocks are left out. KeyError
+    where the config has no `metrics`, which may be empty."""
     from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.config.ranges import CountOrZero, Ge, Gt, Le, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.functional.masking import first_of_each
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout, State
@@ -33,10 +33,10 @@ class Decoding:
 
     max_length: Size
     temperature: Weight
-    top_k: SizeOrNone
+    top_k: SizeOrZero
     top_p: Annotated[float, Gt(0), Le(1)]
     epsilon: Probability
-    forbidden: Sequence[CountOrNone]
+    forbidden: Sequence[CountOrZero]
     beam_size: Size
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Text
+from tokenrl_cli.config.ranges import CountOrZero, Text
 from tokenrl_cli.interfaces import ModelOutput, SettingError, Tokenizer
 from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.pretrained import (
@@ -67,7 +67,7 @@ class HfCausal(Pretrained):
         source_tokenizer: Tokenizer,
         path: Text,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Sequence[CountOrZero] | None,
         recompute: bool,
         adapter: Adapter,
     ) -> None:

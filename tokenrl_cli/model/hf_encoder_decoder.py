@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Fraction, Size, Text
+from tokenrl_cli.config.ranges import CountOrZero, Fraction, Size, Text
 from tokenrl_cli.interfaces import SettingError, Tokenizer
 from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
@@ -54,7 +54,7 @@ class HfEncoderDecoder(ReadsWithEncoder):
         decoder_path: Text | None,
         new: NewBert | None,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Sequence[CountOrZero] | None,
         recompute: bool,
         adapter: Adapter,
     ) -> None:

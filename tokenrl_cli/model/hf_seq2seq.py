@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenrl_cli import hub
-from tokenrl_cli.config.ranges import CountOrNone, Text
+from tokenrl_cli.config.ranges import CountOrZero, Text
 from tokenrl_cli.interfaces import Tokenizer
 from tokenrl_cli.model.adapter import Adapter
 from tokenrl_cli.model.encoder_decoder import ReadsWithEncoder, decoder_begin
@@ -34,7 +34,7 @@ class HfSeq2seq(ReadsWithEncoder):
         source_tokenizer: Tokenizer,
         path: Text,
         dtype: Dtype,
-        begin: Sequence[CountOrNone] | None,
+        begin: Sequence[CountOrZero] | None,
         recompute: bool,
         adapter: Adapter,
     ) -> None:

@@ -40,8 +40,8 @@ class EpisodesWithAdvantages:
 
     @cached_property
     def sampled(self) -> Tensor:
-        """bool [B, T]: the usable tokens that the policy generated itself, so without those of an added
-        demonstration."""
+        """bool [B, T]: the tokens of `usable` that the policy generated itself: no padding, no forced tokens, nothing
+        of an added demonstration, and nothing of an episode that does not count (without a reward, or dropped)."""
         return self.usable & self.episodes.chosen
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.config.ranges import Positive, Size, SizeOrNone
+from tokenrl_cli.config.ranges import Positive, Size, SizeOrZero
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import SettingError, Tokenizer
 
@@ -36,7 +36,7 @@ class Linear(QHead):
     `count` above 1 needs it: the constructor raises UserError without.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrZero, lr_factor: Positive) -> None:
         super().__init__()
         if count > 1 and layer == 0:
             raise SettingError("layer", f"must be at least 1 with {count} heads, got 0")
