@@ -21,7 +21,7 @@ from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.functional.value import explained_variance, last_steps, td_targets
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelModule, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -41,7 +41,7 @@ class ActorCritic:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -127,9 +127,10 @@ class ActorCritic:
 
 class QNetwork(nn.Module):
     """Q(a; s_t, y*) of every token in every state of an episode: a model whose source is the clean reference y*, which
-    exists in training only, and a linear head that starts at zero."""
+    exists in training only, and a linear head that starts at zero. `size` = V, the number of tokens of the policy. The
+    recurrent layers of `model` are changed, see `networks.differentiable`."""
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: ModelModule, size: int) -> None:
         super().__init__()
         self.model, self.head = differentiable(model), nn.Linear(model.width, size)
         nn.init.zeros_(self.head.weight)
@@ -153,7 +154,7 @@ class Actor:
 
     def __init__(
         self,
-        model: Any,
+        model: ModelModule,
         optimizer: Optimizer,
         entropy_coef: float,
         nll_mix: float,
@@ -233,7 +234,7 @@ class ReferenceCritic:
         self.value_penalty, self.target_rate, self.micro_batches = value_penalty, target_rate, micro_batches
 
     @torch.no_grad()
-    def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
+    def targets(self, rollout: Rollout, delayed_actor: ModelModule) -> Tensor:
         """Returns the targets q_t of every token of a rollout that has its rewards, [B, T], without gradient. Padding,
         and episodes that are not `valid`, get numbers without meaning. `delayed_actor` is the Model pi' of the class's
         docstring, in evaluation mode, such as `Actor.delayed`. AssertionError if the rollout has no rewards."""

@@ -16,7 +16,7 @@ from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import truncated_returns
 from tokenrl_cli.functional.likelihood import output_nll
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
-from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import Batch, Model, ModelModule, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -53,7 +53,7 @@ class Gold:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         value: Callable[[Tensor], Tensor],
         suffix: CountOrZero,

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import ModelOutput, Rollout, State
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, State
 
 
 def frozen_copy(module: Any) -> Any:
-    """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient. The module itself stays
-    as it is.
+    """Returns a deep copy of a torch.nn.Module in evaluation mode, whose parameters require no gradient. The module
+    itself stays as it is.
 
     Parameters that require no gradient in `module`, because they are frozen or lie under an adapter, are the same
     objects in the copy: no optimiser changes them, and a copy of an adapted model is as small as its adapter. So a
@@ -33,8 +33,8 @@ def frozen_copy(module: Any) -> Any:
 
 
 def differentiable(module: Any) -> Any:
-    """Changes the recurrent layers of torch's in a module (RNN, GRU, LSTM) so that a gradient flows through them in
-    evaluation mode, and returns the same module.
+    """Changes the recurrent layers of torch's in a torch.nn.Module (RNN, GRU, LSTM) so that a gradient flows through
+    them in evaluation mode, and returns the same module.
 
     Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. Without
     dropout a layer computes the same in both modes, so for the length of a call with gradients in evaluation mode it is
@@ -64,7 +64,7 @@ def one_more_column(actions: Tensor) -> Tensor:
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
-def read_states(model: Any, episodes: Rollout) -> ModelOutput:
+def read_states(model: ModelModule, episodes: Rollout) -> ModelOutput:
     """Returns the model's output, in one teacher-forced pass, for every state of the episodes and for the one after the
     last column: hidden [B, T + 1, D], logits [B, T + 1, V], column t for the state before token t. Gradients flow; the
     model's mode is not changed."""
@@ -116,7 +116,7 @@ class Composed(nn.Module):
     copied. `width` and the hidden states are those of the first model.
     """
 
-    def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
+    def __init__(self, first: ModelModule, second: ModelModule | None, join: Join, values: Join | None = None) -> None:
         super().__init__()
         self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
 
@@ -141,7 +141,7 @@ class Composed(nn.Module):
         second = None if self.second is None else self.second.start(source, source_mask)
         return Both(self.first.start(source, source_mask), second)
 
-    def step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, State]:
+    def step(self, state: Both, previous: Tensor | None) -> tuple[ModelOutput, State]:
         """Generates one step of B episodes with the first model, and the second if there is one; see `Model.step`.
         Returns hidden [B, 1, D] of the first model with logits [B, 1, V] by `join`, and the state after the step.
         `previous` [B] int64 are the tokens generated last, None before the first. Take it that `state` cannot be used
@@ -149,7 +149,7 @@ class Composed(nn.Module):
         first, second, following = self._step(state, previous)
         return ModelOutput(first.hidden, lambda _: self.join(first, second)), following
 
-    def _step(self, state: Any, previous: Tensor | None) -> tuple[ModelOutput, Any, Both]:
+    def _step(self, state: Both, previous: Tensor | None) -> tuple[ModelOutput, Any, Both]:
         first, left = self.first.step(state.first, previous)
         second, right = (None, None) if self.second is None else self.second.step(state.second, previous)
         return first, second, Both(left, right)

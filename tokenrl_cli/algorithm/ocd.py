@@ -14,7 +14,7 @@ from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelModule, Rollout, Tokenizer
 from tokenrl_cli.metrics.edits import completion_values
 from tokenrl_cli.optim import Optimizer, gradient_step
 
@@ -34,7 +34,7 @@ class Ocd:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,

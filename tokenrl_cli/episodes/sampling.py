@@ -244,8 +244,8 @@ def _assemble(supports: list[tuple[Tensor, Tensor]], total: int, length: int) ->
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
     """Returns the episodes of `samples` as a Rollout of one `role`, with `rewards` None and all rows valid. The B = N *
     K rows [B, T] must be those of the N sources of `batch`, in its order, the K rows of a source next to each other.
-    Tensors are shared. Every real token counts as chosen by the policy, forced ones included, except with the role
-    DEMONSTRATION, where none does."""
+    Tensors are shared. `chosen` is True at every real token, forced ones included, but with the role DEMONSTRATION it
+    is False everywhere."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(

@@ -329,7 +329,7 @@ def _recompute_layers(network: Any) -> None:
 
 
 @torch.no_grad()
-def require_contract(model: Any, own_logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """Checks on two short rows that a `Pretrained` model computes the same logits in every way that `Model` allows: in
     its own call as in the network's forward pass, in a padded batch as for each row alone, and token by token (with
     states reordered) as in one pass. Raises SettingError where they differ or where the network cannot be run so. The

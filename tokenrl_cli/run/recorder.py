@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.ranges import Count, CountOrZero, Ge, Le, Size, Text, Weight
 from tokenrl_cli.config.types import mismatch
-from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
+from tokenrl_cli.interfaces import Evaluation, Finding, Model, ModelModule, Rollout, UserError
 from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.report.display import Display
 from tokenrl_cli.report.journal import FILES, Journal
@@ -167,7 +167,7 @@ class Recorder:
         config: dict[str, Any],
         trainer: Trainer,
         task: Task,
-        model: Any,
+        model: ModelModule,
         journal: Journal,
         display: Display,
         go_on: str,

@@ -51,8 +51,8 @@ class Word:
 
     def train(self, texts: Iterable[str]) -> None:
         """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words, marks and
-        white-space characters (see `encode`), at most `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur
-        `min_count` times or more. Raises UserError where every text is empty."""
+        white-space characters (see `encode`), at most `vocabulary_size` tokens in all, EOS and the unknown token
+        included, of those that occur `min_count` times or more. Raises UserError where every text is empty."""
         self._vocabulary.train(_pieces(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:

@@ -34,8 +34,8 @@ class EpisodesWithAdvantages:
 
     @cached_property
     def usable(self) -> Tensor:
-        """bool [B, T]: the tokens of `learned_tokens` in episodes that count (`episodes.valid`: they have a reward, and
-        were not dropped as duplicates or as groups of equal scores)."""
+        """bool [B, T]: the tokens of `learned_tokens` in episodes that are True in `episodes.valid`: they have a
+        reward, and were not dropped, as duplicates or as groups of equal scores."""
         return learned_tokens(self.episodes) & self.episodes.valid.unsqueeze(-1)
 
     @cached_property

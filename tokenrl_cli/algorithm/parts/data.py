@@ -114,9 +114,9 @@ class Experience:
         and demonstrations only beside on-policy samples of their source; a minibatch may then be larger. Episodes
         without a reward are left out. A minibatch is smaller where there are too few on-policy samples or
         demonstrations, which are drawn without replacement, unlike the replay's; without any episode, none is yielded.
-        Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one count for the
-        next; nothing is added to the replay before the first. `seed` and the step of the rollout determine the draws.
-        Raises UserError where not even the last sample fits into the replay.
+        Each is drawn only when the iterator gets to it, so the priorities that `observe` sets for one already act on
+        the next; nothing is added to the replay before the first. `seed` and the step of the rollout determine the
+        draws. Raises UserError where not even the last sample fits into the replay.
         """
         sampled, demonstrations = (_usable(rollout, role) for role in (SAMPLED, DEMONSTRATION))
         if self.replayed and len(sampled):
