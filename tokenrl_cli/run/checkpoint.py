@@ -230,7 +230,7 @@ def _bases(value: Any, where: Path) -> dict[str, Base]:
 
 
 def bases_of(model: ModelModule) -> dict[str, Base]:
-    """Returns the pretrained checkpoints that a model was built from, by the setting that names each: the model's own
+    """Returns the pretrained checkpoints that a Model was built from, by the setting that names each: the model's own
     dictionary, not a copy; {} for a model that was built from none."""
     return model.bases if isinstance(model, HasBase) else {}
 
