@@ -189,7 +189,7 @@ def reward(name: str, *, imports: Sequence[str] = (), overrides: Sequence[str] =
 class RewardFunction:
     """A reward that can be called with texts. Made by `reward`.
 
-    In both methods a hypothesis is a text, or a `Hypothesis` of a run; a text counts as ended by EOS, and its words,
+    In both methods a hypothesis is a text, or a `Hypothesis` of a run; a text is taken as ended by EOS, and its words,
     divided by white space, as its tokens. `references` holds for each hypothesis a text, or a list of texts that are
     equally right; without it no text has a reference, and a reward that reads them gives NaN. `sources` holds a text
     for each; without it all are "". `columns` is a dictionary of lists with one entry for each; without a column that

@@ -326,6 +326,9 @@ class Model(Protocol):
         call it: it takes the policy from `run.evaluation.acting_policy`, which does."""
 
 
+ModelModule = Any  # a Model that is a torch.nn.Module, with parameters() and so on; Python has no type for both
+
+
 @dataclass(frozen=True)
 class Base:
     """A pretrained checkpoint that a model was built from."""
@@ -453,8 +456,8 @@ class NamedSplits(Protocol):
     """A Dataset with further splits beside train, val and test."""
 
     def splits(self) -> list[str]:
-        """Returns the names of its splits; train, val and test exist whether they are among them or not. Reads no
-        data."""
+        """Returns the names of the splits of the data set; train, val and test exist whether they are among them or
+        not. Reads no data."""
 
 
 @runtime_checkable
@@ -560,7 +563,7 @@ class Advised(Protocol):
 
     def advice(self, texts: Texts, scores: np.ndarray) -> str:
         """Returns one sentence with the setting that helps for `texts`, N demonstrations, and their `scores` [N], NaN
-        where there is none; the empty string where it knows no such setting. Both are copies."""
+        where there is none; the empty string where it knows no such setting. Both are copies, which it may change."""
 
 
 @runtime_checkable
@@ -583,8 +586,8 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """One reward of a mixture. Its scores count as weight * (scale * score + shift). With `normalize` training uses,
-    in place of scale and shift, those that give the scores of the sampled texts of the batch mean 0 and standard
+    """One reward of a mixture. Its scores enter the sum as weight * (scale * score + shift). With `normalize` training
+    uses, in place of scale and shift, those that give the scores of the sampled texts of the batch mean 0 and standard
     deviation 1; evaluation still uses `scale` and `shift`."""
 
     name: str
@@ -609,9 +612,9 @@ class Credit(Protocol):
     def __call__(self, scores: Tensor, mask: Tensor, ended: Tensor) -> Tensor:
         """Returns the rewards [B, T] of the tokens. scores, on the CPU, are [B], [B, T] or, with needs_prefixes,
         [B, T + 1] float64, NaN where there is none; mask [B, T] bool; ended [B] bool, True where EOS was generated. All
-        are copies. A row with a NaN among the rewards of its tokens counts as without a reward. Rewards past the end of
-        a row are not used, but must not be infinite. For a mixture it is called once for each part, with scores that
-        are scaled and weighted already."""
+        are copies. A row with a NaN among the rewards of its tokens is treated as without a reward. Rewards past the
+        end of a row are not used, but must not be infinite. For a mixture it is called once for each part, with scores
+        that are scaled and weighted already."""
 
 
 @runtime_checkable
@@ -660,7 +663,7 @@ class Critic(Stateful, Protocol):
     continuations: int  # how many new episodes are sampled from each state that `states` returns; 0: none
     coef: float  # weight of `loss`, a mean over tokens, beside the loss of the policy
 
-    def attach(self, model: Any) -> list[Any]:
+    def attach(self, model: ModelModule) -> list[Any]:
         """Creates what the critic needs for this Model: of its hidden size `model.width`, its dtype and device. Returns
         the parameters that the policy's optimiser learns in addition to the policy's, as parameters or as groups with a
         learning rate of their own (`optim.ParameterGroup`); [] for none. Called once, before all other methods."""
@@ -670,7 +673,7 @@ class Critic(Stateful, Protocol):
         mask [B, T] bool is True at the tokens that the policy generated in B episodes. Called only where
         `continuations` is above 0."""
 
-    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+    def measure(self, rollout: Rollout, model: ModelModule) -> tuple[Tensor, Tensor]:
         """Returns V [B, T], in units of the reward, of every state of a rollout that has its rewards, and a mask [B, T]
         bool that is True where V was estimated for that very state, False where it repeats the estimate of an earlier
         one: lambda returns bootstrap only where it is True. `model` is the policy. The episodes sampled from `states`,

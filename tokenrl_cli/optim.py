@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.config.ranges import Count, CountOrNone, Fraction, Gt, Le, Positive, Probability, Weight
+from tokenrl_cli.config.ranges import Count, CountOrZero, Fraction, Gt, Le, Positive, Probability, Weight
 from tokenrl_cli.interfaces import Finding, UserError
 
 Schedule = Callable[[int], float]  # step of the stage, from 0 -> factor of the learning rate
@@ -332,13 +332,13 @@ def sgd(
     return Optimizer(inner, lr, clip_norm, schedule)
 
 
-def constant(step: int, warmup_steps: CountOrNone) -> float:
-    """Returns the learning-rate factor 1 from step `warmup_steps` on; before it a linear warm-up, (step + 1) /
-    (warmup_steps + 1). `step` counts the optimiser's steps from 0."""
+def constant(step: int, warmup_steps: CountOrZero) -> float:
+    """Returns the learning-rate factor 1 from step `warmup_steps` on (0: no warm-up); before it a linear warm-up,
+    (step + 1) / (warmup_steps + 1). `step` counts the optimiser's steps from 0."""
     return min(1.0, (step + 1) / (warmup_steps + 1))
 
 
-def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
+def linear(step: int, warmup_steps: CountOrZero, horizon: Count, final_fraction: Probability) -> float:
     """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
     `warmup_steps`, then falls in a straight line to `final_fraction` at step `horizon`, and stays there. With a
     `horizon` that is not beyond the warm-up the factor falls to `final_fraction` in the one step after the warm-up.
@@ -347,7 +347,7 @@ def linear(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction:
     return constant(step, warmup_steps) * (1 - (1 - final_fraction) * done)
 
 
-def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction: Probability) -> float:
+def cosine(step: int, warmup_steps: CountOrZero, horizon: Count, final_fraction: Probability) -> float:
     """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
     `warmup_steps`, then falls along half a cosine to `final_fraction` at step `horizon`, and stays there. With a
     `horizon` that is not beyond the warm-up the factor falls to `final_fraction` in the one step after the warm-up.
@@ -356,7 +356,7 @@ def cosine(step: int, warmup_steps: CountOrNone, horizon: Count, final_fraction:
     return constant(step, warmup_steps) * (final_fraction + (1 - final_fraction) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def inverse_sqrt(step: int, warmup_steps: CountOrNone) -> float:
+def inverse_sqrt(step: int, warmup_steps: CountOrZero) -> float:
     """Returns a learning-rate factor that rises in a linear warm-up, (step + 1) / (warmup_steps + 1), is 1 at step
     `warmup_steps`, then falls as sqrt((warmup_steps + 1) / (step + 1)), without an end. `step` counts the optimiser's
     steps from 0. Vaswani et al. 2017 (arXiv:1706.03762), section 5.3."""

@@ -49,6 +49,8 @@ def test_the_last_value_of_a_key_counts_and_loses_its_quotes() -> None:
     arguments = parse(["train", "resume=a", "+resume='b c'"])
     assert arguments.value("resume") == "b c"
     assert arguments.value("seed") is None
+    assert parse(["train", "out=a", "~out", "~out=b"]).value("out") == "a"
+    assert parse(["train", "~out=b"]).value("out") is None
     assert arguments.without("resume").rest == ()
     assert [key_of(each) for each in ("++a.b=1", "~c", "d@e.f=g")] == ["a.b", "c", "d@e.f"]
 

@@ -503,6 +503,13 @@ def test_a_head_that_is_not_the_models_own_is_refused(home: Path, monkeypatch: p
             read(saved(home, name), name)
 
 
+def test_logits_of_another_width_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = HfCausal._own_logits
+    monkeypatch.setattr(HfCausal, "_own_logits", lambda *inputs: right(*inputs)[..., :-1])
+    with pytest.raises(UserError, match=r"^path: GPT2LMHeadModel cannot be used: \[2, 3, \d+\] logits of its own"):
+        read(saved(home, "gpt2"), "gpt2")
+
+
 def test_a_tokenizer_that_is_not_the_checkpoints_is_refused(home: Path) -> None:
     with pytest.raises(UserError, match=r"the model has 20 tokens, and source_tokenizer has the id 20: they differ"):
         read(saved(home, "gpt2"), "gpt2", Tokens([2, 20]))

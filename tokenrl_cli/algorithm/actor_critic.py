@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import differentiable, move, moving_copy
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import CountOrNone, Gt, Le, Positive, Size, Weight
+from tokenrl_cli.config.ranges import CountOrZero, Gt, Le, Positive, Size, Weight
 from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.functional.entropy import entropy
@@ -23,7 +23,7 @@ from tokenrl_cli.functional.masking import masked_sum
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.returns import reward_to_go
 from tokenrl_cli.functional.value import explained_variance, last_steps, td_targets
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelOutput, Rollout, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelModule, ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -43,14 +43,14 @@ class ActorCritic:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
         critic: Model,
         samples_per_source: Size,
         target_rate: Annotated[float, Gt(0), Le(1)],
-        critic_steps: CountOrNone,
+        critic_steps: CountOrZero,
         critic_lr_scale: Positive,
         value_penalty: Weight,
         entropy_coef: float,
@@ -129,9 +129,10 @@ class ActorCritic:
 
 class QNetwork(nn.Module):
     """Q(a; s_t, y*) of every token in every state of an episode: a model whose source is the clean reference y*, which
-    exists in training only, and a linear head that starts at zero."""
+    exists in training only, and a linear head that starts at zero. `size` = V, the number of tokens of the policy. The
+    recurrent layers of `model` are changed, see `networks.differentiable`."""
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: ModelModule, size: int) -> None:
         super().__init__()
         self.model, self.head, self.size = differentiable(model), nn.Linear(model.width, size), size
         nn.init.zeros_(self.head.weight)
@@ -170,7 +171,7 @@ class Actor:
 
     def __init__(
         self,
-        model: Any,
+        model: ModelModule,
         optimizer: Optimizer,
         entropy_coef: float,
         nll_mix: float,
@@ -260,7 +261,7 @@ class ReferenceCritic:
         self.value_penalty, self.target_rate, self.micro_batches = value_penalty, target_rate, micro_batches
 
     @torch.no_grad()
-    def targets(self, rollout: Rollout, delayed_actor: Any) -> Tensor:
+    def targets(self, rollout: Rollout, delayed_actor: ModelModule) -> Tensor:
         """Returns the targets q_t of every token of a rollout that has its rewards, [B, T], without gradient. Padding,
         and episodes that are not `valid`, get numbers without meaning. `delayed_actor` is the Model pi' of the class's
         docstring, in evaluation mode, such as `Actor.delayed`. AssertionError if the rollout has no rewards."""

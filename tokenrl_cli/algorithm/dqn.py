@@ -21,7 +21,7 @@ from tokenrl_cli.algorithm.value_based import Collector, LossOutput, ValueBased,
 from tokenrl_cli.config.ranges import Count, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.value import conservative, n_step_targets, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -30,9 +30,9 @@ class Dqn(ValueBased):
 
     y_t = r_t + ... + r_{t+n-1} + V(s_{t+n}), n = `horizon`, V by `backup` of the target network; gamma = 1. What is
     learned is Q of the best policy (maximum, double), or of the policy that acts (expected). V after the last token of
-    an episode is 0. With `bootstrap_truncated` it counts where an episode was cut at the limit; then use credit=delta,
-    so that V has to predict only the rest of the score. Without a horizon y_t is the return itself, that of the
-    policies that acted, and there is no bootstrapping and no target network.
+    an episode is 0. With `bootstrap_truncated` it is the estimate where an episode was cut at the limit; then use
+    credit=delta, so that V has to predict only the rest of the score. Without a horizon y_t is the return itself, that
+    of the policies that acted, and there is no bootstrapping and no target network.
 
     Differs from Mnih et al. 2015 (Nature 518, doi:10.1038/nature14236) where text does: the head is a new one that
     starts at zero, because the logits of a likelihood model are no values. So at the switch from the warm start a
@@ -47,7 +47,7 @@ class Dqn(ValueBased):
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -82,7 +82,8 @@ class Dqn(ValueBased):
         weight, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 plus `conservatism` times the conservative term, divided by the
         tokens of the whole minibatch.
 
-        The targets y_t [B, T] are constants, as they come from the target network or from the rewards alone. The td
+        Gradients flow into the learned Q-head and, with `train_trunk`, into the model. The targets y_t [B, T] are
+        constants, as they come from the target network or from the rewards alone. The td
         errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
         tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of |min_h
         Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor; and

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tokenrl_cli.algorithm.networks import frozen_copy
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import Count, CountOrNone, Probability, Size, Weight
+from tokenrl_cli.config.ranges import Count, CountOrZero, Probability, Size, Weight
 from tokenrl_cli.episodes.sampling import recite
 from tokenrl_cli.functional.demonstrations import truncated_returns
 from tokenrl_cli.functional.likelihood import output_nll
 from tokenrl_cli.functional.masking import masked_mean, masked_sum
-from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import Batch, Model, ModelModule, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -53,10 +53,10 @@ class Gold:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         value: Callable[[Tensor], Tensor],
-        suffix: CountOrNone,
+        suffix: CountOrZero,
         lower_bound: float,
         least: Weight,
         floor: Probability,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from tokenrl_cli.config.ranges import Ge, Gt, Lt, Positive, Size, Weight
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import advantage_weights, conservative, expectile_error, n_step_targets, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -39,7 +39,7 @@ class Ilql(ValueBased):
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -75,11 +75,13 @@ class Ilql(ValueBased):
         """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
         weight, of the four terms of the class's docstring, divided by the tokens of the whole minibatch.
 
-        The td errors [B, T] are r_t + V(s_{t+1}) - min_h Q_h(s_t, a_t). Logged are the means of the four terms, each
-        without its factors (loss/td, loss/value, loss/conservative, loss/nll; the last two are 0 where their
-        coefficient is), of td_error (absolute), q/mean (of the tokens taken, the minimum of the heads), v/mean,
-        target_gap (|min_h Q_h - min_h Q'_h| of the token taken), adv/mean, and adv/clipped, the share of weights w_t
-        that the limit cut; and the ranges of q and v. Changes no parameter.
+        Gradients flow into both heads and, with `train_trunk`, into the model: into V from the expectile error alone,
+        as V in the targets of Q and in w_t is a constant, and so is Q'. The td errors [B, T] are r_t + V(s_{t+1}) -
+        min_h Q_h(s_t, a_t). Logged are the means of the four terms, each without its factors (loss/td, loss/value,
+        loss/conservative, loss/nll; the last two are 0 where their coefficient is), of td_error (absolute), q/mean (of
+        the tokens taken, the minimum of the heads), v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token taken),
+        adv/mean, and adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v. Changes no
+        parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)

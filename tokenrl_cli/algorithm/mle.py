@@ -15,7 +15,7 @@ from tokenrl_cli.config.ranges import Fraction, Size
 from tokenrl_cli.episodes.sampling import Decoding, generate, recite
 from tokenrl_cli.functional.likelihood import summed_nll
 from tokenrl_cli.functional.value import last_steps
-from tokenrl_cli.interfaces import Batch, Model, Rollout, Tokenizer
+from tokenrl_cli.interfaces import Batch, Model, ModelModule, Rollout, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step
 
 
@@ -35,7 +35,7 @@ class Mle:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         seed: int,
         label_smoothing: Fraction,

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.interfaces import ModelOutput, Rollout, State
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, State
 
 
 def frozen_copy(module: Any) -> Any:
-    """Returns a deep copy of a module in evaluation mode, whose parameters require no gradient. The module itself stays
-    as it is.
+    """Returns a deep copy of a torch.nn.Module in evaluation mode, whose parameters require no gradient. The module
+    itself stays as it is.
 
     Parameters that require no gradient in `module`, because they are frozen or lie under an adapter, are the same
     objects in the copy: no optimiser changes them, and a copy of an adapted model is as small as its adapter. So a
@@ -43,8 +43,8 @@ def moving_copy(module: Any, share: float) -> Any:
 
 
 def differentiable(module: Any) -> Any:
-    """Changes the recurrent layers of torch's in a module (RNN, GRU, LSTM) so that a gradient flows through them in
-    evaluation mode, and returns the same module.
+    """Changes the recurrent layers of torch's in a torch.nn.Module (RNN, GRU, LSTM) so that a gradient flows through
+    them in evaluation mode, and returns the same module.
 
     Policy gradients are taken in evaluation mode, where cuDNN refuses the backward pass of these layers. Without
     dropout a layer computes the same in both modes, so for the length of a call with gradients in evaluation mode it is
@@ -74,7 +74,7 @@ def one_more_column(actions: Tensor) -> Tensor:
     return torch.cat([actions, torch.zeros_like(actions[:, :1])], 1)
 
 
-def read_states(model: Any, episodes: Rollout) -> ModelOutput:
+def read_states(model: ModelModule, episodes: Rollout) -> ModelOutput:
     """Returns the model's output, in one teacher-forced pass, for every state of the episodes and for the one after the
     last column: hidden [B, T + 1, D], logits [B, T + 1, V], column t for the state before token t. Gradients flow; the
     model's mode is not changed."""
@@ -126,7 +126,7 @@ class Composed(nn.Module):
     copied. `width` and the hidden states are those of the first model.
     """
 
-    def __init__(self, first: Any, second: Any, join: Join, values: Join | None = None) -> None:
+    def __init__(self, first: ModelModule, second: ModelModule | None, join: Join, values: Join | None = None) -> None:
         super().__init__()
         self.first, self.second, self.join, self.values, self.width = first, second, join, values, first.width
 

@@ -16,7 +16,7 @@ from tokenrl_cli.episodes.sampling import Decoding, generate, rollout_of
 from tokenrl_cli.functional.chunks import logits_of, sum_over_states
 from tokenrl_cli.functional.completion import optimal_values
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelOutput, Rollout, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, Model, ModelModule, ModelOutput, Rollout, Tokenizer
 from tokenrl_cli.metrics.edits import prefix_distances
 from tokenrl_cli.optim import Optimizer, gradient_step
 
@@ -35,7 +35,7 @@ class Ocd:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,

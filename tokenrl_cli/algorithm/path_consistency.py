@@ -22,7 +22,7 @@ from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.consistency import log_partition, one_token, zero_after_end
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, ModelOutput, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import Model, ModelModule, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 Consistency = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -37,7 +37,7 @@ class PathConsistency(ValueBased):
     all tokens, or with `every_state` false at the first of each episode. V by `state_value`. The policy is the model
     itself, so it begins as the warm start. From s_0 to the end, on episodes of the current policy, with any V, the
     gradient is -tau times that of E[R] - tau KL(pi || prior). V after the last token is 0; with `bootstrap_truncated`
-    it counts where an episode was cut at the limit.
+    it is the estimate where an episode was cut at the limit.
 
     The constructor raises UserError for Boltzmann exploration, as there is no Q; for `every_state` false with a
     `consistency` that leaves tokens without a gradient then (`one_token`, or a `span`); and for state_value=group_mean
@@ -47,7 +47,7 @@ class PathConsistency(ValueBased):
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -90,8 +90,11 @@ class PathConsistency(ValueBased):
         these rows, each with its weight, over the tokens at which paths start, divided by the number of starts in the
         whole minibatch.
 
+        Gradients flow into the model, through every log-ratio that `consistency` does not stop, and into V as
+        `state_value` lets them; the prior, the rewards and `source_values` are constants.
+
         Reads `source_values` [B] of the minibatch, which `prepare` must have set for state_value=group_mean; without
-        them they count as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,
+        them they are taken as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,
         consistency_residual (|C_t|), v/mean and q/mean, over the starts of paths; log_ratio, the mean of l_t over all
         tokens; and the ranges of q and v at the starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent
         policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.

@@ -41,9 +41,9 @@ from tokenrl_cli.algorithm.gradient.regularisers import DemonstrationLoss, Entro
 from tokenrl_cli.algorithm.gradient.sampler import Sampler
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
-from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.interfaces import Batch, Critic, Model, Rollout, Stateful, Tokenizer
+from tokenrl_cli.interfaces import Batch, Critic, Model, ModelModule, Rollout, Stateful, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 
 # by how much the same log-probability may differ between one teacher-forced pass and step-by-step sampling, in nats
@@ -78,13 +78,13 @@ class PolicyGradient:
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
         samples_per_source: Size,
         temperature: Positive,
-        top_k: SizeOrNone,
+        top_k: SizeOrZero,
         top_p: Annotated[float, Gt(0), Le(1)],
         epsilon: Probability,
         forced_prefix: Callable[[int], float],

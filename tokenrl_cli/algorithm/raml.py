@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from tokenrl_cli.config.ranges import Fraction, Positive, Size
 from tokenrl_cli.functional.demonstrations import replaced_share
 from tokenrl_cli.functional.schedules import never
 from tokenrl_cli.functional.value import last_steps
-from tokenrl_cli.interfaces import Batch, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import Batch, ModelModule, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Optimizer
 
 
@@ -33,7 +32,7 @@ class Raml(Mle):
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         seed: int,
         tau: Positive,

@@ -19,7 +19,7 @@ from tokenrl_cli.config.ranges import Positive, Size
 from tokenrl_cli.functional.chunks import in_pieces
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import n_step_targets, soft_value, taken
-from tokenrl_cli.interfaces import ModelOutput, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer
 
 
@@ -43,7 +43,7 @@ class SoftQ(ValueBased):
 
     def __init__(
         self,
-        model: Any,  # a Model that is an nn.Module
+        model: ModelModule,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
@@ -75,7 +75,8 @@ class SoftQ(ValueBased):
         """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
         weight, of sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2, divided by the tokens of the whole minibatch.
 
-        The targets r_t + V(s_{t+1}) [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
+        Gradients flow into the learned Q-head and, with `train_trunk`, into the model; the targets r_t + V(s_{t+1})
+        [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
         the means of loss/td, td_error (absolute), q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|,
         and the ranges of q and v. Changes no parameter.
         """

@@ -27,15 +27,15 @@ from tokenrl_cli.algorithm.parts.head import Head, Project
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, recite, rollout_of
 from tokenrl_cli.functional.masking import masked_rows, masked_sum
-from tokenrl_cli.interfaces import SAMPLED, Batch, ModelOutput, Rollout, SettingError, Tokenizer
+from tokenrl_cli.interfaces import SAMPLED, Batch, ModelModule, ModelOutput, Rollout, SettingError, Tokenizer
 from tokenrl_cli.optim import Learning, Optimizer, ParameterGroup, gradient_step, over_steps
 
 
 class ValueNetwork(nn.Module):
     """A model and the heads on its hidden states: the network that is learned, and that the target network is a copy
-    of."""
+    of. `heads` maps "q" to a `QHead` and "v" to a `ScalarHead`; an algorithm has those that it reads."""
 
-    def __init__(self, model: Any, heads: Mapping[str, Head], train_trunk: bool) -> None:
+    def __init__(self, model: ModelModule, heads: Mapping[str, Head], train_trunk: bool) -> None:
         super().__init__()
         self.model, self.heads, self.train_trunk = model, nn.ModuleDict(heads), train_trunk
         self.lr_factors = {name: head.lr_factor for name, head in heads.items()}
@@ -101,7 +101,7 @@ class Collector:
         self.decoding = Decoding(max_length, 1.0, 0, 1.0, 0.0, [], 1, 0.0)  # from the policy as it is, nothing cut off
         self.steps = 0
 
-    def collect(self, policy: Any, batch: Batch) -> Rollout:
+    def collect(self, policy: ModelModule, batch: Batch) -> Rollout:
         """Returns the episodes of a step, without rewards: `samples_per_source` samples of each of the N sources of
         `batch`, those of a source together (none where the data are demonstrations alone), followed by one
         demonstration of each source where the data uses them. `policy` is the Model that has been learned, in
@@ -271,7 +271,8 @@ class ValueBased:
         """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
         the weight of its episode; `td_errors`, as they are; the means of `logged`, unweighted; and the values of
         `ranges` at these tokens, of which the extremes are logged. Each mean is a sum over the rows given, divided by
-        `loss_tokens`, the number of the whole minibatch. Masked places do not count. Only the loss has a gradient."""
+        `loss_tokens`, the number of the whole minibatch. Masked places add nothing. The loss has the gradient of
+        `losses`; nothing else of the result has one."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}

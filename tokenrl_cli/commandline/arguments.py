@@ -58,9 +58,11 @@ class Arguments:
         return replace(self, rest=tuple(each for each in self.rest if key_of(each) != key))
 
     def value(self, key: str) -> str | None:
-        """Returns the last value that the command line sets for a key, as text without quotes; "" for `KEY=`, None if
-        it sets none. `~KEY` sets none."""
-        values = [override.partition("=")[2] for override in self.rest if key_of(override) == key and "=" in override]
+        """Returns the last value that the overrides give a key, with or without "+" or "++" before it, as text without
+        quotes; "" for `KEY=`, None if they give none. The deletions `~KEY` and `~KEY=VALUE` are ignored: they give no
+        value, and leave an earlier one."""
+        given = [override for override in self.rest if key_of(override) == key and not override.startswith("~")]
+        values = [override.partition("=")[2] for override in given if "=" in override]
         return unquoted(values[-1]) if values else None
 
     @property

@@ -32,7 +32,7 @@ FILES = ("path", "paths", "file", "files", "folder", "checkpoint", "init_from") 
 
 def user_data_root(typed: str | None) -> str:
     """Returns the data_root of the user, not of an earlier run: `typed`, the value on the command line, else
-    TOKENRL_DATA, else ROOT. An empty one counts as missing."""
+    TOKENRL_DATA, else ROOT. An empty one is taken as missing."""
     return typed or os.environ.get("TOKENRL_DATA") or ROOT
 
 
@@ -57,7 +57,8 @@ def texts_in(value: Any, *keys: str) -> Iterator[Text]:
 def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
     """Returns the texts of a resolved config that name an existing file or folder outside the current directory and
     `root`, or a folder with a link that leads out, as `texts_in` yields them. Links are resolved. An entry of
-    `dataset.splits` with ".." counts even if it does not exist; the root keys in HANDLED, such as out, are left out."""
+    `dataset.splits` with ".." is yielded even if it does not exist; the root keys in HANDLED, such as out, are left
+    out."""
     places = [Path.cwd().resolve(), Path(root).expanduser().resolve()]
     data = config.get("dataset")
     path = str(data.get("path") or "") if isinstance(data, dict) else ""

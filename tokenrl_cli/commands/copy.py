@@ -13,9 +13,10 @@ from tokenrl_cli.interfaces import UserError
 
 
 def run(arguments: Arguments) -> None:
-    """Copies the option that the arguments GROUP/NAME and DEST name, makes the folders around it, and prints where the
-    copy lies and how to use it. Raises UserError for wrong arguments or if the file exists: it is never overwritten.
-    OSError if the system refuses."""
+    """Copies an option, the file that the first argument names as GROUP/NAME, to the second, DEST, and prints where the
+    copy lies and how to use it. DEST is the file to write if it ends in .yaml or .yml, else a folder, in which
+    GROUP/NAME.yaml is written; missing folders are made. Options of --config-dir can be copied, too. Raises UserError
+    for wrong arguments, or if the file exists, which is never overwritten; OSError if the system refuses."""
     if len(arguments.rest) != 2:
         raise UserError("copy", "takes two arguments", "tokenrl copy GROUP/NAME DEST, e.g. copy reward/bleu mine")
     source, destination = arguments.rest

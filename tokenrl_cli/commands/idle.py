@@ -26,9 +26,10 @@ class Idle:
 
 
 def idle_findings(config: dict[str, Any], decoding: Decoding, line: Iterable[str]) -> list[Finding]:
-    """Returns a note for each setting of a valid config that has no effect although it is not turned off, such as the
-    length penalty of a beam of size 1. `decoding` is the one in use. Components without effect get no note. Raises
-    UserError if one of the overrides `line` sets such a setting, or chooses or changes such a component."""
+    """Returns a note for each setting of `config`, valid and resolved, of any command, that has no effect although it
+    is not turned off, such as the length penalty of a beam of size 1. `decoding` is the one in use. Components without
+    effect get no note. Raises UserError if one of the overrides `line` sets such a setting, or chooses or changes such
+    a component."""
     typed = {place_of(word): word for word in line if not word.startswith("~")}
     found = []
     for each in (*_of_decoding(decoding), *_of_kl(config, "algorithm"), *_of_kl(config, "warm_start")):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tokenrl_cli.config.build import check
-from tokenrl_cli.config.ranges import Count, CountOrNone, Size, Text
+from tokenrl_cli.config.ranges import Count, CountOrZero, Size, Text
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
 from tokenrl_cli.run.recorder import Trainer
@@ -69,7 +69,7 @@ class Eval:
     metrics: dict[str, Reward]
     ckpt: Text
     split: Text
-    examples: CountOrNone
+    examples: CountOrZero
     batch_size: Size
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
@@ -84,7 +84,7 @@ class EvalModel(Train):
     """The root keys of `eval` without a run: those of `train`, and how to evaluate."""
 
     split: str
-    examples: CountOrNone
+    examples: CountOrZero
     batch_size: Size
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]

@@ -76,8 +76,8 @@ def require_place(out: str | None) -> None:
 
 
 def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, dict[str, Algorithm]]:
-    """Builds everything of a run of train's config but its model: the task, and the algorithms of both stages as
-    `assembly.require_stages` returns them, only to be looked at.
+    """Builds everything of a run but its model: the task, and the algorithms of both stages as
+    `assembly.require_stages` returns them, only to be looked at. `config` is the whole resolved config of `train`.
 
     Reads the data. Trains the tokenizers on it, or loads those of a checkpoint from the folder `tokenizers`. Seeds the
     global generator of torch. Raises UserError if a component cannot be built from this config, if components do not
@@ -96,8 +96,8 @@ def assembled(config: dict[str, Any], tokenizers: Path | None) -> tuple[Task, di
 
 def reference_readers(config: dict[str, Any], task: Task, stages: dict[str, Algorithm]) -> list[Reader]:
     """Returns everything in a run that may read references, each with the split that it reads and what to change if
-    that has none, for `data.splits.require_references`. `stages` are the algorithms that `assembled` returns. A stage
-    without steps is left out."""
+    that has none, for `data.splits.require_references`. `config` is the whole resolved config of `train`, `task` and
+    `stages` are what `assembled` returns for it. A stage without steps is left out."""
     from tokenrl_cli.data.splits import Reader, drawn_by
     from tokenrl_cli.episodes.scoring import keyed_parts, name_of
     from tokenrl_cli.run.evaluation import REFERENCE_METRICS
@@ -137,8 +137,9 @@ def _kind(part: Any) -> str:
 
 
 def targets(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns (key, `_target_`) of every block at the root of a config, in their order, and after them of every metric,
-    its key as "metrics.NAME"; for printing."""
+    """Returns (key, `_target_`), for printing: first of every block at the root of a config of `train`, in the order of
+    the config, then of every metric, whose key is "metrics.NAME". Blocks inside other blocks are left out. KeyError
+    where the config has no `metrics`, which may be empty."""
     from tokenrl_cli.config.build import is_block
 
     filled = [(name, block["_target_"]) for name, block in config.items() if is_block(block)]

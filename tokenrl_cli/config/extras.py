@@ -10,7 +10,7 @@ from tokenrl_cli.interfaces import SettingError
 def require_extra(extra: str, where: str, *modules: str) -> None:
     """Raises SettingError where one of the top-level `modules` is not installed; imports none of them. `extra` is the
     name of the optional dependencies in pyproject.toml that installs them, `where` the setting that needs them,
-    relative to the block of the part."""
+    such as "path" or "/adapter=lora", see `SettingError`."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         remedy = f"pip install 'tokenrl[{extra}]'"

@@ -117,7 +117,7 @@ def groups(places: Sequence[Path]) -> list[str]:
 
 def options(places: Sequence[Path], group: str) -> dict[str, Path]:
     """Returns the options of a group, by name: name -> file, sorted. `places` are the folders that `roots` returns; if
-    several have an option of one name, that of the first of them counts. {} if there is no such group."""
+    several have an option of one name, that of the first of them is taken. {} if there is no such group."""
     found: dict[str, Path] = {}
     for root in places:
         for file in sorted((root / group).glob("*.yaml")):
@@ -127,7 +127,7 @@ def options(places: Sequence[Path], group: str) -> dict[str, Path]:
 
 def about(file: Path) -> str:
     """Returns the comment on the first line of an option, without "# "; "" if there is none. A line for Hydra (`#
-    @package ...`), which must stand before it, does not count. Raises UserError if the file cannot be read."""
+    @package ...`), which must stand before it, is skipped. Raises UserError if the file cannot be read."""
     lines = [line for line in text_of(file).splitlines()[:2] if not line.startswith("# @")]
     return lines[0].lstrip("# ").rstrip() if lines and lines[0].startswith("#") else ""
 
@@ -147,8 +147,8 @@ def keys(file: Path) -> list[str]:
 
 def target_in(file: Path) -> str:
     """Returns the `_target_` on the top level of the config file of an option; "" if it has none of its own (one that
-    it takes over by its defaults does not count, see `limits.target_of`). The file is read as text, not as YAML. Raises
-    OSError or UnicodeDecodeError if it cannot be read."""
+    it takes over by its defaults is not returned, see `limits.target_of`). The file is read as text, not as YAML.
+    Raises OSError or UnicodeDecodeError if it cannot be read."""
     match = re.search(r"^_target_: *(\S+)", file.read_text("utf-8"), re.MULTILINE)
     return match[1] if match else ""
 

@@ -282,8 +282,8 @@ def methods_of(kind: Any) -> list[str]:
 
 def lacks(built: Any, slot: Slot) -> str:
     """Returns the names of the methods and attributes of the slot's protocol, and of those that it extends, which an
-    object does not have, joined by commas; "" if it has all, or if the slot has no protocol. Of a union one kind is
-    enough; else the names for the first one are given."""
+    object does not have, joined by commas; "" if it has all, or if the slot has no protocol. Of a union one member
+    is enough; else the names for the first one are given."""
     found = [[name for name in _members(kind) if not hasattr(built, name)] for kind in slot.kinds]
     return ", ".join(found[0]) if found and all(found) else ""
 

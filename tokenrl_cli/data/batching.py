@@ -1,10 +1,10 @@
 """Batches of examples, for training and for evaluation. `Batching.batch(step)` is a pure function of (seed, step).
 
 A training batch holds examples of about the same length, unless `alike_lengths` is False. A finite split is read in
-epochs: the usable examples are permuted and divided into pools of POOL batches; each pool is sorted by length and cut
-into batches, which are then shuffled. The last batch of an epoch is filled up from the start of the permutation, so the
-batch size is constant. An unlimited split has no epochs: each pool is made of newly drawn examples. Of an example with
-several references, one is drawn anew in every epoch.
+epochs: the examples that are not dropped are permuted and divided into pools of POOL batches; each pool is sorted by
+length and cut into batches, which are then shuffled. The last batch of an epoch is filled up from the start of the
+permutation, so the batch size is constant. An unlimited split has no epochs: each pool is made of newly drawn examples.
+Of an example with several references, one is drawn anew in every epoch.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Batching:
     def counts(self) -> dict[str, int]:
         """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
         unknown to a tokenizer; of all examples of a finite split that `member` admits, or of the first SEEN (1,000) of
-        an unlimited one, which are read again at each call. Dropped examples count in all of these numbers, too. Tokens
+        an unlimited one, which are read again at each call. Dropped examples are in all of these numbers, too. Tokens
         are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
         one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
         unknown_source_tokens, targets, overlong_targets, target_tokens and unknown_target_tokens."""
@@ -176,7 +176,7 @@ class Batching:
         return _Chapter(number, encoded, example, rows[places], pairs[places])
 
     def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:
-        """Draws `wanted` usable examples of an unlimited split."""
+        """Draws `wanted` examples that are not dropped of an unlimited split."""
         kept: list[Example] = []
         while len(kept) < wanted:
             # With `drop` some are left out: at least SEEN are drawn at a time, so that `_require` has many to check.

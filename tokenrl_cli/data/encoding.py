@@ -48,9 +48,9 @@ class Encoded:
     reference has one pair of empty sequences.
 
     EOS is appended to every target and counts towards the limit `max_length`, so a target that is cut has no EOS.
-    `pairs` [P] are the indices of the usable pairs among all pairs, and `rows` [M] those of the usable examples among
-    all examples: every one, or with `drop` only pairs whose source and demonstration are within the limits, and
-    examples with such a pair. Dropped ones stay encoded, and count in `len` and in `unknown`, the numbers of unknown
+    `pairs` [P] are the indices of the kept pairs among all pairs, and `rows` [M] those of the kept examples among all
+    examples: every one, or with `drop` only pairs whose source and demonstration are within the limits, and examples
+    with such a pair. Dropped ones stay encoded, and are included in `len` and in `unknown`, the numbers of unknown
     tokens of "source" and "target" (demonstrations) after the cut. Raises UserError where an example has not as many
     demonstrations as references.
     """
@@ -80,7 +80,7 @@ class Encoded:
         owner = np.repeat(np.arange(len(sizes)), sizes)  # the row of the example that each pair belongs to
         usable = ~((self.targets.overlong | self.sources.overlong[owner]) & drop)
         self.pairs = np.flatnonzero(usable)  # in the order of their examples
-        self._choices = np.bincount(owner[self.pairs], minlength=len(sizes))  # usable pairs of each example
+        self._choices = np.bincount(owner[self.pairs], minlength=len(sizes))  # kept pairs of each example
         self._first = np.cumsum(self._choices) - self._choices  # where in `pairs` those of each example begin
         self.rows = np.flatnonzero(self._choices)
 
@@ -88,17 +88,17 @@ class Encoded:
         return len(self._choices)
 
     def choose(self, rows: np.ndarray, draws: torch.Generator) -> np.ndarray:
-        """Draws one usable pair of each of N examples, uniformly. rows [N]: their indices among all examples, each of
-        them in `self.rows` (not checked) -> [N], indices among all pairs. Draws N numbers from `draws`, however many
-        pairs there are."""
+        """Draws one kept pair (of `self.pairs`) of each of N examples, uniformly. rows [N]: their indices among all
+        examples, each of them in `self.rows` (not checked) -> [N], indices among all pairs. Draws N numbers from
+        `draws`, however many pairs there are."""
         # floor(u * n) with one u for every row: the same number of draws whatever the numbers of pairs are.
         uniform = torch.rand(len(rows), dtype=torch.float64, generator=draws).numpy()
         chosen: np.ndarray = self.pairs[self._first[rows] + (uniform * self._choices[rows]).astype(np.int64)]
         return chosen
 
     def first_pairs(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the first usable pair of each of N examples. rows [N]: their indices among all examples, each of them
-        in `self.rows` (not checked) -> [N], indices among all pairs."""
+        """Returns the first kept pair (of `self.pairs`) of each of N examples. rows [N]: their indices among all
+        examples, each of them in `self.rows` (not checked) -> [N], indices among all pairs."""
         pairs: np.ndarray = self.pairs[self._first[rows]]
         return pairs
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tokenrl_cli.config.ranges import Count, CountOrNone, Fraction, MinLen
+from tokenrl_cli.config.ranges import Count, CountOrZero, Fraction, MinLen
 from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import USUAL, Splits, check_rl
 from tokenrl_cli.interfaces import Example, SettingError, UserError
@@ -37,9 +37,9 @@ class Text:
         path: Annotated[str, MinLen(1)],
         splits: dict[str, str | list[str]],
         shares: dict[str, float],
-        piece_words: CountOrNone,
+        piece_words: CountOrZero,
         blank_lines: bool,
-        prompt_words: CountOrNone,
+        prompt_words: CountOrZero,
         rl_share: Fraction,
         rl_split: Annotated[str, MinLen(1)] | None,
         max_source_length: Count,

@@ -77,9 +77,9 @@ def penalty(length: int, decoding: Decoding) -> float:
 
 
 class Best:
-    """The best hypothesis of each of `total` sources so far, of at most `limit` tokens, and how many finished ones were
-    found (`found`). `like` is any tensor with the type and device of the scores. Before the first `take` all are empty
-    with score -inf."""
+    """The best hypothesis of each of `total` sources so far, of at most `limit` tokens, and how many were found
+    (`found`), those cut at the limit included. `like` is any tensor with the type and device of the scores. Before the
+    first `take` all are empty with score -inf."""
 
     def __init__(self, total: int, limit: int, like: Tensor) -> None:
         self.score = like.new_full((total,), -torch.inf)  # normalised
@@ -89,10 +89,11 @@ class Best:
         self.found = torch.zeros(total, dtype=torch.int64, device=like.device)
 
     def take(self, actions: Tensor, scores: Tensor, length: int, ended: bool) -> None:
-        """Compares C hypotheses of one `length` for each source, at least one, with the best so far, and replaces that
-        where one is better: actions [N, C, L], of which the first `length` count, with normalised scores [N, C] (log p
-        / lp). Adds to `found` how many of them have a score above -inf, which marks a place without a hypothesis.
-        `ended` is False where they were cut at the limit."""
+        """Compares C hypotheses (at least one) of each of the N = `total` sources, all of the same `length` in tokens,
+        with the best so far, and keeps the better one, the older one at equal scores. actions [N, C, limit] int64, of
+        which the first `length` columns are used; scores [N, C], log p / lp (see `penalty`), -inf where
+        there is no hypothesis. Adds to `found` [N] the number of scores above -inf. `ended` is stored with each new
+        best one: True for hypotheses that end in EOS, False for those cut at the limit."""
         score, place = scores.max(1)
         better = score > self.score
         chosen = actions[torch.arange(len(actions), device=actions.device), place]

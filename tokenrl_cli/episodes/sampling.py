@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from tokenrl_cli.config.ranges import CountOrNone, Ge, Gt, Le, Probability, Size, SizeOrNone, Weight
+from tokenrl_cli.config.ranges import CountOrZero, Ge, Gt, Le, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.functional.masking import first_of_each
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, PER_SOURCE, Batch, Model, Rollout, State
@@ -33,10 +33,10 @@ class Decoding:
 
     max_length: Size
     temperature: Weight
-    top_k: SizeOrNone
+    top_k: SizeOrZero
     top_p: Annotated[float, Gt(0), Le(1)]
     epsilon: Probability
-    forbidden: Sequence[CountOrNone]
+    forbidden: Sequence[CountOrZero]
     beam_size: Size
     length_penalty: Annotated[float, Ge(-10), Le(10)]
 
@@ -249,8 +249,8 @@ def _widened(support: Tensor, width: int) -> Tensor:
 def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
     """Returns the episodes of `samples` as a Rollout of one `role`, with `rewards` None and all rows valid. The B = N *
     K rows [B, T] must be those of the N sources of `batch`, in its order, the K rows of a source next to each other.
-    Tensors are shared. Every real token counts as chosen by the policy, forced ones included, except with the role
-    DEMONSTRATION, where none does."""
+    Tensors are shared. `chosen` is True at every real token, forced ones included, but with the role DEMONSTRATION it
+    is False everywhere."""
     times = len(samples.actions) // len(batch.source)
     row = torch.arange(len(batch.source), device=batch.source.device).repeat_interleave(times)
     return Rollout(

@@ -2,9 +2,9 @@
 
 A baseline declares what it reads by the names of its parameters: `returns` [N, K, T] (of each token; what stands past
 the end of an episode depends on the function: `returns.padded_reward_to_go` repeats the last return, `lambda_returns`
-gives 0), `valid` [N, K] bool (the sample counts: it has a reward, and was not dropped as a duplicate or with a group of
-equal scores), `values` [N, K, T] of the critic, and `companion` [N, T], the returns-to-go of one greedy episode of each
-source. An algorithm decodes that greedy episode only where its baseline has the parameter `companion`. A baseline
+gives 0), `valid` [N, K] bool (True for a sample that has a reward and was not dropped, as a duplicate or with a group
+of equal scores), `values` [N, K, T] of the critic, and `companion` [N, T], the returns-to-go of one greedy episode of
+each source. An algorithm decodes that greedy episode only where its baseline has the parameter `companion`. A baseline
 returns a tensor that broadcasts to [N, K, T]; the advantage is returns - baseline.
 
 `no_baseline`, `greedy`, `leave_one_out` and `state_value` do not depend on the token whose advantage they are

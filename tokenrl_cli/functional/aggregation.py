@@ -1,7 +1,7 @@
 """Weights of tokens in the loss: loss = sum_{b,t} weight[b,t] * loss[b,t].
 
-Every function takes mask [B, T] bool, True for the real tokens of the episodes that count and all False for an episode
-that does not, and returns weights [B, T] float64, 0 where masked. The mask is that of a whole optimiser step: its loss
+Every function takes mask [B, T] bool, True for the tokens that are learned from and all False for an episode that is
+left out, and returns weights [B, T] float64, 0 where masked. The mask is that of a whole optimiser step: its loss
 may then be summed over any number of micro-batches without another normaliser.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def sequence_sum(mask: Tensor) -> Tensor:
-    """Weights 1 / n, where n is the number of episodes that count, those with a True in `mask`: the loss is the mean
+    """Weights 1 / n, where n is the number of episodes with a True in `mask`: the loss is the mean
     over episodes of the sum over their tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T]
     float64, 0 where masked.
 
@@ -21,7 +21,7 @@ def sequence_sum(mask: Tensor) -> Tensor:
 
 
 def sequence_mean(mask: Tensor) -> Tensor:
-    """Weights 1 / (n |y_b|), where n is the number of episodes that count, those with a True in `mask`, and |y_b| the
+    """Weights 1 / (n |y_b|), where n is the number of episodes with a True in `mask`, and |y_b| the
     number of tokens of the episode: the mean over episodes of the mean over their tokens. mask [B, T] bool, of all
     episodes of an optimiser step -> [B, T] float64, 0 where masked.
 

@@ -35,7 +35,8 @@ def path(
     log-ratios.
 
     u = t + `span` (None: no limit), or the end of the episode if that is sooner. The gradient is the full one of PCL
-    (Nachum et al. 2017, arXiv:1702.08892): through V at both ends and through every log-ratio.
+    (Nachum et al. 2017, arXiv:1702.08892), of loss and residual alike: through V at both ends and through every
+    log-ratio, and into rewards, too, unless they are detached.
 
     values [B, T + 1] in units of the reward, after `zero_after_end`; rewards, log_ratios (nats), mask bool [B, T], True
     from the start of each row to its end.
@@ -59,8 +60,8 @@ def one_token(
     masked.
 
     Each of the two losses has the value C_t^2 / 2. In the first the log-ratios are constants: it trains the values
-    alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. tau is
-    `temperature`.
+    alone. In the second everything but the log-ratio l_t of the token at t is constant: it trains that alone. The
+    residual has gradients into values and rewards, as the first loss has. tau is `temperature`.
 
     values [B, T + 1] in units of the reward, after `zero_after_end`; rewards, log_ratios (nats), mask bool [B, T], True
     from the start of each row to its end.

@@ -19,9 +19,9 @@ def k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Log-ratio log q(a_t) - log ref(a_t): an unbiased estimate of KL(q || ref) at s_t for a_t ~ q. Schulman 2020.
 
     logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; single values may be negative,
-    and padding is not masked. Subtract it, times a coefficient, from the reward, before the return-to-go is summed: the
-    expected gradient is then that of the reward less that coefficient times the KL divergence of whole sequences. As a
-    loss its expected gradient is zero.
+    and padding is not masked. Gradients flow into both unless they are detached. Subtract it, times a coefficient, from
+    the reward, before the return-to-go is summed: the expected gradient is then that of the reward less that
+    coefficient times the KL divergence of whole sequences. As a loss its expected gradient is zero.
     """
     return logprobs - reference_logprobs
 
@@ -30,8 +30,8 @@ def k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Half the squared log-ratio, (log q - log ref)^2 / 2: as a loss its expected gradient is that of KL(q || ref) at
     s_t, for a_t ~ q and with the visited states held fixed. Schulman 2020.
 
-    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T]; padding is not masked. Its mean is not
-    the KL divergence.
+    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T]; padding is not masked. Gradients flow
+    into both: detach reference_logprobs. Its mean is not the KL divergence.
     """
     return (logprobs - reference_logprobs).square() / 2
 
@@ -41,9 +41,10 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     variance. Schulman 2020. As a loss, in GRPO (arXiv:2402.03300), equation 4, its expected gradient is that of KL(ref
     || q) instead.
 
-    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked. Both
-    statements need E_q[ref / q] = 1, that is, a q that gives every token of ref some probability. Where a cut leaves q
-    the token set S, the mean is KL(q || ref) - (1 - ref(S)), and KL(ref || q) is infinite.
+    logprobs log q(a_t), reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked. Gradients
+    flow into both: detach reference_logprobs. Both statements need E_q[ref / q] = 1, that is, a q that gives every
+    token of ref some probability. Where a cut leaves q the token set S, the mean is KL(q || ref) - (1 - ref(S)), and
+    KL(ref || q) is infinite.
     """
     difference = reference_logprobs - logprobs
     return difference.exp() - 1 - difference
@@ -52,7 +53,8 @@ def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 def k3_with_gradient_of_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """The value of `k3`, which has little variance, with the gradient of `k2`, which is that of KL(q || ref), also
     where top-k or top-p cuts q; the value is then not quite the KL divergence, see `k3`. logprobs log q(a_t),
-    reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked."""
+    reference_logprobs log ref(a_t), [B, T] each -> [B, T], nats; padding is not masked. Gradients flow into both:
+    detach reference_logprobs."""
     # The last two terms cancel in the value and leave the gradient of the first of them.
     quadratic = k2(logprobs, reference_logprobs)
     return k3(logprobs, reference_logprobs).detach() + quadratic - quadratic.detach()

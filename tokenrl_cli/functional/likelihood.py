@@ -14,7 +14,7 @@ from tokenrl_cli.interfaces import ModelOutput
 def negative_log_likelihood(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy of each target token y, -(1 - e) log p(y) - e mean_a log p(a), with p = softmax(logits) and e =
     `label_smoothing` (0 to 1). logits [B, T, V], targets [B, T] int64, ids from 0 to V - 1 also at padding -> [B, T],
-    nats, in float32 or float64, with gradients; the caller masks padding.
+    nats, in float32 or float64, with gradients into logits; the caller masks padding.
 
     Infinite where the target itself has the logit -inf. Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567),
     section 7. Its mean is over the tokens whose logit is not -inf: one with p(a) = 0 cannot become likelier, and would

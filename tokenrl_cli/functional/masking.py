@@ -11,19 +11,19 @@ from torch import Tensor
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere.
-    Where mask is False a value may be NaN or infinite."""
+    Where mask is False a value may be NaN or infinite, and gets the gradient 0."""
     return values.masked_fill(~mask, 0.0).sum()
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values where mask is True. [B, T], [B, T] bool -> [] (a scalar); 0 where mask is False everywhere.
-    Where mask is False a value may be NaN or infinite."""
+    Where mask is False a value may be NaN or infinite, and gets the gradient 0."""
     return masked_sum(values, mask) / mask.sum().clamp(min=1)
 
 
 def masked_rows(values: Tensor, mask: Tensor) -> Tensor:
     """Sum of each row's values where mask is True. [B, T], [B, T] bool -> [B]; 0 for a row without any. Where mask is
-    False a value may be NaN or infinite."""
+    False a value may be NaN or infinite, and gets the gradient 0."""
     return values.masked_fill(~mask, 0.0).sum(-1)
 
 

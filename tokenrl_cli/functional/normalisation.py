@@ -1,8 +1,8 @@
 """Normalisations of advantages [N, K, T] of N sources (prompts) with K samples each.
 
 A normalisation declares what it reads by the names of its parameters: `advantages` [N, K, T], `scores` [N, K] (returns
-of whole episodes), `valid` [N, K] bool (the sample counts: it has a reward, and was not dropped as a duplicate or with
-a group of equal scores), `mask` [N, K, T] bool (the tokens of valid samples that are learned from), `likelihoods`
+of whole episodes), `valid` [N, K] bool (True for a sample that has a reward and was not dropped, as a duplicate or
+with a group of equal scores), `mask` [N, K, T] bool (the tokens of valid samples that are learned from), `likelihoods`
 [N, K] (log-probability of each whole episode when it was sampled). It returns [N, K, T]. Padding never counts. Where a
 standard deviation is EPSILON or less there is nothing to compare, and `group_std`, `batch_std` and `whiten` return 0.
 """

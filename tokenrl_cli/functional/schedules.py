@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from tokenrl_cli.config.ranges import Count, CountOrNone, Positive, Probability
+from tokenrl_cli.config.ranges import Count, CountOrZero, Positive, Probability
 
 
 def all_tokens(step: int) -> float:
@@ -19,7 +19,7 @@ def all_tokens(step: int) -> float:
     return float("inf")
 
 
-def annealed(step: int, start: CountOrNone, increment: CountOrNone, every: Count) -> float:
+def annealed(step: int, start: CountOrZero, increment: CountOrZero, every: Count) -> float:
     """Number of last tokens of an episode that the policy generates itself: start + increment * floor(step / every),
     without an upper limit.
 

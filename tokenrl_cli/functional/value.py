@@ -17,7 +17,7 @@ def maximum(target: Tensor) -> Tensor:
 
     With one head it is the maximum of Q-learning (Mnih et al. 2015). With two, the lower one is used, for the maximum
     of a noisy estimate is too high on average: clipped double Q-learning, Fujimoto et al. 2018 (arXiv:1802.09477,
-    equation 10).
+    equation 10). Gradients flow into `target` unless it is detached.
     """
     return target.amin(0).amax(-1)
 
@@ -26,7 +26,8 @@ def double(target: Tensor, online: Tensor) -> Tensor:
     """Double Q-learning: V(s) = Q_target(s, argmax_a Q_online(s, a)). The online network selects the token, the target
     network evaluates it. van Hasselt et al. 2016 (arXiv:1509.06461, equation 4).
 
-    target, online [H, ..., V] -> [...]. Of both the minimum over the heads is taken first, for each token.
+    target, online [H, ..., V] -> [...]. Of both the minimum over the heads is taken first, for each token. Gradients
+    flow into `target` unless it is detached, none into `online`.
     """
     best = online.amin(0).argmax(-1, keepdim=True)
     return target.amin(0).gather(-1, best).squeeze(-1)
@@ -36,7 +37,8 @@ def expected(target: Tensor, policy: Tensor) -> Tensor:
     """Expected value V(s) = sum_a pi(a | s) Q_target(s, a): Expected SARSA, van Seijen et al. 2009.
 
     target [H, ..., V] holds Q of the target network, policy [..., V] the probabilities pi, not their logarithms, which
-    sum to 1 -> [...]. Of Q_target the minimum over the heads is taken first, for each token.
+    sum to 1 -> [...]. Of Q_target the minimum over the heads is taken first, for each token. Gradients flow into both
+    unless they are detached.
     """
     return (policy * target.amin(0)).sum(-1)
 
@@ -47,6 +49,7 @@ def soft_value(q: Tensor, prior: Tensor, temperature: float) -> Tensor:
 
     q [..., V] in units of the reward, and `prior` [..., V] or [..., 1], *log*-probabilities log prior(a | s) -> [...],
     in units of the reward. Where these are all 0, it is tau log sum_a exp(Q / tau), the value with an entropy bonus.
+    Gradients flow into both unless they are detached.
     """
     return temperature * (q / temperature + prior).logsumexp(-1)
 
@@ -57,7 +60,7 @@ def n_step_targets(rewards: Tensor, values: Tensor, terminated: Tensor, mask: Te
 
     rewards, mask bool [B, T] that begins each row; values [B, T + 1], of each state and of the state after the last
     column; terminated [B] bool -> [B, T] without gradient, 0 where masked. V of the state after an episode's last token
-    counts as 0 where `terminated` is True, and is used where it is False, for an episode that was cut at the length
+    is taken as 0 where `terminated` is True, and is used where it is False, for an episode that was cut at the length
     limit. An infinite horizon gives Monte Carlo returns (and V at such a cut). Sutton & Barto 2018, section 7.1; n = 1
     is the target of Watkins 1989.
     """
@@ -92,8 +95,8 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
     padding is not masked.
 
     e = 1/2 is half the squared error, whose minimum is the mean of the targets; as e goes to 1 the minimum becomes the
-    largest target in the data. No gradient flows into the targets. Kostrikov et al. 2022 (arXiv:2110.06169, equation
-    5), ILQL (arXiv:2206.11871, section 4.2).
+    largest target in the data. Gradients flow into `values`, none into `targets`. Kostrikov et al. 2022
+    (arXiv:2110.06169, equation 5), ILQL (arXiv:2206.11871, section 4.2).
     """
     above = targets.detach() - values
     return torch.where(above < 0, (1 - expectile) * above.square(), expectile * above.square())
@@ -101,7 +104,8 @@ def expectile_error(values: Tensor, targets: Tensor, expectile: float) -> Tensor
 
 def advantage_weights(advantages: Tensor, beta: float, largest: float) -> tuple[Tensor, Tensor]:
     """Advantage weights min(exp(beta A), largest), and a mask that is True where exp(beta A) is above `largest`, a
-    number above 0. [...] -> ([...], [...] bool). Gradients flow into the advantages where the weight is not bounded.
+    number above 0. [...] -> ([...], [...] bool). Gradients flow into the advantages where the weight is not bounded;
+    detach it where it is to be a constant.
 
     Advantage-weighted regression, Peng et al. 2019 (arXiv:1910.00177, section 3), with their bound. The exponent is
     bounded before exp, so the weights are finite for every finite A.
@@ -131,8 +135,8 @@ def value_error(values: Tensor, before: Tensor, targets: Tensor, clip: float) ->
     `clip`, in units of V, and `before` is the value when the episode was sampled; (V - G)^2 / 2 where `clip` is 0.
 
     values V, before, targets G [B, T] -> [B, T]; padding is not masked. From PPO's reference code (Schulman et al.
-    2017, arXiv:1707.06347): one rollout cannot move a value much further than `clip`. No gradient flows into `before`
-    and the targets.
+    2017, arXiv:1707.06347): one rollout cannot move a value much further than `clip`. Gradients flow into `values`, but
+    not where V_clipped has the larger error and V is beyond the clip; none into `before` and `targets`.
     """
     before, targets = before.detach(), targets.detach()
     error = (values - targets).square()

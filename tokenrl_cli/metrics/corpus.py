@@ -16,7 +16,7 @@ def library_score(metric: Any, texts: Texts, sentences: np.ndarray, appendix: st
 
     sentences [n]: the score of each text alone, on that scale, which is stored as it is. `appendix` is appended to the
     library's signature, for settings that the library leaves out of it. Texts without a reference have statistics 0 and
-    do not count. `lower_is_better` is False, for TER, too: the caller sets it. Raises UserError where no text has a
+    change nothing. `lower_is_better` is False, for TER, too: the caller sets it. Raises UserError where no text has a
     reference.
     """
     rows = [i for i, references in enumerate(texts.references) if references]

@@ -51,7 +51,7 @@ class Lora:
     start. Only A and B learn, and what of the network is new; they are float32 also where the checkpoint is bfloat16.
 
     With `path` rank, alpha, layers and weights are those of an adapter that peft saved, and of this block only
-    `dropout` counts.
+    `dropout` is read.
     """
 
     def __init__(

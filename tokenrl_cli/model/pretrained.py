@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from tokenrl_cli import hub
 from tokenrl_cli.config.build import hint
-from tokenrl_cli.config.ranges import CountOrNone, Text
+from tokenrl_cli.config.ranges import CountOrZero, Text
 from tokenrl_cli.interfaces import Base, ModelOutput, SettingError, Tokenizer, TranslatesIds, UserError
 from tokenrl_cli.model import adapter as adapters
 
 Dtype = Literal["float32", "bfloat16"]
-Begin = Sequence[CountOrNone | Text] | None  # ids or names of tokens of a checkpoint
+Begin = Sequence[CountOrZero | Text] | None  # ids or names of tokens of a checkpoint
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}  # of the contract, in standard deviations of the logits
 EXAMPLE_LENGTHS = (3, 1)  # tokens of the two sources of the check
 
@@ -345,14 +345,16 @@ def _recompute_layers(network: Any) -> None:
 
 
 @torch.no_grad()
-def require_contract(model: Any, own_logits: Any) -> None:
-    """Raises SettingError unless a wrapped architecture computes what the contract of `Model` says, on two short rows:
-    the same logits as the network itself, in company as alone, and step by step as in one pass, after a reordering.
-    `model` must be on the CPU and in evaluation mode; it is only read.
+def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Checks on two short rows that a `Pretrained` model computes the same logits in every way that `Model` allows: in
+    its own call as in the network's forward pass, in a padded batch as for each row alone, and token by token (with
+    states reordered) as in one pass. Raises SettingError where they differ or where the network cannot be run so. The
+    model must be on the CPU and in evaluation mode; it is not changed. Does nothing on torch's meta device.
 
-    `own_logits` is called with source, source_mask and actions, and returns the logits [B, T, V] of the network's own
-    forward pass. Does nothing on torch's meta device. An architecture that cannot keep the contract, for instance a
-    state-space model or one whose positions cannot be given, fails here, and not in a run.
+    `own_logits(source, source_mask, actions)`, all three in ids of our tokenizers as `Model.__call__` takes them,
+    returns the logits [B, T, V] of the network's own forward pass, with columns for our V tokens, not for all those of
+    the checkpoint. An architecture that cannot do this, such as a state-space model or one whose positions cannot be
+    given, so fails here, and not in a run.
     """
     if on_meta():
         return
@@ -378,6 +380,9 @@ def require_contract(model: Any, own_logits: Any) -> None:
         problem = f"{name} cannot be run as a policy that keeps its memory between tokens ({cause})"
         raise SettingError("path", problem, ANOTHER) from error
     for what, logits in wanted.items():
+        if logits.shape != whole.shape:
+            problem = f"{name} cannot be used: {list(logits.shape)} logits {what}, not {list(whole.shape)}"
+            raise SettingError("path", problem, ANOTHER)
         difference = float((whole.log_softmax(-1) - logits.log_softmax(-1)).abs().max() / logits.std())
         if not difference <= TOLERANCE[next(model.parameters()).dtype]:
             problem = (
@@ -446,8 +451,8 @@ def positions_of(network: Any) -> int | None:
 
 
 def size_of(network: Any) -> int:
-    """Returns the number of tokens that a network reads, the rows of its input embeddings. Raises SettingError where it
-    does not name its embeddings."""
+    """Returns the number of tokens that a network of transformers reads, the rows of its input embeddings. Raises
+    SettingError where its `get_input_embeddings` is missing or names none."""
     try:
         size: int = network.get_input_embeddings().num_embeddings
     except (AttributeError, NotImplementedError):
@@ -458,7 +463,7 @@ def size_of(network: Any) -> int:
 
 def require_room(what: str, length: int, longest: int | None, key: str) -> None:
     """Raises UserError where `length` tokens are more than the positions that a checkpoint has (`longest`; None: no
-    limit). `what` is the text that needs them, such as "a source", and `key` the setting that lowers their number: both
-    are for the message."""
+    limit). For the message, `what` is the text that has them, such as "a source", and `key` the setting that lowers the
+    number of tokens, as it is typed ("dataset.max_source_length")."""
     if longest is not None and length > longest:
         raise UserError(key, f"{what} has {length} tokens, and the checkpoint has {longest} positions", f"lower {key}")

@@ -28,8 +28,9 @@ class Journal:
     def metrics(
         self, step: int, stage: str, split: str, decode: str | None, time: float, metrics: dict[str, float]
     ) -> None:
-        """Appends a line to metrics.jsonl. `step` counts the steps of the run, `time` is in seconds since its start;
-        `decode` names the decoding of an evaluation and is None for training."""
+        """Appends a line to metrics.jsonl, with `metrics` as a dictionary of its own. `step` counts the steps of the
+        run, `time` is in seconds since its start; `decode` names the decoding of an evaluation and is None for
+        training, whose line has no such key."""
         record: dict[str, Any] = {"step": step, "stage": stage, "split": split}
         if decode is not None:
             record["decode"] = decode

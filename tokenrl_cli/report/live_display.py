@@ -54,7 +54,8 @@ class LiveDisplay:
         return layout.layout_width(self.console.width)
 
     def start(self, title: str, stages: list[tuple[str, int]], done: int, facts: RunHeader | None = None) -> None:
-        """Prints the title and the facts, and draws the bar; `done` steps of the stages, in their order, are behind."""
+        """Prints the title and the facts, and draws the bar; `done` steps of the stages, in their order, are done
+        already."""
         self.message(title)
         if facts is not None:
             self.message(facts.line())

@@ -94,8 +94,8 @@ def _results(results: dict[str, Any], step: int) -> list[str]:
 
 def training(config: dict[str, Any], step: int, stage: str, line: Sequence[str]) -> list[str]:
     """Returns the lines of the section on the training: step and stage ("warm_start" or "train") of the checkpoint, the
-    overrides `line` as typed, and the blocks of the config. Absolute paths are shown by their last part alone, for a
-    card is made to be published."""
+    overrides `line` as typed, and the blocks of `config`, that of the checkpoint. Absolute paths are shown by their
+    last part alone, for a card is made to be published."""
     what = {"warm_start": "cross-entropy (the warm start)", "train": "reinforcement learning"}[stage]
     blocks: dict[str, Any] = {name: config[name] for name in BLOCKS if config.get(name)}
     blocks |= {name: config[name] for name in ("trainer", "decode", "seed") if name in config}

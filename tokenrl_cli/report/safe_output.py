@@ -46,14 +46,14 @@ class SafeStream:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Writes each of several texts; adds no line breaks. If the stream is required, raises OutputClosed or
-        UserError as `write` does; else a failure is ignored."""
+        """Writes each of several texts; adds no line breaks. If the stream is required, raises OutputClosed where
+        the reader has closed the pipe, UserError for any other failure; else a failure is ignored."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes what is buffered. If the stream is required, raises OutputClosed or UserError as `write` does; else a
-        failure is ignored."""
+        """Writes what is buffered. If the stream is required, raises OutputClosed where the reader has closed the
+        pipe, UserError for any other failure; else a failure is ignored."""
         with self._failing():
             self.raw.flush()
 

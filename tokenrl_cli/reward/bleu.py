@@ -62,7 +62,7 @@ class Bleu:
 
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns corpus BLEU, 0-100, as sacrebleu's `corpus_score`, which has no effective order, with 100 times the
-        score of each text, [B], NaN without a reference. Texts without a reference do not count; raises UserError where
+        score of each text, [B], NaN without a reference. Texts without a reference are left out; raises UserError where
         no text has one."""
         return library_score(self.library, texts, self(texts) * 100, "" if self.order == 4 else f"|order:{self.order}")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from tokenrl_cli.config.ranges import Gt, Le, Positive, SizeOrNone, Text
+from tokenrl_cli.config.ranges import Gt, Le, Positive, SizeOrZero, Text
 from tokenrl_cli.interfaces import Scored, Texts, UserError, placed
 from tokenrl_cli.reward.calls import Parameters, answer, call, is_async, located, of_all, of_one, parameters_of, shares
 from tokenrl_cli.reward.workers import Arguments, Failure, InTurn, Processes, Together, failure
@@ -54,7 +54,7 @@ class UserFunction:
         function: Text,
         timeout: Positive,
         batched: bool,
-        workers: SizeOrNone,
+        workers: SizeOrZero,
         on_error: Literal["mask", "raise"],
         max_failed_fraction: Annotated[float, Gt(0), Le(1)],
         trust: Sequence[str],

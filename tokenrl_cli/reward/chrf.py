@@ -64,7 +64,7 @@ class Chrf:
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns corpus chrF, 0-100, as sacrebleu's `corpus_score` gives it: the statistics of each text against its
         best reference, the one with the highest F, are summed. With 100 times the score of each text, [B], NaN without
-        a reference. Texts without a reference do not count; raises UserError where no text has one."""
+        a reference. Texts without a reference are left out; raises UserError where no text has one."""
         beta = self.library.beta
         return library_score(self.library, texts, self(texts) * 100, "" if beta == 2 else f"|beta:{beta}")
 

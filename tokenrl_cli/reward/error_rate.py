@@ -70,7 +70,7 @@ class ErrorRate:
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns jiwer's rate, all errors over the length of all references, each text against its best reference: a
         share, not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B],
-        NaN without a reference. Texts without a reference do not count; where none has one the rate is NaN."""
+        NaN without a reference. Texts without a reference are left out; where none has one the rate is NaN."""
         growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
         errors = edit_distances(growth, references)
         best = _rates(errors, references).argmin(-1)

@@ -37,7 +37,7 @@ class GapClosed:
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the sum of the gains b - greedy over the sum of the gaps best - greedy, so that sources count by how
         much there is to gain; NaN where the gaps sum to 0. With the score of each text, [B], NaN for a source without a
-        gap, whose gain counts in the sum all the same. Raises UserError where the column `meaning` is missing, or a
+        gap, whose gain is in the sum all the same. Raises UserError where the column `meaning` is missing, or a
         value in it is no string that `Meaning.parse` reads."""
         measured = self._measure(texts)
         statistics = np.stack(measured, -1)

@@ -54,7 +54,7 @@ class Mixture:
     def __call__(self, texts: Texts) -> Scored:
         """Returns a Scored: the sum for each text, [B] float64, never normalised, without metrics, and as columns the
         score of each part before it is scaled, by its name, and the part's own columns, as NAME/COLUMN. A part that
-        gives one number a token, [B, T], counts as its sum. Raises UserError where a part gives something else."""
+        gives one number a token, [B, T], enters with its sum. Raises UserError where a part gives something else."""
         total = np.zeros(len(texts.hypotheses))
         columns: dict[str, list[Any]] = {}
         for part in self.parts:

@@ -36,7 +36,7 @@ class Ter:
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns corpus TER as sacrebleu's `corpus_score`, in percent of the references' length: 0 is perfect, lower
         is better, and it may be above 100. With the TER of each text on that scale, [B], NaN without a reference; such
-        texts do not count. Raises UserError where no text has a reference."""
+        texts are left out. Raises UserError where no text has a reference."""
         return replace(library_score(self.library, texts, 100 - self(texts) * 100, ""), lower_is_better=True)
 
     def _score(self, text: str, references: list[str]) -> float:

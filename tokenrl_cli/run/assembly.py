@@ -28,6 +28,7 @@ from tokenrl_cli.interfaces import (
     Dataset,
     Frozen,
     Model,
+    ModelModule,
     PolicyLoader,
     Reward,
     Tokenizer,
@@ -263,7 +264,7 @@ def model_of(config: Config, trust: Sequence[str], task: Task | GenerationTask) 
     return differentiable(model).to(task.device)
 
 
-def require_source_row(model: Any) -> None:
+def require_source_row(model: ModelModule) -> None:
     """Raises UserError unless `model.forward` can be called with four positional arguments: source, source_mask,
     actions and source_row, the source that each row of actions belongs to."""
     try:
@@ -274,14 +275,14 @@ def require_source_row(model: Any) -> None:
         raise UserError("model", problem, remedy) from None
 
 
-def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> Any:
+def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> ModelModule:
     facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
     model = build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
     freeze(model, config.get("freeze") or [])
     return model
 
 
-def freeze(model: Any, patterns: Sequence[str]) -> None:
+def freeze(model: ModelModule, patterns: Sequence[str]) -> None:
     """Makes the parameters of a model that a pattern names require no gradient: an optimiser leaves them out.
 
     A pattern is the name of a parameter or of a module, which means all parameters in it; * stands for any text, dots
@@ -379,7 +380,7 @@ def algorithm_of(
     return algorithm
 
 
-def require_loadable_policy(algorithm: Algorithm, model: Any) -> None:
+def require_loadable_policy(algorithm: Algorithm, model: ModelModule) -> None:
     """Raises UserError if the policy of an algorithm has weights besides those of `model` that a checkpoint would not
     hold, or could not restore: an evaluation would then silently run without what they had learned. Switches the policy
     to evaluation mode."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.files import disk, writing
 from tokenrl_cli.files.records import read_json, read_yaml, yaml_text
-from tokenrl_cli.interfaces import Base, HasBase, Tokenizer, UserError
+from tokenrl_cli.interfaces import Base, HasBase, ModelModule, Tokenizer, UserError
 from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import ANOTHER, MANIFEST
 
@@ -229,8 +229,8 @@ def _bases(value: Any, where: Path) -> dict[str, Base]:
     raise UserError(str(where), "is damaged: each of bases must have a path and a sha256", ANOTHER)
 
 
-def bases_of(model: Any) -> dict[str, Base]:
-    """Returns the pretrained checkpoints that a model was built from, by the setting that names each: the model's own
+def bases_of(model: ModelModule) -> dict[str, Base]:
+    """Returns the pretrained checkpoints that a Model was built from, by the setting that names each: the model's own
     dictionary, not a copy; {} for a model that was built from none."""
     return model.bases if isinstance(model, HasBase) else {}
 

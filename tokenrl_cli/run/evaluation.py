@@ -203,10 +203,12 @@ def _likelihood(sums: dict[str, float]) -> dict[str, float]:
 
 
 def decoding_for(task: Task, split: str, examples: int) -> Decoding:
-    """Returns the decoding for an evaluation of the first `examples` of a split (0: all).
+    """Returns the decoding for an evaluation of the first `examples` examples of a split (0: all): `task.decoding`, the
+    same object, with one exception.
 
-    It is that of the task, the same object, except if every source is empty: greedy and beam search would then give one
-    and the same text for all of them, so texts are sampled at temperature 1 instead.
+    Where the task decodes greedily or by beam search and the sources of all these examples are empty, every text would
+    be the same. Then it is a copy that samples, at temperature 1 with one beam; top_k, top_p and epsilon stay. A
+    decoding that samples already is returned as it is, at its own temperature.
     """
     decoding = task.decoding
     if decoding.name == "sample" or not all_empty(task.dataset, split, examples):

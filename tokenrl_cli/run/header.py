@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeader:
-    """Returns the facts of a run for the line that describes it at its start, from its config, task and model.
+    """Returns the facts of a run for the line that describes it at its start, from its whole resolved config, its task
+    and its model.
 
     Shared parameters are counted once. A data set that is read from files is named by its `path`, any other by its
     module.

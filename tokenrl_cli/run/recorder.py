@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tokenrl_cli.config.build import hint
-from tokenrl_cli.config.ranges import Count, CountOrNone, Ge, Le, Size, Text, Weight
+from tokenrl_cli.config.ranges import Count, CountOrZero, Ge, Le, Size, Text, Weight
 from tokenrl_cli.config.types import mismatch
-from tokenrl_cli.interfaces import Evaluation, Finding, Model, Rollout, UserError
+from tokenrl_cli.interfaces import Evaluation, Finding, Model, ModelModule, Rollout, UserError
 from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.report.display import Display
 from tokenrl_cli.report.journal import FILES, Journal
@@ -45,9 +45,9 @@ class Trainer:
     Raises UserError if `monitor` begins with "loss"; types and ranges are checked by `config.build.check`, not here.
     """
 
-    warm_start_steps: CountOrNone
-    steps: CountOrNone
-    warm_start_patience: CountOrNone
+    warm_start_steps: CountOrZero
+    steps: CountOrZero
+    warm_start_patience: CountOrZero
     batch_size: Size
     warm_start_batch_size: Size
     alike_lengths: bool
@@ -56,14 +56,14 @@ class Trainer:
     checkpoint_every: Count
     log_every: Count
     keep_last: Count
-    keep_best: CountOrNone
+    keep_best: CountOrZero
     warm_start_monitor: Text
     warm_start_from: Literal["best", "last"]
     monitor: Text
     gate: float | None
-    eval_examples: CountOrNone
+    eval_examples: CountOrZero
     eval_batch_size: Size
-    samples: CountOrNone
+    samples: CountOrZero
     max_time: Weight
     device: Literal["auto", "cpu", "cuda"]
     threads: Annotated[int, Ge(0), Le(10_000)]
@@ -167,7 +167,7 @@ class Recorder:
         config: dict[str, Any],
         trainer: Trainer,
         task: Task,
-        model: Any,
+        model: ModelModule,
         journal: Journal,
         display: Display,
         go_on: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli import hub
-from tokenrl_cli.interfaces import UserError
+from tokenrl_cli.interfaces import ModelModule, UserError
 from tokenrl_cli.model.pretrained import Pretrained, kind_of
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.checkpoint import Checkpoint
@@ -39,11 +39,11 @@ def origin_of(path: str | None) -> Checkpoint | None:
     return checkpoint.load(checkpoint.find(place, ("best", "last")))
 
 
-def take_pretrained(model: Any, config: dict[str, Any], trust: Sequence[str], task: Task) -> None:
-    """Copies the weights of the pretrained directory that `init_from` of `config` names, which must be one (see
-    `pretrained_directory`), into `model`, in place. `trust` lists the user's modules whose classes and functions a
-    `_target_` may name. For this it builds a second model, and so seeds the global generator of torch. Raises UserError
-    that says what does not fit: the kind of the model, its names or its shapes."""
+def take_pretrained(model: ModelModule, config: dict[str, Any], trust: Sequence[str], task: Task) -> None:
+    """Copies the weights of the pretrained directory that `init_from` of `config`, the resolved config of `train`,
+    names, which must be one (see `pretrained_directory`), into `model`, in place. `trust` lists the user's modules
+    whose classes and functions a `_target_` may name. For this it builds a second model, and so seeds the global
+    generator of torch. Raises UserError that says what does not fit: the kind of the model, its names or its shapes."""
     path = config["init_from"]
     where = f"init_from={path}"
     kind = kind_of(hub.config(hub.directory(path, "init_from"), "init_from"))

@@ -50,14 +50,15 @@ class Word:
         return len(self._vocabulary.tokens)
 
     def train(self, texts: Iterable[str]) -> None:
-        """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words, marks and further
-        white space, at most `vocabulary_size` tokens in all, EOS and the unknown token included, of those that occur
-        `min_count` times or more. Raises UserError where every text is empty."""
+        """Learns the vocabulary from `texts` and replaces the one there was: the most frequent words, marks and
+        white-space characters (see `encode`), at most `vocabulary_size` tokens in all, EOS and the unknown token
+        included, of those that occur `min_count` times or more. Raises UserError where every text is empty."""
         self._vocabulary.train(_pieces(text) for text in texts)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, without EOS: one for each word, mark or further white space, `unknown_id` for one
-        that is not in the vocabulary; [] for the empty text."""
+        """Returns the ids of a text, without EOS: one for each word, each mark and each white-space
+        character that is not the one space before a word or mark; `unknown_id` for one that is not in the vocabulary;
+        [] for the empty text."""
         return self._vocabulary.encode(_pieces(text))
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -34,14 +34,14 @@ class EpisodesWithAdvantages:
 
     @cached_property
     def usable(self) -> Tensor:
-        """bool [B, T]: the tokens of `learned_tokens` in episodes that count (`episodes.valid`: they have a reward, and
-        were not dropped as duplicates or as groups of equal scores)."""
+        """bool [B, T]: the tokens of `learned_tokens` in episodes that are True in `episodes.valid`: they have a
+        reward, and were not dropped, as duplicates or as groups of equal scores."""
         return learned_tokens(self.episodes) & self.episodes.valid.unsqueeze(-1)
 
     @cached_property
     def sampled(self) -> Tensor:
-        """bool [B, T]: the usable tokens that the policy generated itself, so without those of an added
-        demonstration."""
+        """bool [B, T]: the tokens of `usable` that the policy generated itself: no padding, no forced tokens, nothing
+        of an added demonstration, and nothing of an episode that does not count (without a reward, or dropped)."""
         return self.usable & self.episodes.chosen
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from tokenrl_cli.interfaces import (
     SAMPLED,
     Critic,
     LearnsFromReturns,
+    ModelModule,
     Rollout,
     SettingError,
     UserError,
@@ -38,16 +38,16 @@ class AdvantageEstimator:
     sources with K samples each, an added demonstration among them:
     returns     [N, K, T]  G_t
     values      [N, K, T]  V(s_t)
-    valid       [N, K]     bool, the sample counts: it has a reward, and is left out by neither rule below
+    valid       [N, K]     bool, True for a sample that has a reward and is left out by neither rule below
     mask        [N, K, T]  bool, the tokens of valid samples that are learned from
     scores      [N, K]     the sum of the rewards of the episode, penalties included
     likelihoods [N, K]     log-probability of the whole episode when it was sampled
     companion   [N, T]     returns-to-go of the greedy episode of each source; past its end that of its last token
     advantages  [N, K, T]  G_t - b_t; a normalisation alone
 
-    With `deduplicate` only the first of several equal texts of a source counts. `drop_equal_groups` leaves out sources
-    whose valid samples all have the same score (DAPO, arXiv:2503.14476, section 3.2, but without new samples in their
-    place).
+    With `deduplicate` all but the first of several equal texts of a source are left out. `drop_equal_groups` leaves out
+    sources whose valid samples all have the same score (DAPO, arXiv:2503.14476, section 3.2, but without new samples in
+    their place).
 
     The constructor raises UserError where a part needs values that the critic does not estimate, or where the baseline
     reads `valid`, and so compares the samples of a source, and `samples_per_source` is 1, even if a demonstration is
@@ -76,12 +76,13 @@ class AdvantageEstimator:
         self.deduplicate, self.drop_equal_groups = deduplicate, drop_equal_groups
 
     @torch.no_grad()
-    def __call__(self, rollout: Rollout, model: Any) -> tuple[EpisodesWithAdvantages, dict[str, float]]:
-        """Returns, for a rollout with rewards (penalties subtracted), the episodes that are learned from, samples and
-        added demonstrations, those of a source together, with advantages [B, T]; and the metrics
-        "baseline/variance_reduction" and, if the critic estimates, "value/explained_variance", shares of a variance: 1
-        all of it, 0 none. The episodes' `valid` is False also where a rule of the class leaves them out, their
-        `weights` are 0 still, and their `likelihood_mask` holds all tokens of the demonstrations. `model` is the
+    def __call__(self, rollout: Rollout, model: ModelModule) -> tuple[EpisodesWithAdvantages, dict[str, float]]:
+        """Returns, for a rollout with rewards (penalties subtracted) that has `samples_per_source` samples of each
+        source, and with `add_reference` its demonstration, as a `Sampler` of the same settings returns it, the episodes
+        that are learned from, samples and added demonstrations, those of a source together, with advantages [B, T]; and
+        the metrics "baseline/variance_reduction" and, if the critic estimates, "value/explained_variance", shares of a
+        variance: 1 all of it, 0 none. The episodes' `valid` is False also where a rule of the class leaves them out,
+        their `weights` are 0 still, and their `likelihood_mask` holds all tokens of the demonstrations. `model` is the
         policy, for the critic.
 
         Afterwards a baseline with a memory is updated with the returns of this rollout. Raises UserError where the
@@ -113,7 +114,7 @@ class AdvantageEstimator:
         )
         return learned, metrics
 
-    def _values(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+    def _values(self, rollout: Rollout, model: ModelModule) -> tuple[Tensor, Tensor]:
         """V(s_t) [B, T] of every state, and where [B, T] bool the critic estimated it anew. Raises UserError where a
         critic gives another shape."""
         values, fresh = self.critic.measure(rollout, model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.episodes.sampling import Decoding, distribution, of_tokens
 from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.functional.masking import masked_sum
-from tokenrl_cli.interfaces import ModelOutput
+from tokenrl_cli.interfaces import ModelModule, ModelOutput
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ForwardPass:
     optimiser step; every denominator is counted over the whole, so that the losses of the parts add up to that of the
     step."""
 
-    model: Any  # the policy
+    model: ModelModule  # the policy
     rows: EpisodesWithAdvantages
     whole: EpisodesWithAdvantages  # all rows of the optimiser step
     hidden: Tensor  # [B, T, D]
@@ -50,15 +49,15 @@ class ForwardPass:
     log_ratio: Tensor  # [B, T], log pi(a_t | s_t) - log pi_sampled(a_t | s_t), without gradient; 0 outside rows.usable
 
     def token_mean(self, values: Tensor) -> Tensor:
-        """Returns the sum of values [B, T] over the usable tokens of these rows, divided by the number of usable tokens
-        of the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up to it.
-        Usable: `EpisodesWithAdvantages.usable`; values of other tokens do not count. Gradients flow."""
+        """Returns the sum of values [B, T] over the tokens of `rows.usable`, divided by `tokens`, the number of such
+        tokens in the whole optimiser step -> []. So it is the part of these rows in the mean: those of all parts add up
+        to it. Values of other tokens are not read. Gradients flow into `values`."""
         return masked_sum(values, self.rows.usable) / self.tokens
 
     @cached_property
     def tokens(self) -> Tensor:
-        """The number of usable tokens (`EpisodesWithAdvantages.usable`) of the whole optimiser step, at least 1: a
-        scalar tensor [] int64, the denominator of a mean over tokens."""
+        """The number of tokens that are learned from (True in `whole.usable`) in the whole optimiser step, at least 1:
+        a scalar tensor [] int64, the denominator of a mean over tokens."""
         return self.whole.usable.sum().clamp(min=1)
 
 
@@ -66,7 +65,7 @@ Term = Callable[[ForwardPass], tuple[Tensor, dict[str, Tensor]]]  # -> weighted 
 
 
 def forward(
-    model: Any,
+    model: ModelModule,
     rows: EpisodesWithAdvantages,
     whole: EpisodesWithAdvantages,
     decoding: Decoding,
@@ -76,9 +75,9 @@ def forward(
 ) -> ForwardPass:
     """Runs the policy over `rows`, teacher-forced and in its present mode, and returns its outputs, scored under the
     distribution that `decoding` samples from, with what `measures` compute from the distributions in each state.
-    Gradients flow. `whole` holds all rows of the optimiser step, of which `rows` are a part or all; with `reference`
-    None measures get no reference logits. The tokens that top-k or top-p leave are those that were left when the
-    episode was sampled.
+    Gradients flow into the policy, through `hidden`, `logprobs` and `measured` of the result. `whole` holds all rows of
+    the optimiser step, of which `rows` are a part or all; with `reference` None measures get no reference logits. The
+    tokens that top-k or top-p leave are those that were left when the episode was sampled.
 
     `size` = V. Where [B, T, V] is large it is never held as a whole: see `chunks.over_states`. `measures` maps a name
     in `measured` of the result to a function of `States`; those with a gradient should come first: what needs none, at
@@ -112,7 +111,8 @@ def forward(
 
 def sum_of(terms: Sequence[Term], seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns the loss of the pass `seen`, the sum of all `terms` [], each already with its coefficient, at least one
-    of them; and the metrics of all of them in one dictionary, where the last of several with one name stays."""
+    of them; and the metrics of all of them in one dictionary, where the last of several with one name stays. The
+    gradient of the loss flows where those of the terms do; the metrics have none."""
     loss, metrics = terms[0](seen)
     for term in terms[1:]:
         more, logged = term(seen)
@@ -132,8 +132,9 @@ class SurrogateLoss:
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [] of a pass, and as metrics loss/policy; clip_ratio/low and clip_ratio/high, the shares of
-        all usable tokens that are clipped with a negative and with a positive advantage; and approx_kl,
-        KL(pi_sampled || pi) in nats a token, estimated by k3. Loss and metrics are the parts of these rows: those of
+        all tokens learned from that are clipped with a negative and with a positive advantage; and approx_kl,
+        KL(pi_sampled || pi) in nats a token, estimated by k3. The loss has a gradient into the policy, through
+        `seen.logprobs` alone; the metrics have none. Loss and metrics are the parts of these rows: those of
         all parts of the optimiser step add up to its values."""
         rows, mask = seen.rows, seen.rows.usable
         objective, clipped = call_with_facts(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenrl_cli.algorithm.networks import move, moving_copy
 from tokenrl_cli.functional.likelihood import output_nll
-from tokenrl_cli.interfaces import ModelOutput, Rollout, UserError
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout, UserError
 
 
 class ReferencePolicy:
@@ -21,7 +21,7 @@ class ReferencePolicy:
     `output` and `logprobs` must not be called. `size` = V.
     """
 
-    def __init__(self, model: Any | None, schedule: Callable[[int], float], size: int) -> None:
+    def __init__(self, model: ModelModule | None, schedule: Callable[[int], float], size: int) -> None:
         self.model: Any = None if model is None else moving_copy(model, schedule(0))
         self.schedule, self.size = schedule, size
 
@@ -38,7 +38,7 @@ class ReferencePolicy:
         padded ids means nothing. There must be a copy."""
         return -output_nll(self.output(episodes), episodes.actions, episodes.mask, 0.0, self.size)
 
-    def follow(self, policy: Any, rollouts: int) -> None:
+    def follow(self, policy: ModelModule, rollouts: int) -> None:
         """Moves the copy, in place, `schedule(rollouts)` (0 to 1) of the way to `policy`, a model of the same shapes;
         `rollouts` is the number of rollouts that were learned from before this one. Does nothing without a copy."""
         if self.model is not None:

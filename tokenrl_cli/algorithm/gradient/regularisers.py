@@ -20,7 +20,7 @@ from tokenrl_cli.interfaces import Critic, SettingError
 
 class EntropyBonus:
     """-eta mean_bt H(p(. | s_t)), with p the plain softmax: a positive eta keeps the policy from becoming certain
-    (Williams & Peng 1991). The mean is over the usable tokens of the optimiser step."""
+    (Williams & Peng 1991). The mean is over the tokens that the optimiser step learns from (`usable` of its rows)."""
 
     def __init__(self, coef: float, decoding: Decoding) -> None:
         self.coef, self.decoding = coef, decoding
@@ -37,7 +37,8 @@ class EntropyBonus:
         )
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `entropy`, the mean in nats a token, whatever eta is."""
+        """Returns the loss [], with a gradient into the policy, none if eta is 0; and as metric `entropy`, the mean in
+        nats a token, whatever eta is. `seen` must have been measured with `measures`."""
         mean = seen.token_mean(seen.measured["entropy"])
         return -self.coef * mean, {"entropy": mean.detach()}
 
@@ -47,7 +48,7 @@ class KlLoss:
 
     `divergence` is called with those that it names of `logprobs`, `reference_logprobs` [B, T], `logits` (log pi) and
     `reference_logits` [B, T, V], or where those are large with chunks of M states, [1, M] and [1, M, V]; see
-    functional/kl.py. Tokens of added demonstrations do not count, for they are no samples of pi.
+    functional/kl.py. Tokens of added demonstrations are left out, for they are no samples of pi.
 
     The constructor raises UserError for k3 with a decoding that cuts by top-k or top-p: the mean of k3 is a KL only
     where pi can generate every token.
@@ -85,8 +86,9 @@ class KlLoss:
         return full(states.log_policy, states.reference_logits)
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric `kl`, the exact KL of the states visited, a mean in nats a token, whatever
-        estimate the loss uses."""
+        """Returns the loss [], with a gradient into the policy and none into the reference; and as metric `kl`, the
+        exact KL of the states visited, a mean in nats a token, whatever estimate the loss uses. `seen` must have been
+        measured with `measures`."""
         rows = seen.rows
         loss = self.coef * masked_sum(rows.weights * seen.measured["divergence"], rows.sampled)
         exact = masked_sum(seen.measured["kl"], rows.sampled)
@@ -94,15 +96,16 @@ class KlLoss:
 
 
 class ValueLoss:
-    """c mean_bt error(V(s_t), G_t): the critic's own loss, `Critic.loss` times `Critic.coef`, over the usable tokens of
-    the optimiser step. 0, without a metric, for a critic that learns nothing."""
+    """c mean_bt error(V(s_t), G_t): the critic's own loss, `Critic.loss` times `Critic.coef`, over the tokens that
+    the optimiser step learns from (`usable` of its rows). 0, without a metric, for a critic that learns nothing."""
 
     def __init__(self, critic: Critic) -> None:
         self.critic = critic
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [], and as metric loss/value the mean error before the coefficient: the parts of these rows
-        in the mean of the step."""
+        in the mean of the step. The gradient flows into the critic, and into the policy only if the critic does not
+        detach the hidden states, as `ValueHead` does."""
         errors = self.critic.loss(seen.hidden, seen.rows.values, seen.rows.returns)
         if errors is None:
             return seen.logprobs.new_zeros(()), {}
@@ -119,8 +122,9 @@ class DemonstrationLoss:
         self.coef, self.size = coef, size
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the loss [], and as metric loss/nll the mean cross-entropy in nats a token, before lambda: the parts
-        of these rows in the mean of the step."""
+        """Returns the loss [], with a gradient into the policy, and as metric loss/nll the mean cross-entropy in nats a
+        token, before lambda: the parts of these rows in the mean of the step. Both are 0, without a gradient, where no
+        row of `first` has such a token."""
         rows, whole = seen.rows, seen.whole
         shown, mask = rows.episodes.rows(rows.first), rows.likelihood_mask[rows.first]
         if bool(mask.any()):

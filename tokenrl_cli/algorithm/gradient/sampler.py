@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from tokenrl_cli import streams
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.functional.chunks import logits_of, over_states
-from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic, Rollout, SettingError
+from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic, ModelModule, Rollout, SettingError
 
 
 class Sampler:
@@ -23,7 +22,7 @@ class Sampler:
 
     SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together
     CONTINUATION   for a critic that estimates V(s) by sampling: a prefix of a SAMPLED one, then new tokens
-    DEMONSTRATION  [N] with `add_reference`: the demonstration, which then counts as one more sample of its source
+    DEMONSTRATION  [N] with `add_reference`: the demonstration, which is then one more sample of its source
     GREEDY         [N] with `greedy_baseline`: the greedy episode, whose reward is a baseline; never learned from
 
     With `forced_prefix` a SAMPLED or GREEDY episode begins with tokens of the demonstration (MIXER, Ranzato et al.
@@ -59,7 +58,7 @@ class Sampler:
         `forced_prefix` is finite at the first rollout)."""
         return self.add_reference or math.isfinite(self.forced_prefix(0))
 
-    def collect(self, model: Any, batch: Batch, rollouts: int) -> Rollout:
+    def collect(self, model: ModelModule, batch: Batch, rollouts: int) -> Rollout:
         """Returns the episodes of every source of `batch`, without rewards, in the order samples, continuations,
         demonstrations, greedy episodes (the last three only where the settings need them; see the class). `rollouts` is
         the number of rollouts learned from before this one, on which `forced_prefix` depends.
@@ -77,7 +76,9 @@ class Sampler:
             parts.append(self._episodes(model, batch, self.greedy, 1, GREEDY, rollouts))
         return concatenate(parts)
 
-    def _episodes(self, model: Any, batch: Batch, decoding: Decoding, times: int, role: int, rollouts: int) -> Rollout:
+    def _episodes(
+        self, model: ModelModule, batch: Batch, decoding: Decoding, times: int, role: int, rollouts: int
+    ) -> Rollout:
         """`times` episodes of each source, after the forced prefix where there is one."""
         draws = streams.generator(self.seed, "rollout", batch.step)
         tokens = batch.targets.repeat_interleave(times, 0)
@@ -92,12 +93,12 @@ class Sampler:
         return target_mask & (torch.arange(target_mask.shape[1], device=target_mask.device) < kept)
 
     def likelihood_mask(self, target_mask: Tensor, rollouts: int) -> Tensor:
-        """Returns the tokens of the demonstrations that the cross-entropy counts: those that are forced on an episode
-        after `rollouts` rollouts, or all of them where `forced_prefix` is infinite. `target_mask` [B, R] bool holds
-        their real tokens -> [B, R] bool."""
+        """Returns the tokens of the demonstrations that the cross-entropy is a mean over: those that are forced on an
+        episode after `rollouts` rollouts, or all of them where `forced_prefix` is infinite. `target_mask` [B, R] bool
+        holds their real tokens -> [B, R] bool."""
         return self._forced(target_mask, rollouts) if math.isfinite(self.forced_prefix(rollouts)) else target_mask
 
-    def _continuations(self, model: Any, sampled: Rollout) -> Rollout:
+    def _continuations(self, model: ModelModule, sampled: Rollout) -> Rollout:
         """From each state that the critic names, `critic.continuations` episodes that begin as the sampled one did."""
         rows, lengths = self.critic.states(sampled.mask & sampled.chosen)
         times = self.critic.continuations
@@ -114,7 +115,7 @@ class Sampler:
         return _not_chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **generated), forced)
 
     @torch.no_grad()
-    def demonstrations(self, model: Any, batch: Batch) -> Rollout:
+    def demonstrations(self, model: ModelModule, batch: Batch) -> Rollout:
         """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens, and not `valid`,
         where a source has none. `logprobs` are those that `model` gives its tokens under `decoding`, in its present
         mode, 0 where padded; without gradient."""

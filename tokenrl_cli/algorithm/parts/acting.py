@@ -6,15 +6,13 @@ output of that network for the same states (None without one), and returns log-p
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.networks import frozen_copy
 from tokenrl_cli.config.ranges import Weight
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import ModelOutput
+from tokenrl_cli.interfaces import ModelModule, ModelOutput
 
 
 def greedy(q: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ class Tilted:
     It maximises E_pi[Q(s, a)] - KL(pi || prior) / beta; Peng et al. 2019 (arXiv:1910.00177, section 3).
     """
 
-    def __init__(self, model: Any, beta: Weight) -> None:
+    def __init__(self, model: ModelModule, beta: Weight) -> None:
         self.beta, self.model = beta, frozen_copy(model)
 
     def logits(self, q: Tensor, prior: ModelOutput | None) -> Tensor:

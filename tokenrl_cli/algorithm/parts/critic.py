@@ -11,7 +11,7 @@ from tokenrl_cli.config.ranges import Positive, Size, Weight
 from tokenrl_cli.functional.masking import masked_rows
 from tokenrl_cli.functional.precision import precise
 from tokenrl_cli.functional.value import value_error
-from tokenrl_cli.interfaces import CONTINUATION, Rollout
+from tokenrl_cli.interfaces import CONTINUATION, ModelModule, Rollout
 from tokenrl_cli.optim import ParameterGroup
 
 
@@ -20,7 +20,7 @@ class NoCritic:
 
     estimates, continuations, coef = False, 0, 0.0
 
-    def attach(self, model: Any) -> list[nn.Parameter]:
+    def attach(self, model: ModelModule) -> list[nn.Parameter]:
         """Returns []: there are no parameters."""
         return []
 
@@ -28,7 +28,7 @@ class NoCritic:
         """Raises NotImplementedError: this critic needs no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
-    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+    def measure(self, rollout: Rollout, model: ModelModule) -> tuple[Tensor, Tensor]:
         """Returns zeros [B, T] for V, in the type of the rollout's `logprobs`, and True [B, T] as if estimated in every
         state. `model` is not used."""
         return torch.zeros_like(rollout.logprobs), torch.ones_like(rollout.mask)
@@ -59,7 +59,7 @@ class ValueHead:
     def __init__(self, coef: Weight, clip: Weight, lr_factor: Positive) -> None:
         self.coef, self.clip, self.lr_factor = coef, clip, lr_factor
 
-    def attach(self, model: Any) -> list[ParameterGroup]:
+    def attach(self, model: ModelModule) -> list[ParameterGroup]:
         """Creates the head `self.head` for a model of this width, dtype and device, at 0, and returns its parameters as
         one group; see `Critic.attach`. A second call replaces the head."""
         like = next(model.parameters())
@@ -77,7 +77,7 @@ class ValueHead:
         """Raises NotImplementedError: this critic needs no continuations, so this is never called. mask [B, T]."""
         raise NotImplementedError("no continuations are asked for")
 
-    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+    def measure(self, rollout: Rollout, model: ModelModule) -> tuple[Tensor, Tensor]:
         """Returns V [B, T] of the rollout's states, from one more pass of the policy `model` in its present mode, and
         True [B, T], as every state has its own estimate. Padding gets values without meaning. Gradients flow into the
         head: call it under torch.no_grad() to read only. `attach` must have been called."""
@@ -114,7 +114,7 @@ class Continuations:
     def __init__(self, continuations: Size, stride: Size) -> None:
         self.continuations, self.stride = continuations, stride
 
-    def attach(self, model: Any) -> list[nn.Parameter]:
+    def attach(self, model: ModelModule) -> list[nn.Parameter]:
         """Returns []: there are no parameters."""
         return []
 
@@ -127,7 +127,7 @@ class Continuations:
         rows, lengths = wanted.nonzero(as_tuple=True)
         return rows, lengths
 
-    def measure(self, rollout: Rollout, model: Any) -> tuple[Tensor, Tensor]:
+    def measure(self, rollout: Rollout, model: ModelModule) -> tuple[Tensor, Tensor]:
         """Returns V [B, T] of every state, from the continuations among the B rows of a rollout with rewards, and a
         mask [B, T] bool, True where V was estimated for that state itself and is not repeated. `model` is not used.
 

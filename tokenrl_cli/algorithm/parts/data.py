@@ -35,7 +35,8 @@ class Minibatch:
     @classmethod
     def of(cls, episodes: Rollout, weights: Tensor, replay_numbers: Tensor) -> Minibatch:
         """Returns a whole minibatch of B episodes, with weights [B] and replay numbers [B] int64, -1 for episodes that
-        are not from the replay; computes the totals. `source_values` is None."""
+        are not from the replay; counts their real tokens and the episodes as the totals. The replay numbers lie on the
+        CPU, wherever the episodes are. `source_values` is None."""
         return cls(episodes, weights, replay_numbers, episodes.mask.sum(), len(episodes))
 
     def __len__(self) -> int:

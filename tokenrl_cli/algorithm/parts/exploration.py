@@ -9,15 +9,15 @@ from torch import Tensor
 from tokenrl_cli.algorithm.networks import Composed, frozen_copy
 from tokenrl_cli.config.ranges import Count, Positive, Probability
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import Model, ModelOutput
+from tokenrl_cli.interfaces import Model, ModelModule, ModelOutput
 
 
 class Exploration(Protocol):
     """The policy that samples the episodes from which values are learned."""
 
-    model: Any  # a frozen network that it samples with, saved beside the algorithm's; or None
+    model: ModelModule | None  # a frozen network that it samples with, saved beside the algorithm's
 
-    def acting(self, policy: Any, step: int) -> Any:
+    def acting(self, policy: ModelModule, step: int) -> Any:
         """Returns the Model to sample with at `step` of the stage, counted from 0; `policy`, a Model, is the one that
         has been learned so far. Networks are shared with it, not copied, and modes are not changed."""
 
@@ -45,7 +45,7 @@ class WarmStart:
     which goes in a straight line from `start` to `end` over the first `steps` steps of the stage, and stays there.
     """
 
-    def __init__(self, model: Any, start: Probability, end: Probability, steps: Count) -> None:
+    def __init__(self, model: ModelModule, start: Probability, end: Probability, steps: Count) -> None:
         self.start, self.end, self.steps = start, end, steps
         self.model = frozen_copy(model)
 
@@ -89,7 +89,7 @@ class NoExploration:
 
     model = None
 
-    def acting(self, policy: Any, step: int) -> Any:
+    def acting(self, policy: ModelModule, step: int) -> Any:
         """Returns `policy` itself, at every step."""
         return policy
 

@@ -6,14 +6,13 @@ Shapes: H heads, D hidden, V vocabulary; `...` is any number of leading dimensio
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenrl_cli.config.ranges import Positive, Size, SizeOrNone
+from tokenrl_cli.config.ranges import Positive, Size, SizeOrZero
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import SettingError, Tokenizer
+from tokenrl_cli.interfaces import ModelModule, SettingError, Tokenizer
 
 Project = Callable[[Tensor], Tensor]  # hidden [..., D] -> what the model's own logits say of values [..., V]
 
@@ -36,7 +35,9 @@ class Linear(QHead):
     `count` above 1 needs it: the constructor raises UserError without.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, count: Size, layer: SizeOrNone, lr_factor: Positive) -> None:
+    def __init__(
+        self, model: ModelModule, tokenizer: Tokenizer, count: Size, layer: SizeOrZero, lr_factor: Positive
+    ) -> None:
         super().__init__()
         if count > 1 and layer == 0:
             raise SettingError("layer", f"must be at least 1 with {count} heads, got 0")
@@ -57,7 +58,7 @@ class Linear(QHead):
 class Dueling(QHead):
     """Q(s, a) = V(s) + A(s, a) - mean_b A(s, b). Wang et al. 2016 (arXiv:1511.06581, equation 9)."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, lr_factor: Positive) -> None:
+    def __init__(self, model: ModelModule, tokenizer: Tokenizer, lr_factor: Positive) -> None:
         super().__init__()
         self.lr_factor = lr_factor
         like = next(model.parameters())
@@ -78,7 +79,7 @@ class Logits(QHead):
     but V does. The level has a head of its own, whose `lr_factor` is large because it has far to go.
     """
 
-    def __init__(self, model: Any, lr_factor: Positive) -> None:
+    def __init__(self, model: ModelModule, lr_factor: Positive) -> None:
         super().__init__()
         self.lr_factor = lr_factor
         self.level = ScalarHead(model, lr_factor)
@@ -94,7 +95,7 @@ class Logits(QHead):
 class ScalarHead(Head):
     """One number for a state, w x + b with x its hidden state; w and b start at 0."""
 
-    def __init__(self, model: Any, lr_factor: float) -> None:
+    def __init__(self, model: ModelModule, lr_factor: float) -> None:
         super().__init__()
         self.lr_factor = lr_factor
         like = next(model.parameters())

@@ -6,14 +6,12 @@ Objective: E[sum_t r_t - tau log(pi(a_t | s_t) / prior(a_t | s_t))]. `model` is 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.networks import frozen_copy, read_states
 from tokenrl_cli.functional.precision import precise
-from tokenrl_cli.interfaces import ModelOutput, Rollout
+from tokenrl_cli.interfaces import ModelModule, ModelOutput, Rollout
 
 
 class Uniform:
@@ -44,7 +42,7 @@ class Reference:
     """prior = a frozen copy of the policy, made at the switch from the warm start: the objective is sum r - tau KL(pi
     || prior)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: ModelModule) -> None:
         self.model = frozen_copy(model)
 
     @torch.no_grad()

@@ -8,13 +8,12 @@ reward. `head` is the ScalarHead that it learns, or None. `compares_samples` is 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenrl_cli.algorithm.parts.head import ScalarHead
 from tokenrl_cli.config.ranges import Positive
+from tokenrl_cli.interfaces import ModelModule
 
 
 class Head:
@@ -23,7 +22,7 @@ class Head:
 
     compares_samples = False
 
-    def __init__(self, model: Any, lr_factor: Positive) -> None:
+    def __init__(self, model: ModelModule, lr_factor: Positive) -> None:
         self.head: ScalarHead | None = ScalarHead(model, lr_factor)
 
     def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ class Tied:
 
     compares_samples = False
 
-    def __init__(self, model: Any, lr_factor: Positive) -> None:
+    def __init__(self, model: ModelModule, lr_factor: Positive) -> None:
         self.head: ScalarHead | None = ScalarHead(model, lr_factor)
 
     def __call__(self, hidden: Tensor, logit_values: Tensor, source_values: Tensor) -> Tensor:
