@@ -5,7 +5,9 @@ TORCH  ?= 2.13.0# exact: an open range would fetch gigabytes of another build. O
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOCKS  := requirements.lock requirements-dev.lock
-TEST   := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile # what the tests of a file share is made once
+# By file: what the tests of one share is made once. Without compiled modules on disk each process that a test starts
+# would compile the package anew.
+TEST   := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 WHEELS := wheels
 

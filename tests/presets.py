@@ -20,6 +20,7 @@ from tokenrl_cli.interfaces import Algorithm, Tokenizer
 CONF = Path(__file__).parents[1] / "conf"
 
 
+@cache
 def targets(name: str) -> str:
     """The class of a preset, wherever in its inheritance that is named."""
     block = yaml.safe_load((CONF / "algorithm" / f"{name}.yaml").read_text("utf-8"))
