@@ -30,6 +30,12 @@ def test_every_reader_reads_what_was_written(tmp_path: Path) -> None:
     assert OmegaConf.to_container(OmegaConf.create(yaml_text(content))) == content
 
 
+def test_a_path_whose_bytes_are_no_text_comes_back(tmp_path: Path) -> None:
+    content = {"path": b"caf\xe9".decode("utf-8", "surrogateescape")}
+    (tmp_path / "config.yaml").write_text(yaml_text(content), "utf-8")
+    assert read_yaml(tmp_path / "config.yaml") == content
+
+
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("3", 3), ("13a", "13a"), ("1_000", 1000), ("1.5", 1.5)])
 def test_what_is_typed_by_hand_is_read_as_a_config_is(text: str, value: Any, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(f"a: {text}")

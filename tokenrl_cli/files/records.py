@@ -55,10 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = disk.read(path, LARGEST_CONFIG).decode()
-        loader = _loader()
-        _check_events(yaml.parse(text, loader))
-        content = yaml.load(text, loader)
+        content = _loaded(disk.read(path, LARGEST_CONFIG).decode())
     except OSError as error:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
     except RecursionError:
@@ -113,14 +110,26 @@ def _check(value: Any, path: Path, where: str, depth: int = 0) -> None:
         raise UserError(str(path), f"{where} is a {type(value).__name__}, must be text, a number, true or false")
 
 
-def _loader() -> Any:
-    """A SafeLoader class that refuses aliases and reads 1e-3 as a number."""
-    try:
-        from yaml import CSafeLoader as Base
-    except ImportError:  # built without libyaml: the same, slower
-        from yaml import SafeLoader as Base
+def _loaded(text: str) -> Any:
+    """What a YAML text holds. It is read by libyaml, and where that refuses it by PyYAML's own reader, which is ten
+    times slower: only that one reads the escapes of bytes that are no text, as a path may hold them."""
+    import yaml
 
-    class Loader(Base):  # type: ignore[misc]
+    for base in (yaml.CSafeLoader, yaml.SafeLoader) if yaml.__with_libyaml__ else (yaml.SafeLoader,):
+        loader = _loader(base)
+        try:
+            _check_events(yaml.parse(text, loader))
+            return yaml.load(text, loader)
+        except yaml.YAMLError:
+            if base is yaml.SafeLoader:
+                raise
+    raise AssertionError("the loop has returned or raised")
+
+
+def _loader(base: Any) -> Any:
+    """A class that reads as `base`, a SafeLoader, and takes 1e-3 as a number."""
+
+    class Loader(base):  # type: ignore[misc]
         pass
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789."))
