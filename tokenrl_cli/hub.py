@@ -234,16 +234,16 @@ def weights(
 
 
 def digest(path: Path, where: str) -> str:
-    """The SHA-256 of a checkpoint, 64 hexadecimal digits: of its config and of every file of its weights, by name, all
-    of which are read. `path` is what `directory` returned. Raises SettingError with this `where`, the setting that
-    names the checkpoint, if weights are missing or pickled."""
+    """A SHA-256 of a checkpoint, 64 hexadecimal digits: of the names and the hashes of its config and every file of its
+    weights, all of which are read. `path` is what `directory` returned. Raises SettingError with this `where`, the
+    setting that names the checkpoint, if weights are missing or pickled."""
     files = weight_files(path, where)
     return digest_of(files if path.suffix == ".gguf" else [path / CONFIG, *files])
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """The SHA-256 of the names, without folders, and the contents of files in the given order, 64 hexadecimal digits.
-    Raises OSError where one cannot be read."""
+    """The SHA-256 of one line for each of the files, in the given order: its name, without folders, and the SHA-256 of
+    its contents. 64 hexadecimal digits. Raises OSError where one cannot be read."""
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:

@@ -177,12 +177,13 @@ class ValueBased:
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Returns the same object, unless overridden. A subclass returns a copy to which it adds what has to be
+        """Returns `minibatch` itself. A subclass may override this to return a copy to which it adds what has to be
         computed from a whole minibatch; `update` calls it before it splits the minibatch into micro-batches."""
         return minibatch
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """Returns the tokens that the loss is a mean over, [B, T] bool: all real ones, unless overridden."""
+        """Returns the tokens that the loss is a mean over, [B, T] bool: all that are not padding. A subclass that
+        overrides this must override `loss_tokens`, too, which counts them."""
         return episodes.mask
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
