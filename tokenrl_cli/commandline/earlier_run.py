@@ -140,10 +140,11 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
     """Prepares `resume=RUN`: returns the command line that writes into RUN again, and the config of RUN to start from
     instead of conf/train.yaml; without `resume` returns `arguments` and None.
 
-    RUN is not put on Hydra's search path: its config is handed over as plain values, without its imports, and with
-    TOKENRL_DATA as data_root if that is set. Raises UserError if RUN is no run or its config is not plain, or if the
-    command line has -m, another config, another component (model=gru) or one of FIXED_KEYS. Which single values may
-    change is checked later, by `refuse_changes`.
+    RUN is not put on Hydra's search path: its config is handed over with an empty `imports`, a list `defaults` for
+    Hydra, and TOKENRL_DATA as data_root if that is set. Its paths may begin with ${data_root}, which Hydra fills in; it
+    has no other variable. Raises UserError if RUN is no run or its config is not plain, or if the command line has -m,
+    another config, another component (model=gru) or one of FIXED_KEYS. Which single values may change is checked later,
+    by `refuse_changes`.
     """
     typed = arguments.value("resume")
     if typed in (None, "", "null"):
