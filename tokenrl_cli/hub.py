@@ -75,8 +75,8 @@ def _downloaded(path: str, where: str) -> Path:
 
 
 def unreachable() -> str:
-    """Returns why the Hugging Face hub cannot be reached; "" where it answers, whatever it says. Asks once, and waits
-    SECONDS at most: the libraries of the hub try again for half a minute, or wait without an end."""
+    """Returns why the Hugging Face hub cannot be reached; "" where it answers, whatever it says. Sends one request, and
+    waits SECONDS at most: the libraries of the hub try again for half a minute, or wait without an end."""
     from huggingface_hub import constants, get_session
 
     try:
