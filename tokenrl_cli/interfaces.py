@@ -281,8 +281,8 @@ class State(Protocol):
 
     def repeat(self, times: int) -> State:
         """Returns the state of B * times episodes, each row `times` times, its copies next to each other: row
-        b * times + k is row b. So several samples of a source need one pass of the encoder. The old state is not used
-        afterwards."""
+        b * times + k is row b. So several samples of a source need one pass of the encoder. The caller must not use the
+        old state afterwards."""
 
 
 @runtime_checkable
@@ -472,8 +472,9 @@ class Divided(Protocol):
 @runtime_checkable
 class ReadsReferences(Protocol):
     """A reward, a metric or an algorithm that states whether it needs references or demonstrations, which are made of
-    references. If it does, a split with an example that has none is refused with a UserError before the first step; of
-    a split that is generated only the first examples are checked. Without this attribute none are needed."""
+    references. If it does, a split with an example that has none is refused with a UserError before the first step of
+    training, or before an evaluation of it; of a split that is generated only the first examples are checked. Without
+    this attribute none are needed."""
 
     needs_references: bool
 
@@ -535,8 +536,8 @@ class ScoresCorpus(Protocol):
     def corpus(self, texts: Texts) -> CorpusScore:
         """Returns the score of all B texts together, on the metric's own scale, with the score of each sentence [B],
         NaN where there is none, and the sufficient statistics [B, k] that a significance test resamples. Its value may
-        be NaN, but an infinite one, or an infinite score of a sentence, is refused with a UserError. May raise
-        UserError where no text can be scored. `texts` is a copy."""
+        be NaN, but an infinite one, or a score of a sentence that is infinite or beyond +-1e18, is refused with a
+        UserError. May raise UserError where no text can be scored. `texts` is a copy."""
 
 
 @runtime_checkable
@@ -571,8 +572,9 @@ class ReadsColumns(Protocol):
     """A reward or metric that reads columns of the data by name."""
 
     def check_columns(self, columns: Collection[str]) -> None:
-        """Raises UserError where a column that it needs is not among `columns`, those of the first example of a split.
-        Called before training, for each of train, val and test that is not empty."""
+        """Raises UserError where a column that the reward or metric needs is not among `columns`, those of the first
+        example of a split. `train`, `validate` and `eval` call it before any text is scored, for each of train, val and
+        test that is not empty and can be read."""
 
 
 @runtime_checkable

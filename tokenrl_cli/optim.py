@@ -160,10 +160,10 @@ class Optimizer:
         return {"grad_norm": norm, "grad_clipped": float(clipped), "lr": lr}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a flat dictionary: "steps", and "<parameter number>.<name>" for each value that the torch optimiser
-        stores of a parameter; "<parameter number>.master" is the float32 copy of one, where there is any. Its tensors,
-        shaped like the parameter or [], are not copied. Learning rate, decay and the like are settings, and are not in
-        it."""
+        """Returns a flat dictionary: "steps", and "<number>.<name>" for each value that the torch optimiser stores of a
+        parameter, such as "3.exp_avg"; <number> is the index of the parameter among all that `torch_groups` was given,
+        frozen ones included. "<number>.master" is its float32 copy, where there is one. The tensors, shaped like the
+        parameter or [], are not copied. Settings, such as learning rate and weight decay, are not in it."""
         numbers, kept = list(self.parameters), self.inner.state_dict()["state"]
         masters = {f"{number}.{MASTER}": copy.detach() for number, copy in self.copies.items()}
         moments = {f"{numbers[place]}.{name}": value for place, of in kept.items() for name, value in of.items()}

@@ -153,8 +153,8 @@ class QNetwork(nn.Module):
         return precise(self.head(hidden))
 
     def q_taken(self, rollout: Rollout) -> Tensor:
-        """Returns Q(a_t; s_t, y*) of the tokens of the episodes, [B, T], with gradients; what stands at padded ids
-        means nothing."""
+        """Returns Q(a_t; s_t, y*) of the tokens of the episodes, [B, T], with gradients; values at padding are
+        arbitrary."""
         return over_states(self._taken, self.size, rollout.mask, self.read(rollout), rollout.actions)[0]
 
     def _taken(self, hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:

@@ -78,16 +78,17 @@ class Dqn(ValueBased):
         super().__init__(network, target_update, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
-        weight, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 plus `conservatism` times the conservative term, divided by the
-        tokens of the whole minibatch.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over the tokens of these rows,
+        each row times its weight, of sum_h (y_t - Q_h(s_t, a_t))^2 / 2 plus `conservatism` times the conservative term,
+        divided by the number of tokens of the whole minibatch.
 
         Gradients flow into the learned Q-head and, with `train_trunk`, into the model. The targets y_t [B, T] are
-        constants, as they come from the target network or from the rewards alone. The td
-        errors are y_t - min_h Q_h(s_t, a_t). Logged are the means of loss/td, td_error (absolute), q/mean (of the
-        tokens taken, the minimum of the heads) and, with a target network Q', v/mean and target_gap, the mean of |min_h
-        Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism` above 0 loss/conservative, before that factor; and
-        the ranges of q and, with a target network, of v. Changes no parameter.
+        constants, as they come from the target network or from the rewards alone. The td errors [B, T] are y_t - min_h
+        Q_h(s_t, a_t), arbitrary at padding. Metrics, not weighted, are sums over the tokens of these rows, divided by
+        the same number: loss/td, td_error (absolute), q/mean (of the tokens taken, the minimum of the heads) and, with
+        a target network Q', v/mean and target_gap, |min_h Q_h(s_t, a_t) - min_h Q'_h(s_t, a_t)|; with `conservatism`
+        above 0 loss/conservative, before that factor. `ranges` holds q and, with a target network, v at these tokens,
+        of which the least and the greatest are logged. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)

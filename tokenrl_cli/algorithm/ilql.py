@@ -72,16 +72,18 @@ class Ilql(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
-        weight, of the four terms of the class's docstring, divided by the tokens of the whole minibatch.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over the tokens of these rows,
+        each row times its weight, of the four terms of the class's docstring, divided by the number of tokens of the
+        whole minibatch.
 
         Gradients flow into both heads and, with `train_trunk`, into the model: into V from the expectile error alone,
         as V in the targets of Q and in w_t is a constant, and so is Q'. The td errors [B, T] are r_t + V(s_{t+1}) -
-        min_h Q_h(s_t, a_t). Logged are the means of the four terms, each without its factors (loss/td, loss/value,
-        loss/conservative, loss/nll; the last two are 0 where their coefficient is), of td_error (absolute), q/mean (of
-        the tokens taken, the minimum of the heads), v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token taken),
-        adv/mean, and adv/clipped, the share of weights w_t that the limit cut; and the ranges of q and v. Changes no
-        parameter.
+        min_h Q_h(s_t, a_t), arbitrary at padding. Metrics, not weighted, are sums over the tokens of these rows,
+        divided by the same number: of the four terms, each without its factors (loss/td, loss/value, loss/conservative,
+        loss/nll; the last two are 0 where their coefficient is), of td_error (absolute), q/mean (of the tokens taken,
+        the minimum of the heads), v/mean, target_gap (|min_h Q_h - min_h Q'_h| of the token taken), adv/mean, and
+        adv/clipped, the share of weights w_t that the limit cut. `ranges` holds q and v at these tokens, of which the
+        least and the greatest are logged. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)

@@ -86,18 +86,20 @@ class PathConsistency(ValueBased):
         return replace(minibatch, source_values=self._source_values(minibatch.episodes))
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum of the `consistency` losses of
-        these rows, each with its weight, over the tokens at which paths start, divided by the number of starts in the
-        whole minibatch.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum of the `consistency` losses
+        over the tokens of these rows at which paths start, each row times its weight, divided by the number of starts
+        in the whole minibatch.
 
         Gradients flow into the model, through every log-ratio that `consistency` does not stop, and into V as
         `state_value` lets them; the prior, the rewards and `source_values` are constants.
 
         Reads `source_values` [B] of the minibatch, which `prepare` must have set for state_value=group_mean; without
-        them they are taken as 0. The td errors are the residuals C_t [B, T]. Logged are the means of loss/consistency,
-        consistency_residual (|C_t|), v/mean and q/mean, over the starts of paths; log_ratio, the mean of l_t over all
-        tokens; and the ranges of q and v at the starts. Here Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent
-        policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) / tau). Changes no parameter.
+        them they are taken as 0. The td errors are the residuals C_t [B, T], 0 at padding. Metrics, not weighted, are
+        sums over these rows: loss/consistency, consistency_residual (|C_t|), v/mean and q/mean over the starts of
+        paths, divided by the same number; and log_ratio, of l_t over all tokens, divided by the number of tokens of the
+        whole minibatch. `ranges` holds q and v at the starts, of which the least and the greatest are logged. Here
+        Q(s_t, a_t) = V(s_t) + tau l_t, because a consistent policy is pi(a | s) = prior(a | s) exp((Q(s, a) - V(s)) /
+        tau). Changes no parameter.
         """
         episodes, mask = minibatch.episodes, minibatch.episodes.mask
         log_ratios, logit_values, hidden = self._read(episodes)
@@ -117,8 +119,8 @@ class PathConsistency(ValueBased):
         return output
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """Returns the tokens at which a path starts, [B, T] bool: all real ones, or with `every_state` false column 0
-        of each episode."""
+        """Returns the tokens at which a path starts, [B, T] bool: all that are not padding, or with `every_state` false
+        column 0 of each episode."""
         first = torch.zeros_like(episodes.mask)
         first[:, 0] = True
         return episodes.mask if self.every_state else first

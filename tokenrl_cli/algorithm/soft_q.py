@@ -72,13 +72,15 @@ class SoftQ(ValueBased):
         super().__init__(network, target, collector, data, 1, bootstrap_truncated, micro_batches, optimizer)
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
-        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over these rows, each with its
-        weight, of sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2, divided by the tokens of the whole minibatch.
+        """Returns the loss of B rewarded episodes of T tokens as a `LossOutput`: the sum over the tokens of these rows,
+        each row times its weight, of sum_h (r_t + V(s_{t+1}) - Q_h(s_t, a_t))^2 / 2, divided by the number of tokens of
+        the whole minibatch.
 
         Gradients flow into the learned Q-head and, with `train_trunk`, into the model; the targets r_t + V(s_{t+1})
-        [B, T] are constants. The td errors are these less min_h Q_h(s_t, a_t). Logged are
-        the means of loss/td, td_error (absolute), q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|,
-        and the ranges of q and v. Changes no parameter.
+        [B, T] are constants. The td errors [B, T] are these less min_h Q_h(s_t, a_t), arbitrary at padding. Metrics,
+        not weighted, are sums over the tokens of these rows, divided by the same number: loss/td, td_error (absolute),
+        q/mean, v/mean and target_gap, |min_h Q_h(s_t, a_t) - Q'(s_t, a_t)|. `ranges` holds q and v at these tokens, of
+        which the least and the greatest are logged. Changes no parameter.
         """
         episodes = minibatch.episodes
         output = self.network.read(episodes)

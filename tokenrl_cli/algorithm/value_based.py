@@ -125,7 +125,7 @@ class Collector:
 @dataclass(frozen=True)
 class LossOutput:
     """The loss of some rows of a minibatch. Loss and metrics are sums over these rows divided by the number of tokens
-    of the *whole* minibatch, so those of all micro-batches add up to its means."""
+    of the *whole* minibatch (`ValueBased.loss_tokens`), so those of all micro-batches add up to its means."""
 
     loss: Tensor  # []
     td_errors: Tensor  # [B, T], target - value of each token, without gradient: the replay's priorities are their means
@@ -171,18 +171,20 @@ class ValueBased:
 
     def compute_loss(self, minibatch: Minibatch) -> LossOutput:
         """Returns the loss of a minibatch of rewarded episodes, as `prepare` returned it, or of a micro-batch of one.
-        Loss and metrics are sums over the rows given, divided by the number of tokens of the whole minibatch, so those
-        of its micro-batches add up (`mean_loss` computes them so). The loss can be differentiated with respect to the
-        learned network; nothing is changed. Raises NotImplementedError: each subclass has its own."""
+        Loss and metrics are sums over the rows given, divided by `loss_tokens`, the number of tokens of the whole
+        minibatch, so those of its micro-batches add up (`mean_loss` computes them so). The loss can be differentiated
+        with respect to the learned network; nothing is changed. Raises NotImplementedError: each subclass has its
+        own."""
         raise NotImplementedError
 
     def prepare(self, minibatch: Minibatch) -> Minibatch:
-        """Returns the same object, unless overridden. A subclass returns a copy to which it adds what has to be
+        """Returns `minibatch` itself. A subclass may override this to return a copy to which it adds what has to be
         computed from a whole minibatch; `update` calls it before it splits the minibatch into micro-batches."""
         return minibatch
 
     def loss_mask(self, episodes: Rollout) -> Tensor:
-        """Returns the tokens that the loss is a mean over, [B, T] bool: all real ones, unless overridden."""
+        """Returns the tokens that the loss is a mean over, [B, T] bool: all that are not padding. A subclass that
+        overrides this must override `loss_tokens`, too, which counts them."""
         return episodes.mask
 
     def loss_tokens(self, minibatch: Minibatch) -> Tensor | int:
@@ -268,11 +270,11 @@ class ValueBased:
         logged: Mapping[str, Tensor],
         ranges: Mapping[str, Tensor],
     ) -> LossOutput:
-        """Combines terms [B, T] each to a LossOutput: the mean of `losses` over the tokens of `loss_mask`, each times
-        the weight of its episode; `td_errors`, as they are; the means of `logged`, unweighted; and the values of
-        `ranges` at these tokens, of which the extremes are logged. Each mean is a sum over the rows given, divided by
-        `loss_tokens`, the number of the whole minibatch. Masked places add nothing. The loss has the gradient of
-        `losses`; nothing else of the result has one."""
+        """Combines terms [B, T] each to a LossOutput: as loss the sum of `losses` over the tokens of `loss_mask` in the
+        rows given, each times the weight of its episode; as metrics the sums of `logged` over these tokens, unweighted;
+        both divided by `loss_tokens`, the number of the whole minibatch. `td_errors` stay as they are, and of `ranges`
+        the values at these tokens are kept, of which the extremes are logged. Masked places add nothing. The loss has
+        the gradient of `losses`; nothing else of the result has one."""
         mask, count = self.loss_mask(minibatch.episodes), self.loss_tokens(minibatch)
         weighted = minibatch.weights.unsqueeze(-1) * mask * losses
         metrics = {name: masked_sum(values.detach(), mask) / count for name, values in logged.items()}

@@ -140,10 +140,11 @@ def resumed_run(arguments: Arguments) -> tuple[Arguments, dict[str, Any] | None]
     """Prepares `resume=RUN`: returns the command line that writes into RUN again, and the config of RUN to start from
     instead of conf/train.yaml; without `resume` returns `arguments` and None.
 
-    RUN is not put on Hydra's search path: its config is handed over as plain values, without its imports, and with
-    TOKENRL_DATA as data_root if that is set. Raises UserError if RUN is no run or its config is not plain, or if the
-    command line has -m, another config, another component (model=gru) or one of FIXED_KEYS. Which single values may
-    change is checked later, by `refuse_changes`.
+    RUN is not put on Hydra's search path: its config is handed over with an empty `imports`, a list `defaults` for
+    Hydra, and TOKENRL_DATA as data_root if that is set. Its paths may begin with ${data_root}, which Hydra fills in; it
+    has no other variable. Raises UserError if RUN is no run or its config is not plain, or if the command line has -m,
+    another config, another component (model=gru) or one of FIXED_KEYS. Which single values may change is checked later,
+    by `refuse_changes`.
     """
     typed = arguments.value("resume")
     if typed in (None, "", "null"):
@@ -342,10 +343,13 @@ def checkpoint_dir(arguments: Arguments) -> Path:
 
 
 def checkpoint_options(directory: Path) -> dict[str, dict[str, Any]]:
-    """Returns what the option `checkpoint` of eval and generate sets, made from the config.yaml in the directory of a
-    checkpoint: a dictionary from group to a part of a config, "dataset" to {"dataset", "metrics"}, "reward" to
-    {"reward"}, "algorithm" to {"algorithm"}, and "" (the option at the root) to {"seed", "data_root", "decode",
-    "model"}. Raises UserError if that config is not plain or not complete."""
+    """Returns what the option `checkpoint` of eval, generate and export sets, from the config.yaml in `directory`, that
+    of a checkpoint: for each config group the blocks that it sets, to be resolved by Hydra. "dataset" has {"dataset",
+    "metrics"}, "reward" {"reward"}, "algorithm" {"algorithm"}, and "", the root, {"seed", "data_root", "decode",
+    "model"}, of which export uses "data_root" and "model" alone. Of decode it has only `max_length`. `data_root` is a
+    text that Hydra resolves to TOKENRL_DATA or else the saved one, and paths of dataset and model below the saved one
+    begin with ${data_root}. Raises UserError where the file is missing or unreadable, holds a variable (${...}), or
+    lacks model, dataset, reward, algorithm, decode or seed."""
     file = directory / "config.yaml"
     saved = read_yaml(file)
     if broken := [key for key, text in keys_and_texts(saved) if "${" in f"{key}{text}"]:

@@ -120,13 +120,14 @@ def prepare(plain: dict[str, Any], saved: Checkpoint, named: dict[str, str]) -> 
 def prepared(
     whole: dict[str, Any], plain: dict[str, Any], tokenizers: Path | None, line: list[str]
 ) -> tuple[Task, list[Finding]]:
-    """Returns the task of an evaluation, and findings. `whole` is the config to build from; where all sources are
-    empty, so that texts are sampled, its block decode is replaced in place by the one in use. `plain` is the resolved
-    config of the command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the
-    folder of saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises
-    UserError for missing data or a missing split, for references that are needed and missing, for a setting in `line`
-    that has no effect, for components that do not fit each other, and for a saved run that scores texts and was trained
-    from a pretrained model that may not be read (`refuse_outside_judges`)."""
+    """Returns the task of an evaluation, and the findings to show (notes on settings without effect, and on sampling).
+    `whole` is the config to build from; where all sources are empty, so that texts are sampled, the block decode in it
+    is replaced by one with the temperature and beam_size that are used then. `plain` is the resolved config of the
+    command (split, examples, device, precision, seed, imports), `line` its overrides; `tokenizers` is the folder of
+    saved tokenizers, None to read or train those of the config. Sets torch's number of threads. Raises UserError for
+    missing data or a missing split, for references that are needed and missing, for a setting in `line` that has no
+    effect, for components that do not fit each other, and for a saved run that scores texts and was trained from a
+    pretrained model that may not be read (`refuse_outside_judges`)."""
     from tokenrl_cli.commandline.earlier_run import typed_values
     from tokenrl_cli.commandline.outside_data import refuse_outside_judges
     from tokenrl_cli.commands.idle import idle_findings

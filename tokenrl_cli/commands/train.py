@@ -136,8 +136,8 @@ def _write_config(run: Path, record: dict[str, Any]) -> None:
 
 def next_commands(run: Path, config: dict[str, Any]) -> list[str]:
     """Returns the commands to suggest when a run is finished, ready to paste into a shell: one that evaluates, one that
-    generates. `config` is the whole resolved config of the run; imports and paths outside data_root that they need are
-    among their overrides."""
+    generates. `config` is the whole resolved config of the run; imports, and paths outside data_root and the current
+    directory, that they need are among their overrides."""
     from tokenrl_cli.commandline.arguments import command_line, override
     from tokenrl_cli.commandline.outside_data import required_overrides
     from tokenrl_cli.commands.keys import Eval, Generate

@@ -1,5 +1,5 @@
-"""Splits by name, the part of train that is reserved for RL, and the check before the first step that every example has
-the references that something needs."""
+"""Splits by name, the part of train that is reserved for RL, and the check, before training or evaluation, that every
+example has the references that something needs."""
 
 from __future__ import annotations
 

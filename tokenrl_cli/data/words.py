@@ -15,7 +15,8 @@ SPANS = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))  # where marks are; the
 
 @cache
 def marks() -> frozenset[str]:
-    """Returns every combining mark (Unicode's general categories Mn, Mc and Me) and both joiners. Cached."""
+    """Returns every combining mark (Unicode's general categories Mn, Mc and Me), the zero-width joiner and the
+    zero-width non-joiner (U+200D, U+200C), as strings of one character. Cached."""
     found = {chr(code) for span in SPANS for code in span if unicodedata.category(chr(code))[0] == "M"}
     return frozenset(found | set(JOINERS))
 

@@ -84,9 +84,9 @@ def judge(
     optimised. Means and deviations are over sampled rows, NaN where none of them has a reward, and absent where nothing
     was sampled. `demonstrations/reward` is the mean reward of demonstrations, absent where none has one.
 
-    Raises UserError where the reward returns no array of numbers of a right shape, or infinite ones, where the credit
-    returns no [B, T] tensor, infinite rewards, or rewards that do not sum to the score, and where the user's own code
-    for one of them raises an exception.
+    Raises UserError where the reward returns no array of numbers of a right shape, or a number that is infinite or
+    beyond +-1e18, where the credit returns no [B, T] tensor, infinite rewards, or rewards that do not sum to the score,
+    and where the user's own code for one of them raises an exception.
     """
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
@@ -126,8 +126,8 @@ def judge(
 def scored(reward: Reward, texts: Texts) -> Scored:
     """Calls a reward on B texts and returns its result as a checked `Scored`: `scores` float64, one for each text [B]
     or for each token [B, T], as the reward chooses, finite or NaN (no score); `metrics` as floats; `columns` as lists
-    of B plain values. Raises UserError where the reward returns anything else, and where the user's own reward raises
-    an exception.
+    of B plain values. Raises UserError where the reward returns anything else, such as an infinite score or one beyond
+    +-1e18, and where the user's own reward raises an exception.
 
     The reward is given copies, and what it returns is copied: neither side sees what the other writes later.
     """
@@ -241,7 +241,8 @@ def scored_prefixes(reward: Reward, texts: Texts, prefixes: list[list[str]], pot
 
     `prefixes` holds the T_b + 1 prefixes of each row as texts, the first "". Raises UserError for another `potential`,
     where the reward lacks `completion_scores`, where the scores are not numbers of that shape (as of a reward that
-    gives one number for each token), and where a reward of the user's raises an exception.
+    gives one number for each token), are infinite or beyond +-1e18, and where a reward of the user's raises an
+    exception.
     """
     score = _potential(reward, potential)
     if score is None:

@@ -74,7 +74,12 @@ def yaml_text(content: dict[str, Any]) -> str:
     restore the same values. Raises yaml.YAMLError for objects of other types."""
     import yaml
 
-    text: str = yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
+    text: str
+    try:
+        quick = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
+        text = yaml.dump(content, Dumper=_dumper(quick), sort_keys=False, allow_unicode=True)
+    except UnicodeEncodeError:  # bytes that are no text, as in a path: PyYAML's own writer has an escape for them
+        text = yaml.dump(content, Dumper=_dumper(yaml.SafeDumper), sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -136,15 +141,11 @@ def _loader(base: Any) -> Any:
     return Loader
 
 
-def _dumper() -> Any:
-    """A SafeDumper class that quotes text which a reader might take for a number, and writes no aliases: a list used
-    twice is written twice."""
-    try:
-        from yaml import CSafeDumper as Base
-    except ImportError:  # built without libyaml: the same, slower
-        from yaml import SafeDumper as Base
+def _dumper(base: Any) -> Any:
+    """A class that writes as `base`, a SafeDumper, quotes text which a reader might take for a number, and writes no
+    aliases: a list used twice is written twice."""
 
-    class Dumper(Base):  # type: ignore[misc]
+    class Dumper(base):  # type: ignore[misc]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

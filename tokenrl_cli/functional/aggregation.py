@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def sequence_sum(mask: Tensor) -> Tensor:
-    """Weights 1 / n, where n is the number of episodes with a True in `mask`: the loss is the mean
-    over episodes of the sum over their tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T]
-    float64, 0 where masked.
+    """Weights 1 / n, where n is the number of episodes with a True in `mask`: the loss is the mean over episodes of the
+    sum over their tokens. mask [B, T] bool, of all episodes of an optimiser step -> [B, T] float64, 0 where `mask` is
+    False.
 
     With a score-function loss this is the gradient of the expected reward (Williams 1992).
     """

@@ -24,7 +24,8 @@ def unscaled(advantages: Tensor) -> Tensor:
 
 def group_std(advantages: Tensor, scores: Tensor, valid: Tensor) -> Tensor:
     """Group-normalised advantages: A / std of the scores of the valid samples of the same source (n - 1 degrees of
-    freedom); 0 where that is 1e-6 or less, or fewer than two are valid. GRPO, Shao et al. 2024 (arXiv:2402.03300).
+    freedom); 0 where the standard deviation is 1e-6 or less, or fewer than two are valid. GRPO, Shao et al. 2024
+    (arXiv:2402.03300).
 
     advantages [N, K, T], scores [N, K], valid [N, K] bool -> [N, K, T]. Padding and samples that are not valid are
     divided like the others: the caller masks them. Sources with a small and with a large spread of scores get the same

@@ -198,6 +198,7 @@ def _load(network: Any, place: Path) -> None:
 
 
 def digest(place: Path) -> str:
-    """Returns the SHA-256 of the saved adapter in the directory `place`, in hexadecimal: of its config and its weights.
-    Raises OSError where one of these files cannot be read."""
+    """Returns a SHA-256 in hexadecimal that changes with the saved adapter in the directory `place`: of the names and
+    the hashes of its config and its weights, so not that of one of these files. Raises OSError where one of them is
+    missing or cannot be read."""
     return hub.digest_of([place / CONFIG, place / WEIGHTS])

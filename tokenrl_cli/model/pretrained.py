@@ -94,9 +94,9 @@ def ids_in_checkpoint(tokenizer: Tokenizer, size: int, what: str) -> list[int]:
 
 
 def generation_settings(path: Path) -> dict[str, Any]:
-    """Returns what the checkpoint in the directory `path` says about its special tokens, and all else in its
-    config.json that is not null, as it was written there, with the entries of generation_config.json in place of those
-    of the same name; {} for a GGUF file. Raises SettingError where one of the two cannot be read."""
+    """Returns the entries of config.json in the directory `path` of a checkpoint (ids of special tokens and all
+    others), as they were written there, overridden by those of generation_config.json; null entries of either are left
+    out; {} for a GGUF file. Raises SettingError where a file that is there cannot be read; a missing one is skipped."""
     if path.suffix == ".gguf":
         return {}
     found: dict[str, Any] = {}
@@ -182,8 +182,9 @@ class Scaling:
 
     @classmethod
     def of(cls, config: Any) -> Scaling:
-        """Returns the scaling that a config of transformers describes: T5, Granite, Cohere, Gemma; 1 and no cap
-        elsewhere."""
+        """Returns the scaling that a config of transformers describes by scale_decoder_outputs (as in T5), logit_scale
+        (Cohere), logits_scaling (Granite) and final_logit_softcapping (Gemma); the factor 1 and no cap for those that
+        it does not have."""
         plain = config.to_dict()
         before = plain["d_model"] ** -0.5 if plain.get("scale_decoder_outputs") else 1.0
         after = (plain.get("logit_scale") or 1.0) / (plain.get("logits_scaling") or 1.0)

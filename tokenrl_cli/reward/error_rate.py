@@ -57,10 +57,11 @@ class ErrorRate:
         return _best(edit_distances(growth, references), references)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
-        """Returns the best score, at most 1, that a text which begins with each prefix can still have, [B, T + 1]
-        float64 (optimal completion); at the end of each row and past it the score of its last prefix. The last word of
-        a prefix is taken as complete. NaN for a source without a reference. `prefixes` holds the T_b + 1 prefixes of
-        each row b, and T is the largest T_b. Only the references of `texts` are read."""
+        """Returns the best score, at most 1, that a text which begins with each prefix can still get (optimal
+        completion), [B, T + 1] float64. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b.
+        The last prefix of a row counts as finished: column T_b, and all columns after it, hold its score as a whole
+        text. The last word of a prefix counts as complete. NaN for a source without a reference. Only the references of
+        `texts` are read."""
         growth, references = self.reader.read(prefixes, texts.references)
         scores = _best(edit_distances(growth, references), references)
         reachable = _best(fewest_edits(growth, references), references)

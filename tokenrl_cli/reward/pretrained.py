@@ -157,7 +157,7 @@ def distinct(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
 
 
 def kinds(mapping: str) -> frozenset[str]:
-    """Returns the model types, such as "bert", that transformers has for the task `mapping`, such as
+    """Returns the model types, such as "bert", for which transformers has a model class for the task `mapping`, such as
     "SEQUENCE_CLASSIFICATION". Raises AttributeError for another task."""
     from transformers.models.auto import modeling_auto
 

@@ -1,6 +1,6 @@
 """Builds the objects of a run from its config: data set, tokenizers, rewards, model, algorithm, saved policy.
 
-Used by train, eval and generate alike, so that all three build the same objects from the same config.
+Used by train, validate, eval, generate and export alike, so that all build the same objects from the same config.
 """
 
 from __future__ import annotations

@@ -107,11 +107,12 @@ def set_link(run: Path, name: str, path: Path) -> None:
 
 
 def restore_links(run: Path, saved: Checkpoint) -> None:
-    """Points the links of a run where the state of the checkpoint `saved` says, and removes all later checkpoints.
+    """Points the links `last`, `best` and `warm_start` of a run to the checkpoints that `saved` and its state name, and
+    removes all later checkpoints.
 
     A process that was killed may have saved the checkpoint without setting the links. Later checkpoints exist only if
-    they are damaged and the run is resumed from an earlier one. `best` and `warm_start` stay as they are if their
-    checkpoint is missing, but are removed if they point to a later one.
+    they are damaged and the run is resumed from an earlier one. `best` and `warm_start` stay as they are if the
+    checkpoint that `saved` names for them is missing, but are removed if they point to a later one.
     """
     folder = run / directory.CHECKPOINTS
     directory.set_link(run, "last", saved.path.name)
@@ -157,9 +158,9 @@ def prune(run: Path, keep_last: int, keep_best: int) -> None:
 
 
 def slim(path: Path) -> None:
-    """Reduces a checkpoint to what evaluation needs: the model, and the entries of the algorithm that its policy needs.
-    It cannot be resumed from afterwards. One that is slim already stays as it is. Raises UserError if its manifest or
-    its tensors cannot be read."""
+    """Reduces the checkpoint directory `path`, in place, to what evaluation needs: the model, and those saved tensors
+    of the algorithm that its policy needs. It cannot be resumed from afterwards. One that is slim already stays as it
+    is. Raises UserError if its manifest or its tensors cannot be read."""
     manifest = _manifest(path)
     if all(name in manifest for name in TO_GO_ON):
         tensors = _tensors(path / "algorithm.safetensors")

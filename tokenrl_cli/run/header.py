@@ -16,8 +16,9 @@ def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeade
     """Returns the facts of a run for the line that describes it at its start, from its whole resolved config, its task
     and its model.
 
-    Shared parameters are counted once. A data set that is read from files is named by its `path`, any other by its
-    module.
+    `parameters` is the number of weights of the whole model, frozen ones included, and `learning` of those that require
+    a gradient; shared ones are counted once. A data set that is read from files is named by its `path`, any other by
+    its module.
     """
     trainer, block = config["trainer"], config["dataset"]
     sizes = (("warm_start", "warm_start_steps", "warm_start_batch_size"), ("train", "steps", "batch_size"))

@@ -173,8 +173,10 @@ class Pretrained:
     # ------------------------------------------------------------------------------------------------ text and ids
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text by itself, without a template and without special tokens, even where the text looks
-        like one; [] for the empty text, and `unknown_id`, if there is one, for what the vocabulary does not have."""
+        """Returns the ids of a text by itself, without a template and without special tokens: the name of one in the
+        text is encoded as any other text. [] for the empty text; what the vocabulary does not have becomes
+        `unknown_id`, or is left out where there is none. The first call reads the tokenizer, unless `train` or `load`
+        did, and may raise UserError."""
         return self._plain(self._ready().ids(well_formed(text))) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -67,10 +67,11 @@ def scores_of(given: Any, name: str, shapes: list[tuple[int, ...]]) -> np.ndarra
 
 
 def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) -> Scored:
-    """Returns what a reward called `name` gave for `count` texts as a new, checked Scored: scores a float64 array of
-    one of `shapes`, NaN where there is none, metrics as floats (NaN is allowed, infinity is not), columns as lists of
-    `count` plain values, in which an object that JSON cannot hold becomes a short text. `given` may be the bare scores:
-    these get no metrics and no columns. Raises UserError for anything else."""
+    """Returns what a reward called `name` gave for `count` texts, a Scored or its scores alone (an array, list or
+    tensor), as a new, checked Scored: scores as float64 of one of `shapes`, metrics as floats, columns as lists of
+    `count` plain values, in which an object that JSON cannot hold becomes a short text. Scores given alone get no
+    metrics and no columns. NaN is allowed in scores (the text has none) and metrics. Raises UserError for a wrong type,
+    shape or length, for infinity in either, and for a score above 1e18 or below -1e18."""
     given = given if isinstance(given, Scored) else Scored(given, {}, {})
     scores = scores_of(given.scores, name, shapes)
     metrics = {str(key): number(value) for key, value in _items(given.metrics, name, "metrics")}
@@ -92,7 +93,8 @@ def scored_of(given: Any, name: str, count: int, shapes: list[tuple[int, ...]]) 
 def corpus_of(given: Any, name: str, count: int) -> CorpusScore:
     """Returns the corpus score that a metric called `name` gave for `count` texts, as a new CorpusScore: its value as a
     float, which may be NaN but not infinite, and its sentence scores [count] a new float64 array, NaN where there is
-    none. Its statistics and `aggregate` are neither checked nor copied. Raises UserError for anything else."""
+    none. Its statistics and `aggregate` are neither checked nor copied. Raises UserError for anything else, as for an
+    infinite score of a sentence or one beyond +-1e18."""
     if not isinstance(given, CorpusScore):
         raise UserError("metrics", f"corpus of {name} gave {shown_with_type(given)}, must be a CorpusScore")
     value = number(given.value)

@@ -28,14 +28,14 @@ class ReferencePolicy:
     @torch.no_grad()
     def output(self, episodes: Rollout) -> ModelOutput:
         """Returns the output of the copy in every state of the episodes, hidden [B, T, D] and logits [B, T, V], without
-        gradient; column t for the state before token t. There must be a copy."""
+        gradient; column t for the state before token t. `model` must not be None."""
         output: ModelOutput = self.model(episodes.source, episodes.source_mask, episodes.actions, episodes.source_row)
         return output
 
     @torch.no_grad()
     def logprobs(self, episodes: Rollout) -> Tensor:
-        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], in nats, without gradient; what stands at
-        padded ids means nothing. There must be a copy."""
+        """Returns log ref(a_t | s_t) of the tokens of the episodes, [B, T], in nats, without gradient; values at
+        padding are arbitrary. `model` must not be None."""
         return -output_nll(self.output(episodes), episodes.actions, episodes.mask, 0.0, self.size)
 
     def follow(self, policy: ModelModule, rollouts: int) -> None:

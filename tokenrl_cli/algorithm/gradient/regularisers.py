@@ -38,7 +38,8 @@ class EntropyBonus:
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [], with a gradient into the policy, none if eta is 0; and as metric `entropy`, the mean in
-        nats a token, whatever eta is. `seen` must have been measured with `measures`."""
+        nats a token, whatever eta is: the parts of these rows in the mean of the step. `seen` must have been measured
+        with `measures`."""
         mean = seen.token_mean(seen.measured["entropy"])
         return -self.coef * mean, {"entropy": mean.detach()}
 
@@ -87,8 +88,8 @@ class KlLoss:
 
     def __call__(self, seen: ForwardPass) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss [], with a gradient into the policy and none into the reference; and as metric `kl`, the
-        exact KL of the states visited, a mean in nats a token, whatever estimate the loss uses. `seen` must have been
-        measured with `measures`."""
+        exact KL of the states visited, a mean in nats a token, whatever estimate the loss uses: the parts of these rows
+        in the sum and the mean of the step. `seen` must have been measured with `measures`."""
         rows = seen.rows
         loss = self.coef * masked_sum(rows.weights * seen.measured["divergence"], rows.sampled)
         exact = masked_sum(seen.measured["kl"], rows.sampled)

@@ -22,7 +22,8 @@ class Exploration(Protocol):
         has been learned so far. Networks are shared with it, not copied, and modes are not changed."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Returns the metrics of exploration at `step` of the stage, counted from 0, name to value; {} for none."""
+        """Returns metrics to log, such as the epsilon of `step`, name to value; {} for none. `step` is that of the
+        stage, counted from 0."""
 
 
 def mixed(first: Model, second: Model, share: float) -> Composed:
