@@ -165,4 +165,8 @@ def test_a_saved_run_that_scores_texts_brings_no_pretrained_model_from_elsewhere
     refuse_outside_judges(judge, {"model.path": base})
     refuse_outside_judges(judge, {"data_root": str(here.parent / "elsewhere")})
     refuse_outside_judges({"reward": {"checkpoint": "own"}}, {})
+    config = here / "own" / "checkpoints" / "000001" / "config.yaml"
+    config.write_text(f"model: {{hidden: 3}}\nalgorithm: {{critic: {{path: {base}}}}}\n")
+    with pytest.raises(UserError, match=r"trained from algorithm\.critic\.path="):
+        refuse_outside_judges({"reward": {"checkpoint": "own"}}, {})
     refuse_outside_judges({"reward": {"checkpoint": "gone"}}, {})  # the reward itself says so

@@ -170,6 +170,9 @@ def test_without_an_adapter_of_its_own_a_run_exports_none(
 
     assert "adapter=true: the model of this run has no adapter" in mistake(own)
     assert "adapter=true: the run has trained the weights themselves" in mistake(trained(home, "gpt2", "run-gpt2"))
+    new = home / "run-new"
+    assert train(new, *PLAIN, "model=bert", "dataset=reverse", "reward=bleu", tiny=False) == 0
+    assert "adapter=true: the run has trained the weights themselves" in mistake(new)
 
 
 def logits(network: Any, inputs: Any, theirs: torch.Tensor, actions: torch.Tensor, causal: bool) -> torch.Tensor:

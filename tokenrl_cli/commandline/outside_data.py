@@ -160,10 +160,10 @@ def refuse_outside_judges(config: dict[str, Any], named: dict[str, str]) -> None
         if keys[-1] != "checkpoint":
             continue
         try:
-            model = read_yaml(find(Path(text), ("best", "last")) / CONFIG).get("model")
+            judge = read_yaml(find(Path(text), ("best", "last")) / CONFIG)
         except (UserError, OSError):
             continue
-        for inner, path, _ in outside_texts({"model": model}, root):
+        for inner, path, _ in outside_texts({name: judge.get(name) for name in ("model", "algorithm")}, root):
             if path not in named.values():
                 problem = f"that run was trained from {'.'.join(inner)}={path}, which lies outside data_root and the "
                 problem += "current directory, and only its config names it"

@@ -147,7 +147,8 @@ def _write_adapter(part: Path, model: Pretrained, config: dict[str, Any], saved:
 
     task = "SEQ_2_SEQ_LM" if _reads_with_encoder(model) else "CAUSAL_LM"
     path = config["model"]["path"]
-    base = None if Path(path).expanduser().exists() else path  # the name of a folder may mean another on the hub
+    local = path is None or Path(path).expanduser().exists()
+    base = None if local else path  # the name of a folder may mean another on the hub
     learned = {name.removeprefix("network."): value for name, value in model.state_dict().items()}
     adapter.save(model.network, learned, part, base, task)
     _write_policy(part, saved)

@@ -158,7 +158,7 @@ def save(network: Any, learned: dict[str, torch.Tensor], folder: Path, base: str
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)  # a set has another order in each process
     found = get_peft_model_state_dict(network, learned, save_embedding_layers=False)
-    rest = sorted(name for name in learned if name.replace(".default", "") not in found)
+    rest = sorted(name for name in learned if ".lora_" not in name and name.replace(".default", "") not in found)
     if rest:
         problem = (
             f"{len(rest)} weights have been learned that the checkpoint lacks, such as {rest[0]}: no adapter has them"
