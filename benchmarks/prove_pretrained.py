@@ -91,6 +91,7 @@ class Arms:
                 f"experiment={self.task.recipe}",
                 f"+dataset.splits={{test: {few}, whole: test.jsonl.gz}}",
                 f"trainer.eval_examples={CHECKED}",
+                f"trainer.eval_batch_size={CHECKED}",
                 f"trainer.max_time={self.minutes * 60}",
                 *overrides,
                 quiet=True,
