@@ -108,7 +108,8 @@ class Arms:
         found = []
         if self.task.instruction is not None:
             prompt = ["source_tokenizer.chat=true", f"source_tokenizer.template='{self.task.instruction}'"]
-            self.run("zero_shot", *begin, *prompt, "trainer.warm_start_steps=0")
+            room = "dataset.max_source_length=160"  # tokens, the template's among them
+            self.run("zero_shot", *begin, *prompt, room, "trainer.warm_start_steps=0")
             found.append("zero_shot")
         if weights.suffix == ".gguf":
             weights = exported(self.folder("zero_shot"), weights.with_suffix(""))
