@@ -11,10 +11,10 @@ TEST   := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 
 WHEELS := wheels
 
-.PHONY: help setup demo format lint test check prove prove-gpu gpu-wheels docs lock clean
+.PHONY: help setup demo format lint test check prove prove-pretrained prove-gpu gpu-wheels docs lock clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 20
 
 setup: $(READY) ## .venv with everything installed
 
@@ -46,6 +46,9 @@ prove: $(READY) ## slow proofs: tests that take too long for each change, and st
 	$(BIN)/python benchmarks/prove.py
 	$(BIN)/python benchmarks/corrupted.py
 	$(BIN)/python benchmarks/values.py
+
+prove-pretrained: $(READY) ## RL on real pretrained weights, from packages put into weights/; needs TOKENRL_DATA, at most 3 hours
+	$(BIN)/python benchmarks/prove_pretrained.py
 
 prove-gpu: $(if $(GIVEN),,$(READY)) ## all of it on a GPU, in 6 minutes; PYTHON=... runs that interpreter as it is
 	$(if $(GIVEN),$(PYTHON),$(BIN)/python) benchmarks/wheels.py run $(WHEELS) benchmarks/gpu.py

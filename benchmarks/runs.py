@@ -8,9 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokenrl_cli.interfaces import Evaluation
+import numpy as np
+import torch
+
+from tokenrl_cli.episodes.scoring import corpus_score, per_text, scored, texts_of
+from tokenrl_cli.interfaces import CorpusScore, Evaluation
+from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.run import assembly, checkpoint
-from tokenrl_cli.run.evaluation import evaluate
+from tokenrl_cli.run.evaluation import batches_of, decode, evaluate, joined
 
 DECODINGS = {
     "greedy": {"temperature": 0.0, "beam_size": 1},
@@ -44,3 +49,26 @@ def evaluated(
     policy = assembly.policy_of(saved, saved.config, [], task)
     decoding = replace(task.decoding, **DECODINGS[decode])  # type: ignore[arg-type]
     return evaluate(policy, task, "test", 0, 128, decoding, "eval", saved.step)
+
+
+def decoded(folder: Path, split: str, examples: int, batch_size: int, link: str = "last") -> dict[str, CorpusScore]:
+    """The corpus scores of a run's metrics and reward on the first `examples` of a split (0: all), decoded as the run
+    says. Other than `evaluated` it samples nothing and scores no reference, which costs a large model most of its
+    time."""
+    saved = checkpoint.load(checkpoint.find(folder, (link,)))
+    task = assembly.task_of(
+        saved.config, [], assembly.device_of("cpu"), assembly.precision_of("fp32"), saved.config["seed"],
+        saved.tokenizer_dir,
+    )  # fmt: skip
+    policy = assembly.policy_of(saved, saved.config, [], task)
+    texts, order = [], []
+    for indices, batch in batches_of(task, split, examples, batch_size):
+        rollout = decode(policy, batch, task, task.decoding, torch.Generator())
+        texts.append(texts_of(rollout, batch, task.tokenizer))
+        order += indices
+    whole = joined(texts, order)
+    (folder / f"{split}.txt").write_text("\n".join(whole.hypotheses) + "\n", "utf-8")
+    scores = per_text(scored(task.reward, whole).scores, whole.mask)
+    return {name: corpus_score(metric, whole) for name, metric in task.metrics.items()} | {
+        "reward": mean_score(np.asarray(scores, np.float64), "mean")
+    }

@@ -314,7 +314,7 @@ def test_ragged_sequences_are_padded_in_any_order() -> None:
 
 
 def test_the_real_data_goes_through() -> None:
-    dataset = Jsonl(str(real("e2e_nlg")), {}, "src", "refs", False, 0.0, None, 64, "truncate")
+    dataset = Jsonl(str(real("e2e_nlg")), {}, "src", "refs", False, False, 0.0, None, 64, "truncate")
     tokenizer = Word(5000, 1)
     tokenizer.train(training_texts(dataset, sources=True, targets=True))
     data = Batching(dataset, "train", 64, tokenizer, tokenizer, 60, 1)

@@ -98,7 +98,7 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
 def test_a_split_is_known_or_named(tmp_path: Path) -> None:
     assert splits_of(Old([])) == ["train", "val", "test"]
     rest: dict[str, Any] = {"rl_share": 0.0, "rl_split": None, "max_source_length": 8, "overlong": "drop"}
-    named = Jsonl(str(tmp_path), {"test_seen": "a"}, "src", "refs", False, **rest)
+    named = Jsonl(str(tmp_path), {"test_seen": "a"}, "src", "refs", False, False, **rest)
     require_split(named, "test_seen")
     with pytest.raises(UserError, match=r"split=test_sen: .*did you mean 'test_seen'\?"):
         require_split(named, "test_sen")

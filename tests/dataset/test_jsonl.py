@@ -16,7 +16,8 @@ PACKED = gzip.compress(GOOD * 1000, mtime=0)
 
 
 def dataset(folder: Path, **changes: Any) -> Jsonl:
-    values = {"source_column": "src", "reference_column": "refs", "reverse": False, "splits": {}} | changes
+    values = {"source_column": "src", "reference_column": "refs", "reverse": False, "detokenize": False}
+    values |= {"splits": {}} | changes
     values |= {"rl_share": 0.0, "rl_split": None}
     return Jsonl(**({"path": str(folder), "max_source_length": 10, "overlong": "truncate"} | values))
 
@@ -50,6 +51,15 @@ def test_the_columns_can_have_other_names(tmp_path: Path) -> None:
     assert (example.source, example.references, example.columns) == ("x", ["y"], {"id": "1"})
     with pytest.raises(UserError, match=r"^reference_column: must differ from source_column=en"):
         dataset(tmp_path, source_column="en", reference_column="en")
+
+
+def test_tokens_of_english_text_are_joined_in_sources_and_references_alone(tmp_path: Path) -> None:
+    written(tmp_path, {"src": "price : £ 20", "refs": ["It isn 't cheap ."], "price": "£ 20"})
+    example = dataset(tmp_path, detokenize=True).example("train", 0)
+    assert (example.source, example.references) == ("price: £20", ["It isn't cheap."])
+    assert example.demonstrations == example.references
+    assert example.columns["price"] == "£ 20"
+    assert dataset(tmp_path).example("train", 0).source == "price : £ 20"
 
 
 def test_a_line_without_references_is_a_prompt_and_a_source_may_be_empty(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ RL: dict[str, Any] = {"rl_share": 0.0, "rl_split": None, "max_source_length": 10
 
 
 def jsonl(folder: Path, **splits: Any) -> Jsonl:
-    return Jsonl(str(folder), splits, "src", "refs", False, **RL)
+    return Jsonl(str(folder), splits, "src", "refs", False, False, **RL)
 
 
 def parallel(folder: Path, **splits: Any) -> Parallel:

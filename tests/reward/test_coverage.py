@@ -47,7 +47,7 @@ def test_nothing_to_mention_is_no_score() -> None:
 def test_a_line_without_the_column_has_no_score_and_does_not_move_the_others(tmp_path: Path) -> None:
     lines = '{"src": "a", "refs": ["a"], "slots": ["a", "b"]}', '{"src": "b", "refs": ["b"]}'
     (tmp_path / "val.jsonl").write_text("\n".join(lines), "utf-8")
-    dataset = Jsonl(str(tmp_path), {}, "src", "refs", False, 0.0, None, 9, "drop")
+    dataset = Jsonl(str(tmp_path), {}, "src", "refs", False, False, 0.0, None, 9, "drop")
     found = scores([dataset.example("val", i).columns["slots"] for i in range(2)], "a", "b")
     assert found[0] == 0.5
     assert np.isnan(found[1])

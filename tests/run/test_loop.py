@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.running import TINY, acting, lines, tokenrl, train, weights
+from tests.running import QUICK, TINY, acting, lines, tokenrl, train, weights
 from tokenrl_cli.commandline.earlier_run import refuse_changes
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.run import assembly, checkpoint
+from tokenrl_cli.run.evaluation import evaluate
 from tokenrl_cli.run.recorder import Recorder
 
 ALGORITHMS = {
@@ -201,6 +202,26 @@ def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: 
     seen = [m[name] for step, m in on_val(run, "warm_start") if step == step_of(run, "warm_start")]
     seen += [metrics[name] for _, metrics in on_val(run, "train")]
     assert json.loads((run / "results.json").read_text())["objective"] == pick(seen)
+
+
+def test_a_checkpoint_is_decoded_once_on_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Often the best checkpoint is the one that RL starts from or ends with, and a large model decodes for minutes."""
+    decoded = []
+
+    def counted(policy: Any, task: Any, split: str, *rest: Any) -> Any:
+        decoded.append(split)
+        return evaluate(policy, task, split, *rest)
+
+    monkeypatch.setattr("tokenrl_cli.run.recorder.evaluate", counted)
+    for name, best, more in (("last", 4, ["trainer.monitor=nll", "algorithm=mle"]), ("none", 2, ["trainer.steps=0"])):
+        decoded.clear()
+        assert train(tmp_path / name, *QUICK, *more) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text("utf-8"))
+        assert results["steps"]["best"] == best
+        assert results["test"]["best"] == results["test"]["final" if name == "last" else "warm_start"]
+        assert decoded.count("test") == 2
+        tested = [line["stage"] for line in lines(tmp_path / name) if line["split"] == "test"]
+        assert tested == ["final", "warm_start", "best"], "the journal has all three"
 
 
 @pytest.mark.sample(4)

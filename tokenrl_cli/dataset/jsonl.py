@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenrl_cli.config.ranges import Count, Fraction, Text
+from tokenrl_cli.data.detokenize import detokenized
 from tokenrl_cli.data.lines import json_object, shown
 from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
@@ -23,8 +24,9 @@ class Jsonl:
 
     The files of a split are found by `dataset/splits.py`; by default they are `path/{train,val,test}.jsonl[.gz]`. With
     `reverse`, every distinct reference becomes a source, whose references are the sources of the examples that had it;
-    its columns are those of the first such example. A split is read when it is first used; a UserError then names the
-    line of a mistake. Raises SettingError for settings that contradict each other.
+    its columns are those of the first such example. With `detokenize` sources and references, but no columns, are
+    joined from tokens of English text (`data/detokenize.py`). A split is read when it is first used; a UserError then
+    names the line of a mistake. Raises SettingError for settings that contradict each other.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Jsonl:
         source_column: Text | None,
         reference_column: Text,
         reverse: bool,
+        detokenize: bool,
         rl_share: Fraction,
         rl_split: Text | None,
         max_source_length: Count,
@@ -49,6 +52,7 @@ class Jsonl:
             problem = "makes sources into references, and with {here}.source_column=null there are none"
             raise SettingError("reverse", problem, "{here}.reverse=false, or name the column of the sources")
         self.source_column, self.reference_column, self.reverse = source_column, reference_column, reverse
+        self.detokenize = detokenize
         self._splits: dict[str, list[Example]] = {}
 
     def splits(self) -> list[str]:
@@ -98,6 +102,8 @@ class Jsonl:
             raise UserError(
                 where, f"has no {lacking}, as dataset.reverse=true does", "remove the line, or reverse=false"
             )
+        if self.detokenize:
+            source, references = detokenized(source), [detokenized(text) for text in references]
         own = columns.get("id")  # a column, too: a reward may look something up by it
         return Example(name if own is None else str(own), source, references, references, columns, where)
 

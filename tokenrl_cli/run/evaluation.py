@@ -125,7 +125,7 @@ def evaluate(
             seen.order += indices
             seen.add(policy, batch, task, decoding, streams.generator(task.seed, f"evaluate/{split}", number))
         progress(len(seen.order), total)
-        whole, sampled = _joined(seen.texts, seen.order), _joined(seen.sampled, seen.order)
+        whole, sampled = joined(seen.texts, seen.order), joined(seen.sampled, seen.order)
         rewarded = scored(task.reward, whole)
         sampled_scores = per_text(scored(task.reward, sampled).scores, sampled.mask)
     scores = per_text(rewarded.scores, whole.mask)
@@ -260,7 +260,7 @@ def decode(
     return rollout_of(batch, samples, SAMPLED)
 
 
-def _joined(parts: list[Texts], order: list[int]) -> Texts:
+def joined(parts: list[Texts], order: list[int]) -> Texts:
     """The texts of several batches in one Texts of n rows, in the order of the split. `order` [n] holds the index in
     the split of each row."""
     positions = np.argsort(np.array(order, dtype=np.int64), kind="stable")

@@ -288,6 +288,11 @@ class Recorder:
         except NonFinite as error:
             error.step = step
             raise
+        return self.record(evaluation)
+
+    def record(self, evaluation: Evaluation) -> Evaluation:
+        """Logs the metrics of an evaluation and `trainer.samples` of its texts, shows them, and returns it."""
+        step, stage, split = evaluation.step, evaluation.stage, evaluation.split
         self.journal.metrics(step, stage, split, evaluation.decode, self.elapsed, evaluation.metrics)
         self.journal.samples(evaluation, self.trainer.samples)
         self.display.evaluation(evaluation, self.trainer.samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,12 @@ class Training:
         self._run(stage, done)
         return stage
 
+    def _last_of_rl(self) -> Path | None:
+        """The checkpoint that holds the policy of the end of RL; None if RL took no step since the last one."""
+        last = checkpoint.load(self.directory / "checkpoints" / "last")
+        ended = last.state["stage"] == "train" and last.step == self.recorder.done
+        return last.path if ended else None
+
     def _finish(self, stage: Stage) -> float | None:
         """Evaluates the policies of the warm start, of the end and of the best checkpoint on test, writes results.json,
         shows the table, and returns the objective. A first signal does not stop it, and its message says so. Raises
@@ -224,11 +231,15 @@ class Training:
         if over := recorder.over_budget():
             recorder.note(Finding("budget", "note", recorder.done, f"stopped early: {over}", None))
         rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}
+        evaluated = {self._last_of_rl(): rows["final"]}
         for name in ("warm_start", "best"):
             saved = checkpoint.load(self.directory / "checkpoints" / name)
+            if saved.path in evaluated:  # decoding again would give the same texts
+                rows[name] = recorder.record(replace(evaluated[saved.path], stage=name))
+                continue
             # training is over: a model of its own would be read from a pretrained checkpoint once more
             policy = assembly.policy_in(self.model, saved, self.config, self.trust, self.task)
-            rows[name] = recorder.evaluate(policy, "test", name, saved.step)
+            rows[name] = evaluated[saved.path] = recorder.evaluate(policy, "test", name, saved.step)
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary | {"overrides": self.line})
