@@ -29,7 +29,8 @@ def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
     if (folder / "results.json").is_file():
         return
     stopped = (folder / "config.yaml").is_file()
-    words = [f"resume={folder}"] if stopped else [*overrides, f"hydra.run.dir={folder}"]
+    again = [each for each in overrides if each.startswith("model.path=")]  # a base elsewhere must be named again
+    words = [f"resume={folder}", *again] if stopped else [*overrides, f"hydra.run.dir={folder}"]
     command = [sys.executable, "-m", "tokenrl_cli", "train", *words]
     done = subprocess.run(command, capture_output=quiet, text=True, check=False)
     if done.returncode != 0:
