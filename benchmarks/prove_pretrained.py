@@ -202,7 +202,7 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=0, help="of rloo and its control; 0: those of the task")
     arguments.add_argument("--examples", type=int, default=0, help="of test that are decoded for the table; 0: all")
     arguments.add_argument("--out", type=Path, default=Path("outputs") / "pretrained")
-    arguments.add_argument("--weights", type=Path, default=Path("weights"))
+    arguments.add_argument("--weights", type=Path, default=Path("weights"), help="below this directory")
     given = arguments.parse_args()
     path = RESULTS / "prove_pretrained.json"
     for name in given.tasks:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tokenrl_cli.episodes.scoring import corpus_score, per_text, scored, texts_of
-from tokenrl_cli.interfaces import CorpusScore, Evaluation
+from tokenrl_cli.interfaces import CorpusScore, Evaluation, Texts
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.run import assembly, checkpoint
 from tokenrl_cli.run.evaluation import batches_of, decode, evaluate, joined
@@ -62,7 +62,8 @@ def decoded(folder: Path, split: str, examples: int, batch_size: int, link: str 
         saved.tokenizer_dir,
     )  # fmt: skip
     policy = assembly.policy_of(saved, saved.config, [], task)
-    texts, order = [], []
+    texts: list[Texts] = []
+    order: list[int] = []
     for indices, batch in batches_of(task, split, examples, batch_size):
         rollout = decode(policy, batch, task, task.decoding, torch.Generator())
         texts.append(texts_of(rollout, batch, task.tokenizer))

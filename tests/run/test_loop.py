@@ -206,7 +206,7 @@ def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: 
 
 def test_a_checkpoint_is_decoded_once_on_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Often the best checkpoint is the one that RL starts from or ends with, and a large model decodes for minutes."""
-    decoded = []
+    decoded: list[str] = []
 
     def counted(policy: Any, task: Any, split: str, *rest: Any) -> Any:
         decoded.append(split)
