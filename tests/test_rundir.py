@@ -344,7 +344,7 @@ def test_data_outside_are_read_only_if_they_are_named_again(
     from tokenrl_cli.run.checkpoint import _seal
 
     block: dict[str, Any] = {"_target_": "tokenrl_cli.dataset.jsonl.Jsonl", "reverse": False, "overlong": "truncate"}
-    block |= {"splits": {}, "rl_share": 0.0, "rl_split": None}
+    block |= {"splits": {}, "rl_share": 0.0, "rl_split": None, "detokenize": False}
     block |= {"source_column": "source", "reference_column": "references", "max_source_length": 64}
     words = ["train", f"resume={run}"] if command == "resume" else ["eval", f"ckpt={run / 'checkpoints' / 'last'}"]
 
