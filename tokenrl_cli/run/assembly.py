@@ -406,7 +406,7 @@ def policy_of(saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str]
 
 
 def policy_in(
-    model: Any, saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask
+    model: ModelModule, saved: checkpoint.Checkpoint, config: Config, trust: Sequence[str], task: Task | GenerationTask
 ) -> Model:
     """Returns the policy of a checkpoint as `policy_of` does, in a model that is there already and gets the saved
     weights. What trained this model must not go on."""

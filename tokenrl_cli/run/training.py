@@ -10,7 +10,7 @@ from tokenrl_cli.data.batching import Batching
 from tokenrl_cli.data.counts import split_findings
 from tokenrl_cli.data.splits import drawn_by
 from tokenrl_cli.episodes.scoring import reported
-from tokenrl_cli.files.records import yaml_text
+from tokenrl_cli.files.records import read_json, yaml_text
 from tokenrl_cli.files.writing import write
 from tokenrl_cli.interfaces import Finding, UserError
 from tokenrl_cli.optim import NonFinite, horizon_findings
@@ -216,9 +216,9 @@ class Training:
 
     def _last_of_rl(self) -> Path | None:
         """The checkpoint that holds the policy of the end of RL; None if RL took no step since the last one."""
-        last = checkpoint.load(self.directory / "checkpoints" / "last")
-        ended = last.state["stage"] == "train" and last.step == self.recorder.done
-        return last.path if ended else None
+        last = checkpoint.find(self.directory / "checkpoints" / "last")
+        state = read_json(last / "state.json", "checkpoint")  # alone: the tensors are as large as those in memory
+        return last if state["run"]["stage"] == "train" and state["step"] == self.recorder.done else None
 
     def _finish(self, stage: Stage) -> float | None:
         """Evaluates the policies of the warm start, of the end and of the best checkpoint on test, writes results.json,
@@ -233,13 +233,14 @@ class Training:
         rows = {"final": recorder.evaluate(acting_policy(stage.algorithm), "test", "final", recorder.done)}
         evaluated = {self._last_of_rl(): rows["final"]}
         for name in ("warm_start", "best"):
-            saved = checkpoint.load(self.directory / "checkpoints" / name)
-            if saved.path in evaluated:  # decoding again would give the same texts
-                rows[name] = recorder.record(replace(evaluated[saved.path], stage=name))
+            path = checkpoint.find(self.directory / "checkpoints" / name)
+            if path in evaluated:  # decoding again would give the same texts
+                rows[name] = recorder.record(replace(evaluated[path], stage=name))
                 continue
+            saved = checkpoint.load(path)
             # training is over: a model of its own would be read from a pretrained checkpoint once more
             policy = assembly.policy_in(self.model, saved, self.config, self.trust, self.task)
-            rows[name] = evaluated[saved.path] = recorder.evaluate(policy, "test", name, saved.step)
+            rows[name] = evaluated[path] = recorder.evaluate(policy, "test", name, saved.step)
         objective = recorder.best["value"] if recorder.best else None
         summary = results(rows, objective, recorder.elapsed, recorder.spent, recorder.findings)
         recorder.journal.results(summary | {"overrides": self.line})
