@@ -10,19 +10,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from tests.model.contract import (
-    GREEDY,
-    LIMIT,
-    check_beam,
-    check_company,
-    check_empty_source,
-    check_gradients,
-    check_order,
-    check_states,
-    check_steps,
-    ragged,
-    stepwise,
-)
+from tests.model import contract
+from tests.model.contract import GREEDY, LIMIT, ragged, stepwise
 from tokenrl_cli.episodes.sampling import generate
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model.gpt import Gpt
@@ -65,22 +54,22 @@ def built(name: str, dropout: float = 0.0, seed: int = 0) -> Any:
 @every
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_one_step_at_a_time_is_the_teacher_forced_pass(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    check_steps(built(name).to(dtype), tolerance)
+    contract.check_steps(built(name).to(dtype), tolerance)
 
 
 @every
 def test_a_row_alone_says_what_it_says_in_a_ragged_batch(name: str) -> None:
-    check_company(built(name))
+    contract.check_company(built(name))
 
 
 @every
 def test_no_output_depends_on_its_own_or_a_later_action(name: str) -> None:
-    check_order(built(name), tuple(range(6)))
+    contract.check_order(built(name), tuple(range(6)))
 
 
 @every
 def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(name: str) -> None:
-    check_states(built(name))
+    contract.check_states(built(name))
 
 
 @every
@@ -121,7 +110,7 @@ def test_sources_that_are_all_empty_give_finite_numbers(name: str) -> None:
 
 @every
 def test_an_empty_source_says_the_same_in_any_company_and_half_precision_is_finite(name: str) -> None:
-    check_empty_source(built(name))
+    contract.check_empty_source(built(name))
 
 
 def test_no_softmax_of_the_transformer_is_empty() -> None:
@@ -205,12 +194,12 @@ def test_gradients_flow_in_evaluation_mode_on_a_gpu(name: str) -> None:
 
 @every
 def test_one_beam_is_greedy(name: str) -> None:
-    check_beam(built(name))
+    contract.check_beam(built(name))
 
 
 @every
 def test_every_parameter_learns_and_padding_teaches_nothing(name: str) -> None:
-    check_gradients(built(name), 1e-5)
+    contract.check_gradients(built(name), 1e-5)
 
 
 @every

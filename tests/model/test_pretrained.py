@@ -16,18 +16,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 
-from tests.model.contract import (
-    LIMIT,
-    check_beam,
-    check_company,
-    check_empty_source,
-    check_gradients,
-    check_order,
-    check_states,
-    check_steps,
-    ragged,
-    stepwise,
-)
+from tests.model import contract
+from tests.model.contract import LIMIT, ragged, stepwise
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, generate
 from tokenrl_cli.interfaces import UserError
@@ -167,14 +157,14 @@ def test_one_step_at_a_time_is_the_teacher_forced_pass(home: Path, name: str) ->
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         if dtype == torch.float64 and (name in SINGLE or name not in ("gpt2", "opt", *SEQ2SEQ, "bert")):
             continue
-        whole = check_steps(model.to(dtype), tolerance)
+        whole = contract.check_steps(model.to(dtype), tolerance)
         assert torch.equal(model.project(whole.hidden[:, 2:4]), whole.logits[:, 2:4])
         assert whole.logits.std() > 0.05, "differences of such a model would not show"
 
 
 @every
 def test_a_row_alone_says_what_it_says_in_a_ragged_batch(home: Path, name: str) -> None:
-    check_company(built(home, name))
+    contract.check_company(built(home, name))
 
 
 @every
@@ -185,13 +175,13 @@ def test_padding_and_later_actions_change_nothing_but_the_source_does(home: Path
     before = model(source, mask, actions).logits
     junk = torch.where(mask, source, (source + 3) % 7)
     assert torch.equal(model(junk, mask, actions).logits, before)
-    check_order(model, (1, 4))
+    contract.check_order(model, (1, 4))
     assert not torch.allclose(model((source + 1) % 7, mask, actions).logits, before, atol=1e-4)
 
 
 @every
 def test_repeating_and_reordering_a_state_is_repeating_and_reordering_its_rows(home: Path, name: str) -> None:
-    check_states(built(home, name))
+    contract.check_states(built(home, name))
 
 
 @every
@@ -217,14 +207,14 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each(hom
 
 @every
 def test_an_empty_source_says_the_same_in_any_company_and_half_precision_is_finite(home: Path, name: str) -> None:
-    check_empty_source(built(home, name))
+    contract.check_empty_source(built(home, name))
 
 
 @every
 def test_one_beam_is_greedy_and_more_beams_and_samples_run(home: Path, name: str) -> None:
     model = built(home, name)
     source, mask, _, _ = ragged()
-    check_beam(model)
+    contract.check_beam(model)
     drawing = Decoding(LIMIT, 1.0, 0, 1.0, 0.0, [], 1, 0.0)
     several = generate(model, source, mask, drawing, 3, 0, torch.Generator().manual_seed(0))
     rows = torch.arange(4).repeat_interleave(3)
@@ -235,7 +225,7 @@ def test_one_beam_is_greedy_and_more_beams_and_samples_run(home: Path, name: str
 
 @every
 def test_every_parameter_learns_and_padding_teaches_nothing(home: Path, name: str) -> None:
-    check_gradients(built(home, name), 1e-4)
+    contract.check_gradients(built(home, name), 1e-4)
 
 
 @every
