@@ -42,6 +42,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
 
 from tests.presets import PRESETS, composed, targets
 from tests.running import TINY
+from tests.world import numbered
 from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.cli import status
 from tokenrl_cli.config.build import build
@@ -330,7 +331,7 @@ def task_and_model(name: str, device: torch.device, precision: torch.dtype) -> t
 
 
 def first_batch(task: Task) -> Batch:
-    tokenizers = task.source_tokenizer, task.tokenizer
+    tokenizers = task.source_reader, task.tokenizer
     _, batch = next(evaluation_batches(task.dataset, "val", 16, 16, *tokenizers, task.decoding.max_length))
     return batch.to(task.device)
 
@@ -429,7 +430,7 @@ def sources(scale: Scale, vocabulary: int, device: torch.device) -> Batch:
     source = torch.randint(vocabulary, (scale.sources, scale.source_tokens), generator=draws)
     mask = torch.ones_like(source, dtype=torch.bool)
     target = torch.zeros(scale.sources, 1, dtype=torch.int64)
-    return Batch(0, source, mask, target, target == 0, target, target == 0, [], [], {}).to(device)
+    return Batch(0, source, mask, target, target == 0, target, target == 0, [], [], {}, *numbered(source)).to(device)
 
 
 def speed(proof: Proof, name: str, precision: torch.dtype) -> Numbers:

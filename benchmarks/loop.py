@@ -32,6 +32,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
 
 from tests.presets import preset
+from tests.world import numbered
 from tokenrl_cli.interfaces import Batch, Rollout
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
@@ -72,7 +73,7 @@ def batch() -> Batch:
     source = torch.randint(VOCABULARY, (SOURCES, WIDTH), generator=draws)
     mask = torch.arange(WIDTH) < torch.randint(8, WIDTH + 1, (SOURCES, 1), generator=draws)
     target = torch.ones(SOURCES, 1, dtype=torch.int64)
-    return Batch(0, source, mask, target, target.bool(), target, target.bool(), [], [], {})
+    return Batch(0, source, mask, target, target.bool(), target, target.bool(), [], [], {}, *numbered(source))
 
 
 @torch.no_grad()

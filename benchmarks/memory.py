@@ -29,6 +29,7 @@ from torch import nn
 sys.path.append(str(Path(__file__).parents[1]))  # for the tests' own helpers
 
 from tests.presets import preset
+from tests.world import numbered
 from tokenrl_cli.episodes.sampling import Samples, recite, rollout_of
 from tokenrl_cli.interfaces import SAMPLED, Batch, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
@@ -59,7 +60,9 @@ def batch_of(step: int, sources: int) -> Batch:
     draw = torch.Generator().manual_seed(step)
     source, targets = (torch.randint(1, V, (sources, T), generator=draw) for _ in range(2))
     full, words = torch.ones(sources, T, dtype=torch.bool), ["?"] * sources
-    return Batch(step, source, full, targets, full, targets, full, words, [[word] for word in words], {})
+    return Batch(
+        step, source, full, targets, full, targets, full, words, [[word] for word in words], {}, *numbered(source)
+    )
 
 
 def episodes(batch: Batch, role: str) -> Rollout:

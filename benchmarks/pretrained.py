@@ -158,7 +158,7 @@ def tokenrl_side(place: Path, recompute: bool) -> Side:
         mask = torch.arange(source.shape[1]) < torch.tensor([len(row) for row in rows]).unsqueeze(1)
         none = torch.zeros(SOURCES, 1, dtype=torch.int64)
         references: list[list[str]] = [[] for _ in texts]
-        return Batch(step, source, mask, none, none.bool(), none, none.bool(), texts, references, {})
+        return Batch(step, source, mask, none, none.bool(), none, none.bool(), texts, references, {}, *numbered(source))
 
     def take(step: int) -> dict[str, float]:
         batch = batch_of(step)

@@ -103,7 +103,7 @@ def on_grammar(count: int, out: Path) -> dict[str, Any]:
     cpu = assembly.device_of("cpu")
     task = assembly.task_of(saved.config, [], cpu, torch.float32, saved.config["seed"], saved.tokenizer_dir)
     limit = task.decoding.max_length
-    batching = Batching(task.dataset, "train", 16, task.source_tokenizer, task.tokenizer, limit, task.seed)
+    batching = Batching(task.dataset, "train", 16, task.source_reader, task.tokenizer, limit, task.seed)
     rows: dict[str, Any] = {}
     for name in NAMES:
         for credit, spread in CREDITS.items():

@@ -22,7 +22,7 @@ def policy_of(place: Path, **decode: Any) -> tuple[Any, Any]:
 @torch.no_grad()
 def logprobs(policy: Any, task: Any, source: str, text: str) -> list[float]:
     """The log-probability of each token of `text`, EOS included, in nats."""
-    batch = source_batch([source], task.source_tokenizer, 64)
+    batch = source_batch([source], task.source_reader, 64)
     state, previous, found = policy.start(batch.source, batch.source_mask), None, []
     for token in [*task.tokenizer.encode(text), task.tokenizer.eos_id]:
         output, state = policy.step(state, previous)

@@ -105,7 +105,7 @@ def test_at_temperature_1_the_logprobs_are_those_that_the_sampler_drew_from(
     run: tokenrl.Run,
 ) -> None:
     policy, task = policy_of(run.path, temperature=1.0)
-    rollout = rollout_from(policy, task, sources(), 0, Unread(None, 64))
+    rollout = rollout_from(policy, task, sources(), 0, Unread(task.source_reader, 64))
     found = run.generate(sources(), "sample", seed=7)
     assert [len(each.logprobs) for each in found] == rollout.mask.sum(-1).tolist()
     for each, drawn in zip(found, rollout.logprobs.tolist(), strict=True):
@@ -155,7 +155,7 @@ def test_a_policy_that_acts_by_values_tells_them(tmp_path: Path) -> None:
     assert (run.step, last.step, last.stage) == (run.path.name.lstrip("0") and int(run.path.name), 12, "train")
     given = sources()
     policy, task = policy_of(last.path)
-    batch = source_batch(given, task.source_tokenizer, 64)
+    batch = source_batch(given, task.source_reader, 64)
     best = policy.start_value(batch.source, batch.source_mask).tolist()
     for each, value, again in zip(last.generate(given), best, last.score(given, given), strict=True):
         assert each.values is not None
@@ -262,8 +262,8 @@ def test_rewards_of_a_generated_text_are_those_that_training_with_delta_gives_it
     bleu = reward("bleu")
     found = run.generate(given, "sample", seed=7)
     policy, task = policy_of(run.path, temperature=1.0)
-    batch = replace(source_batch(given, task.source_tokenizer, 64), references=[[each] for each in wanted])
-    rollout = rollout_from(policy, task, given, 0, Unread(None, 64))
+    batch = replace(source_batch(given, task.source_reader, 64), references=[[each] for each in wanted])
+    rollout = rollout_from(policy, task, given, 0, Unread(task.source_reader, 64))
     judged, scores = judge(rollout, batch, task.tokenizer, bleu.function, Delta())
     assert judged.rewards is not None
     for each, rewards in zip(bleu.prefixes(found, wanted), judged.rewards.tolist(), strict=True):

@@ -170,12 +170,17 @@ class Capture:
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
+def numbered(source: Tensor) -> tuple[Tensor, Any]:
+    """The last two fields of a Batch of sources [N, S] that are numbered from 0, none of them padded."""
+    return torch.arange(len(source)), lambda example: (source[example], torch.ones_like(source[example]).bool())
+
+
 def batch_of(sources: int, step: int = 0) -> Batch:
     """Sources without content; the demonstration of each is "ab"."""
     one, target = torch.ones(sources, 1, dtype=torch.int64), torch.tensor([[1, 2, EOS]]).repeat(sources, 1)
     full = torch.ones_like(target, dtype=torch.bool)
     texts = [["ab"]] * sources
-    return Batch(step, one, one.bool(), target, full, target, full, ["?"] * sources, texts, {})
+    return Batch(step, one, one.bool(), target, full, target, full, ["?"] * sources, texts, {}, *numbered(one))
 
 
 def samples_of(sequences: Sequence[Sequence[int]], policy: TabularPolicy) -> Samples:

@@ -339,7 +339,7 @@ class Run:
 
         given = _words("sources", sources)
         task, policy = self._voice(_decoding(decode, seed, options))
-        unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
+        unread = Unread(task.source_reader, task.max_source_length)
         found: list[Hypothesis] = []
         for part, chunk in enumerate(_chunks(given, batch_size)):
             rollout = rollout_from(policy, task, chunk, part, unread)
@@ -374,11 +374,11 @@ class Run:
         if len(given) != len(texts):
             raise UserError("hypotheses", f"has {len(texts)} texts, expected one for each of the {len(given)} sources")
         task, policy = self._voice([])
-        unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
+        unread = Unread(task.source_reader, task.max_source_length)
         ids = [[*task.tokenizer.encode(text), task.tokenizer.eos_id] for text in texts]
         found: list[Hypothesis] = []
         for rows in _chunks(list(range(len(ids))), batch_size):
-            batch = source_batch([given[i] for i in rows], task.source_tokenizer, task.max_source_length, unread)
+            batch = source_batch([given[i] for i in rows], task.source_reader, task.max_source_length, unread)
             chunk = [ids[i] for i in rows]
             actions, _ = Ragged(chunk, max(map(len, chunk))).padded(_all(chunk))
             moved = batch.to(task.device)

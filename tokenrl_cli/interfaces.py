@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # commands that only read YAML import this file, and must sta
 SAMPLED, GREEDY, DEMONSTRATION, CONTINUATION = 0, 1, 2, 3  # Rollout.role
 
 # The fields of a Rollout with one row a source, not one an episode: `value[rollout.source_row]` gives one an episode.
-PER_SOURCE = ("source", "source_mask", "targets", "target_mask", "reference_ids", "reference_mask")
+PER_SOURCE = ("source", "source_mask", "targets", "target_mask", "reference_ids", "reference_mask", "example")
 
 
 class UserError(Exception):
@@ -102,11 +102,34 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Waveform:
+    """Sound as numbers."""
+
+    samples: np.ndarray  # [n] float32, one channel, full scale is -1 ... 1
+    rate: int  # samples a second
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Speech as the source of an example: a waveform, or frames [S, F] float32 that were computed from one earlier.
+
+    Two recordings with the same name are taken for the same sound: frames that were computed from one are used for the
+    other. `read` reads the file, or makes the sound, anew at each call. It raises UserError where it cannot.
+    """
+
+    name: str  # what is shown where a text would be, such as the path; unique in a data set
+    read: Callable[[], Waveform | np.ndarray] = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class Example:
-    """One item of a dataset, as text."""
+    """One item of a dataset: a text or a recording, and texts as targets."""
 
     id: str
-    source: str
+    source: str | Recording
     references: list[str]  # equally valid targets, metrics score against all of them; [] for a prompt without any
     demonstrations: list[str]  # what imitation learns from, as many: each is references[i], corrupted or not
     columns: dict[str, Any]  # further values of the example, by name; rewards may read them
@@ -126,9 +149,12 @@ class Batch:
     target_mask: Tensor  # [N, R] bool, all False for a source without a reference
     reference_ids: Tensor  # [N, R'] int64, the clean reference behind the demonstration, EOS as in `targets`
     reference_mask: Tensor  # [N, R'] bool
-    sources: list[str]
+    sources: list[str]  # of recordings their names
     references: list[list[str]]
     columns: dict[str, list[Any]]
+    example: Tensor  # [N] int64, the index of each example in its split
+    # example [M] -> source [M, S(, F)] and source_mask [M, S] of these examples of the split, on the CPU
+    read_sources: Callable[[Tensor], tuple[Tensor, Tensor]]
 
     def to(self, device: str | torch.device) -> Batch:
         """Returns a copy whose tensors (source [N, S], targets [N, R] and the others) lie on `device`; everything else,
@@ -164,6 +190,8 @@ class Rollout:
     ended: Tensor  # [B] bool, the episode ends with EOS; False: cut at the limit (truncated, not terminated)
     rewards: Tensor | None  # [B, T], 0 where masked; None until scored
     valid: Tensor  # [B] bool, the reward could be computed; other rows have weight 0 and are counted
+    example: Tensor  # [N] int64, the index of the source in its split
+    read_sources: Callable[[Tensor], tuple[Tensor, Tensor]]  # as in Batch: a replay keeps `example` and no sources
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -418,6 +446,35 @@ class TranslatesIds(Protocol):
     sources perhaps all of them."""
 
     theirs: list[int]  # [size], distinct; the id in the pretrained vocabulary of each id of the tokenizer
+
+
+@runtime_checkable
+class Features(Protocol):
+    """Turns recordings into frames, vectors of F numbers at equal intervals of time, which a model for speech reads in
+    place of token ids."""
+
+    width: int  # F
+    speeds: Sequence[float]  # stages that imitate play each recording at one of these, drawn anew in every epoch
+
+    def train(self, recordings: Iterable[Recording]) -> None:
+        """Learns from the recordings of train what `frames` needs to know of them, such as their mean; reads none where
+        it needs nothing. The same recordings give the same bytes in `save`."""
+
+    def frames(self, recording: Recording, speed: float = 1.0) -> np.ndarray:
+        """Returns the frames [S, F] float32 of a recording, S at least 1, played `speed` times as fast: the same for
+        the same arguments. They are computed once and kept, as far as there is room; the caller must not change them.
+        Raises UserError where the recording cannot be read, or is of a kind that these features do not read."""
+
+    def save(self, directory: Path) -> None:
+        """Writes what `train` learned to a file in `directory`, which is created if it does not exist; replaces the
+        file that an earlier call wrote there."""
+
+    def load(self, directory: Path) -> None:
+        """Replaces what `train` learned by what `save` wrote to `directory`. Raises UserError where the file is
+        missing, damaged or of other features."""
+
+
+SourceReader = Tokenizer | Features  # turns sources into numbers: texts into token ids, or recordings into frames
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,22 @@ def test_a_share_that_is_there_is_never_zero() -> None:
     assert unknown_finding("val", "source", 0, 0) == []
 
 
+class Known(Word):
+    """A tokenizer that has an id for unknown words, or none."""
+
+    def __init__(self, unknown_id: int | None) -> None:
+        self.unknown_id = unknown_id  # type: ignore[assignment]
+
+
 def test_what_a_model_did_not_read_is_one_sentence_over_all_batches() -> None:
-    counts = Unread(1, 3)
+    counts = Unread(Known(1), 3)
     assert counts.sentence() == ""
     counts.add(Ragged([[2, 2, 2, 1, 1], [2]], 3))  # what is cut off counts once
     assert counts.sentence() == "1 of 2 sources was longer than 3 tokens and was cut"
     counts.add(Ragged([[2, 2, 2, 2], [1, 1, 2]], 3))
     cut = "2 of 4 sources were longer than 3 tokens and were cut"
     assert counts.sentence() == f"{cut}; 2 of 10 source tokens (20.0 %) are unknown"
-    never = Unread(None, 3)
+    never = Unread(Known(None), 3)
     never.add(Ragged([[1]], 3))
     assert never.sentence() == ""
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, probabilities, samples_of
+from tests.world import EOS, SEQUENCES, WORLD, TabularPolicy, batch_of, numbered, probabilities, samples_of
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, distribution, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.interfaces import CONTINUATION, DEMONSTRATION, GREEDY, PER_SOURCE, SAMPLED, Batch, Rollout
 
@@ -141,7 +141,7 @@ def told_apart() -> Batch:
     mask = torch.tensor([[True, True, True], [True, True, False]])
     return Batch(
         5, torch.tensor([[3], [4]]), torch.ones(2, 1, dtype=torch.bool), torch.tensor([[1, 2, EOS], [2, 1, EOS]]), mask,
-        torch.tensor([[1, EOS], [2, EOS]]), torch.ones(2, 2, dtype=torch.bool), ["x", "y"], [["a"], ["b"]], {},
+        torch.tensor([[1, EOS], [2, EOS]]), torch.ones(2, 2, dtype=torch.bool), ["x", "y"], [["a"], ["b"]], {}, *numbered(torch.tensor([[3], [4]])),
     )  # fmt: skip
 
 

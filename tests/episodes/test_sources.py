@@ -41,7 +41,10 @@ def batch_of(step: int, sources: int = 3, width: int = 4) -> Batch:
         masks.append(torch.arange(size) < lengths.unsqueeze(1))
         ids.append(torch.randint(1, 7, (sources, size), generator=draws).masked_fill(~masks[-1], 0))
     words = ["?"] * sources
-    return Batch(step, ids[0], masks[0], ids[1], masks[1], ids[2], masks[2], words, [[word] for word in words], {})
+    again = torch.arange(sources), lambda example: (ids[0][example], masks[0][example])
+    return Batch(
+        step, ids[0], masks[0], ids[1], masks[1], ids[2], masks[2], words, [[word] for word in words], {}, *again
+    )
 
 
 def said(rows: int, seed: int = 0, length: int = 3) -> Samples:
@@ -55,7 +58,7 @@ def belongings(rollout: Rollout) -> list[tuple[Any, ...]]:
     """Of each episode its tokens and, where their masks are, its source, demonstration and reference."""
     found = []
     for actions, n in zip(rollout.actions.tolist(), rollout.source_row.tolist(), strict=True):
-        pairs = zip(PER_SOURCE[::2], PER_SOURCE[1::2], strict=True)
+        pairs = zip(PER_SOURCE[:-1:2], PER_SOURCE[1::2], strict=True)
         found.append((actions, *(getattr(rollout, ids)[n][getattr(rollout, mask)[n]].tolist() for ids, mask in pairs)))
     return found
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.presets import preset
-from tests.world import Letters
+from tests.world import Letters, numbered
 from tokenrl_cli.episodes.sampling import Decoding, distribution, of_tokens
 from tokenrl_cli.functional import chunks
 from tokenrl_cli.functional.chunks import in_pieces, logits_of, over_states, sum_over_states
@@ -187,7 +187,9 @@ def updated(name: str, *words: str) -> tuple[dict[str, float], list[Tensor]]:
     mask = torch.ones(4, T, dtype=torch.bool)
     mask[1, 3:] = False
     nothing: Any = [["?"]] * 4
-    rollout = algorithm.collect(Batch(0, source, mask, targets, mask, targets, mask, ["?"] * 4, nothing, {}))
+    rollout = algorithm.collect(
+        Batch(0, source, mask, targets, mask, targets, mask, ["?"] * 4, nothing, {}, *numbered(source))
+    )
     rewards = torch.rand(rollout.actions.shape, generator=draw, dtype=torch.float64) * rollout.mask
     logged = algorithm.update(replace(rollout, rewards=rewards))
     return logged, [each.grad for each in model.parameters() if each.grad is not None]

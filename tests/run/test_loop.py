@@ -254,7 +254,7 @@ def test_nll_is_the_mean_over_the_tokens_of_the_references(tmp_path: Path) -> No
     total = count = 0.0
     for i in range(16):
         example = task.dataset.example("test", i)
-        source = torch.tensor([task.source_tokenizer.encode(example.source)])
+        source = torch.tensor([task.source_reader.encode(example.source)])
         ids = torch.tensor([[*task.tokenizer.encode(example.references[0]), task.tokenizer.eos_id]])
         logprobs = policy(source, torch.ones_like(source, dtype=torch.bool), ids).logits.detach().log_softmax(-1)
         total -= float(logprobs[0, range(ids.shape[1]), ids[0]].sum())

@@ -198,8 +198,8 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
     from tokenrl_cli.data.counts import Unread, unknown_share
     from tokenrl_cli.data.encoding import ragged_sources
 
-    counts = Unread(task.source_tokenizer.unknown_id, task.dataset.max_source_length)
-    counts.add(ragged_sources(task.source_tokenizer, evaluation.sources, counts.limit))
+    counts = Unread(task.source_reader, task.dataset.max_source_length)
+    counts.add(ragged_sources(task.source_reader, evaluation.sources, counts.limit))
     found = [sentence] if (sentence := counts.sentence()) else []
     if task.tokenizer.unknown_id is not None:
         ids = [i for references in evaluation.references for text in references for i in task.tokenizer.encode(text)]

@@ -53,7 +53,7 @@ def run(config: DictConfig) -> None:
         read = {"dataset": whole["dataset"], "data_root": plain["data_root"]}
         refuse_unsafe_data(read, saved.config, named)
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
-    unread = Unread(task.source_tokenizer.unknown_id, task.max_source_length)
+    unread = Unread(task.source_reader, task.max_source_length)
     with _sink(plain["output"]) as out:
         sources = sources_of(plain["input"], plain["samples"]) if dataset is None else of_split(dataset, plain["split"])
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
@@ -106,7 +106,7 @@ def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: 
     from tokenrl_cli.data.batching import source_batch
     from tokenrl_cli.run.evaluation import decode
 
-    batch = source_batch(sources, task.source_tokenizer, task.max_source_length, unread).to(task.device)
+    batch = source_batch(sources, task.source_reader, task.max_source_length, unread).to(task.device)
     with task.numerics():
         return decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
 

@@ -23,7 +23,7 @@ from tokenrl_cli.usercode import modules
 
 PACKAGE = "tokenrl_cli"
 RUNTIME = frozenset(
-    ("model", "tokenizer", "source_tokenizer", "max_length", "device", "seed", "frozen", "trust", "here")
+    ("model", "tokenizer", "source_tokenizer", "features", "max_length", "device", "seed", "frozen", "trust", "here")
 )  # what only a running program knows: never in a config, so never missing from it
 SPECIAL = ("_target_", "_partial_")
 HYDRAS = ("_args_", "_convert_", "_recursive_", "_kwargs_", "_mode_")  # keys of a block that Hydra knows, and we do not

@@ -9,17 +9,29 @@ Of an example with several references, one is drawn anew in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tokenrl_cli import streams
 from tokenrl_cli.data.counts import Unread, unknown_finding
-from tokenrl_cli.data.encoding import Encoded, ragged_sources
+from tokenrl_cli.data.encoding import Encoded, ReadSources, encoded_sources, unit_of
 from tokenrl_cli.data.splits import Member
-from tokenrl_cli.interfaces import Batch, Dataset, Example, Finding, Tokenizer, TranslatesIds, UserError
+from tokenrl_cli.interfaces import (
+    Batch,
+    Dataset,
+    Example,
+    Features,
+    Finding,
+    Recording,
+    SourceReader,
+    Tokenizer,
+    TranslatesIds,
+    UserError,
+)
 from tokenrl_cli.usercode.copies import own_example
 
 POOL = 50  # batches whose examples are sorted by length together
@@ -34,9 +46,10 @@ class _Chapter:
 
     number: int
     encoded: Encoded
-    example: Callable[[int], Example]  # row of `encoded` -> its example
+    indices: np.ndarray  # [n], row of `encoded` -> the index of its example in the split
     rows: np.ndarray  # [batches, N], the row of `encoded` at each place
     pairs: np.ndarray  # [batches, N], its pair of demonstration and reference
+    speeds: np.ndarray | None  # [batches, N], how fast its recording is played
 
 
 class Batching:
@@ -49,6 +62,9 @@ class Batching:
     drawn at random. A finite split is read and encoded at once and held in memory as ids; the epoch or pool in use is
     cached between calls, and no state changes what `batch` returns.
 
+    With `imitates` recordings are played at the speeds that `source_reader` names, one drawn anew for each example and
+    epoch; batches are still made by the lengths at speed 1.
+
     Raises UserError where `batch_size` is below 1, the split is empty, `member` leaves no example or divides an
     unlimited split, or `overlong` "drop" leaves no example (of an unlimited split, when a batch is drawn).
     """
@@ -58,19 +74,22 @@ class Batching:
         dataset: Dataset,
         split: str,
         batch_size: int,
-        source_tokenizer: Tokenizer,
+        source_reader: SourceReader,
         tokenizer: Tokenizer,
         max_length: int,
         seed: int,
         alike_lengths: bool = True,
         member: Member | None = None,
+        imitates: bool = False,
     ) -> None:
         if batch_size < 1:
             raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
         self.dataset, self.split, self.batch_size, self.seed = dataset, split, batch_size, seed
         self.alike_lengths = alike_lengths
-        self.source_tokenizer, self.tokenizer, self.max_length = source_tokenizer, tokenizer, max_length
+        self.source_reader, self.tokenizer, self.max_length = source_reader, tokenizer, max_length
         self.drop = dataset.overlong == "drop"
+        plays = isinstance(source_reader, Features) and imitates
+        self.speeds = np.array(source_reader.speeds if plays else [1.0])  # type: ignore[union-attr]
         self.batches_per_chapter = POOL
         self._whole: Encoded | None = None
         self._indices = _indices(dataset, split, member)
@@ -89,7 +108,20 @@ class Batching:
             self._chapter = self._open(number)
         chapter = self._chapter
         rows, pairs = chapter.rows[index], chapter.pairs[index]
-        return chapter.encoded.batch(step, rows, pairs, [chapter.example(row) for row in rows.tolist()])
+        speeds = None if chapter.speeds is None else chapter.speeds[index]
+        indices = chapter.indices[rows].tolist()
+        examples = [self._example(i) for i in indices]
+        return chapter.encoded.batch(step, rows, pairs, examples, indices, self.read_sources, speeds)
+
+    def read_sources(self, example: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the sources of the examples at some indices of the split, example [M] int64, in that order: source
+        [M, S] int64 ids or [M, S, F] float32 frames, and source_mask [M, S] bool, on the CPU. Those of an unlimited
+        split are made anew. An index must be one of `batch(step).example`."""
+        if self._indices is not None and self._whole is not None:
+            return self._whole.sources.padded(np.searchsorted(self._indices, example.cpu().numpy()))
+        sources = [self._example(i).source for i in example.tolist()]
+        found = encoded_sources(self.source_reader, sources, self.dataset.max_source_length)
+        return found.padded(np.arange(len(sources)))
 
     def counts(self) -> dict[str, int]:
         """Returns the numbers of examples, sources, targets and tokens, and how many are over a limit, dropped or
@@ -97,14 +129,15 @@ class Batching:
         an unlimited one, which are read again at each call. Dropped examples are in all of these numbers, too. Tokens
         are counted after the cut, EOS of targets included. Targets are demonstrations; an example without one counts as
         one empty target. The keys are examples, dropped_examples, sources, overlong_sources, source_tokens,
-        unknown_source_tokens, targets, overlong_targets, target_tokens and unknown_target_tokens."""
+        unknown_source_tokens, targets, overlong_targets, target_tokens and unknown_target_tokens; of recordings
+        source_tokens are frames."""
         encoded = self._whole or self._encode([self._example(i) for i in range(SEEN)])
         return {
             "examples": len(encoded),
             "dropped_examples": len(encoded) - len(encoded.rows),
             "sources": len(encoded.sources.lengths),
             "overlong_sources": int(encoded.sources.overlong.sum()),
-            "source_tokens": len(encoded.sources.flat),
+            "source_tokens": int(encoded.sources.lengths.sum()),
             "unknown_source_tokens": encoded.unknown["source"],
             "targets": len(encoded.targets.lengths),
             "overlong_targets": int(encoded.targets.overlong.sum()),
@@ -123,13 +156,14 @@ class Batching:
             if n[f"overlong_{side}s"]:
                 fate = "dropped" if self.drop else "truncated"
                 share = f"{n[f'overlong_{side}s']:,} of {n[f'{side}s']:,} {side}s"
-                text = f"{name}: {share} are longer than {key} tokens: {fate} (dataset.overlong)"
+                unit = unit_of(self.source_reader if side == "source" else self.tokenizer)
+                text = f"{name}: {share} are longer than {key} {unit}: {fate} (dataset.overlong)"
                 found.append(Finding(f"overlong_{side}s", "note", 0, text, key.partition("=")[0]))
         if n["dropped_examples"]:
             text = f"{name}: {n['dropped_examples']:,} of {n['examples']:,} examples are left out"
             found.append(Finding("dropped_examples", "note", 0, text, "dataset.overlong"))
         for side in ("source", "target"):
-            fixed = isinstance(self.source_tokenizer if side == "source" else self.tokenizer, TranslatesIds)
+            fixed = isinstance(self.source_reader if side == "source" else self.tokenizer, TranslatesIds)
             found += unknown_finding(name, side, n[f"unknown_{side}_tokens"], n[f"{side}_tokens"], fixed)
         return found
 
@@ -143,7 +177,7 @@ class Batching:
 
     def _encode(self, examples: list[Example]) -> Encoded:
         limits = (self.dataset.max_source_length, self.max_length)
-        return Encoded(examples, self.source_tokenizer, self.tokenizer, *limits, self.drop)
+        return Encoded(examples, self.source_reader, self.tokenizer, *limits, self.drop)
 
     def _require(self, encoded: Encoded) -> None:
         """Raises UserError where there is no example, or none within the limits."""
@@ -158,35 +192,36 @@ class Batching:
         """Draws the batches of an epoch or a pool."""
         # The generator depends on the number alone: a resumed run need not replay earlier draws.
         draws = streams.generator(self.seed, "batching", number)
-        example: Callable[[int], Example] = self._row
         slots = self.batches_per_chapter * self.batch_size
-        if self._whole is not None:
-            encoded = self._whole
+        if self._whole is not None and self._indices is not None:
+            encoded, indices = self._whole, self._indices
             # np.resize repeats the permutation from its start: that fills up the last batch of the epoch.
             order = np.resize(torch.randperm(len(encoded.rows), generator=draws).numpy(), slots)
         else:
-            fresh = self._fresh(slots, draws)
-            encoded, example, order = self._encode(fresh), fresh.__getitem__, np.arange(slots)
+            indices = self._fresh(slots, draws)
+            encoded, order = self._encode([self._example(i) for i in indices.tolist()]), np.arange(slots)
         rows = encoded.rows[order]
         pairs = encoded.choose(rows, draws)
         places = np.arange(slots).reshape(-1, self.batch_size)
         if self.alike_lengths:
             lengths = np.stack([encoded.sources.lengths[rows], encoded.targets.lengths[pairs]])
             places = _by_length(lengths, self.batch_size, draws)
-        return _Chapter(number, encoded, example, rows[places], pairs[places])
+        speeds = None
+        if len(self.speeds) > 1 or self.speeds[0] != 1:  # drawn last, so that they change no other draw
+            speeds = self.speeds[torch.randint(len(self.speeds), places.shape, generator=draws).numpy()]
+        return _Chapter(number, encoded, indices, rows[places], pairs[places], speeds)
 
-    def _fresh(self, wanted: int, draws: torch.Generator) -> list[Example]:
-        """Draws `wanted` examples that are not dropped of an unlimited split."""
-        kept: list[Example] = []
+    def _fresh(self, wanted: int, draws: torch.Generator) -> np.ndarray:
+        """Draws the indices of `wanted` examples that are not dropped of an unlimited split."""
+        kept = np.zeros(0, dtype=np.int64)
         while len(kept) < wanted:
             # With `drop` some are left out: at least SEEN are drawn at a time, so that `_require` has many to check.
-            indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws)
-            examples = [self._example(i) for i in indices.tolist()]
+            indices = torch.randint(FRESH, (max(wanted, SEEN if self.drop else 0),), generator=draws).numpy()
             if self.drop:
-                encoded = self._encode(examples)
+                encoded = self._encode([self._example(i) for i in indices.tolist()])
                 self._require(encoded)
-                examples = [examples[row] for row in encoded.rows]
-            kept += examples
+                indices = indices[encoded.rows]
+            kept = np.concatenate([kept, indices])
         return kept[:wanted]
 
 
@@ -226,7 +261,7 @@ def evaluation_batches(
     split: str,
     examples: int,
     batch_size: int,
-    source_tokenizer: Tokenizer,
+    source_reader: SourceReader,
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Iterator[tuple[list[int], Batch]]:
@@ -245,50 +280,81 @@ def evaluation_batches(
     if count < 1:
         raise UserError("dataset", f"the split {split!r} is empty")
     items = [own_example(dataset.example(split, i)) for i in range(count)]
-    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    encoded = Encoded(items, source_reader, tokenizer, dataset.max_source_length, max_length, drop=False)
     order = np.argsort(encoded.sources.lengths, kind="stable")
+    read_sources = _reading(encoded)
     for start in range(0, count, batch_size):
         rows = order[start : start + batch_size]
         indices = rows.tolist()
-        yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), [items[i] for i in indices])
+        chosen = [items[i] for i in indices]
+        yield indices, encoded.batch(0, rows, encoded.first_pairs(rows), chosen, indices, read_sources)
+
+
+def _reading(encoded: Encoded) -> ReadSources:
+    """What reads sources again where the examples of `encoded` are the first ones of a split."""
+    return lambda example: encoded.sources.padded(example.cpu().numpy())
 
 
 def example_batch(
     dataset: Dataset,
     split: str,
     indices: Sequence[int],
-    source_tokenizer: Tokenizer,
+    source_reader: SourceReader,
     tokenizer: Tokenizer,
     max_length: int,
 ) -> Batch:
     """Returns one batch of the examples at `indices` of a split, in that order, encoded: ids cut at their limits
     (`max_length`, EOS included, is that of targets), targets the first demonstrations, `step` 0, on the CPU."""
     items = [own_example(dataset.example(split, i)) for i in indices]
-    encoded = Encoded(items, source_tokenizer, tokenizer, dataset.max_source_length, max_length, drop=False)
+    encoded = Encoded(items, source_reader, tokenizer, dataset.max_source_length, max_length, drop=False)
     rows = np.arange(len(items))
-    return encoded.batch(0, rows, encoded.first_pairs(rows), items)
+
+    def read_sources(example: Tensor) -> tuple[Tensor, Tensor]:
+        return encoded.sources.padded(np.array([list(indices).index(i) for i in example.tolist()], dtype=np.int64))
+
+    return encoded.batch(0, rows, encoded.first_pairs(rows), items, indices, read_sources)
 
 
 def source_batch(
-    sources: list[str], source_tokenizer: Tokenizer, max_source_length: int, unread: Unread | None = None
+    sources: Sequence[str | Recording],
+    source_reader: SourceReader,
+    max_source_length: int,
+    unread: Unread | None = None,
 ) -> Batch:
-    """Returns one batch of plain source texts to decode, on the CPU, without references and columns: targets are [N,
-    1], all padding, and `step` is 0. Sources are cut at `max_source_length` tokens.
+    """Returns one batch of N sources alone to decode, texts or recordings, on the CPU, without references and columns:
+    targets are [N, 1], all padding, `example` their indices among `sources`, and `step` is 0. Sources are cut at
+    `max_source_length` tokens or frames.
 
     `unread`, where given, adds up how many sources are cut and how many of the tokens left are unknown.
     """
-    ragged = ragged_sources(source_tokenizer, sources, max_source_length)
+    encoded = encoded_sources(source_reader, sources, max_source_length)
     if unread is not None:
-        unread.add(ragged)
+        unread.add(encoded)
     ids = torch.zeros(len(sources), 1, dtype=torch.int64)
     mask = torch.zeros(len(sources), 1, dtype=torch.bool)
-    padded = ragged.padded(np.arange(len(sources)))
-    return Batch(0, *padded, ids, mask, ids, mask, sources=sources, references=[[] for _ in sources], columns={})
+    rows = torch.arange(len(sources))
+
+    def read_sources(example: Tensor) -> tuple[Tensor, Tensor]:
+        return encoded.padded(example.cpu().numpy())
+
+    texts, nothing = [str(source) for source in sources], [[] for _ in sources]
+    return Batch(0, *read_sources(rows), ids, mask, ids, mask, texts, nothing, {}, rows, read_sources)
+
+
+def training_recordings(dataset: Dataset) -> Iterator[Recording]:
+    """Yields the recordings that features are trained on: the sources of the split train of `dataset`, of an unlimited
+    one those of the first SEEN (1,000) examples. Raises UserError where a source is a text."""
+    size = dataset.size("train")
+    for i in range(SEEN if size is None else size):
+        source = dataset.example("train", i).source
+        if not isinstance(source, Recording):
+            raise UserError("features", "reads recordings, and the sources of this data set are texts", "features=null")
+        yield source
 
 
 def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[str]:
     """Yields the texts that a tokenizer is trained on: sources, targets or both, as the two flags say, of every example
-    of the split train of `dataset`.
+    of the split train of `dataset`. A source that is a recording has no text.
 
     Targets are references, and demonstrations where they differ from these. Of an unlimited split the first examples
     are read, at least 2,000 and at most VOCABULARY_EXAMPLES (20,000), until the second half of those read has brought
@@ -301,7 +367,8 @@ def training_texts(dataset: Dataset, sources: bool, targets: bool) -> Iterator[s
     for i in range(VOCABULARY_EXAMPLES if size is None else size):
         example = own_example(dataset.example("train", i))
         same = example.demonstrations == example.references
-        texts = [example.source] * sources + (example.references + example.demonstrations * (not same)) * targets
+        own = [example.source] if sources and isinstance(example.source, str) else []
+        texts = own + (example.references + example.demonstrations * (not same)) * targets
         yield from texts
         empty = empty and not any(texts)
         if size is None:

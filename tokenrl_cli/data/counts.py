@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenrl_cli.data.encoding import Ragged, count, ragged_sources
+from tokenrl_cli.data.encoding import Sources, encoded_sources, unit_of, unknown_id
 from tokenrl_cli.data.lines import shown, well_formed
-from tokenrl_cli.interfaces import Dataset, Example, Finding, Tokenizer, TranslatesIds
+from tokenrl_cli.interfaces import Dataset, Example, Finding, SourceReader, Tokenizer, TranslatesIds
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
@@ -18,27 +18,27 @@ GIVEN = frozenset(  # arguments of reward functions; a column of the data with s
 
 
 class Unread:
-    """Counts the sources that are cut at `limit` tokens, and the tokens among those left that are unknown to the
-    tokenizer (`unknown_id`; None where it knows every text). The counts, from 0, are its attributes: `sources`, and of
-    these `overlong`; `tokens`, and of these `unknown`."""
+    """Counts the sources that are cut at `limit` tokens (frames of recordings), and the tokens among those left that
+    are unknown to the tokenizer `reader`. The counts, from 0, are its attributes: `sources`, and of these `overlong`;
+    `tokens`, and of these `unknown`."""
 
-    def __init__(self, unknown_id: int | None, limit: int) -> None:
-        self.unknown_id, self.limit = unknown_id, limit
+    def __init__(self, reader: SourceReader, limit: int) -> None:
+        self.unknown_id, self.unit, self.limit = unknown_id(reader), unit_of(reader), limit
         self.sources = self.overlong = self.tokens = self.unknown = 0
 
-    def add(self, sources: Ragged) -> None:
+    def add(self, sources: Sources) -> None:
         """Adds the numbers of some sources to the counts. The sources must have been cut at `limit`."""
         self.sources += len(sources.lengths)
         self.overlong += int(sources.overlong.sum())
-        self.tokens += len(sources.flat)
-        self.unknown += count(sources, self.unknown_id)
+        self.tokens += int(sources.lengths.sum())
+        self.unknown += sources.unknown(self.unknown_id)
 
     def sentence(self) -> str:
         """Returns a message for the user about the cut sources and the unknown tokens; "" where there are neither."""
         found = []
         if self.overlong:
             verb = "was" if self.overlong == 1 else "were"
-            share = f"{self.overlong:,} of {self.sources:,} sources {verb} longer than {self.limit:,} tokens"
+            share = f"{self.overlong:,} of {self.sources:,} sources {verb} longer than {self.limit:,} {self.unit}"
             found.append(f"{share} and {verb} cut")
         if self.unknown:
             found.append(f"{unknown_share(self.unknown, self.tokens, 'source')} unknown")
@@ -66,7 +66,7 @@ def unknown_finding(split: str, side: str, unknown: int, total: int, fixed: bool
 
 
 def split_findings(
-    dataset: Dataset, source_tokenizer: Tokenizer, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
+    dataset: Dataset, source_reader: SourceReader, tokenizer: Tokenizer, splits: Iterable[str] = ("val", "test")
 ) -> list[Finding]:
     """Returns findings about the splits that a run is evaluated on: tokens of sources and references that are unknown
     to the tokenizers, and references that a tokenizer changes; sources longer than `dataset.max_source_length`, which
@@ -83,10 +83,10 @@ def split_findings(
         size = dataset.size(split)
         if size is not None:
             examples = [dataset.example(split, i) for i in range(size)]
-            sources[split] = [example.source for example in examples]
+            sources[split] = [str(example.source) for example in examples]
             name = split if size <= LOOKED_AT else f"{split} (first {LOOKED_AT:,} examples)"
             found += _hidden_columns(examples)
-            found += _token_findings(name, examples[:LOOKED_AT], dataset.max_source_length, source_tokenizer, tokenizer)
+            found += _token_findings(name, examples[:LOOKED_AT], dataset.max_source_length, source_reader, tokenizer)
     # A column has the same finding in every split: dict.fromkeys leaves one of each.
     return list(dict.fromkeys(found)) + _seen_before(dataset, sources)
 
@@ -99,16 +99,16 @@ def _hidden_columns(examples: list[Example]) -> list[Finding]:
 
 
 def _token_findings(
-    name: str, examples: list[Example], limit: int, source_tokenizer: Tokenizer, tokenizer: Tokenizer
+    name: str, examples: list[Example], limit: int, source_reader: SourceReader, tokenizer: Tokenizer
 ) -> list[Finding]:
     found = []
-    counts = Unread(source_tokenizer.unknown_id, limit)
-    counts.add(ragged_sources(source_tokenizer, (example.source for example in examples), limit))
+    counts = Unread(source_reader, limit)
+    counts.add(encoded_sources(source_reader, (example.source for example in examples), limit))
     if counts.overlong:
         share = f"{counts.overlong:,} of {counts.sources:,} sources {'is' if counts.overlong == 1 else 'are'}"
-        text = f"{name}: {share} longer than dataset.max_source_length={limit} tokens: truncated"
+        text = f"{name}: {share} longer than dataset.max_source_length={limit} {counts.unit}: truncated"
         found.append(Finding("overlong_sources", "note", 0, text, "dataset.max_source_length"))
-    found += unknown_finding(name, "source", counts.unknown, counts.tokens, isinstance(source_tokenizer, TranslatesIds))
+    found += unknown_finding(name, "source", counts.unknown, counts.tokens, isinstance(source_reader, TranslatesIds))
     references = [text for example in examples for text in example.references]
     encoded = [tokenizer.encode(text) for text in references]
     if tokenizer.unknown_id is not None:
@@ -143,7 +143,7 @@ def _seen_before(dataset: Dataset, sources: dict[str, list[str]]) -> list[Findin
     if size is None:
         return []
     wanted = {source for each in sources.values() for source in each if source}
-    seen = {source for i in range(size) if (source := dataset.example("train", i).source) in wanted}
+    seen = {source for i in range(size) if (source := str(dataset.example("train", i).source)) in wanted}
     found = []
     for split, each in sources.items():
         if again := sum(source in seen for source in each):

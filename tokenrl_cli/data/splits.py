@@ -31,7 +31,7 @@ def drawn_by(dataset: Dataset, stage: str) -> tuple[str, Member | None]:
     share = dataset.rl_share
     if not share:
         return "train", None
-    return "train", lambda example, index: kept_for_rl(example.source, index, share) == (stage == "train")
+    return "train", lambda example, index: kept_for_rl(str(example.source), index, share) == (stage == "train")
 
 
 def kept_for_rl(source: str, index: int, share: float) -> bool:

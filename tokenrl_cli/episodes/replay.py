@@ -13,18 +13,18 @@ from tokenrl_cli.functional.masking import first_of_each
 from tokenrl_cli.interfaces import PER_SOURCE, Rollout, UserError
 
 RINGS = {  # what has one value a token, by the mask that says how many tokens there are
-    "source_mask": ["source"],
     "target_mask": ["targets"],
     "reference_mask": ["reference_ids"],
     "mask": ["actions", "chosen", "logprobs", "rewards"],
 }
-FACTS = ["group", "role", "ended"]  # what has one value an episode
+FACTS = ["group", "role", "ended", "example"]  # what has one value an episode
 
 
 class Replay:
     """Keeps the newest valid episodes with rewards, as many as fit: `capacity` is the most episodes, and the most
-    tokens that the texts, the sources, the targets and the references of all kept episodes may each have. Episodes of
-    one source that come together share one copy of it.
+    tokens that the texts, the targets and the references of all kept episodes may each have. Episodes of one source
+    that come together share one copy of its targets. Of a source only the index of its example is kept: it is read
+    again when an episode is drawn.
 
     Memory is allocated once, when the first episodes come: ring buffers of `capacity` tokens, on the CPU, in which the
     episodes follow one another without padding and new ones overwrite the oldest; `bytes` is its size. Episodes are
@@ -69,7 +69,7 @@ class Replay:
             rows = rows.rows(slice(lost, None))
         if len(rows) == 0:
             if lost:
-                needed = f"must hold the longest episode and its source, got {self.capacity}"
+                needed = f"must hold the longest episode and its targets, got {self.capacity}"
                 raise UserError("algorithm.data.capacity", needed)
             return
         if not self.rings:
@@ -87,7 +87,7 @@ class Replay:
             self.written[ring] += length.sum()
         self._forget(len(rows))
         slots = (self.added + torch.arange(len(rows))) % self.capacity
-        known = {"start": starts, "length": lengths} | {name: getattr(rows, name) for name in FACTS}
+        known = {"start": starts, "length": lengths} | {name: _of_episodes(rows, name) for name in FACTS}
         known["priority"] = self._highest().expand(len(rows))  # tried at least once
         for name, values in known.items():
             self.table[name][slots] = values
@@ -113,7 +113,7 @@ class Replay:
             self.rings[name] = values.new_zeros(self.capacity, *values.shape[2:])
         shape = (self.capacity, len(RINGS))
         self.table = {name: torch.zeros(shape, dtype=torch.int64) for name in ("start", "length")}
-        self.table |= {name: getattr(rows, name).new_zeros(self.capacity) for name in FACTS}
+        self.table |= {name: _of_episodes(rows, name).new_zeros(self.capacity) for name in FACTS}
         self.table["priority"] = torch.zeros(self.capacity, dtype=torch.float64)
 
     def _live(self) -> Tensor:
@@ -153,11 +153,13 @@ class Replay:
     def episodes(self, numbers: Tensor, like: Rollout) -> Rollout:
         """Returns the episodes with the numbers [B], repeats allowed, which must be kept, in that order, on the device
         of `like`: actions, rewards [B, T] with T the length of the longest (at least 1), 0 where masked, and each
-        source once, source [N, S]. All are valid and their own parent; `support` is None, and `step` is that of `like`,
-        of which nothing else is taken."""
+        source once, source [N, S(, F)], which `like.read_sources` reads. All are valid and their own parent; `support`
+        is None, and `step` is that of `like`. Raises UserError where the data of a source cannot be read again."""
         slots = numbers % self.capacity
         found: dict[str, Any] = {name: self.table[name][slots] for name in FACTS}
         first, found["source_row"] = first_of_each(found["group"])
+        found["example"] = found["example"][first]
+        found["source"], found["source_mask"] = like.read_sources(found["example"])
         for ring, (mask, names) in enumerate(RINGS.items()):
             own = slots[first] if mask in PER_SOURCE else slots
             start, length = self.table["start"][own, ring], self.table["length"][own, ring]
@@ -173,7 +175,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the buffer as a flat dictionary: the counters "first", "added" and "written", ring buffers
-        [capacity, ...] under names that begin with "rings.", and tables [capacity], or [capacity, 4] with one column
+        [capacity, ...] under names that begin with "rings.", and tables [capacity], or [capacity, 3] with one column
         for each kind of text, under names that begin with "table.". The tensors are not copied: later calls of `add`
         change them."""
         state: dict[str, Any] = {"first": self.first, "added": self.added, "written": self.written}
@@ -189,3 +191,9 @@ class Replay:
             prefix = f"{kind}."
             kept.clear()
             kept |= {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+
+
+def _of_episodes(rows: Rollout, name: str) -> Tensor:
+    """A field of the rows with one value an episode [B], those of the source repeated."""
+    value: Tensor = getattr(rows, name)
+    return value[rows.source_row] if name in PER_SOURCE else value

@@ -273,6 +273,8 @@ def rollout_of(batch: Batch, samples: Samples, role: int) -> Rollout:
         ended=samples.ended,
         rewards=None,
         valid=torch.ones(len(row), dtype=torch.bool, device=row.device),
+        example=batch.example,
+        read_sources=batch.read_sources,
     )
 
 
@@ -287,7 +289,7 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     """Returns one rollout with the rows of several, at least one, in their order, each field padded with zeros to the
-    longest, [B, T]; `step` is that of the first. The `parent` of a continuation, in whichever rollout, is taken as a
+    longest, [B, T]; `step` and `read_sources` are those of the first. The `parent` of a continuation, in whichever rollout, is taken as a
     row of the first rollout; every other `parent` is renumbered. `support` and `rewards` are 0 for a rollout without
     them, and None if all lack them. A `support` of fewer ids than another repeats its first one.
 
@@ -319,7 +321,7 @@ def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
             values = [_padded(value, length) for value in values]
         return torch.cat(values)
 
-    whole: dict[str, Any] = {f.name: joined(f.name) for f in fields(Rollout) if f.name != "step"}
+    whole: dict[str, Any] = {f.name: joined(f.name) for f in fields(Rollout) if f.name not in ("step", "read_sources")}
     first, source_row = first_of_each(whole["group"])
     needed = whole["source_row"][first]
     once = {name: whole[name][needed] for name in PER_SOURCE}

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,22 @@ import torch
 
 from tokenrl_cli import streams
 from tokenrl_cli.algorithm.networks import differentiable
-from tokenrl_cli.config.build import PACKAGE, build, hint, within
-from tokenrl_cli.data.batching import training_texts
+from tokenrl_cli.config.build import PACKAGE, build, hint, locate, within
+from tokenrl_cli.config.types import Slot, parameters_of
+from tokenrl_cli.data.batching import training_recordings, training_texts
 from tokenrl_cli.episodes.sampling import Decoding
 from tokenrl_cli.episodes.scoring import check_columns
 from tokenrl_cli.interfaces import (
     Algorithm,
     Credit,
     Dataset,
+    Features,
     Frozen,
     Model,
     ModelModule,
     PolicyLoader,
     Reward,
+    SourceReader,
     Tokenizer,
     UserError,
 )
@@ -126,7 +128,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     """
     dataset = build(config["dataset"], Dataset, trust, seed=seed)
     split_sizes(dataset, splits)
-    target, source = _tokenizers(config, trust, partial(training_texts, dataset), tokenizers)
+    target, source = _readers(config, trust, dataset, tokenizers)
     decoding = _decoding(config, trust, target.size)
     facts: dict[str, Any] = {"tokenizer": target, "seed": seed, "device": device}
     facts["frozen"] = frozen_loader(trust, device)
@@ -138,7 +140,7 @@ def task_of(config: Config, trust: Sequence[str], device: torch.device, precisio
     check_columns([reward, *metrics.values()], dataset)
     return Task(
         dataset=dataset,
-        source_tokenizer=source,
+        source_reader=source,
         tokenizer=target,
         reward=reward,
         credit=build(config["credit"], Credit, trust, **facts) if learns else None,
@@ -165,7 +167,7 @@ def generation_task_of(config: Config, trust: Sequence[str], device: torch.devic
     """Returns the GenerationTask of a saved policy: its tokenizers, loaded from the folder `tokenizers`, and the
     decoding. `config` is that of the checkpoint with the overrides of the command line. `trust` lists the user's
     modules whose classes and functions a `_target_` may name. Raises UserError if a part cannot be built or loaded."""
-    target, source = _tokenizers(config, trust, lambda **_: (), tokenizers)
+    target, source = _readers(config, trust, None, tokenizers)
     decoding = _decoding(config, trust, target.size)
     return GenerationTask(source, target, decoding, device, precision, seed, config["dataset"]["max_source_length"])
 
@@ -184,7 +186,7 @@ def _decoding(config: Config, trust: Sequence[str], size: int) -> Decoding:
 def blocks_to_generate(config: Config, stage: str) -> list[str]:
     """Returns the names of the blocks of a checkpoint's config that are needed to generate with the policy of its
     `stage` ("warm_start" or "train"). Blocks that are missing or null, such as source_tokenizer, are left out."""
-    blocks = ("model", "tokenizer", "source_tokenizer", "decode", STAGES[stage])
+    blocks = ("model", "tokenizer", "source_tokenizer", "features", "decode", STAGES[stage])
     return [name for name in blocks if config.get(name)]
 
 
@@ -209,26 +211,42 @@ def split_sizes(dataset: Dataset, splits: Sequence[str]) -> dict[str, int | None
     return sizes
 
 
-def _tokenizers(
-    config: Config, trust: Sequence[str], texts: Callable[..., Iterable[str]], saved: Path | None
-) -> tuple[Tokenizer, Tokenizer]:
-    """The pair (target, source) of tokenizers; one object twice if the config names no source tokenizer.
+def _readers(
+    config: Config, trust: Sequence[str], dataset: Dataset | None, saved: Path | None
+) -> tuple[Tokenizer, SourceReader]:
+    """The tokenizer of targets, and what reads sources: the features that the config names, else the source tokenizer,
+    else the tokenizer of targets once more.
 
-    They are loaded from the folder `saved`, or, if that is None, trained on `texts(sources=..., targets=...)`.
+    They are loaded from the folder `saved`, or, if that is None, trained on the split train of `dataset`.
     """
-    shared = not config.get("source_tokenizer")
-    sides = {"tokenizer": "target"} | ({} if shared else {"source_tokenizer": "source"})
-    made: dict[str, Tokenizer] = {}
-    for name in sides:
+    side = next((name for name in ("features", "source_tokenizer") if config.get(name)), None)
+    names = {"tokenizer": "target"} | ({side: "source"} if side else {})
+    made: dict[str, Any] = {}
+    for name in names:
         with _typed_path(config, name):
-            made[name] = build(config[name], Tokenizer, trust, name)
-    for name, side in sides.items():
+            made[name] = build(config[name], Features if name == "features" else Tokenizer, trust, name)
+    for name, folder in names.items():
         with _typed_path(config, name):
-            if saved is None:
-                made[name].train(texts(sources=shared or side == "source", targets=side == "target"))
-            else:
-                made[name].load(saved / side)
-    return made["tokenizer"], made["tokenizer" if shared else "source_tokenizer"]
+            if saved is not None:
+                made[name].load(saved / folder)
+            elif dataset is not None and name == "features":
+                made[name].train(training_recordings(dataset))
+            elif dataset is not None:
+                texts = training_texts(dataset, sources=side is None or folder == "source", targets=folder == "target")
+                made[name].train(texts)
+    return made["tokenizer"], made[side or "tokenizer"]
+
+
+def _require_model_for(block: Config, kind: str, trust: Sequence[str]) -> None:
+    """Raises UserError for a model that reads token ids where the sources are frames (`kind` is "features"), or the
+    other way round ("source_tokenizer")."""
+    parameters, _ = parameters_of(locate(block.get("_target_"), trust, Slot(Model)))
+    if kind == "source_tokenizer" and "features" in parameters and kind not in parameters:
+        remedy = "a data set of recordings, such as dataset=tones, brings features=logmel; for texts use model=lstm"
+        raise UserError("model", "reads frames, and features is null: the sources are texts", remedy)
+    if kind == "features" and "source_tokenizer" in parameters and kind not in parameters:
+        problem = "reads token ids, and the sources of this data set are recordings"
+        raise UserError("model", problem, "use model=speech_lstm or model=speech_transformer")
 
 
 @contextmanager
@@ -276,7 +294,9 @@ def require_source_row(model: ModelModule) -> None:
 
 
 def _built_model(config: Config, trust: Sequence[str], task: Task | GenerationTask) -> ModelModule:
-    facts: dict[str, Any] = {"tokenizer": task.tokenizer, "source_tokenizer": task.source_tokenizer}
+    kind = "features" if isinstance(task.source_reader, Features) else "source_tokenizer"
+    facts: dict[str, Any] = {"tokenizer": task.tokenizer, kind: task.source_reader}
+    _require_model_for(config["model"], kind, trust)
     model = build(config["model"], Model, trust, max_length=task.decoding.max_length, **facts)
     freeze(model, config.get("freeze") or [])
     return model
@@ -436,6 +456,6 @@ def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str],
         policy = policy_of(saved, config, trust, task)
         for each in policy.parameters():  # type: ignore[attr-defined]
             each.requires_grad_(False)
-        return Frozen(policy, task.source_tokenizer, task.tokenizer, task.max_source_length, device)
+        return Frozen(policy, task.source_reader, task.tokenizer, task.max_source_length, device)
 
     return frozen

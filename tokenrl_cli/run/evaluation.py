@@ -238,7 +238,7 @@ def batches_of(task: Task, split: str, examples: int, batch_size: int) -> Iterat
     the task, each with the N indices of its examples in the split. Sources of similar length are batched together, not
     in the order of the split. Targets are the first demonstrations. When the first batch is requested, all examples are
     read, and a UserError is raised where the split is empty, or is unlimited and `examples` is 0."""
-    tokenizers = task.source_tokenizer, task.tokenizer
+    tokenizers = task.source_reader, task.tokenizer
     batches = evaluation_batches(task.dataset, split, examples, batch_size, *tokenizers, task.decoding.max_length)
     for indices, batch in batches:
         yield list(indices), batch.to(task.device)

@@ -37,7 +37,7 @@ def memorisation_findings(policy: Model, task: Task, examples: int, val: Evaluat
         return []
     # spread over the split: the first examples of a file are often alike
     indices = np.linspace(0, size - 1, min(examples, size)).astype(int).tolist()
-    tokenizers = task.source_tokenizer, task.tokenizer
+    tokenizers = task.source_reader, task.tokenizer
     batch = example_batch(task.dataset, "train", indices, *tokenizers, task.decoding.max_length).to(task.device)
     with task.numerics():
         rollout = decode(policy, batch, task, task.decoding, streams.generator(task.seed, "memory"))

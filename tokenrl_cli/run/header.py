@@ -26,7 +26,7 @@ def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeade
         parameters=sum(each.numel() for each in model.parameters()),
         learning=sum(each.numel() for each in model.parameters() if each.requires_grad),
         vocabulary=task.tokenizer.size,
-        source_vocabulary=None if task.source_tokenizer is task.tokenizer else task.source_tokenizer.size,
+        source_vocabulary=None if task.source_reader is task.tokenizer else task.source_reader.size,
         data=str(block.get("path") or block["_target_"].split(".")[-2]),
         examples=task.dataset.size("train"),
         stages=tuple((name, trainer[steps], trainer[size]) for name, steps, size in sizes),

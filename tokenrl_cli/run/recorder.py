@@ -309,7 +309,7 @@ class Recorder:
             stage.algorithm.state_dict(),
             self.state(stage, done),
             self.config,
-            {"target": self.task.tokenizer, "source": self.task.source_tokenizer},
+            {"target": self.task.tokenizer, "source": self.task.source_reader},
         )
         checkpoint.set_link(self.run, "last", path)
         if best:

@@ -13,6 +13,7 @@ from tokenrl_cli.interfaces import (
     Credit,
     Dataset,
     Reward,
+    SourceReader,
     Tokenizer,
 )
 
@@ -22,7 +23,7 @@ class Task:
     """What a run learns and how it is scored: data, tokenizers, reward, credit, metrics and decoding."""
 
     dataset: Dataset
-    source_tokenizer: Tokenizer
+    source_reader: SourceReader
     tokenizer: Tokenizer
     reward: Reward
     credit: Credit | None  # None in an evaluation, which learns nothing
@@ -49,13 +50,13 @@ def numerics(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 class GenerationTask:
     """The part of a Task that a saved policy needs to generate: no data, no reward, no metrics."""
 
-    source_tokenizer: Tokenizer
+    source_reader: SourceReader
     tokenizer: Tokenizer
     decoding: Decoding
     device: torch.device
     precision: torch.dtype
     seed: int
-    max_source_length: int  # tokens; longer sources are cut
+    max_source_length: int  # tokens, or frames; longer sources are cut
 
     def numerics(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context to run the model in, for one with-statement: torch.autocast if the precision is bf16, one

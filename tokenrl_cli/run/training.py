@@ -124,7 +124,7 @@ class Training:
         if self.config["resume"] and self.saved is None:
             self.recorder.display.message("no checkpoint was saved yet: the run starts again")
         differing = differing_metrics(self.config["reward"], self.task.reward, self.config["metrics"])
-        found += split_findings(self.task.dataset, self.task.source_tokenizer, self.task.tokenizer)
+        found += split_findings(self.task.dataset, self.task.source_reader, self.task.tokenizer)
         for finding in [*found, *differing]:
             self.recorder.note(finding)
         try:
@@ -153,7 +153,7 @@ class Training:
         task, size = self.task, self.trainer.warm_start_batch_size if name == "warm_start" else self.trainer.batch_size
         algorithm = assembly.algorithm_of(self.config, self.trust, task, self.model, name)
         limit = task.decoding.max_length
-        tokenizers, alike = (task.source_tokenizer, task.tokenizer), self.trainer.alike_lengths
+        tokenizers, alike = (task.source_reader, task.tokenizer), self.trainer.alike_lengths
         split, member = drawn_by(task.dataset, name)
         batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member)
         schedule = (self.config[assembly.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
