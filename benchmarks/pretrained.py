@@ -133,6 +133,7 @@ def tokenrl_side(place: Path, recompute: bool) -> Side:
     import torch
 
     from tests.presets import preset
+    from tests.world import numbered
     from tokenrl_cli.credit.terminal import Terminal
     from tokenrl_cli.episodes.scoring import judge
     from tokenrl_cli.interfaces import Batch, Texts

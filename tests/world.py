@@ -171,8 +171,13 @@ class Capture:
 
 
 def numbered(source: Tensor) -> tuple[Tensor, Any]:
-    """The last two fields of a Batch of sources [N, S] that are numbered from 0, none of them padded."""
-    return torch.arange(len(source)), lambda example: (source[example], torch.ones_like(source[example]).bool())
+    """The last two fields of a Batch of sources [N, S], none of them padded: example i of the split is i modulo N."""
+
+    def read_sources(example: Tensor) -> tuple[Tensor, Tensor]:
+        found = source[example.cpu() % len(source)].cpu()
+        return found, torch.ones(found.shape[:2], dtype=torch.bool)
+
+    return torch.arange(len(source)), read_sources
 
 
 def batch_of(sources: int, step: int = 0) -> Batch:

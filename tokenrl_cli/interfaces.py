@@ -474,6 +474,7 @@ class Features(Protocol):
         missing, damaged or of other features."""
 
 
+Source = str | Recording  # of an example
 SourceReader = Tokenizer | Features  # turns sources into numbers: texts into token ids, or recordings into frames
 
 

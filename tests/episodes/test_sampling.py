@@ -141,7 +141,8 @@ def told_apart() -> Batch:
     mask = torch.tensor([[True, True, True], [True, True, False]])
     return Batch(
         5, torch.tensor([[3], [4]]), torch.ones(2, 1, dtype=torch.bool), torch.tensor([[1, 2, EOS], [2, 1, EOS]]), mask,
-        torch.tensor([[1, EOS], [2, EOS]]), torch.ones(2, 2, dtype=torch.bool), ["x", "y"], [["a"], ["b"]], {}, *numbered(torch.tensor([[3], [4]])),
+        torch.tensor([[1, EOS], [2, EOS]]), torch.ones(2, 2, dtype=torch.bool), ["x", "y"], [["a"], ["b"]], {},
+        *numbered(torch.tensor([[3], [4]])),
     )  # fmt: skip
 
 

@@ -41,10 +41,21 @@ def batch_of(step: int, sources: int = 3, width: int = 4) -> Batch:
         masks.append(torch.arange(size) < lengths.unsqueeze(1))
         ids.append(torch.randint(1, 7, (sources, size), generator=draws).masked_fill(~masks[-1], 0))
     words = ["?"] * sources
-    again = torch.arange(sources), lambda example: (ids[0][example], masks[0][example])
+    example = 1000 * (10 * step + sources) + 10 * width + torch.arange(sources)
+    texts = [[word] for word in words]
     return Batch(
-        step, ids[0], masks[0], ids[1], masks[1], ids[2], masks[2], words, [[word] for word in words], {}, *again
-    )
+        step, ids[0], masks[0], ids[1], masks[1], ids[2], masks[2], words, texts, {}, example, read_again,
+    )  # fmt: skip
+
+
+def read_again(example: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sources of `batch_of` by their numbers in the split."""
+    found = []
+    for number in example.tolist():
+        batch, row = batch_of(number // 10_000, number // 1000 % 10, number % 1000 // 10), number % 10
+        found.append((batch.source[row], batch.source_mask[row]))
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad([ids for ids, _ in found], batch_first=True), pad([mask for _, mask in found], batch_first=True)
 
 
 def said(rows: int, seed: int = 0, length: int = 3) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tokenrl_cli.episodes.sampling import generate
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model.gpt import Gpt
 from tokenrl_cli.model.recurrent import Recurrent
+from tokenrl_cli.model.speech import SpecAugment, SpeechRecurrent, SpeechTransformer, spec_augmented
 from tokenrl_cli.model.transformer import Transformer
 
 
@@ -33,7 +35,45 @@ def recurrent(cell: str, dropout: float = 0.0, layers: int = 1, tied: bool = Tru
     return Recurrent(TOKENS, TOKENS, cell, 12, 16, layers, dropout, tied)  # type: ignore[arg-type]
 
 
+class Heard(nn.Module):
+    """A model for speech that is given token ids: each is five frames of its own, so that it keeps the contract that
+    all models share."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.width = model, model.width
+        table = torch.randn(7, 5, FRAME, generator=torch.Generator().manual_seed(4))
+        self.register_buffer("table", table)
+
+    def frames(self, source: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table[source].flatten(1, 2), mask.repeat_interleave(5, 1)
+
+    def forward(self, source: Tensor, mask: Tensor, actions: Tensor, source_row: Tensor | None = None) -> Any:
+        return self.model(*self.frames(source, mask), actions, source_row)
+
+    def start(self, source: Tensor, mask: Tensor) -> Any:
+        return self.model.start(*self.frames(source, mask))
+
+    def step(self, state: Any, previous: Tensor | None) -> Any:
+        return self.model.step(state, previous)
+
+
+FRAME = 3
+FRAMES: Any = SimpleNamespace(width=FRAME)
+AUGMENT = SpecAugment(2, 3, 1, 1)
+
+
+def speech_lstm(dropout: float) -> nn.Module:
+    return Heard(SpeechRecurrent(TOKENS, FRAMES, "lstm", 2, 12, 16, 1, dropout, True, AUGMENT))  # type: ignore[arg-type]
+
+
+def speech_transformer(dropout: float) -> nn.Module:
+    return Heard(SpeechTransformer(TOKENS, FRAMES, LIMIT, 2, dropout=dropout, spec_augment=AUGMENT, **SIZES))
+
+
 MODELS = {
+    "speech_lstm": lambda dropout=0.0: speech_lstm(dropout),
+    "speech_transformer": lambda dropout=0.0: speech_transformer(dropout),
     "rnn": lambda dropout=0.0: recurrent("rnn", dropout),
     "gru": lambda dropout=0.0: recurrent("gru", dropout, layers=2, tied=False),
     "lstm": lambda dropout=0.0: recurrent("lstm", dropout, layers=2),
@@ -87,9 +127,10 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each_and
 
     wanted = learned(source[row], mask[row], actions)
     read: set[int] = set()
+    wide = 5 if name.startswith("speech") else 4  # 20 frames, halved twice
     for part in model.modules():
         if not list(part.children()):
-            part.register_forward_hook(lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == 4 else None)
+            part.register_forward_hook(lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == wide else None)
     logits, hidden, gradients = learned(source, mask, actions, row)
     assert read == {4}
     assert (logits - wanted[0]).abs().max() < 1e-12
@@ -238,3 +279,26 @@ def test_heads_that_cannot_share_the_width_are_named() -> None:
 def test_gpt_refuses_two_tokenizers() -> None:
     with pytest.raises(UserError, match="source_tokenizer"):
         Gpt(TOKENS, Tokens(), LIMIT, dropout=0.0, **SIZES)
+
+
+def test_masks_of_spec_augment_hide_stretches_of_time_and_bands_of_frequency_and_no_more_than_half() -> None:
+    """Of 500 recordings of 8 and 3 frames: at most 3 hidden frames in a row of the first, one of the second, none in
+    the padding; bands of one or two numbers over all frames; every place is hidden sometimes."""
+    torch.manual_seed(0)
+    mask = (torch.arange(8) < torch.tensor([[8], [3]])).repeat(500, 1)
+    frames = torch.ones(1000, 8, 5)
+    in_time = spec_augmented(frames, mask, SpecAugment(1, 3, 0, 0)) == 0
+    assert (in_time.all(-1) == in_time.any(-1)).all()
+    hidden = in_time.all(-1)
+    assert set(hidden[::2].sum(1).tolist()) == {0, 1, 2, 3}
+    assert set(hidden[1::2].sum(1).tolist()) == {0, 1}
+    assert not hidden[~mask].any()
+    assert hidden[mask & (torch.arange(1000) % 2 == 0).unsqueeze(1)].view(500, 8).any(0).all()
+    runs = (hidden[:, 1:] & ~hidden[:, :-1]).sum(1) + hidden[:, 0]
+    assert int(runs.max()) == 1
+    bands = spec_augmented(frames, mask, SpecAugment(0, 0, 1, 2)) == 0
+    assert (bands.all(1) == bands.any(1)).all()
+    assert set(bands.all(1).sum(1).tolist()) == {0, 1, 2}
+    assert bands.all(1).any(0).all()
+    both = spec_augmented(frames, mask, SpecAugment(2, 3, 2, 2)) == 0
+    assert (both == (both.all(-1, keepdim=True) | both.all(1, keepdim=True))).all()

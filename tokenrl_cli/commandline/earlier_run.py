@@ -256,6 +256,7 @@ FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
     "init_from": "the run has started from its weights",
     "seed": "all random draws of the run depend on it",
     "tokenizer.": "the vocabulary was built when the run started",
+    "features.": "they were set when the run started, and the model learned from them",
     "source_tokenizer.": "the vocabulary was built when the run started",
     "model.": "the weights belong to it",
     "freeze": "the optimiser has kept nothing of what was frozen",

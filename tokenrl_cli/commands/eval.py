@@ -196,10 +196,11 @@ def unread_tokens(evaluation: Evaluation, task: Task) -> str:
     how many tokens of the references are unknown, which makes `nll` and `perplexity` unreliable; "" if there are
     none."""
     from tokenrl_cli.data.counts import Unread, unknown_share
-    from tokenrl_cli.data.encoding import ragged_sources
+    from tokenrl_cli.data.encoding import encoded_sources
 
     counts = Unread(task.source_reader, task.dataset.max_source_length)
-    counts.add(ragged_sources(task.source_reader, evaluation.sources, counts.limit))
+    sources = [task.dataset.example(evaluation.split, i).source for i in range(len(evaluation.sources))]
+    counts.add(encoded_sources(task.source_reader, sources, counts.limit))
     found = [sentence] if (sentence := counts.sentence()) else []
     if task.tokenizer.unknown_id is not None:
         ids = [i for references in evaluation.references for text in references for i in task.tokenizer.encode(text)]

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from tokenrl_cli.run.task import GenerationTask
 
 TAGS = ("tokenrl", "reinforcement-learning")
-KEPT = ("model", "tokenizer", "source_tokenizer", "decode")  # blocks of the config beside a model of our own
+KEPT = (
+    "model",
+    "tokenizer",
+    "source_tokenizer",
+    "features",
+    "decode",
+)  # blocks of the config beside a model of our own
 POLICY_FILE = "policy.safetensors"
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:
     from tokenrl_cli.data.counts import Unread
-    from tokenrl_cli.interfaces import Dataset, Finding, Model, Rollout
+    from tokenrl_cli.interfaces import Dataset, Finding, Model, Rollout, Source
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import GenerationTask
 
@@ -95,7 +95,7 @@ def prepare(
     return whole, task, idle_findings(whole, task.decoding, line)
 
 
-def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: int, unread: Unread) -> Rollout:
+def rollout_from(policy: Model, task: GenerationTask, sources: list[Source], part: int, unread: Unread) -> Rollout:
     """Decodes one episode for each of N sources: a Rollout of N rows in their order, without rewards. Adds to `unread`
     how many sources are cut, and how many of their tokens are unknown. `policy` must be in evaluation mode. Raises
     NonFinite if a probability is not finite.
@@ -111,7 +111,7 @@ def rollout_from(policy: Model, task: GenerationTask, sources: list[str], part: 
         return decode(policy, batch, task, task.decoding, streams.generator(task.seed, "generate", part))
 
 
-def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part: int, unread: Unread) -> list[str]:
+def decoded(policy: Model, task: GenerationTask, sources: list[Source | None], part: int, unread: Unread) -> list[str]:
     """Decodes one text for each source, in their order, "" for None. `policy` must be in evaluation mode; `part` is the
     number of the batch, which with the seed of the task determines the draws. Adds to `unread` what of the sources is
     cut or unknown. Raises NonFinite if a probability is not finite."""
@@ -124,7 +124,7 @@ def decoded(policy: Model, task: GenerationTask, sources: list[str | None], part
     return ["" if source is None else next(texts) for source in sources]
 
 
-def of_split(dataset: Dataset, split: str) -> Iterator[str | None]:
+def of_split(dataset: Dataset, split: str) -> Iterator[Source | None]:
     """Returns an iterator over the sources of a split, in order, each read when it is needed. Raises UserError at once
     if the split does not exist or is unlimited."""
     from tokenrl_cli.data.splits import require_split
@@ -192,7 +192,7 @@ def _sink(path: str | None) -> Any:
     return whole(Path(path), replaces=False)
 
 
-def _chunks(sources: Iterator[str | None], size: int) -> Iterator[list[str | None]]:
+def _chunks(sources: Iterator[Source | None], size: int) -> Iterator[list[Source | None]]:
     """Yields the sources in lists of `size`, the last one shorter."""
     while chunk := list(islice(sources, size)):
         yield chunk

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tokenrl_cli.config.build import check
 from tokenrl_cli.config.ranges import Count, CountOrZero, Size, Text
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Model, Reward, Tokenizer
+from tokenrl_cli.interfaces import Algorithm, Credit, Dataset, Features, Model, Reward, Tokenizer
 from tokenrl_cli.run.recorder import Trainer
 
 
@@ -33,6 +33,7 @@ class Train:
     resume: Text | None
     imports: list[Text]
     source_tokenizer: Tokenizer | None = None  # None: that of the targets
+    features: Features | None = None  # None: sources are texts
     fallback: bool = False
     freeze: list[Text] = field(default_factory=list)  # patterns of parameter names
 

@@ -58,11 +58,11 @@ def trained(config: DictConfig) -> tuple[Path, dict[str, Any]]:
 
 def in_checkpoint(key: str, value: Any) -> bool:
     """Returns whether a run that goes on from a checkpoint need not read the files that the root key `key` of its
-    config names, with the value `value`: True for init_from, and for a tokenizer of this package, which the checkpoint
-    holds. One of the user's may read its files."""
+    config names, with the value `value`: True for init_from, and for tokenizers and features of this package, which the
+    checkpoint holds. One of the user's may read its files."""
     from tokenrl_cli.config.build import PACKAGE, is_block
 
-    tokenizer = key in ("tokenizer", "source_tokenizer") and is_block(value)
+    tokenizer = key in ("tokenizer", "source_tokenizer", "features") and is_block(value)
     return key == "init_from" or (tokenizer and str(value["_target_"]).startswith(f"{PACKAGE}."))
 
 

@@ -337,8 +337,9 @@ def source_batch(
     def read_sources(example: Tensor) -> tuple[Tensor, Tensor]:
         return encoded.padded(example.cpu().numpy())
 
-    texts, nothing = [str(source) for source in sources], [[] for _ in sources]
-    return Batch(0, *read_sources(rows), ids, mask, ids, mask, texts, nothing, {}, rows, read_sources)
+    texts = [str(source) for source in sources]
+    references: list[list[str]] = [[] for _ in sources]
+    return Batch(0, *read_sources(rows), ids, mask, ids, mask, texts, references, {}, rows, read_sources)
 
 
 def training_recordings(dataset: Dataset) -> Iterator[Recording]:

@@ -107,8 +107,8 @@ class Frames:
 
 
 class Encoded:
-    """n examples as token ids, or as frames and token ids. Each has one or more pairs (demonstration, clean reference); an example without a
-    reference has one pair of empty sequences.
+    """n examples as token ids, the sources of recordings as frames. Each has one or more pairs (demonstration, clean
+    reference); an example without a reference has one pair of empty sequences.
 
     EOS is appended to every target and counts towards the limit `max_length`, so a target that is cut has no EOS.
     `pairs` [P] are the indices of the kept pairs among all pairs, and `rows` [M] those of the kept examples among all

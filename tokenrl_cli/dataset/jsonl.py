@@ -118,6 +118,6 @@ def _reversed(examples: list[Example]) -> list[Example]:
                 found[reference] = Example(
                     f"{example.id}.{k}", reference, sources, sources, example.columns, example.place
                 )
-            if example.source not in found[reference].references:
-                found[reference].references.append(example.source)
+            if str(example.source) not in found[reference].references:
+                found[reference].references.append(str(example.source))
     return list(found.values())

@@ -289,9 +289,9 @@ def recite(batch: Batch, eos_id: int) -> Rollout:
 
 def concatenate(rollouts: Sequence[Rollout]) -> Rollout:
     """Returns one rollout with the rows of several, at least one, in their order, each field padded with zeros to the
-    longest, [B, T]; `step` and `read_sources` are those of the first. The `parent` of a continuation, in whichever rollout, is taken as a
-    row of the first rollout; every other `parent` is renumbered. `support` and `rewards` are 0 for a rollout without
-    them, and None if all lack them. A `support` of fewer ids than another repeats its first one.
+    longest, [B, T]; `step` and `read_sources` are those of the first. The `parent` of a continuation, in whichever
+    rollout, is taken as a row of the first rollout; every other `parent` is renumbered. `support` and `rewards` are 0
+    for a rollout without them, and None if all lack them. A `support` of fewer ids than another repeats its first one.
 
     Episodes of one group have one source: it is held once, in the order of the groups, whichever rollout it came from.
     """

@@ -50,12 +50,16 @@ class RecurrentState:
 
 class Recurrent(nn.Module):
     """p(y_t | x, y_<t) with a bidirectional encoder and an attention decoder. If `tied`, the output layer has the
-    weights of the target embedding."""
+    weights of the target embedding.
+
+    Without `source_tokenizer` it has no embedding of source tokens: `start_from` and `forward_from` are then given what
+    the encoder reads, and `start` and the call cannot be used.
+    """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        source_tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer | None,
         cell: Literal["rnn", "gru", "lstm"],
         embedding: Size,
         hidden: Size,
@@ -65,7 +69,8 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         build, self.begin = CELLS[cell], tokenizer.size
-        self.source_embedding = nn.Embedding(source_tokenizer.size, embedding)
+        # None, or an embedding of source tokens
+        self.source_embedding = None if source_tokenizer is None else nn.Embedding(source_tokenizer.size, embedding)
         self.embedding = nn.Embedding(tokenizer.size + 1, embedding)  # the last row is "begin"
         sizes = [embedding] + [2 * hidden] * (layers - 1)
         self.forwards = nn.ModuleList(build(size, hidden, batch_first=True) for size in sizes)
@@ -83,7 +88,8 @@ class Recurrent(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.parts = parts
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
-        nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
+        if self.source_embedding is not None:
+            nn.init.normal_(self.source_embedding.weight, std=embedding**-0.5)
 
     def train(self, mode: bool = True) -> Recurrent:
         """Switches dropout on (`mode` True) or off (False, as `eval()` does), and returns the model. The recurrent
@@ -102,7 +108,14 @@ class Recurrent(nn.Module):
         [N, S] bool, actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b,
         and N = B. A source may be empty, that is, its mask all False; but S and T are at least 1, and padding holds ids
         of the vocabulary, too. See `Model.__call__`."""
-        state = self.start(source, source_mask)
+        return self.forward_from(self._embedded(source), source_mask, actions, source_row)
+
+    def forward_from(
+        self, read: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        """Returns what the call returns, for sources that are given as the vectors [N, S, E] which the encoder reads, E
+        being the constructor's `embedding`."""
+        state = self.start_from(read, source_mask)
         if source_row is not None:
             state = state.reorder(source_row)
         begin = torch.full_like(actions[:, :1], self.begin)
@@ -121,11 +134,16 @@ class Recurrent(nn.Module):
         first token: keys [N, S, D], values [N, S, 2D] and, for each decoder layer, a memory [1, N, D] (two with LSTM
         cells) computed from the last states of both directions, or from zeros for an empty source. D is the
         constructor's `hidden`. Padding of `source` must hold ids of the vocabulary, too, such as 0."""
-        embedded = self.dropout(self.source_embedding(source))  # [B, S, E]
+        return self.start_from(self._embedded(source), source_mask)
+
+    def start_from(self, read: Tensor, source_mask: Tensor) -> RecurrentState:
+        """Returns what `start` returns, for sources that are given as the vectors [N, S, E] which the encoder reads, E
+        being the constructor's `embedding`. Padding may hold any finite number."""
+        embedded = self.dropout(read)  # [B, S, E]
         lengths = source_mask.sum(-1)
-        backwards = _reversed(lengths, source.shape[1])
+        backwards = _reversed(lengths, read.shape[1])
         last = (lengths - 1).clamp(min=0)
-        rows = torch.arange(len(source), device=source.device)
+        rows = torch.arange(len(read), device=read.device)
         read, memories = embedded, []
         for level, (ahead, back, bridge) in enumerate(zip(self.forwards, self.backwards, self.bridges, strict=True)):
             left, _ = _run(ahead, read)
@@ -137,6 +155,11 @@ class Recurrent(nn.Module):
             if level + 1 < len(self.forwards):
                 read = self.dropout(read)
         return RecurrentState(self.key(torch.cat([read, embedded], -1)), read, source_mask, memories)
+
+    def _embedded(self, source: Tensor) -> Tensor:
+        assert self.source_embedding is not None, "built without a source tokenizer"
+        embedded: Tensor = self.source_embedding(source)
+        return embedded
 
     def _decode(self, state: RecurrentState, inputs: Tensor) -> tuple[ModelOutput, RecurrentState]:
         """Returns the output at each of T steps, hidden [B, T, D], and the state after them; inputs [B, T] are the

@@ -42,12 +42,16 @@ class TransformerState:
 
 class Transformer(nn.Module):
     """p(y_t | x, y_<t), Vaswani et al. 2017 (arXiv:1706.03762), with norms before layers (Xiong et al. 2020). An empty
-    source is read as the one token 0. The constructor raises SettingError for a `width` that `check_width` refuses."""
+    source is read as the one token 0. The constructor raises SettingError for a `width` that `check_width` refuses.
+
+    Without `source_tokenizer` it has no embedding of source tokens: `start_from` and `forward_from` are then given what
+    the encoder reads, and `start` and the call cannot be used.
+    """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        source_tokenizer: Tokenizer,
+        source_tokenizer: Tokenizer | None,
         max_length: int,
         width: Size,
         heads: Size,
@@ -59,14 +63,16 @@ class Transformer(nn.Module):
         super().__init__()
         check_width(width, heads)
         self.width, self.max_length, self.begin = width, max_length, tokenizer.size
-        self.source_embedding = nn.Embedding(source_tokenizer.size, width)
+        # None, or an embedding of source tokens
+        self.source_embedding = None if source_tokenizer is None else nn.Embedding(source_tokenizer.size, width)
         self.embedding = nn.Embedding(tokenizer.size + 1, width)  # the last row is "begin"
         self.encoder = nn.ModuleList(Block(width, heads, feedforward, dropout, False) for _ in range(layers))
         self.decoder = nn.ModuleList(Block(width, heads, feedforward, dropout, True) for _ in range(layers))
         self.source_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.output = None if tied else nn.Linear(width, tokenizer.size, bias=False)
         self.dropout = nn.Dropout(dropout)
-        for embedding in (self.source_embedding, self.embedding):
+        embeddings = [self.embedding] if self.source_embedding is None else [self.source_embedding, self.embedding]
+        for embedding in embeddings:
             nn.init.normal_(embedding.weight, std=width**-0.5)
 
     def forward(
@@ -77,10 +83,17 @@ class Transformer(nn.Module):
         [N, S] bool, actions [B, T] int64; source_row [B] int64 gives the source of each row, None: row b has source b,
         and N = B. A source may be empty, that is, its mask all False, but S is at least 1; T may be above `max_length`.
         See `Model.__call__`."""
-        sources, seen = self._encode(source, source_mask)
+        return self.forward_from(self._embedded(source, source_mask), source_mask, actions, source_row)
+
+    def forward_from(
+        self, read: Tensor, source_mask: Tensor, actions: Tensor, source_row: Tensor | None = None
+    ) -> ModelOutput:
+        """Returns what the call returns, for sources that are given as vectors [N, S, D], to which positions are
+        added."""
+        sources, seen = self._encode(read, source_mask)
         sources, seen = rows_of(sources, source_row), seen if source_row is None else seen[source_row]
         begin = torch.full_like(actions[:, :1], self.begin)
-        read = self._embed(self.embedding, torch.cat([begin, actions[:, :-1]], 1), 0)
+        read = self._placed(self.embedding(torch.cat([begin, actions[:, :-1]], 1)) * self.width**0.5, 0)
         mask = causal(actions.shape[1], actions.device)
         for block, (keys, values) in zip(self.decoder, sources, strict=True):
             read = block(read, mask, (keys, values, seen))
@@ -89,7 +102,12 @@ class Transformer(nn.Module):
     def start(self, source: Tensor, source_mask: Tensor) -> TransformerState:
         """Encodes source [N, S] int64, S at least 1, with source_mask [N, S] bool, True at real steps, and returns the
         state before the first token, one row for each source. Its caches have space for `max_length` steps."""
-        sources, seen = self._encode(source, source_mask)
+        return self.start_from(self._embedded(source, source_mask), source_mask)
+
+    def start_from(self, read: Tensor, source_mask: Tensor) -> TransformerState:
+        """Returns what `start` returns, for sources that are given as vectors [N, S, D], to which positions are added.
+        Padding may hold any finite number."""
+        sources, seen = self._encode(read, source_mask)
         empty = [room_for(keys[:, :, :0], values[:, :, :0], self.max_length) for keys, values in sources]
         return TransformerState(sources, seen, empty, 0)
 
@@ -99,29 +117,34 @@ class Transformer(nn.Module):
         RuntimeError. The caches are written in place: `state` must not be used again."""
         if previous is None:
             previous = torch.full((len(state.source_mask),), self.begin, device=state.source_mask.device)
-        read = self._embed(self.embedding, previous.unsqueeze(1), state.done)
+        read = self._placed(self.embedding(previous.unsqueeze(1)) * self.width**0.5, state.done)
         mask = torch.ones(1, 1, 1, state.done + 1, dtype=torch.bool, device=previous.device)
         for block, (keys, values), cache in zip(self.decoder, state.sources, state.caches, strict=True):
             read = block(read, mask, (keys, values, state.source_mask), cache, state.done)
         following = TransformerState(state.sources, state.source_mask, state.caches, state.done + 1)
         return ModelOutput(self.norm(read), self._project), following
 
-    def _encode(self, source: Tensor, source_mask: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    def _embedded(self, source: Tensor, source_mask: Tensor) -> Tensor:
+        assert self.source_embedding is not None, "built without a source tokenizer"
+        embedded: Tensor = self.source_embedding(source.masked_fill(~source_mask, 0)) * self.width**0.5
+        return embedded
+
+    def _encode(self, read: Tensor, source_mask: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Returns keys and values of every decoder layer, and the mask [B, 1, 1, S]; of an empty source the first
         position counts as real."""
         mask = source_mask.clone()
         mask[:, 0] |= ~source_mask.any(-1)
         seen = mask[:, None, None]
-        read = self._embed(self.source_embedding, source.masked_fill(~source_mask, 0), 0)
+        read = self._placed(read, 0)
         for block in self.encoder:
             read = block(read, seen)
         read = self.source_norm(read)
         crossed: Any = self.decoder
         return [block.cross.remember(read) for block in crossed], seen
 
-    def _embed(self, embedding: nn.Embedding, ids: Tensor, start: int) -> Tensor:
-        places = sinusoids(torch.arange(start, start + ids.shape[1], device=ids.device), self.width)
-        read = embedding(ids) * self.width**0.5
+    def _placed(self, read: Tensor, start: int) -> Tensor:
+        """Vectors [B, T, D] with the encodings of the positions from `start` on, after dropout."""
+        places = sinusoids(torch.arange(start, start + read.shape[1], device=read.device), self.width)
         embedded: Tensor = self.dropout(read + places.to(read.dtype))
         return embedded
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from tokenrl_cli.files.records import yaml_text
 
-BLOCKS = ("model", "dataset", "tokenizer", "source_tokenizer", "reward", "metrics", "credit", "warm_start", "algorithm")
+BLOCKS = (
+    "model", "dataset", "features", "tokenizer", "source_tokenizer", "reward", "metrics", "credit",
+    "warm_start", "algorithm",
+)  # fmt: skip
 
 
 def front_matter(library: str | None, tags: Sequence[str]) -> list[str]:

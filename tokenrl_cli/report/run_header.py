@@ -12,7 +12,7 @@ class RunHeader:
     parameters: int
     learning: int  # how many of them learn
     vocabulary: int  # number of target tokens
-    source_vocabulary: int | None  # number of source tokens; None: one vocabulary serves both
+    source_vocabulary: int | None  # number of source tokens; None: one vocabulary serves both, or they are recordings
     data: str  # name of the data set
     examples: int | None  # in the training split; None: unlimited
     stages: tuple[tuple[str, int, int], ...]  # name, steps, examples per step

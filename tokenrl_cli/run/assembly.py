@@ -456,6 +456,8 @@ def frozen_loader(trust: Sequence[str], device: torch.device) -> Callable[[str],
         policy = policy_of(saved, config, trust, task)
         for each in policy.parameters():  # type: ignore[attr-defined]
             each.requires_grad_(False)
+        if isinstance(task.source_reader, Features):
+            raise UserError(place, "is a run whose sources are recordings: it cannot score texts", "name another run")
         return Frozen(policy, task.source_reader, task.tokenizer, task.max_source_length, device)
 
     return frozen

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from tokenrl_cli.files import disk, writing
 from tokenrl_cli.files.records import read_json, read_yaml, yaml_text
-from tokenrl_cli.interfaces import Base, HasBase, ModelModule, Tokenizer, UserError
+from tokenrl_cli.interfaces import Base, HasBase, ModelModule, SourceReader, UserError
 from tokenrl_cli.run import directory
 from tokenrl_cli.run.directory import ANOTHER, MANIFEST
 
@@ -63,15 +63,15 @@ def save(
     algorithm: dict[str, Any],
     state: dict[str, Any],
     config: dict[str, Any],
-    tokenizers: dict[str, Tokenizer],
+    tokenizers: Mapping[str, SourceReader],
 ) -> Path:
     """Writes a checkpoint to RUN/checkpoints/<step in six digits>, with -2, -3 ... if that exists, and returns its
     path. A crash leaves earlier checkpoints as they were, and nothing under the new name. Raises OSError if the system
     refuses.
 
     `algorithm` is the flat state_dict of the algorithm, `state` what the recorder's `state` returned; all but tensors
-    must be values that JSON can hold. `tokenizers` has the keys "target" and perhaps "source"; one object under both
-    keys is written once. Sets no link.
+    must be values that JSON can hold. `tokenizers` has the keys "target" and perhaps "source", which may be
+    Features; one object under both keys is written once. Sets no link.
     """
     part, path = directory.new_checkpoint(run, step)
     tensors = {key: value for key, value in algorithm.items() if isinstance(value, Tensor)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokenrl_cli.interfaces import Features
 from tokenrl_cli.report.run_header import RunHeader
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeade
         parameters=sum(each.numel() for each in model.parameters()),
         learning=sum(each.numel() for each in model.parameters() if each.requires_grad),
         vocabulary=task.tokenizer.size,
-        source_vocabulary=None if task.source_reader is task.tokenizer else task.source_reader.size,
+        source_vocabulary=_source_vocabulary(task),
         data=str(block.get("path") or block["_target_"].split(".")[-2]),
         examples=task.dataset.size("train"),
         stages=tuple((name, trainer[steps], trainer[size]) for name, steps, size in sizes),
@@ -34,3 +35,9 @@ def run_header(config: dict[str, Any], task: Task, model: nn.Module) -> RunHeade
         precision=trainer["precision"],
         seed=task.seed,
     )
+
+
+def _source_vocabulary(task: Task) -> int | None:
+    """The number of source tokens; None where one vocabulary serves both sides, and for recordings."""
+    reader = task.source_reader
+    return None if reader is task.tokenizer or isinstance(reader, Features) else reader.size
