@@ -25,7 +25,10 @@ RATE = 8000  # samples a second
 HOP = 64  # samples between frames, 8 ms
 WINDOW = 2 * HOP  # samples of a frame: two Hann windows that overlap by half sum to 1
 TRANSFORM = 4 * HOP  # points of the Fourier transform: the rest has room for the response of the filter
-FREQUENCIES = np.fft.rfftfreq(TRANSFORM, 1 / RATE)  # [129] Hz
+FREQUENCIES = np.fft.rfftfreq(TRANSFORM, 1 / RATE).astype(np.float32)  # [129] Hz
+COSINES = np.cos(2 * np.pi * FREQUENCIES / RATE)
+POWERS = np.stack([np.ones_like(COSINES), COSINES, COSINES**2])  # [3, 129]
+WEIGHTS = (np.sin(np.pi * np.arange(WINDOW) / WINDOW) ** 2).astype(np.float32)  # the Hann window
 BANDWIDTHS = (80.0, 100.0, 140.0, 220.0)  # Hz, of the four formants
 FOURTH = 3400.0  # Hz, the fourth formant, the same for all phones
 TILT = 600.0  # Hz, above which the spectrum of the voiced source falls by 6 dB an octave
@@ -126,9 +129,9 @@ class Utterance:
 
 
 def spoken(words: Sequence[str], voice: Voice, noise: float, draws: Random) -> Utterance:
-    """Returns one way of saying words, keys of WORDS, drawn at random: speed, length and formants of each phone, melody,
-    loudness and pauses, of which there may be none between two words. `noise` is the ratio of the power of speech to
-    that of the background noise in dB."""
+    """Returns one way of saying words, keys of WORDS, at least one of them. Drawn at random are speed, length and
+    formants of each phone, melody, loudness and pauses, of which there may be none between two words. `noise` is the
+    ratio of the power of speech to that of the background noise in dB."""
     speed = voice.speed * draws.uniform(0.85, 1.2)
     level, fall = voice.pitch * draws.uniform(0.9, 1.1), draws.uniform(0.0, 0.25)
     phones, seconds, accents = [" "], [draws.uniform(0.06, 0.2)], [1.0]
@@ -168,8 +171,8 @@ def sound(utterance: Utterance) -> np.ndarray:
     voiced, rough = _filters(tracks, utterance.voice)
     pulses = _pulses(np.repeat(tracks.pitch, HOP)[:samples])
     spectrum = _frames(pulses, frames) * voiced + _frames(_noise(samples, draws), frames) * rough
-    pieces = np.fft.fftshift(np.fft.irfft(spectrum, TRANSFORM), axes=1).reshape(frames, 4, HOP)
-    whole = np.zeros((frames + 3, HOP))
+    pieces = np.fft.irfft(spectrum, TRANSFORM).reshape(frames, 4, HOP)
+    whole = np.zeros((frames + 3, HOP), dtype=np.float32)
     for part in range(4):  # overlap-add: quarter `part` of frame i lies `part` hops after its start
         whole[part : part + frames] += pieces[:, part]
     speech = whole.reshape(-1)[2 * HOP : 2 * HOP + samples]
@@ -199,35 +202,42 @@ def _tracks(utterance: Utterance, times: np.ndarray) -> _Tracks:
     ends = np.cumsum(lengths)
     starts = ends - lengths
     targets = [PHONES[name] for name in utterance.phones]
+    # A phone without noise has no band: the band stays where its neighbours have it, or it would sweep up from 0 Hz.
+    noisy = [i for i, target in enumerate(targets) if target.noise] or [0]
 
-    def track(values: Sequence[float] | np.ndarray, moving: float) -> np.ndarray:
-        knots = np.stack([starts + moving * lengths, ends - moving * lengths], 1).reshape(-1)
-        return np.interp(times, knots, np.repeat(np.asarray(values, dtype=np.float64), 2))
+    def track(values: Sequence[float] | np.ndarray, moving: float, phones: Sequence[int] | slice) -> np.ndarray:
+        first, last = (starts + moving * lengths)[phones], (ends - moving * lengths)[phones]
+        known = np.asarray(values, dtype=np.float64)[phones]
+        return np.interp(times, np.stack([first, last], 1).reshape(-1), np.repeat(known, 2))
 
+    whole = slice(None)
     jitter = np.array(utterance.jitter)
-    formants = [track(jitter * [target.formants[i] for target in targets], MOVING) for i in range(3)]
+    formants = [track(jitter * [target.formants[i] for target in targets], MOVING, whole) for i in range(3)]
     return _Tracks(
         np.stack([*formants, np.full_like(times, FOURTH)], 1) * utterance.voice.tract,
-        track(utterance.pitches, 0.5),
-        track([target.voiced for target in targets], FADING),
-        track([target.noise for target in targets], FADING),
-        track([target.centre for target in targets], FADING),
-        track([target.width for target in targets], FADING),
+        track(utterance.pitches, 0.5, whole),
+        track([target.voiced for target in targets], FADING, whole),
+        track([target.noise for target in targets], FADING, whole),
+        track([target.centre for target in targets], FADING, noisy),
+        track([target.width for target in targets], FADING, noisy),
     )
 
 
 def _filters(tracks: _Tracks, voice: Voice) -> tuple[np.ndarray, np.ndarray]:
     """Magnitudes [n, 129] by which each frame's spectrum of the pulses, and of the noise, is multiplied."""
-    cosines = np.cos(2 * np.pi * FREQUENCIES / RATE)
     # 1 / |1 - p/z + q/z^2|^2 on the unit circle is 1 / a polynomial of the cosine of the frequency.
     q = np.exp(-2 * np.pi * np.array(BANDWIDTHS) / RATE)
     p = 2 * np.sqrt(q) * np.cos(2 * np.pi * tracks.formants / RATE)  # [n, 4]
-    polynomial = np.stack([(1 - q) ** 2 + p**2, -2 * p * (1 + q), np.broadcast_to(4 * q, p.shape)], 2)
-    polynomial /= ((1 - p + q) ** 2)[:, :, None]  # 1 at 0 Hz
-    resonances = polynomial @ np.stack([np.ones_like(cosines), cosines, cosines**2])  # [n, 4, 129]
-    tract = 1 / np.sqrt(resonances.prod(1) * (1 + (FREQUENCIES / TILT) ** 2))
-    band = np.exp(-0.5 * ((FREQUENCIES - tracks.centre[:, None]) / tracks.width[:, None]) ** 2)
-    return tract * tracks.voiced[:, None], tracks.noise[:, None] * band + voice.breath * tracks.voiced[:, None] * tract
+    polynomials = np.stack([(1 - q) ** 2 + p**2, -2 * p * (1 + q), np.broadcast_to(4 * q, p.shape)], 2)
+    polynomials /= ((1 - p + q) ** 2)[:, :, None]  # 1 at 0 Hz
+    first, second, third, fourth = polynomials.astype(np.float32).transpose(1, 0, 2) @ POWERS  # [n, 129] each
+    tract = 1 / np.sqrt(first * second * third * fourth * (1 + (FREQUENCIES / TILT) ** 2))
+    voiced, noise, centre, width = (
+        values.astype(np.float32)[:, None] for values in (tracks.voiced, tracks.noise, tracks.centre, tracks.width)
+    )
+    voiced_tract = tract * voiced
+    band = np.exp(-0.5 * ((FREQUENCIES - centre) / width) ** 2)
+    return voiced_tract, noise * band + np.float32(voice.breath) * voiced_tract
 
 
 def _pulses(pitch: np.ndarray) -> np.ndarray:
@@ -245,14 +255,14 @@ def _pulses(pitch: np.ndarray) -> np.ndarray:
 
 def _noise(count: int, draws: Random) -> np.ndarray:
     """White noise [count] of mean power 1, uniform."""
-    return np.frombuffer(draws.randbytes(2 * count), dtype="<i2") * (np.sqrt(3) / 2**15)
+    return np.frombuffer(draws.randbytes(2 * count), dtype="<i2") * np.float32(np.sqrt(3) / 2**15)
 
 
 def _frames(signal: np.ndarray, frames: int) -> np.ndarray:
     """Spectra [frames, 129] of pieces of a signal under a Hann window; piece i is centred on sample i * HOP."""
-    padded = np.concatenate([np.zeros(HOP), signal, np.zeros(frames * HOP + HOP - len(signal))])
-    halves = padded.reshape(-1, HOP)
-    window = np.sin(np.pi * np.arange(WINDOW) / WINDOW) ** 2
-    pieces = np.zeros((frames, TRANSFORM))
-    pieces[:, HOP : HOP + WINDOW] = np.concatenate([halves[:frames], halves[1 : frames + 1]], 1) * window
+    halves = np.zeros((frames + 1, HOP), dtype=np.float32)
+    halves.reshape(-1)[HOP : HOP + len(signal)] = signal
+    pieces = np.zeros((frames, TRANSFORM), dtype=np.float32)
+    pieces[:, HOP : 2 * HOP] = halves[:frames] * WEIGHTS[:HOP]
+    pieces[:, 2 * HOP : 3 * HOP] = halves[1:] * WEIGHTS[HOP:]
     return np.fft.rfft(pieces)
