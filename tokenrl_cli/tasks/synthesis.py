@@ -29,8 +29,7 @@ FREQUENCIES = np.fft.rfftfreq(TRANSFORM, 1 / RATE).astype(np.float32)  # [129] H
 COSINES = np.cos(2 * np.pi * FREQUENCIES / RATE)
 POWERS = np.stack([np.ones_like(COSINES), COSINES, COSINES**2])  # [3, 129]
 WEIGHTS = (np.sin(np.pi * np.arange(WINDOW) / WINDOW) ** 2).astype(np.float32)  # the Hann window
-BANDWIDTHS = (80.0, 100.0, 140.0, 220.0)  # Hz, of the four formants
-FOURTH = 3400.0  # Hz, the fourth formant, the same for all phones
+BANDWIDTHS = (80.0, 100.0, 140.0)  # Hz, of the three formants; a fourth one would lie above RATE / 2 for some voices
 TILT = 600.0  # Hz, above which the spectrum of the voiced source falls by 6 dB an octave
 MOVING = 0.4  # share of a phone at its start, and at its end, in which formants move
 FADING = 0.25  # the same for the loudness of the sources
@@ -171,11 +170,7 @@ def sound(utterance: Utterance) -> np.ndarray:
     voiced, rough = _filters(tracks, utterance.voice)
     pulses = _pulses(np.repeat(tracks.pitch, HOP)[:samples])
     spectrum = _frames(pulses, frames) * voiced + _frames(_noise(samples, draws), frames) * rough
-    pieces = np.fft.irfft(spectrum, TRANSFORM).reshape(frames, 4, HOP)
-    whole = np.zeros((frames + 3, HOP), dtype=np.float32)
-    for part in range(4):  # overlap-add: quarter `part` of frame i lies `part` hops after its start
-        whole[part : part + frames] += pieces[:, part]
-    speech = whole.reshape(-1)[2 * HOP : 2 * HOP + samples]
+    speech = _added(spectrum, samples)
     background = _noise(samples + 1, draws)
     background = background[1:] + utterance.colour * background[:-1]
     background *= np.sqrt(np.mean(speech**2) / np.mean(background**2)) * 10 ** (-utterance.noise / 20)
@@ -188,7 +183,7 @@ def sound(utterance: Utterance) -> np.ndarray:
 class _Tracks:
     """Values over time, one for each of n frames."""
 
-    formants: np.ndarray  # [n, 4] Hz
+    formants: np.ndarray  # [n, 3] Hz
     pitch: np.ndarray  # [n] Hz
     voiced: np.ndarray  # [n] amplitudes
     noise: np.ndarray  # [n]
@@ -214,7 +209,7 @@ def _tracks(utterance: Utterance, times: np.ndarray) -> _Tracks:
     jitter = np.array(utterance.jitter)
     formants = [track(jitter * [target.formants[i] for target in targets], MOVING, whole) for i in range(3)]
     return _Tracks(
-        np.stack([*formants, np.full_like(times, FOURTH)], 1) * utterance.voice.tract,
+        np.stack(formants, 1) * utterance.voice.tract,
         track(utterance.pitches, 0.5, whole),
         track([target.voiced for target in targets], FADING, whole),
         track([target.noise for target in targets], FADING, whole),
@@ -227,11 +222,11 @@ def _filters(tracks: _Tracks, voice: Voice) -> tuple[np.ndarray, np.ndarray]:
     """Magnitudes [n, 129] by which each frame's spectrum of the pulses, and of the noise, is multiplied."""
     # 1 / |1 - p/z + q/z^2|^2 on the unit circle is 1 / a polynomial of the cosine of the frequency.
     q = np.exp(-2 * np.pi * np.array(BANDWIDTHS) / RATE)
-    p = 2 * np.sqrt(q) * np.cos(2 * np.pi * tracks.formants / RATE)  # [n, 4]
+    p = 2 * np.sqrt(q) * np.cos(2 * np.pi * tracks.formants / RATE)  # [n, 3]
     polynomials = np.stack([(1 - q) ** 2 + p**2, -2 * p * (1 + q), np.broadcast_to(4 * q, p.shape)], 2)
     polynomials /= ((1 - p + q) ** 2)[:, :, None]  # 1 at 0 Hz
-    first, second, third, fourth = polynomials.astype(np.float32).transpose(1, 0, 2) @ POWERS  # [n, 129] each
-    tract = 1 / np.sqrt(first * second * third * fourth * (1 + (FREQUENCIES / TILT) ** 2))
+    first, second, third = polynomials.astype(np.float32).transpose(1, 0, 2) @ POWERS  # [n, 129] each
+    tract = 1 / np.sqrt(first * second * third * (1 + (FREQUENCIES / TILT) ** 2))
     voiced, noise, centre, width = (
         values.astype(np.float32)[:, None] for values in (tracks.voiced, tracks.noise, tracks.centre, tracks.width)
     )
@@ -266,3 +261,13 @@ def _frames(signal: np.ndarray, frames: int) -> np.ndarray:
     pieces[:, HOP : 2 * HOP] = halves[:frames] * WEIGHTS[:HOP]
     pieces[:, 2 * HOP : 3 * HOP] = halves[1:] * WEIGHTS[HOP:]
     return np.fft.rfft(pieces)
+
+
+def _added(spectra: np.ndarray, samples: int) -> np.ndarray:
+    """The signal [samples] whose pieces have these spectra: the inverse of `_frames`, where no filter is between."""
+    frames = len(spectra)
+    pieces = np.fft.irfft(spectra, TRANSFORM).reshape(frames, 4, HOP)
+    whole = np.zeros((frames + 3, HOP), dtype=np.float32)
+    for part in range(4):  # quarter `part` of a piece lies `part` hops after its start
+        whole[part : part + frames] += pieces[:, part]
+    return whole.reshape(-1)[2 * HOP : 2 * HOP + samples]
