@@ -19,7 +19,7 @@ from tokenrl_cli.config.options import BRINGS, about, brought, choices, conf_dir
 from tokenrl_cli.config.types import parameters_of
 
 HOME = Path(tokenrl_cli.__file__).parent
-GROUPS = ("model", "dataset", "tokenizer", "reward", "credit", "algorithm", "tracker")
+GROUPS = ("model", "dataset", "features", "tokenizer", "reward", "credit", "algorithm", "tracker")
 FLOORS = (  # from the ground up; a module imports from its own floor or from below
     ("interfaces", "streams", "config", "usercode", "files", "hub"),
     ("functional", "metrics", "tasks"),
