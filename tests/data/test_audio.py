@@ -127,7 +127,9 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         read_audio(plain(written(tmp_path / "a.wav", samples, subtype="FLOAT")))
 
 
-@pytest.mark.parametrize(("samples", "silent"), [(np.zeros(9), True), (np.full(9, 0.5), True), (noise(loud=0.001), False)])
+@pytest.mark.parametrize(
+    ("samples", "silent"), [(np.zeros(9), True), (np.full(9, 0.5), True), (noise(loud=0.001), False)]
+)
 def test_silence_is_found(samples: np.ndarray, silent: bool) -> None:
     waveform = Waveform(samples.astype(np.float32), 8000)
     if silent:

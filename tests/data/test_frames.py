@@ -9,7 +9,9 @@ ARRAYS = {("a", speed): np.full((64, 16), speed, np.float32) for speed in (0.9, 
 KIB = 1 / 1024
 
 
-@pytest.mark.parametrize(("memory", "disk", "kept"), [(1.0, 0.0, 4), (9 * KIB, 0.0, 2), (5 * KIB, 9 * KIB, 3), (0, 1, 4)])
+@pytest.mark.parametrize(
+    ("memory", "disk", "kept"), [(1.0, 0.0, 4), (9 * KIB, 0.0, 2), (5 * KIB, 9 * KIB, 3), (0, 1, 4)]
+)
 def test_arrays_come_back_as_they_were_as_far_as_there_is_room(memory: float, disk: float, kept: int) -> None:
     store = FrameStore(memory, disk)
     for key, array in ARRAYS.items():
