@@ -15,8 +15,8 @@ MIB = 2**20
 
 class FrameStore:
     """Arrays [S, F] float32 by key: those that come first stay in memory, as long as they fit into `memory` MiB, later
-    ones go to a temporary file of at most `disk` MiB, and what fits nowhere is not kept. Nothing is replaced, or removed
-    but by `clear`; the file has no name and ends with the process."""
+    ones go to a temporary file of at most `disk` MiB, and what fits nowhere is not kept. Nothing is replaced, and only
+    `clear` removes. The file has no name and ends with the process."""
 
     def __init__(self, memory: float, disk: float) -> None:
         self._bounds = int(memory * MIB), int(disk * MIB)
