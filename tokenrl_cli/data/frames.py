@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Hashable
 from typing import IO
 
@@ -14,15 +15,22 @@ MIB = 2**20
 
 class FrameStore:
     """Arrays [S, F] float32 by key: those that come first stay in memory, as long as they fit into `memory` MiB, later
-    ones go to a temporary file of at most `disk` MiB, and what fits nowhere is not kept. Nothing is ever replaced or
-    removed; the file has no name and ends with the process."""
+    ones go to a temporary file of at most `disk` MiB, and what fits nowhere is not kept. Nothing is replaced, and only
+    `clear` removes. The file has no name and ends with the process."""
 
     def __init__(self, memory: float, disk: float) -> None:
-        self._room = int(memory * MIB)
-        self._disk = int(disk * MIB)
+        self._bounds = int(memory * MIB), int(disk * MIB)
+        self._file: IO[bytes] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Removes all arrays, and the file."""
+        if self._file is not None:
+            self._file.close()
+        self._room, self._disk = self._bounds
         self._kept: dict[Hashable, np.ndarray] = {}
         self._places: dict[Hashable, tuple[int, tuple[int, ...]]] = {}  # where in the file, and the shape
-        self._file: IO[bytes] | None = None
+        self._file = None
         self._end = 0  # of the file
 
     def get(self, key: Hashable) -> np.ndarray | None:
@@ -53,7 +61,8 @@ class FrameStore:
         content = np.ascontiguousarray(frames).tobytes()
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="tokenrl-frames-", buffering=0)  # noqa: SIM115: stays open
+                self._file = tempfile.TemporaryFile(prefix="tokenrl-frames-", buffering=0)  # noqa: SIM115
+                weakref.finalize(self, self._file.close)
             written = os.pwrite(self._file.fileno(), content, self._end)
         except OSError:  # no room, or no place for temporary files: frames are then computed anew
             self._disk = 0

@@ -63,11 +63,13 @@ class Arrays:
 
 def _loaded(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
+        with path.open("rb") as file:  # np.load would leave a damaged file open
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
                 raise UserError(str(path), "is no npz file: it holds one array without a name")
-            return {name: stored[name] for name in stored.files}
+            with stored:
+                return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise UserError(str(path), "there is no such file", "it lies beside the manifest of the same name") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError, AttributeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
         raise UserError(str(path), f"cannot be read as an npz file: {error}", "fetch or make it again") from None

@@ -86,6 +86,7 @@ class LogMel:
         """Learns the mean and the standard deviation of each bin over the recordings of train, with
         normalisation=global; with others it reads none of them."""
         self._normalised.train(self._energies(each, 1.0) for each in recordings)
+        self._store.clear()
 
     def frames(self, recording: Recording, speed: float = 1.0) -> np.ndarray:
         """Returns the frames [S, bins] float32 of a recording played `speed` times as fast, pitch included. They cannot
@@ -101,6 +102,7 @@ class LogMel:
     def load(self, directory: Path) -> None:
         """Reads features.json of `directory`. Raises UserError where it is missing, damaged or of other features."""
         self._normalised.load(directory)
+        self._store.clear()
 
     def _energies(self, recording: Recording, speed: float) -> np.ndarray:
         """Log-mel energies [S, bins] float32, not normalised."""

@@ -47,6 +47,7 @@ class GivenMfcc:
         """Learns the mean and the standard deviation of each value over the recordings of train, with
         normalisation=global; with others it reads none of them."""
         self._normalised.train(self._with_deltas(each, 1.0) for each in recordings)
+        self._store.clear()
 
     def frames(self, recording: Recording, speed: float = 1.0) -> np.ndarray:
         """Returns the frames [S, F] float32 of a recording at `speed` times its pace. They cannot be written to. Raises
@@ -62,6 +63,7 @@ class GivenMfcc:
     def load(self, directory: Path) -> None:
         """Reads features.json of `directory`. Raises UserError where it is missing, damaged or of other features."""
         self._normalised.load(directory)
+        self._store.clear()
 
     def _with_deltas(self, recording: Recording, speed: float) -> np.ndarray:
         given = recording.read()
