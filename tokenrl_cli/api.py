@@ -28,7 +28,7 @@ from tokenrl_cli.interfaces import UserError as UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenrl_cli.interfaces import Model, Reward, Texts
+    from tokenrl_cli.interfaces import Model, Reward, Source, Texts
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import GenerationTask
 
@@ -321,8 +321,8 @@ class Run:
         seed; so does a second call, which draws the same random numbers.
 
         Args:
-            sources: texts; "" is the empty source, of policies of unconditional text. For K samples of each source
-                give it K times.
+            sources: texts, or the paths of audio files for a model of speech; "" is the empty source, of policies of
+                unconditional text. For K samples of each source give it K times.
             decode: "greedy", "beam" or "sample"; None is greedy, or the `decode` given to `load`.
             batch_size: sources decoded at once.
             seed: of sampling; None is the `seed` given to `load`, or the run's.
@@ -341,7 +341,7 @@ class Run:
         task, policy = self._voice(_decoding(decode, seed, options))
         unread = Unread(task.source_reader, task.max_source_length)
         found: list[Hypothesis] = []
-        for part, chunk in enumerate(_chunks(given, batch_size)):
+        for part, chunk in enumerate(_chunks(_readable(given, task), batch_size)):
             rollout = rollout_from(policy, task, chunk, part, unread)
             read = (rollout.source, rollout.source_mask, rollout.actions)
             found += _hypotheses(policy, task, *read, rollout.mask.sum(-1).tolist(), rollout.ended.tolist())
@@ -356,7 +356,7 @@ class Run:
         log-probabilities here. Token t is scored given the hypothesis's own tokens before it.
 
         Args:
-            sources: N texts.
+            sources: N texts, or paths of audio files for a model of speech.
             hypotheses: N texts, one for each source; of any length.
             batch_size: pairs scored at once.
 
@@ -376,9 +376,10 @@ class Run:
         task, policy = self._voice([])
         unread = Unread(task.source_reader, task.max_source_length)
         ids = [[*task.tokenizer.encode(text), task.tokenizer.eos_id] for text in texts]
+        readable = _readable(given, task)
         found: list[Hypothesis] = []
         for rows in _chunks(list(range(len(ids))), batch_size):
-            batch = source_batch([given[i] for i in rows], task.source_reader, task.max_source_length, unread)
+            batch = source_batch([readable[i] for i in rows], task.source_reader, task.max_source_length, unread)
             chunk = [ids[i] for i in rows]
             actions, _ = Ragged(chunk, max(map(len, chunk))).padded(_all(chunk))
             moved = batch.to(task.device)
@@ -553,6 +554,14 @@ def _merged(block: Config, values: Mapping[str, Any]) -> Config:
         inner = merged.get(key)
         merged[key] = _merged(inner, value) if isinstance(value, dict) and isinstance(inner, dict) else value
     return merged
+
+
+def _readable(sources: list[str], task: GenerationTask) -> list[Source]:
+    """The sources as the policy reads them: texts, or for a model of speech the recordings in the files they name."""
+    from tokenrl_cli.data.audio import recording_of
+    from tokenrl_cli.interfaces import Features
+
+    return [recording_of(Path(each)) for each in sources] if isinstance(task.source_reader, Features) else [*sources]
 
 
 def _words(name: str, given: Sequence[str]) -> list[str]:

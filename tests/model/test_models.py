@@ -130,7 +130,9 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each_and
     wide = 5 if name.startswith("speech") else 4  # 20 frames, halved twice
     for part in model.modules():
         if not list(part.children()):
-            part.register_forward_hook(lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == wide else None)
+            part.register_forward_hook(
+                lambda _, given, __: read.add(len(given[0])) if given[0].shape[1] == wide else None
+            )
     logits, hidden, gradients = learned(source, mask, actions, row)
     assert read == {4}
     assert (logits - wanted[0]).abs().max() < 1e-12

@@ -245,6 +245,23 @@ def test_patience_counts_evaluations_by_the_warm_starts_monitor(tmp_path: Path) 
     assert [step for step, _ in on_val(run, "warm_start")] == [2, 4, 6]
 
 
+def test_the_warm_start_ends_at_a_reward_or_a_time_and_says_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any reward is above -9: the first evaluation, after two steps, ends it. A limit of time too short for a step ends
+    it after the first, which is evaluated."""
+    reached, late = tmp_path / "reached", tmp_path / "late"
+    assert train(reached, *LONGER, "trainer.warm_start_until=-9") == 0
+    assert [step for step, _ in on_val(reached, "warm_start")] == [2]
+    said = capsys.readouterr().err
+    assert "warm start ends at step 2, its reward on val is" in said
+    assert "trainer.warm_start_until=-9 is reached" in said
+    assert train(late, *LONGER, "trainer.warm_start_max_time=1e-9") == 0
+    assert [step for step, _ in on_val(late, "warm_start")] == [1]
+    assert "trainer.warm_start_max_time=1e-09 seconds is reached" in capsys.readouterr().err
+    assert on_val(late, "train")  # RL goes on
+
+
 def test_nll_is_the_mean_over_the_tokens_of_the_references(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train(run) == 0

@@ -1,10 +1,12 @@
 """`tokenrl generate ckpt=...`: decodes a file or standard input, one line of output per line of input, in order.
 
-A blank line gives a blank line. With `split=NAME` the sources of a split are decoded, with `samples=N` N empty sources.
+A blank line gives a blank line. For a model of speech the lines name audio files, or `input` is one, or a pattern. With
+`split=NAME` the sources of a split are decoded, with `samples=N` N empty sources.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,7 +37,7 @@ def run(config: DictConfig) -> None:
     from tokenrl_cli.config.build import build
     from tokenrl_cli.data.counts import Unread
     from tokenrl_cli.data.lines import one_line
-    from tokenrl_cli.interfaces import Dataset
+    from tokenrl_cli.interfaces import Dataset, Features, UserError
     from tokenrl_cli.run import assembly, checkpoint
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -55,7 +57,15 @@ def run(config: DictConfig) -> None:
         dataset = build(whole["dataset"], Dataset, plain["imports"], seed=plain["seed"])
     unread = Unread(task.source_reader, task.max_source_length)
     with _sink(plain["output"]) as out:
-        sources = sources_of(plain["input"], plain["samples"]) if dataset is None else of_split(dataset, plain["split"])
+        if dataset is not None:
+            sources = of_split(dataset, plain["split"])
+        elif isinstance(task.source_reader, Features):
+            if plain["samples"] is not None:
+                problem = "is of models of unconditional text, and this one reads recordings"
+                raise UserError(f"samples={plain['samples']}", problem, "name audio files with input=")
+            sources = recordings_of(plain["input"])
+        else:
+            sources = sources_of(plain["input"], plain["samples"])
         for part, chunk in enumerate(_chunks(sources, plain["batch_size"])):
             for text in decoded(policy, task, chunk, part, unread):
                 out.write(one_line(text) + "\n")
@@ -137,6 +147,23 @@ def of_split(dataset: Dataset, split: str) -> Iterator[Source | None]:
     return (dataset.example(split, index).source for index in range(size))
 
 
+def recordings_of(path: str | None) -> Iterator[Source | None]:
+    """Returns an iterator over recordings to decode: the audio file `path`; the audio files that match it, sorted by
+    name, where it is a pattern such as *.wav; else those that its lines name, relative to its own folder. With None the
+    lines of standard input name them, relative to the current directory. None for a blank line. Raises UserError where
+    it is read and an audio file is missing, or cannot be read."""
+    from tokenrl_cli.data.audio import ENDINGS, recording_of
+    from tokenrl_cli.data.lines import read_lines, standard_input
+
+    place = Path(path or "")
+    if path is not None and not place.exists():
+        return (recording_of(Path(each)) for each in sorted(glob.glob(path, recursive=True)))
+    if place.suffix.lower() in ENDINGS:
+        return iter([recording_of(place)])
+    lines = standard_input() if path is None else read_lines(place)
+    return (recording_of(place.parent / line.strip()) if line.strip() else None for line in lines)
+
+
 def require_input(path: str | None, split: str | None, samples: int | None) -> None:
     """Raises UserError if more than one of the keys input, split and samples is given (is not None), if the input file
     does not exist or is a folder, or if none is given and standard input is closed."""
@@ -149,7 +176,7 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
         raise UserError(typed[1], f"cannot be given with {typed[0]}: both say what to decode", "leave one of them out")
     if not typed:
         require_open()
-    if path is not None and not Path(path).exists():
+    if path is not None and not Path(path).exists() and not glob.glob(path, recursive=True):
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
     if path is not None and Path(path).is_dir():
         raise UserError(f"input={path}", "is a folder", "give a text file, one source a line")
@@ -160,9 +187,12 @@ def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:
     line breaks, None for a blank one; with `samples` over that many empty sources instead. Raises UserError while it is
     read if the text is not UTF-8 or cannot be read."""
     from tokenrl_cli.data.lines import read_lines, standard_input
+    from tokenrl_cli.interfaces import UserError
 
     if samples is not None:
         return repeat("", samples)
+    if path is not None and not Path(path).exists():
+        raise UserError(f"input={path}", "names several files, and texts are read from one", "name one text file")
     lines = standard_input() if path is None else read_lines(Path(path))
     return (line if line.strip() else None for line in lines)
 

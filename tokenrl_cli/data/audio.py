@@ -21,13 +21,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tokenrl_cli.config.extras import require_extra
-from tokenrl_cli.interfaces import UserError, Waveform
+from tokenrl_cli.interfaces import Recording, UserError, Waveform
 
 QUALITY = "HQ"  # of soxr, the resampler of the SoX program: its default, 20 bits of precision, linear phase
 SILENT = 1e-4  # of full scale: a sound whose samples differ by less than this, three steps of 16 bits, is silent
 PAST = 0.05  # seconds that a piece may end past the end of its file: durations in manifests are rounded
 UNKNOWN = 0xFFFFFFFF  # the length in the header of a wav file that was written before its length was known
 CUT = "fetch or copy it again: a part is missing"
+ENDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")  # of the names of audio files
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def read_audio(file: AudioFile, offset: float = 0.0, duration: float | None = No
     if not np.isfinite(samples).all():
         raise UserError(str(file), "holds samples that are no finite numbers")
     return Waveform(np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)), rate)
+
+
+def recording_of(path: Path) -> Recording:
+    """Returns the recording in an audio file, named by its path; the file is read when its sound is asked for."""
+    return Recording(str(path), lambda: read_audio(AudioFile(path, None)))
 
 
 def piece(header: Header, name: str, offset: float, duration: float | None) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from tokenrl_cli.interfaces import Evaluation, Finding, Model, ModelModule, Roll
 from tokenrl_cli.optim import NonFinite, over_steps
 from tokenrl_cli.report.display import Display
 from tokenrl_cli.report.journal import FILES, Journal
+from tokenrl_cli.report.run_header import stage_name
 from tokenrl_cli.run import checkpoint
 from tokenrl_cli.run.evaluation import DIRECTIONS, acting_policy, decoding_for, direction, evaluate
 from tokenrl_cli.run.loop import Stage
@@ -48,6 +49,8 @@ class Trainer:
     warm_start_steps: CountOrZero
     steps: CountOrZero
     warm_start_patience: CountOrZero
+    warm_start_until: float | None
+    warm_start_max_time: Weight
     batch_size: Size
     warm_start_batch_size: Size
     alike_lengths: bool
@@ -203,7 +206,8 @@ class Recorder:
     ) -> bool:
         """Records a step, the one after which `done` steps of the run are done, with its rollout, metrics and `seconds`
         ("rollout", "reward", "update"), and logs, evaluates and saves if it is time. Returns False if the stage is
-        over: by its number of steps, by max_tokens or max_time, or because the warm start has stopped improving.
+        over: by its number of steps, by max_tokens or max_time, or because the warm start has stopped improving or has
+        reached `warm_start_until` or `warm_start_max_time`.
 
         Raises Interrupted after saving if a signal has arrived; UserError if no text had a reward in the last
         WITHOUT_REWARD (10) steps (or in all steps of a shorter stage); NonFinite if an evaluation meets a probability
@@ -216,15 +220,21 @@ class Recorder:
         self.display.step(stage.name, done, metrics | {"tokens_per_second": tokens / max(sum(seconds.values()), 1e-9)})
         # The order matters: a checkpoint records how far the logs are written, and which evaluation was the best.
         last = done == stage.end
-        over = self.over_budget()
+        over = self.over_budget() or self._warm_start_over_time(stage)
         if done % self.trainer.log_every == 0 or last or over:
             self._log(stage, done)
         improved = False
         if done % self.trainer.eval_every == 0 or last or over:
             improved = self.evaluate_on_val(stage, done)
+            self._stop_at(stage)
         patience = self.trainer.warm_start_patience
         if stage.name == "warm_start" and patience and self.stale >= patience:
             self.stopped = f"{self.trainer.warm_start_monitor} has not improved in {patience} evaluations"
+        if stage.name == "warm_start" and over and not self.over_budget():
+            self.stopped = over
+        if self.stopped and self.latest:
+            reached = f"its reward on val is {self.latest['reward']:.3f}"
+            self.display.message(f"{stage_name(stage.name)} ends at step {done}, {reached}: {self.stopped}")
         stop = last or bool(over) or self.stopped is not None
         if done % self.trainer.checkpoint_every == 0 or improved or stop or self.signal:
             self.save(stage, done, improved)
@@ -252,6 +262,19 @@ class Recorder:
             return True
         self.stale += 1
         return False
+
+    def _stop_at(self, stage: Stage) -> None:
+        """Ends the warm start where the latest evaluation on val has reached `trainer.warm_start_until`."""
+        wanted = self.trainer.warm_start_until
+        if stage.name == "warm_start" and wanted is not None and self.latest and self.latest["reward"] >= wanted:
+            self.stopped = f"trainer.warm_start_until={wanted:g} is reached"
+
+    def _warm_start_over_time(self, stage: Stage) -> str | None:
+        """Says that `trainer.warm_start_max_time` is over, in a warm start where it is; else None."""
+        limit = self.trainer.warm_start_max_time
+        if stage.name == "warm_start" and limit and self.elapsed >= limit:
+            return f"trainer.warm_start_max_time={limit:g} seconds is reached"
+        return None
 
     def _monitored(self, monitor: str, evaluation: Evaluation) -> dict[str, Any]:
         """The summary of an evaluation by which checkpoints are compared: the value of the monitor, whether higher (1)
