@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.interfaces import Batch, Critic, Model, ModelModule, Rollout, Stateful, Tokenizer
+from tokenrl_cli.interfaces import Batch, Critic, Model, ModelModule, Rollout, SettingError, Stateful, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 
 # by how much the same log-probability may differ between one teacher-forced pass and step-by-step sampling, in nats
@@ -70,6 +70,10 @@ class PolicyGradient:
     With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
     they are all that the NLL counts.
 
+    With `hypotheses` "beam" an episode is one of the K best of a beam search instead of a sample, and its weight is its
+    own probability among the K, see `functional.normalisation.self_normalised`; a normalisation that reads no
+    likelihoods is refused. The entropy, the KL and their metrics are then means over these hypotheses.
+
     The constructor passes the keys of its block on to the parts; what each of them means is explained in
     conf/algorithm/reinforce.yaml. It raises the UserErrors of `Sampler`, `AdvantageEstimator` and `KlLoss`.
     """
@@ -83,6 +87,7 @@ class PolicyGradient:
         max_length: int,
         seed: int,
         samples_per_source: Size,
+        hypotheses: Literal["samples", "beam"],
         temperature: Positive,
         top_k: SizeOrZero,
         top_p: Annotated[float, Gt(0), Le(1)],
@@ -111,6 +116,12 @@ class PolicyGradient:
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
+        if hypotheses == "beam" and "likelihoods" not in needs(normalisation):
+            problem = (
+                "the best hypotheses are no samples: as if they were, the gradient would be that of another objective"
+            )
+            remedy = "{here}/normalisation=self_normalised, which weights each by its probability"
+            raise SettingError("hypotheses=beam", problem, remedy)
         self.model, self.seed, self.max_length, self.aggregation = model, seed, max_length, aggregation
         self.epochs, self.minibatches, self.micro_batches = epochs, minibatches, micro_batches
         self.baseline, self.critic, self.kl = baseline, critic, AdaptiveKl(kl_coef, kl_target, kl_rate)
@@ -120,8 +131,8 @@ class PolicyGradient:
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
         greedy = "companion" in needs(baseline)
         self.sampler = Sampler(
-            self.decoding, samples_per_source, forced_prefix, add_reference, greedy, critic, tokenizer.eos_id,
-            tokenizer.size, seed,
+            self.decoding, samples_per_source, hypotheses, forced_prefix, add_reference, greedy, critic,
+            tokenizer.eos_id, tokenizer.size, seed,
         )  # fmt: skip
         self.size = tokenizer.size
         self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference, self.size)
