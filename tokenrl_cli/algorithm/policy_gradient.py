@@ -38,12 +38,12 @@ from tokenrl_cli.algorithm.gradient.objective import SurrogateLoss, Term, forwar
 from tokenrl_cli.algorithm.gradient.penalties import Penalties
 from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.algorithm.gradient.regularisers import DemonstrationLoss, EntropyBonus, KlLoss, ValueLoss
-from tokenrl_cli.algorithm.gradient.sampler import Sampler
+from tokenrl_cli.algorithm.gradient.sampler import Sampler, check_weights
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrZero, Weight
 from tokenrl_cli.episodes.sampling import Decoding
-from tokenrl_cli.interfaces import Batch, Critic, Model, ModelModule, Rollout, SettingError, Stateful, Tokenizer
+from tokenrl_cli.interfaces import Batch, Critic, Model, ModelModule, Rollout, Stateful, Tokenizer
 from tokenrl_cli.optim import Optimizer, gradient_step, over_steps
 
 # by how much the same log-probability may differ between one teacher-forced pass and step-by-step sampling, in nats
@@ -116,12 +116,7 @@ class PolicyGradient:
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
-        if hypotheses == "beam" and "likelihoods" not in needs(normalisation):
-            problem = (
-                "the best hypotheses are no samples: as if they were, the gradient would be that of another objective"
-            )
-            remedy = "{here}/normalisation=self_normalised, which weights each by its probability"
-            raise SettingError("hypotheses=beam", problem, remedy)
+        check_weights(hypotheses, normalisation)
         self.model, self.seed, self.max_length, self.aggregation = model, seed, max_length, aggregation
         self.epochs, self.minibatches, self.micro_batches = epochs, minibatches, micro_batches
         self.baseline, self.critic, self.kl = baseline, critic, AdaptiveKl(kl_coef, kl_target, kl_rate)
@@ -129,10 +124,9 @@ class PolicyGradient:
             samples_per_source, add_reference, returns, critic, baseline, normalisation, deduplicate, drop_equal_groups
         )
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
-        greedy = "companion" in needs(baseline)
         self.sampler = Sampler(
-            self.decoding, samples_per_source, hypotheses, forced_prefix, add_reference, greedy, critic,
-            tokenizer.eos_id, tokenizer.size, seed,
+            self.decoding, samples_per_source, hypotheses, forced_prefix, add_reference, "companion" in needs(baseline),
+            critic, tokenizer.eos_id, tokenizer.size, seed,
         )  # fmt: skip
         self.size = tokenizer.size
         self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference, self.size)
@@ -143,8 +137,7 @@ class PolicyGradient:
         self.terms: list[Term] = [SurrogateLoss(surrogate), bonus, *kl, ValueLoss(critic), *nll]
         self.measures = (kl[0].measures if kl else {}) | bonus.measures
         self.compared = self.reference if kl else None  # with which the loss compares the policy
-        # whether demonstrations are learned from, or begin episodes
-        self.needs_references = bool(nll) or self.sampler.reads_demonstrations()
+        self.needs_references = bool(nll) or self.sampler.reads_demonstrations()  # to learn from, or to begin with
         self.optimizer = optimizer([*model.parameters(), *critic.attach(model)])
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
+from tokenrl_cli.algorithm.facts import needs
 from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.functional.chunks import logits_of, over_states
@@ -152,6 +153,15 @@ class Sampler:
 
         (logprobs,) = over_states(logprobs_in, self.size, rollout.mask, output.hidden, rollout.actions)
         return replace(rollout, logprobs=logprobs.masked_fill(~rollout.mask, 0.0), valid=rollout.mask.any(-1))
+
+
+def check_weights(hypotheses: Literal["samples", "beam"], normalisation: Callable[..., Tensor]) -> None:
+    """Raises UserError for `hypotheses` "beam" with a `normalisation` that does not weight episodes by their
+    likelihoods: it would take the best hypotheses for samples."""
+    if hypotheses == "beam" and "likelihoods" not in needs(normalisation):
+        problem = "the best hypotheses are no samples, and this normalisation would weigh them like samples"
+        remedy = "{here}/normalisation=self_normalised, which weights each by its probability"
+        raise SettingError("hypotheses=beam", problem, remedy)
 
 
 def _not_chosen(rollout: Rollout, forced: Tensor) -> Rollout:
