@@ -44,8 +44,8 @@ REWARDS: dict[str, Callable[[], Any]] = {
     "rougeL": lambda: Rouge("rougeL", "fmeasure", False),
     "chrf": lambda: Chrf(6, 0, 2, False, False),
     "chrf++": lambda: Chrf(6, 2, 2, False, False),
-    "wer": lambda: ErrorRate("words"),
-    "cer": lambda: ErrorRate("characters"),
+    "wer": lambda: ErrorRate("words", 1.0, 1.0, 1.0, False, "keep", "keep"),
+    "cer": lambda: ErrorRate("characters", 1.0, 1.0, 1.0, False, "keep", "keep"),
 }
 FLOORS = {  # what each ratio must reach, at 64 texts of 30 tokens and at 256 of 100
     "bleu": (60, 100), "rouge1": (100, 200), "rouge2": (100, 200), "rougeL": (100, 200),

@@ -22,14 +22,13 @@ import tokenrl_cli
 from tests.examples import BLOCK, ROOT
 from tests.examples import FILES as EXAMPLES
 from tests.pretrained import checkpoint
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tests.running import QUICK, TINY, tokenrl, train
 from tokenrl_cli.commands.keys import EvalModel, Train
 from tokenrl_cli.config.build import check, locate
 from tokenrl_cli.config.options import conf_dir, groups, options, roots
 from tokenrl_cli.files import disk
 from tokenrl_cli.reward.bleu import Bleu
-from tokenrl_cli.reward.error_rate import ErrorRate
 
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in FILES}
@@ -446,7 +445,7 @@ def test_the_worked_example_of_credit_is_so() -> None:
     table = [row for row in rows(section("docs/rewards.md", "Credit")) if len(row) == 8 and row[0]]
     said = [row[1] for row in table]
     seen = texts([(said[-1], ["the cat sat on the mat"])])
-    wer = ErrorRate("words")
+    wer = error_rate("words")
     found = [
         Bleu(4, "exp", None, True, "13a", False).prefix_scores(seen, [["", *said]])[0],
         wer.prefix_scores(seen, [["", *said]])[0],

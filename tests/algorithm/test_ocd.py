@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from tests.reward.said import error_rate, texts
 from tests.toys import chi_squared
 from tests.values import completion_values
 from tests.world import LENGTH, SEQUENCES, STATES, WORLD, Capture, Letters, TabularPolicy, batch_of, samples_of
 from tokenrl_cli.algorithm.ocd import Ocd
 from tokenrl_cli.episodes.sampling import rollout_of
 from tokenrl_cli.interfaces import SAMPLED
+from tokenrl_cli.tokenizer.char import Char
+from tokenrl_cli.tokenizer.word import Word
 
 REFERENCE = [1, 2]  # batch_of demonstrates "ab"
 
@@ -85,3 +88,25 @@ def test_micro_batches_change_no_gradient(parts: int) -> None:
     ragged = [SEQUENCES[i] for i in (0, 5, 14, 2)]
     whole, split = (gradient(algorithm(WORLD["policy_logits"], micro_batches=n), ragged) for n in (1, parts))
     assert (whole - split).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "unit", "reference"), [(Word(20, 1), "words", "one two two"), (Char(20, 1), "characters", "a ba")]
+)
+def test_its_optimal_values_are_errors_of_words_or_characters_by_the_tokenizer(
+    tokenizer: Any, unit: Any, reference: str
+) -> None:
+    """Q* of every token after every prefix of up to two tokens: minus the errors, in units of `wer` or of `cer`, of the
+    best text that goes on so; Q* of EOS minus those of the prefix as it stands. Spaces at the edges are none of cer's
+    characters, so no prefix ends in one."""
+    tokenizer.train([reference, "three"])
+    goal, reward = tokenizer.encode(reference), error_rate(unit)
+    tokens = [token for token in range(2, tokenizer.size) if tokenizer.decode([token]).strip()]
+    for prefix in [[], *([a] for a in tokens), *([a, b] for a in tokens for b in tokens)]:
+        values = completion_values(prefix, goal, tokenizer.size)[-1].tolist()
+        strings = [tokenizer.decode(prefix), *(tokenizer.decode([*prefix, token]) for token in tokens)]
+        rows = texts([(string, [reference]) for string in strings], [2] * len(strings))
+        open_ended = [[string, string] for string in strings]  # the first of two is not finished
+        best = (reward.completion_scores(rows, open_ended)[:, 0] - 1) * len(goal)
+        assert [values[token] for token in tokens] == pytest.approx(best[1:])
+        assert values[tokenizer.eos_id] == pytest.approx((reward(rows)[0] - 1) * len(goal))

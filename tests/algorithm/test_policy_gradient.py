@@ -39,8 +39,8 @@ TOKENIZER, REWARD = Letters(), TableReward(REWARDS)
 
 def algorithm_with(baseline: Callable[..., Tensor], samples: int, **changes: object) -> PolicyGradient:
     values = {
-        "samples_per_source": samples, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0,
-        "baseline": baseline, "kl_coef": 0.0, "entropy_coef": 0.0, "nll_mix": 0.0, "micro_batches": 1,
+        "samples_per_source": samples, "hypotheses": "samples", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+        "epsilon": 0.0, "baseline": baseline, "kl_coef": 0.0, "entropy_coef": 0.0, "nll_mix": 0.0, "micro_batches": 1,
         "optimizer": Capture, "kl_loss_coef": 0.0, "drop_equal_groups": False, "epochs": 1, "minibatches": 1,
         "normalisation": normalisation.unscaled, "surrogate": surrogates.score_function,
         "aggregation": aggregation.sequence_sum, "divergence": kl.k2, "forced_prefix": schedules.all_tokens,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.algorithm.test_policy_gradient import REWARD, TOKENIZER, algorithm_with, expected_gradient, gradient_of
 from tests.world import (
+    EOS,
     LENGTH,
     SEQUENCES,
     STATES,
@@ -24,11 +25,12 @@ from tests.world import (
     probabilities,
     samples_of,
 )
+from tokenrl_cli.algorithm.policy_gradient import PolicyGradient
 from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.episodes.sampling import rollout_of
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.functional import advantages, aggregation, kl, normalisation, surrogates
-from tokenrl_cli.interfaces import SAMPLED
+from tokenrl_cli.interfaces import SAMPLED, Rollout, SettingError
 
 REWARDS = torch.tensor(WORLD["rewards"], dtype=torch.float64)
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}
@@ -193,6 +195,72 @@ def test_the_risk_is_that_of_its_definition() -> None:
     (wanted,) = torch.autograd.grad(expected, policy.table)
     algorithm = algorithm_with(samples=3, **risk(0.7))
     assert (gradient_of(algorithm, [SEQUENCES[i] for i in chosen], Terminal()) - wanted).abs().max() < 1e-12
+
+
+# --------------------------------------------------------------------------------- minimum word error rate training
+
+
+def mwer(count: int, **changes: Any) -> PolicyGradient:
+    """As conf/algorithm/mwer.yaml has it."""
+    changes = {"hypotheses": "beam", "deduplicate": True, "nll_mix": 0.01} | changes
+    return algorithm_with(samples=count, **(risk(1.0) | changes))
+
+
+def formula(chosen: list[int], coefficient: float = 0.01) -> Tensor:
+    """d/d logits of sum_i p_hat_i (W_i - W_bar) + lambda CE, by autograd: Prabhavalkar et al. 2018. W = 1 - reward; CE
+    a mean over the three tokens of the demonstration."""
+    policy = TabularPolicy(WORLD["policy_logits"])
+    chances, errors = probabilities(policy), 1 - REWARDS[chosen]
+    renormalised = chances[chosen] / chances[chosen].sum()
+    cross_entropy = -chances[SEQUENCES.index([1, 2, EOS])].log() / 3
+    loss = (renormalised * (errors - errors.mean())).sum() + coefficient * cross_entropy
+    (gradient,) = torch.autograd.grad(loss, policy.table)
+    return gradient
+
+
+def descended(algorithm: PolicyGradient, sources: int = 2) -> tuple[Tensor, Rollout]:
+    """The gradient of the loss on episodes that the algorithm collects itself, and these episodes, rewarded."""
+    batch = batch_of(sources)
+    rollout, _ = judge(algorithm.collect(batch), batch, TOKENIZER, REWARD, Terminal())
+    logged = algorithm.update(rollout)
+    assert logged["sampling/logp_difference/max"] < 1e-12  # the beam's hypotheses are scored before the update
+    return algorithm.optimizer.gradient, rollout  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("hypotheses", [15, 17])
+def test_word_errors_among_all_texts_have_the_gradient_of_the_formula(hypotheses: int) -> None:
+    """Of 17 hypotheses 2 do not exist, and weigh nothing."""
+    found, rollout = descended(mwer(hypotheses))
+    assert rollout.valid.sum() == 2 * 15
+    assert (found - formula(list(range(15)))).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("hypotheses", [2, 3, 4])
+def test_word_errors_among_few_beams_have_the_gradient_of_the_formula_on_these(hypotheses: int) -> None:
+    found, rollout = descended(mwer(hypotheses))
+    texts = [row[: int(m.sum())] for row, m in zip(rollout.actions.tolist(), rollout.mask, strict=True)]
+    chosen = [SEQUENCES.index(text) for text in texts[:hypotheses]]
+    assert len(set(chosen)) == hypotheses
+    assert (found - formula(chosen)).abs().max() < 1e-12
+    others, _ = descended(mwer(hypotheses, nll_mix=0.0))
+    assert (others - formula(chosen, 0.0)).abs().max() < 1e-12
+    assert (others - found).abs().max() > 1e-4
+
+
+def test_of_samples_each_text_counts_once() -> None:
+    drawn = mwer(4, hypotheses="samples", nll_mix=0.0)
+    found = -gradient_of(drawn, [SEQUENCES[i] for i in (2, 7, 7, 11)], Terminal())
+    assert (found - formula([2, 7, 11], 0.0)).abs().max() < 1e-12
+
+
+def test_a_beam_goes_with_weights_of_likelihood_and_with_nothing_that_is_drawn() -> None:
+    with pytest.raises(SettingError, match="self_normalised"):
+        algorithm_with(advantages.no_baseline, 4, hypotheses="beam")
+    for change in ({"temperature": 0.7}, {"top_k": 2}, {"top_p": 0.9}, {"epsilon": 0.1}):
+        with pytest.raises(SettingError, match="beam search"):
+            mwer(4, **change)
+    with pytest.raises(SettingError, match="beam search"):
+        mwer(4, forced_prefix=lambda rollouts: 1.0)
 
 
 @pytest.mark.parametrize("baseline", [advantages.leave_one_out, advantages.group_mean])

@@ -20,13 +20,14 @@ from tokenrl_cli.interfaces import Credit, Rollout
 from tokenrl_cli.model.recurrent import Recurrent
 
 TOKENIZER = Letters()
+DRAWN = "hypotheses=samples"  # these settings are of samples, not of a beam search
 SAMPLING = {  # a cut goes with no k3 in the loss
     "plain": [],
-    "cold": ["temperature=0.7"],
-    "two": ["top_k=2", "kl_loss_coef=0"],
-    "nucleus": ["top_p=0.8", "temperature=1.3", "kl_loss_coef=0"],
-    "explored": ["epsilon=0.1"],
-    "all": ["top_k=2", "top_p=0.9", "temperature=0.8", "epsilon=0.05", "kl_loss_coef=0"],
+    "cold": ["temperature=0.7", DRAWN],
+    "two": ["top_k=2", "kl_loss_coef=0", DRAWN],
+    "nucleus": ["top_p=0.8", "temperature=1.3", "kl_loss_coef=0", DRAWN],
+    "explored": ["epsilon=0.1", DRAWN],
+    "all": ["top_k=2", "top_p=0.9", "temperature=0.8", "epsilon=0.05", "kl_loss_coef=0", DRAWN],
 }
 SEVERAL = ["reinforce", "scst", "remax", "mixer", "vine"]  # one sample a source, unless asked
 

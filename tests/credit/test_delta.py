@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from tests.credit.toy import EOS, Merges, every_text, rollout_from, to_go
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tests.world import REWARDS, SEQUENCES, WORLD, TabularPolicy, batch_of, exact_gradient
 from tokenrl_cli.credit.delta import Delta
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Reward
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
-from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.rouge import Rouge
 
@@ -27,8 +26,8 @@ METRICS: list[Reward] = [
     Chrf(2, 2, 2, True, True),
     Rouge("rouge1", "fmeasure", False),
     Rouge("rougeL", "fmeasure", True),
-    ErrorRate("words"),
-    ErrorRate("characters"),
+    error_rate("words"),
+    error_rate("characters"),
     ExactMatch(False, False),
 ]
 

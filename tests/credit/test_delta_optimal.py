@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.credit.toy import Merges, every_text, rollout_from, to_go
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tests.values import completion_values
 from tests.world import SEQUENCES, WORLD, Letters, TabularPolicy, batch_of, exact_gradient
 from tokenrl_cli.credit.delta import Delta
@@ -18,7 +18,6 @@ from tokenrl_cli.credit.delta_optimal import DeltaOptimal
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.reward.bleu import Bleu
-from tokenrl_cli.reward.error_rate import ErrorRate
 
 WORDS = Merges([" a", " b", " c"])
 REFERENCE = "a b a c"
@@ -27,7 +26,7 @@ REFERENCE = "a b a c"
 def rewards_of(sequences: list[list[int]], references: list[str], credit: object = None) -> np.ndarray:
     batch = replace(batch_of(1), references=[references])
     rollout = rollout_from(sequences, batch)
-    rewards = judge(rollout, batch, WORDS, ErrorRate("words"), credit or DeltaOptimal())[0].rewards  # type: ignore[arg-type]
+    rewards = judge(rollout, batch, WORDS, error_rate("words"), credit or DeltaOptimal())[0].rewards  # type: ignore[arg-type]
     assert rewards is not None
     return rewards.numpy()
 
@@ -60,7 +59,7 @@ def test_a_reward_never_depends_on_a_later_token_and_the_sum_is_the_score(refere
         whole = len(ids) == 4 and ids[-1] != 0  # at the limit the text is over, not only begun
         for t in range(len(ids) - whole):
             assert earned.setdefault(tuple(ids[: t + 1]), row[t]) == row[t]
-    scores = ErrorRate("words")(texts([(WORDS.decode(ids), references) for ids in sequences]))
+    scores = error_rate("words")(texts([(WORDS.decode(ids), references) for ids in sequences]))
     assert np.abs(rewards.sum(-1) - (scores - 1)).max() < 1e-12  # the best text there is has 1
 
 
@@ -72,7 +71,7 @@ def test_either_potential_leaves_the_expected_gradient_as_it_is(
     """O13: sum_t grad log p(a_t) G_t over all texts is the gradient of the expected score; with gamma < 1 it is not."""
     policy = TabularPolicy(WORLD["policy_logits"])
     batch = replace(batch_of(1), references=[["ab", "b"]])
-    reward = ErrorRate(unit)
+    reward = error_rate(unit)
     rewards = judge(rollout_from(SEQUENCES, batch), batch, Letters(), reward, credit)[0].rewards  # type: ignore[arg-type]
     assert rewards is not None
     scores = torch.from_numpy(reward(texts([(Letters().decode(ids), ["ab", "b"]) for ids in SEQUENCES])))

@@ -100,6 +100,39 @@ def test_any_number_of_beams_finds_what_another_search_finds(beams: int, alpha: 
     assert {ended for _, ended in told} == {True, False}
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_the_best_hypotheses_are_all_texts_ranked_where_there_are_enough_beams(table: list[list[float]]) -> None:
+    """17 of 15: two rows stay empty; and the first of them are the best of one, of two, of three."""
+    policy, batch = TabularPolicy(table), batch_of(2)
+    ranked = [SEQUENCES[i] for i in probabilities(policy).argsort(descending=True).tolist()]
+    for beams in (15, 17):
+        decoding = replace(BEAM, beam_size=beams)
+        found = beam_search(policy, batch.source, batch.source_mask, decoding, EOS, beams)
+        texts = [row[: int(m.sum())] for row, m in zip(found.actions.tolist(), found.mask, strict=True)]
+        assert texts == [*ranked, *[[]] * (beams - 15)] * 2
+        assert found.ended.tolist() == [EOS in text for text in texts]
+        for few in (1, 2, 3):
+            less = beam_search(policy, batch.source, batch.source_mask, decoding, EOS, few)
+            assert [row[: int(m.sum())] for row, m in zip(less.actions.tolist(), less.mask, strict=True)] == (
+                ranked[:few] * 2
+            )
+
+
+@pytest.mark.parametrize("beams", [2, 3, 4])
+def test_the_best_hypotheses_of_few_beams_are_different_and_begin_with_the_best(beams: int) -> None:
+    source = torch.arange(40).unsqueeze(1)
+    for limit, spread in ((4, 1.0), (6, 1.5), (6, 3.0)):
+        policy = FunctionPolicy(anything(5, limit, spread), 5)
+        decoding = Decoding(limit, 0.0, 0, 1.0, 0.0, [], beams, 0.0)
+        several = beam_search(policy, source, source >= 0, decoding, EOS, beams)
+        one = beam_search(policy, source, source >= 0, decoding, EOS)
+        texts = [tuple(row[: int(m.sum())]) for row, m in zip(several.actions.tolist(), several.mask, strict=True)]
+        first = [tuple(row[: int(m.sum())]) for row, m in zip(one.actions.tolist(), one.mask, strict=True)]
+        assert all(texts)
+        assert all(len(set(texts[i : i + beams])) == beams for i in range(0, len(texts), beams))
+        assert sum(texts[i * beams] == text for i, text in enumerate(first)) == len(first)
+
+
 @pytest.mark.parametrize(("beams", "alpha"), [(2, 2.0), (3, 3.0), (4, -1.0)])
 def test_a_long_text_may_still_overtake(beams: int, alpha: float) -> None:
     """Where length is praised much the best text is found late; below 0 it is blamed."""

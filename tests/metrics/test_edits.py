@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.values import completion_values
-from tokenrl_cli.metrics.edits import common_subsequences, edit_distances, fewest_edits, prefix_distances
+from tokenrl_cli.metrics.edits import (
+    EditWeights,
+    common_subsequences,
+    edit_distances,
+    fewest_edits,
+    least_weighted_edits,
+    prefix_distances,
+    weighted_distances,
+)
 from tokenrl_cli.metrics.growth import Words
 
 LETTERS = "abc"
@@ -25,6 +34,20 @@ def distance(a: str, b: str) -> int:
         for j, y in enumerate(b, 1):
             last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
     return row[-1]
+
+
+def weighted(text: str, reference: str, weights: EditWeights) -> float:
+    """By the definition: the cheapest of all ways to turn one into the other."""
+
+    @cache
+    def least(i: int, j: int) -> float:
+        if i == 0 or j == 0:
+            return i * weights.insertion + j * weights.deletion
+        wrong = 0.0 if text[i - 1] == reference[j - 1] else weights.substitution
+        ways = least(i - 1, j) + weights.insertion, least(i, j - 1) + weights.deletion, least(i - 1, j - 1) + wrong
+        return min(ways)
+
+    return least(len(text), len(reference))
 
 
 def subsequence(a: str, b: str) -> int:
@@ -50,6 +73,33 @@ def test_the_fewest_errors_still_possible_are_those_of_the_best_completion(refer
     )
     found = fewest_edits(growth, references)[:, -1, 0]
     assert found.tolist() == [min(distance(text + suffix, reference) for suffix in suffixes) for text in PREFIXES]
+
+
+# All alike; one of each dearer; one of each free; a substitution dearer than a deletion and an insertion; all free.
+WEIGHTS = [
+    EditWeights(*each)
+    for each in [(1, 1, 1), (2, 1, 1), (1, 1.5, 0.25), (0.5, 0.3, 2), (1, 0, 1), (1, 1, 0), (0, 1, 1), (3, 1, 1)]
+]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weighted_distances_and_the_least_of_all_completions_are_those_of_the_definition(weights: EditWeights) -> None:
+    """121 texts over 3 letters, each with its prefixes, against 3 references and the empty one side by side; every
+    completion by up to as many letters as the reference has."""
+    references = [*REFERENCES[1:4], ""]
+    growth, read = Words(list, False, None).read([grown(text) for text in PREFIXES], [references] * len(PREFIXES))
+    found, least = weighted_distances(growth, read, weights), least_weighted_edits(growth, read, weights)
+    if weights == EditWeights(1, 1, 1):
+        assert (found == edit_distances(growth, read)).all()
+        assert (least == fewest_edits(growth, read)).all()
+    for place, reference in enumerate(references):
+        suffixes = ["".join(p) for n in range(len(reference) + 1) for p in itertools.product(LETTERS, repeat=n)]
+        exact = {text: weighted(text, reference, weights) for text in PREFIXES}
+        best = {text: min(weighted(text + s, reference, weights) for s in suffixes) for text in PREFIXES}
+        for row, text in enumerate(PREFIXES):
+            until = grown(text)
+            assert found[row, : len(until), place] == pytest.approx([exact[each] for each in until], abs=1e-12)
+            assert least[row, : len(until), place] == pytest.approx([best[each] for each in until], abs=1e-12)
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -111,8 +161,13 @@ def test_a_text_may_lose_tokens_it_had(rows: list[tuple[list[str], list[str]]]) 
     """The prefixes of a row are unrelated texts, the extreme of a longer word that is another token."""
     growth, references = Words(list, False, None).read([strings for strings, _ in rows], [refs for _, refs in rows])
     edits, shared = edit_distances(growth, references), common_subsequences(growth, references)
+    weights = EditWeights(1.5, 0.75, 1.25)
+    weighed, least = weighted_distances(growth, references, weights), least_weighted_edits(growth, references, weights)
     for row, (strings, refs) in enumerate(rows):
         for place, text in enumerate(strings):
             assert edits[row, place, : len(refs)].tolist() == [distance(text, ref) for ref in refs]
             assert shared[row, place, : len(refs)].tolist() == [subsequence(text, ref) for ref in refs]
+            assert weighed[row, place, : len(refs)].tolist() == [weighted(text, ref, weights) for ref in refs]
+            nearest = [min(weighted(text, ref[:j], weights) for j in range(len(ref) + 1)) for ref in refs]
+            assert least[row, place, : len(refs)].tolist() == nearest
         assert not edits[row, :, len(refs) :].any()

@@ -19,10 +19,9 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from tests.real_data import real
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
-from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.rouge import Rouge
 from tokenrl_cli.tokenizer.bpe import Bpe
 
@@ -130,9 +129,9 @@ METRICS: dict[str, Callable[[], tuple[Any, Score]]] = {
     **{f"bleu {values}": lambda v=values: (Bleu(*v), bleu(*v)) for values in BLEUS},
     **{f"chrf {values}": lambda v=values: (Chrf(*v), chrf(*v)) for values in CHRFS},
     **{f"rouge {values}": lambda v=values: (Rouge(*v), rouge(*v)) for values in ROUGES},
-    "wer": lambda: (ErrorRate("words"), jiwers(jiwer.wer)),
-    "cer": lambda: (ErrorRate("characters"), jiwers(jiwer.cer)),
-    "per": lambda: (ErrorRate("phones"), jiwers(phones)),
+    "wer": lambda: (error_rate("words"), jiwers(jiwer.wer)),
+    "cer": lambda: (error_rate("characters"), jiwers(jiwer.cer)),
+    "per": lambda: (error_rate("phones"), jiwers(phones)),
 }
 MAIN = [name for name in METRICS if name in ("wer", "cer", "per")] + [
     f"bleu {BLEUS[0]}", f"chrf {CHRFS[0]}", f"chrf {CHRFS[1]}", f"rouge {ROUGES[0]}", f"rouge {ROUGES[-1]}"

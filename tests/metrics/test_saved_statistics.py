@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.reward.said import error_rate
 from tokenrl_cli.interfaces import CorpusScore, Reward, Texts, UserError
 from tokenrl_cli.metrics.aggregates import Mean
 from tokenrl_cli.metrics.mean import mean_score
@@ -15,7 +16,6 @@ from tokenrl_cli.metrics.saved_statistics import load, save
 from tokenrl_cli.metrics.significance import paired_bootstrap
 from tokenrl_cli.reward.bleu import Bleu
 from tokenrl_cli.reward.chrf import Chrf
-from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.rouge import Rouge
 from tokenrl_cli.reward.ter import Ter
@@ -27,7 +27,7 @@ METRICS: dict[str, Reward] = {
     "chrf": Chrf(6, 0, 2, False, False),
     "chrf++/beta 1": Chrf(4, 2, 1, True, True),
     "ter": Ter(False, False, False, False),
-    "wer": ErrorRate("words"),
+    "wer": error_rate("words"),
     "rouge": Rouge("rougeL", "fmeasure", False),
     "exact_match": ExactMatch(False, True),
 }

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tokenrl_cli.interfaces import Reward, Texts
+from tokenrl_cli.reward.error_rate import ErrorRate
 
 REFERENCE = "the small cat sat on the old mat ."
 GOLDEN = [
@@ -45,6 +46,12 @@ def texts(
     sources = [f"source {i}" for i in range(len(rows))]
     finished = np.array([True] * len(rows) if ended is None else ended, dtype=bool)
     return Texts([h for h, _ in rows], [list(r) for _, r in rows], sources, columns, actions, mask, finished, 7)
+
+
+def error_rate(unit: Any, **changes: Any) -> ErrorRate:
+    """As jiwer computes it, but for `changes`."""
+    values = {"substitution": 1.0, "deletion": 1.0, "insertion": 1.0}
+    return ErrorRate(unit, **(values | {"lowercase": False, "punctuation": "keep", "numbers": "keep"} | changes))
 
 
 def columns(rows: Sequence[tuple[str, list[str]]]) -> list[Any]:

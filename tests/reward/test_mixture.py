@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.credit.toy import EOS, Merges, rollout_from
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tests.running import lines, train
 from tests.world import batch_of
 from tokenrl_cli.credit.delta import Delta
@@ -19,11 +19,10 @@ from tokenrl_cli.credit.terminal import Terminal
 from tokenrl_cli.credit.token import Token
 from tokenrl_cli.episodes.scoring import judge
 from tokenrl_cli.interfaces import Texts, UserError
-from tokenrl_cli.reward.error_rate import ErrorRate
 from tokenrl_cli.reward.exact_match import ExactMatch
 from tokenrl_cli.reward.mixture import Mixture
 
-WER, EXACT = ErrorRate("words"), ExactMatch(False, True)
+WER, EXACT = error_rate("words"), ExactMatch(False, True)
 TOKENIZER = Merges([" a", " b", " c"])
 SAID = [[1, 2, EOS], [1, 3, EOS], [3, EOS], [1, 2, 3]]
 

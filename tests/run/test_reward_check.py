@@ -274,6 +274,8 @@ def test_two_settings_behind_one_name_are_told() -> None:
     assert differing("chrf", {"word_order": 2}, chrf={}) == [("warning", "metrics.chrf.word_order")]
     assert differing("rouge", {"stemmer": True}, rouge={}) == [("warning", "metrics.rouge.stemmer")]
     assert differing("ter", {"case_sensitive": True}, ter={}) == [("warning", "metrics.ter.case_sensitive")]
+    assert differing("wer", {"lowercase": True}, wer={}) == [("warning", "metrics.wer.lowercase")]
+    assert differing("cer", {}, cer={"punctuation": "remove"}) == [("warning", "metrics.cer.punctuation")]
 
 
 def test_another_measure_of_a_family_is_a_note_and_another_name_is_nothing() -> None:
@@ -283,6 +285,7 @@ def test_another_measure_of_a_family_is_a_note_and_another_name_is_nothing() -> 
     assert differing("bleu", {"tokenize": "zh"}, plain={"of": "bleu"}) == []
     assert differing("bleu", {"tokenize": "zh"}, bleu={}, zh={"of": "bleu", "tokenize": "zh"}) == []
     assert differing("wer", {}, cer={}) == []
+    assert differing("wer", {"deletion": 2.0}, wer={}) == [("note", "metrics.wer.deletion")]
     assert differing("bleu", {}, chrf={}) == []
 
 

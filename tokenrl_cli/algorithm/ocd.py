@@ -28,6 +28,12 @@ class Ocd:
     reference of all texts that begin with y_<t and a (`functional.completion.optimal_values`). As tau goes to 0 the
     best tokens share all the probability. The targets read the reference at every step, so this is no RL but a
     supervised upper bound for rewards of edit distance. Dropout is off, as it is when the episodes are sampled.
+
+    The edit distance is one of tokens, to one reference, and each error counts 1. So the errors are those of `cer` with
+    tokenizer=char, and those of `wer` with tokenizer=word where the words have no marks or apostrophes in them, which
+    are tokens of their own; with sub-words they are neither. Targets share their probability among equally good tokens
+    alone: there is no label smoothing beside them. What the paper compares with is maximum likelihood, `Mle`, which has
+    it.
     """
 
     needs_rewards = False

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ from tokenrl_cli.algorithm.gradient.objective import SurrogateLoss, Term, forwar
 from tokenrl_cli.algorithm.gradient.penalties import Penalties
 from tokenrl_cli.algorithm.gradient.reference import ReferencePolicy
 from tokenrl_cli.algorithm.gradient.regularisers import DemonstrationLoss, EntropyBonus, KlLoss, ValueLoss
-from tokenrl_cli.algorithm.gradient.sampler import Sampler
+from tokenrl_cli.algorithm.gradient.sampler import Sampler, check_weights
 from tokenrl_cli.algorithm.parts.kl_control import AdaptiveKl
 from tokenrl_cli.algorithm.state import within
 from tokenrl_cli.config.ranges import Fraction, Gt, Le, Positive, Probability, Size, SizeOrZero, Weight
@@ -70,6 +70,10 @@ class PolicyGradient:
     With `forced_prefix` the first tokens of an episode are those of the demonstration; they get no policy gradient, and
     they are all that the NLL counts.
 
+    With `hypotheses` "beam" an episode is one of the K best of a beam search instead of a sample, and its weight is its
+    own probability among the K, see `functional.normalisation.self_normalised`; a normalisation that reads no
+    likelihoods is refused. The entropy, the KL and their metrics are then means over these hypotheses.
+
     The constructor passes the keys of its block on to the parts; what each of them means is explained in
     conf/algorithm/reinforce.yaml. It raises the UserErrors of `Sampler`, `AdvantageEstimator` and `KlLoss`.
     """
@@ -83,6 +87,7 @@ class PolicyGradient:
         max_length: int,
         seed: int,
         samples_per_source: Size,
+        hypotheses: Literal["samples", "beam"],
         temperature: Positive,
         top_k: SizeOrZero,
         top_p: Annotated[float, Gt(0), Le(1)],
@@ -111,6 +116,7 @@ class PolicyGradient:
         micro_batches: Size,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:
+        check_weights(hypotheses, normalisation)
         self.model, self.seed, self.max_length, self.aggregation = model, seed, max_length, aggregation
         self.epochs, self.minibatches, self.micro_batches = epochs, minibatches, micro_batches
         self.baseline, self.critic, self.kl = baseline, critic, AdaptiveKl(kl_coef, kl_target, kl_rate)
@@ -118,10 +124,9 @@ class PolicyGradient:
             samples_per_source, add_reference, returns, critic, baseline, normalisation, deduplicate, drop_equal_groups
         )
         self.decoding = Decoding(max_length, temperature, top_k, top_p, epsilon, [], 1, 0.0)
-        greedy = "companion" in needs(baseline)
         self.sampler = Sampler(
-            self.decoding, samples_per_source, forced_prefix, add_reference, greedy, critic, tokenizer.eos_id,
-            tokenizer.size, seed,
+            self.decoding, samples_per_source, hypotheses, forced_prefix, add_reference, "companion" in needs(baseline),
+            critic, tokenizer.eos_id, tokenizer.size, seed,
         )  # fmt: skip
         self.size = tokenizer.size
         self.reference = ReferencePolicy(model if kl_coef > 0 or kl_loss_coef > 0 else None, reference, self.size)
@@ -132,8 +137,7 @@ class PolicyGradient:
         self.terms: list[Term] = [SurrogateLoss(surrogate), bonus, *kl, ValueLoss(critic), *nll]
         self.measures = (kl[0].measures if kl else {}) | bonus.measures
         self.compared = self.reference if kl else None  # with which the loss compares the policy
-        # whether demonstrations are learned from, or begin episodes
-        self.needs_references = bool(nll) or self.sampler.reads_demonstrations()
+        self.needs_references = bool(nll) or self.sampler.reads_demonstrations()  # to learn from, or to begin with
         self.optimizer = optimizer([*model.parameters(), *critic.attach(model)])
         self.rollouts = self.updates = 0  # learned from so far, and steps of the optimiser
 

@@ -67,6 +67,11 @@ def self_normalised(advantages: Tensor, scores: Tensor, valid: Tensor, likelihoo
     gradient is that of sum_k Q_k R_k, which is minus the expected risk: Shen et al. 2016 (arXiv:1512.02433), equations
     4 and 10. The sum over j is the baseline, so no other is needed. This is not the gradient of the expected reward:
     with alpha of order 1 it is biased; as alpha goes to 0, A_k becomes alpha times the advantage over the group mean.
+
+    With alpha 1, N = K distinct hypotheses and R = -W it is minimum word error rate training, Prabhavalkar et al. 2018
+    (arXiv:1712.01818): L = sum_i p_hat_i (W_i - W_bar) + lambda CE, with p_hat_i = p(y_i) / sum_j p(y_j) and W_bar the
+    mean of the W_j, a constant, which adds nothing to the gradient as the p_hat_i sum to 1. W_i is the number of word
+    errors there; the reward `wer` has them divided by the length of the reference, one factor for each source.
     """
     weights = (alpha * likelihoods).masked_fill(~valid, -torch.inf).softmax(1).masked_fill(~valid, 0.0)  # Q, [N, K]
     valid_scores = scores.masked_fill(~valid, 0.0)

@@ -6,6 +6,8 @@ the next: a table row belongs to the first i tokens of a text, and stays valid w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tokenrl_cli.metrics.compiled import compiled
@@ -27,12 +29,36 @@ def fewest_edits(growth: Growth, references: References) -> np.ndarray:
     return _distances(growth, references, True)
 
 
+@dataclass(frozen=True)
+class EditWeights:
+    """What each kind of error counts, 0 or more. An insertion is a token of the text that the reference does not have,
+    a deletion one of the reference that the text does not have."""
+
+    substitution: float
+    deletion: float
+    insertion: float
+
+
+def weighted_distances(growth: Growth, references: References, weights: EditWeights) -> np.ndarray:
+    """Returns the weighted edit distance of each prefix in `growth` to each reference of its row: the least sum of
+    `weights` of insertions, deletions and substitutions of tokens that lead from one to the other (Wagner & Fischer
+    1974). With all weights 1 it is `edit_distances`, which is faster. -> [B, W, G] float64, 0 where a row has no such
+    reference."""
+    return _weighed(growth, references, weights, False)
+
+
+def least_weighted_edits(growth: Growth, references: References, weights: EditWeights) -> np.ndarray:
+    """Returns the least sum of `weights` of the errors that any text can have which begins with each prefix y_<=t in
+    `growth`: min_j D(y_<=t, r_<=j), as in `fewest_edits`, for what follows costs nothing where it is the rest of the
+    reference. -> [B, W, G] float64, 0 where a row has no such reference."""
+    return _weighed(growth, references, weights, True)
+
+
 def common_subsequences(growth: Growth, references: References) -> np.ndarray:
     """Returns the length in tokens of the longest common subsequence of each prefix in `growth` and each reference of
     its row. -> [B, W, G] int32, for W prefixes of each of B texts and G = `references.most` references, 0 where a row
     has no such reference."""
-    sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
-    table = np.zeros((int(growth.lengths.max(initial=0)) + 1, int(sizes.max(initial=0))), np.int32)
+    table = _table(growth, references, np.int32)
     found = np.zeros((*growth.kept.shape, references.most), np.int32)
     _subsequences(
         growth.tokens, growth.first, growth.kept, growth.added,
@@ -55,6 +81,24 @@ def prefix_distances(
     width, size = texts.shape[1], references.shape[1]
     found = np.full((len(texts), width + 1, size + 1), width + size + 1, np.int32)
     _tabulate(texts, lengths, references, reference_lengths, found)
+    return found
+
+
+def _table(growth: Growth, references: References, kind: type) -> np.ndarray:
+    """Zeros with a row for each number of tokens of a prefix, and for each reference of the row that has the most
+    tokens in all its references a column for each number of its tokens."""
+    sizes = np.diff(references.starts[references.sets]) + np.diff(references.sets)
+    return np.zeros((growth.longest + 1, int(sizes.max(initial=0))), kind)
+
+
+def _weighed(growth: Growth, references: References, weights: EditWeights, nearest: bool) -> np.ndarray:
+    table = _table(growth, references, np.float64)
+    found = np.zeros((*growth.kept.shape, references.most))
+    _edit_weighed(
+        growth.tokens, growth.first, growth.kept, growth.added,
+        references.tokens, references.starts, references.sets, references.rows,
+        float(weights.substitution), float(weights.deletion), float(weights.insertion), nearest, table, found,
+    )  # fmt: skip
     return found
 
 
@@ -158,6 +202,46 @@ def _edit(  # type: ignore[no-untyped-def]
         if present >= 0:
             for place in range(ref_starts[present], ref_starts[present + 1]):
                 index[ref_tokens[place]] = 0
+
+
+@compiled
+def _edit_weighed(  # type: ignore[no-untyped-def]
+    tokens, first, kept, added, ref_tokens, ref_starts, sets, rows, substitution, deletion, insertion, nearest, table,
+    found,
+):  # fmt: skip
+    # table[i, j]: weighted distance of the first i tokens of the text to the first j of a reference. The references
+    # stand side by side in a row, each with a column for its empty prefix. A row is computed from the one before it, so
+    # a prefix that drops tokens goes on from an earlier row. Row 0 depends on the references alone.
+    for row in range(kept.shape[0]):
+        begin, end = sets[rows[row]], sets[rows[row] + 1]
+        column = 0
+        for reference in range(begin, end):
+            for place in range(ref_starts[reference + 1] - ref_starts[reference] + 1):
+                table[0, column] = place * deletion
+                column += 1
+        for prefix in range(kept.shape[1]):
+            length = kept[row, prefix]
+            for step in range(first[row, prefix], first[row, prefix] + added[row, prefix]):
+                above, here = table[length], table[length + 1]
+                length += 1
+                column = 0
+                for reference in range(begin, end):
+                    here[column] = length * insertion
+                    for place in range(ref_starts[reference], ref_starts[reference + 1]):
+                        column += 1
+                        wrong = 0.0 if ref_tokens[place] == tokens[step] else substitution
+                        best = min(above[column] + insertion, here[column - 1] + deletion)
+                        here[column] = min(best, above[column - 1] + wrong)
+                    column += 1
+            column = 0
+            for reference in range(begin, end):
+                last = column + ref_starts[reference + 1] - ref_starts[reference]
+                least = table[length, last]
+                if nearest:
+                    for place in range(column, last):
+                        least = min(least, table[length, place])
+                found[row, prefix, reference - begin] = least
+                column = last + 1
 
 
 @compiled

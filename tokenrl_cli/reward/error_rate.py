@@ -9,14 +9,24 @@ from typing import Literal
 import numpy as np
 
 from tokenrl_cli import __version__
+from tokenrl_cli.config.extras import require_extra
+from tokenrl_cli.config.ranges import Weight
 from tokenrl_cli.interfaces import CorpusScore, Texts
 from tokenrl_cli.metrics.aggregates import Rate
-from tokenrl_cli.metrics.edits import edit_distances, fewest_edits
-from tokenrl_cli.metrics.growth import Characters, References, Words
+from tokenrl_cli.metrics.edits import (
+    EditWeights,
+    edit_distances,
+    fewest_edits,
+    least_weighted_edits,
+    weighted_distances,
+)
+from tokenrl_cli.metrics.growth import REMEMBERED, Characters, Growth, References, Words
+from tokenrl_cli.metrics.text_normalisation import TextNormalisation
 
 NAMES = {"words": "wer", "characters": "cer", "phones": "per"}
 SPACES = re.compile(r"\s\s+")
 NOT_SPACE = re.compile(r"[^\S ]")
+ALIKE = EditWeights(1.0, 1.0, 1.0)  # each error counts 1, and errors can be counted 64 at a time
 
 
 class ErrorRate:
@@ -28,15 +38,34 @@ class ErrorRate:
     space, and where the reference is empty the rate is the number of insertions. Phones are what any white space
     divides.
 
-    At most 1. 0 for an empty text (1 if a reference is empty, too), and below 0, without a limit, for a text much
-    longer than the reference.
+    `substitution`, `deletion` and `insertion` are what an error of each kind counts; with other weights than 1 the
+    errors are the least weighted sum of errors that leads from one text to the other. `lowercase`, `punctuation` and
+    `numbers` change hypotheses, prefixes and references before errors are counted, see `TextNormalisation`; the
+    constructor raises UserError for `numbers` "words" where the package num2words is missing.
+
+    At most 1. For an empty text 1 - `deletion` (1 if a reference is empty, too), and below 0, without a limit, for a
+    text much longer than the reference.
     """
 
     needs_references = True
-    measures = ("unit",)
+    measures = ("unit", "substitution", "deletion", "insertion")
 
-    def __init__(self, unit: Literal["words", "characters", "phones"]) -> None:
+    def __init__(
+        self,
+        unit: Literal["words", "characters", "phones"],
+        substitution: Weight,
+        deletion: Weight,
+        insertion: Weight,
+        lowercase: bool,
+        punctuation: Literal["keep", "remove"],
+        numbers: Literal["keep", "words"],
+    ) -> None:
+        if numbers == "words":
+            require_extra("speech", "numbers", "num2words")
         self.unit, self.name = unit, NAMES[unit]
+        self.weights = EditWeights(substitution, deletion, insertion)
+        self.normalised = TextNormalisation(lowercase, punctuation, numbers)
+        self.changed: dict[str, str] = {}  # references, by the text as it was given
         readers: dict[str, Words | Characters] = {
             "words": Words(_words, False, lambda text: NOT_SPACE.search(text) is not None),
             "characters": Characters(str.strip, squeezed=False),
@@ -53,8 +82,8 @@ class ErrorRate:
         float64: column t after t tokens, past the end of a row the score of its last prefix; NaN for a source without a
         reference. `prefixes` holds the T_b + 1 prefixes of each row b, and T is the largest T_b. Only the references of
         `texts` are read."""
-        growth, references = self.reader.read(prefixes, texts.references)
-        return _best(edit_distances(growth, references), references)
+        growth, references = self._read(prefixes, texts)
+        return _best(self._errors(growth, references), references)
 
     def completion_scores(self, texts: Texts, prefixes: Sequence[Sequence[str]]) -> np.ndarray:
         """Returns the best score, at most 1, that a text which begins with each prefix can still get (optimal
@@ -62,26 +91,56 @@ class ErrorRate:
         The last prefix of a row counts as finished: column T_b, and all columns after it, hold its score as a whole
         text. The last word of a prefix counts as complete. NaN for a source without a reference. Only the references of
         `texts` are read."""
-        growth, references = self.reader.read(prefixes, texts.references)
-        scores = _best(edit_distances(growth, references), references)
-        reachable = _best(fewest_edits(growth, references), references)
+        growth, references = self._read(prefixes, texts)
+        scores = _best(self._errors(growth, references), references)
+        reachable = _best(self._least_errors(growth, references), references)
         last = np.array([len(strings) - 1 for strings in prefixes])[:, None]
         return np.where(np.arange(scores.shape[1]) < last, reachable, scores)
 
     def corpus(self, texts: Texts) -> CorpusScore:
-        """Returns jiwer's rate, all errors over the length of all references, each text against its best reference: a
+        """Returns the rate, all errors over the length of all references, each text against its best reference: a
         share, not a percentage; 0 is perfect, lower is better, and it may be above 1. With the rate of each text, [B],
-        NaN without a reference. Texts without a reference are left out; where none has one the rate is NaN."""
-        growth, references = self.reader.read([[text] for text in texts.hypotheses], texts.references)
-        errors = edit_distances(growth, references)
+        NaN without a reference. Texts without a reference are left out; where none has one the rate is NaN. It is
+        jiwer's rate if all weights are 1 and texts are not changed."""
+        growth, references = self._read([[text] for text in texts.hypotheses], texts)
+        errors = self._errors(growth, references)
         best = _rates(errors, references).argmin(-1)
         errors, lengths = (np.take_along_axis(each, best, -1)[:, 0] for each in (errors[:, 0], references.lengths))
         known = references.known[:, 0]
         statistics = np.where(known[:, None], np.stack([errors, lengths], -1), 0).astype(np.float64)
         sentences = np.where(known, _rate(errors, lengths), np.nan)
-        signature = f"{self.name}|refs:best|empty:insertions|version:tokenrl {__version__}, as jiwer 4"
         rate = Rate()(statistics.sum(0)) if known.any() else np.nan
-        return CorpusScore(rate, signature, sentences, statistics, Rate(), lower_is_better=True)
+        return CorpusScore(rate, self.signature, sentences, statistics, Rate(), lower_is_better=True)
+
+    @property
+    def signature(self) -> str:
+        """How the rate is computed: what errors count, and what was done to the texts before."""
+        weights = self.weights
+        errors = f"substitution:{weights.substitution:g}|deletion:{weights.deletion:g}|insertion:{weights.insertion:g}"
+        version = f"version:tokenrl {__version__}, as jiwer 4"
+        return f"{self.name}|refs:best|{errors}|{self.normalised.signature}|empty:insertions|{version}"
+
+    def _read(self, prefixes: Sequence[Sequence[str]], texts: Texts) -> tuple[Growth, References]:
+        references: Sequence[Sequence[str]] = texts.references
+        if self.normalised.changes:
+            if len(self.changed) > REMEMBERED:
+                self.changed.clear()
+            for text in {text for each in references for text in each} - self.changed.keys():
+                self.changed[text] = self.normalised(text)
+            references = [[self.changed[text] for text in each] for each in references]
+        return self.reader.read(self.normalised.each(prefixes), references)
+
+    def _errors(self, growth: Growth, references: References) -> np.ndarray:
+        """Of each prefix against each reference, [B, W, G]."""
+        if self.weights == ALIKE:
+            return edit_distances(growth, references)
+        return weighted_distances(growth, references, self.weights)
+
+    def _least_errors(self, growth: Growth, references: References) -> np.ndarray:
+        """Those that a text can have at least which begins with each prefix, [B, W, G]."""
+        if self.weights == ALIKE:
+            return fewest_edits(growth, references)
+        return least_weighted_edits(growth, references, self.weights)
 
 
 def _words(text: str) -> list[str]:

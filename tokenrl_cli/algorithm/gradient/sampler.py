@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from tokenrl_cli import streams
+from tokenrl_cli.algorithm.facts import needs
+from tokenrl_cli.episodes.beam import beam_search
 from tokenrl_cli.episodes.sampling import Decoding, concatenate, generate, logprobs_of, recite, rollout_of
 from tokenrl_cli.functional.chunks import logits_of, over_states
 from tokenrl_cli.interfaces import CONTINUATION, GREEDY, SAMPLED, Batch, Critic, ModelModule, Rollout, SettingError
@@ -20,7 +23,8 @@ class Sampler:
 
     What a rollout consists of, by the role of its rows and in this order:
 
-    SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together
+    SAMPLED        [N K] drawn from the policy with `decoding`; K rows of a source stand together. With `hypotheses`
+                   "beam" they are drawn by no chance: the K best that a beam search with K beams finds
     CONTINUATION   for a critic that estimates V(s) by sampling: a prefix of a SAMPLED one, then new tokens
     DEMONSTRATION  [N] with `add_reference`: the demonstration, which is then one more sample of its source
     GREEDY         [N] with `greedy_baseline`: the greedy episode, whose reward is a baseline; never learned from
@@ -30,13 +34,16 @@ class Sampler:
     left to the policy, infinite for all of them. Forced tokens are not `chosen`, and their log-probability is 0.
 
     `size` = V. The constructor raises UserError for `add_reference` with top-k, top-p or epsilon in `decoding`: under a
-    cut the policy may be unable to generate the demonstration, whose log-probability would be minus infinity.
+    cut the policy may be unable to generate the demonstration, whose log-probability would be minus infinity. And for
+    `hypotheses` "beam" with a temperature, cut, epsilon or forced prefix: a search compares the plain probabilities of
+    whole texts.
     """
 
     def __init__(
         self,
         decoding: Decoding,
         samples_per_source: int,
+        hypotheses: Literal["samples", "beam"],
         forced_prefix: Callable[[int], float],
         add_reference: bool,
         greedy_baseline: bool,
@@ -48,7 +55,13 @@ class Sampler:
         if add_reference and (decoding.cuts or decoding.epsilon > 0):
             problem = "the demonstration may be none of the texts that top_k, top_p and epsilon leave to choose from"
             raise SettingError("add_reference", problem, "leave them at 0, 1 and 0")
+        if hypotheses == "beam" and not (decoding.plain and math.isinf(forced_prefix(0))):
+            problem = (
+                "a beam search draws no samples: temperature, top_k, top_p, epsilon and a prefix have no place in it"
+            )
+            raise SettingError("hypotheses=beam", problem, "leave them at 1, 0, 1, 0 and none")
         self.decoding, self.samples_per_source, self.forced_prefix = decoding, samples_per_source, forced_prefix
+        self.searches = hypotheses == "beam"
         self.add_reference, self.greedy_baseline, self.critic = add_reference, greedy_baseline, critic
         self.greedy = replace(decoding, temperature=0.0, top_k=0, top_p=1.0, epsilon=0.0)
         self.eos_id, self.size, self.seed = eos_id, size, seed
@@ -66,7 +79,10 @@ class Sampler:
         `model` must be in evaluation mode. The same seed and `batch.step` give the same random numbers. Raises
         NonFinite where a probability is not finite.
         """
-        sampled = self._episodes(model, batch, self.decoding, self.samples_per_source, SAMPLED, rollouts)
+        if self.searches:
+            sampled = self._best(model, batch)
+        else:
+            sampled = self._episodes(model, batch, self.decoding, self.samples_per_source, SAMPLED, rollouts)
         parts = [sampled]
         if self.critic.continuations:
             parts.append(self._continuations(model, sampled))
@@ -114,19 +130,38 @@ class Sampler:
         role = torch.full_like(begun.role, CONTINUATION)
         return _not_chosen(replace(begun, role=role, parent=rows, chosen=samples.mask, **generated), forced)
 
-    @torch.no_grad()
+    def _best(self, model: ModelModule, batch: Batch) -> Rollout:
+        """The K best hypotheses of each source, with the log-probabilities that the policy gives their tokens. Rows
+        without tokens, where there are fewer, are not valid."""
+        search = replace(self.decoding, beam_size=self.samples_per_source)
+        best = beam_search(model, batch.source, batch.source_mask, search, self.eos_id, self.samples_per_source)
+        return self._scored(model, rollout_of(batch, best, SAMPLED))
+
     def demonstrations(self, model: ModelModule, batch: Batch) -> Rollout:
         """Returns a Rollout of one demonstration of each source as an episode, [N, R], without tokens, and not `valid`,
         where a source has none. `logprobs` are those that `model` gives its tokens under `decoding`, in its present
         mode, 0 where padded; without gradient."""
-        recited = recite(batch, self.eos_id)
-        output = model(recited.source, recited.source_mask, recited.actions, recited.source_row)
+        return self._scored(model, recite(batch, self.eos_id))
+
+    @torch.no_grad()
+    def _scored(self, model: ModelModule, rollout: Rollout) -> Rollout:
+        """The rollout with the log-probabilities of its tokens from a teacher-forced pass, valid where it has any."""
+        output = model(rollout.source, rollout.source_mask, rollout.actions, rollout.source_row)
 
         def logprobs_in(hidden: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
             return (logprobs_of(logits_of(output, hidden), actions, self.decoding, None),)
 
-        (logprobs,) = over_states(logprobs_in, self.size, recited.mask, output.hidden, recited.actions)
-        return replace(recited, logprobs=logprobs.masked_fill(~recited.mask, 0.0), valid=recited.mask.any(-1))
+        (logprobs,) = over_states(logprobs_in, self.size, rollout.mask, output.hidden, rollout.actions)
+        return replace(rollout, logprobs=logprobs.masked_fill(~rollout.mask, 0.0), valid=rollout.mask.any(-1))
+
+
+def check_weights(hypotheses: Literal["samples", "beam"], normalisation: Callable[..., Tensor]) -> None:
+    """Raises UserError for `hypotheses` "beam" with a `normalisation` that does not weight episodes by their
+    likelihoods: it would take the best hypotheses for samples."""
+    if hypotheses == "beam" and "likelihoods" not in needs(normalisation):
+        problem = "the best hypotheses are no samples, and this normalisation would weigh them like samples"
+        remedy = "{here}/normalisation=self_normalised, which weights each by its probability"
+        raise SettingError("hypotheses=beam", problem, remedy)
 
 
 def _not_chosen(rollout: Rollout, forced: Tensor) -> Rollout:
