@@ -83,6 +83,12 @@ class ErrorRate:
         rate = Rate()(statistics.sum(0)) if known.any() else np.nan
         return CorpusScore(rate, signature, sentences, statistics, Rate(), lower_is_better=True)
 
+    def tokens(self, text: str) -> list[str]:
+        """Returns the words, characters or phones of a text, between which errors are counted."""
+        if self.unit == "characters":
+            return list(text.strip())
+        return _words(text) if self.unit == "words" else text.split()
+
 
 def _words(text: str) -> list[str]:
     return [word for word in SPACES.sub(" ", text).strip().split(" ") if word]
