@@ -46,7 +46,9 @@ def fewest_and_most_substitutions(reference: list[str], hypothesis: list[str]) -
     """The fewest and the most substitutions of all alignments with the fewest errors."""
     found = []
     for sign in (1, -1):
-        cost = {(i, 0): (i, 0) for i in range(len(reference) + 1)} | {(0, j): (j, 0) for j in range(len(hypothesis) + 1)}
+        cost = {(i, 0): (i, 0) for i in range(len(reference) + 1)} | {
+            (0, j): (j, 0) for j in range(len(hypothesis) + 1)
+        }
         for i in range(1, len(reference) + 1):
             for j in range(1, len(hypothesis) + 1):
                 pair = (0, 0) if reference[i - 1] == hypothesis[j - 1] else (1, sign)
