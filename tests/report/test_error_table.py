@@ -6,8 +6,8 @@
     bob  stop                         please stop now           1 correct, 2 insertions
     bob  go home | go back home       go back hole              of the second: 2 correct, 1 substitution (1/3 < 2/2)
 
-Together 6 + 3 + 3 + 1 + 3 = 16 words, 13 correct, 2 + 1 + 2 = 5 errors (31.25 %), in 4 of 5 utterances. The first has no
-error: ann has 1 in 9 words, bob 4 in 7.
+Together 6 + 3 + 3 + 1 + 3 = 16 words, 13 correct, 2 + 1 + 2 = 5 errors (31.25 %), in 4 of 5 utterances: ann has 1 error
+in 9 words, bob 4 in 7.
 """
 
 from __future__ import annotations

@@ -433,10 +433,11 @@ def results_of(
     errors: dict[str, ErrorReport],
 ) -> dict[str, Any]:
     """Returns the content of results.json for an evaluation, plain values for JSON: NaN is None. `ckpt` is the path of
-    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add, `errors` are the reports of
-    its error rates, whose tables (`error_summary`) are `errors` in the result. There `metrics` has {"value", "low", "high", "signature"} for each metric on its own scale: low and high are the ends of a 95 %
-    bootstrap interval, or None if the bootstrap could not give one; `findings` then has the reason. `other` has the
-    rest of the numbers of the evaluation."""
+    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add, `errors` are the reports of its
+    error rates, whose tables (`error_summary`) are `errors` in the result. There `metrics` has {"value", "low", "high",
+    "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
+    the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
+    evaluation."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
     from tokenrl_cli.report.error_table import error_summary
     from tokenrl_cli.report.journal import json_values

@@ -104,7 +104,8 @@ def confusions(alignments: Iterable[Alignment]) -> Confusions:
     counted: dict[str, Counter[tuple[str | None, str | None]]] = {each: Counter() for each in OPERATIONS}
     for each in alignments:
         for operation, *pair in zip(each.operations, each.reference, each.hypothesis, strict=True):
-            counted[operation][pair[0], pair[1]] += 1
+            if operation != "C":
+                counted[operation][pair[0], pair[1]] += 1
 
     def ordered(operation: str) -> list[tuple[str, str, int]]:
         rows = [(one or "", other or "", count) for (one, other), count in counted[operation].items()]

@@ -107,8 +107,8 @@ def bootstrap_interval(
     """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale: the range of the scores of
     `samples` resamples without one in forty at either end (with fewer than 40 resamples, of all). Half its width is the
     number that `sacrebleu --confidence` prints after +- for the same seed and resamples; sacrebleu centres it on the
-    mean of the resamples. (None, None) with fewer than `fewest` sentences that have a score (FEWEST_BLOCKS for the result
-    of `by_block`), a resampled score that is not finite, or resamples that do not differ."""
+    mean of the resamples. (None, None) with fewer than `fewest` sentences that have a score (FEWEST_BLOCKS for the
+    result of `by_block`), a resampled score that is not finite, or resamples that do not differ."""
     if known(score) < fewest:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))

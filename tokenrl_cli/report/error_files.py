@@ -76,15 +76,16 @@ def _shown(alignment: Alignment) -> Iterator[str]:
     rows: tuple[list[str], ...] = ([], [], [])
     used = 0
     for operation, *pair in zip(alignment.operations, alignment.reference, alignment.hypothesis, strict=True):
-        words = [_shown_token(token, operation) for token in pair]
-        width = max(cells(word) for word in words)
+        words = [_shown_token(token, operation) for token in dict.fromkeys(pair)]  # a correct token is the same in both
+        width = max(map(cells, words))
         if used and used + width + 1 > WIDTH:
             yield from _named(rows)
             rows, used = ([], [], []), 0
         used += width + 1
-        filled = [word or "*" * width for word in words]
-        for row, word in zip(rows, [*filled, "" if operation == "C" else operation], strict=True):
-            row.append(padded(word, width))
+        filled = [padded(word or "*" * width, width) for word in words]
+        below = ("" if operation == "C" else operation).ljust(width)
+        for row, word in zip(rows, (filled[0], filled[-1], below), strict=True):
+            row.append(word)
     yield from _named(rows)
 
 

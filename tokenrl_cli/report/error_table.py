@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from tokenrl_cli.interfaces import CorpusScore, Evaluation
@@ -51,7 +52,7 @@ class ErrorReport:
             return None
         return [NO_SPEAKER if each.speaker is None else each.speaker for each in self.utterances]
 
-    @property
+    @cached_property
     def confusions(self) -> Confusions:
         """The errors of all utterances, counted by their tokens."""
         return confusions(each.alignment for each in self.utterances if each.alignment is not None)

@@ -1,4 +1,4 @@
-"""The error rates of two systems on the same utterances, compared by a paired bootstrap over utterances and speakers."""
+"""The error rates of two systems on the same utterances, by paired bootstrap over utterances and over speakers."""
 
 from __future__ import annotations
 
