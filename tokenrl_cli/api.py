@@ -418,6 +418,7 @@ class Run:
         """
         from tokenrl_cli.commandline.earlier_run import typed_values
         from tokenrl_cli.commands.eval import prepare, results_of, settings_of, unread_tokens
+        from tokenrl_cli.commands.eval_errors import error_reports
 
         words = [override("split", split), override("examples", examples), override("batch_size", batch_size)]
         words += _decoding(decode, seed, options)
@@ -426,7 +427,8 @@ class Run:
             examination = prepare(plain, self._saved, typed_values([*self._words, *words]))
             evaluation = examination.evaluate()
         settings = settings_of(self._saved, examination.config, plain, evaluation)
-        results = results_of(evaluation, str(self.path), settings, examination.findings)
+        errors = error_reports(examination.task, evaluation)
+        results = results_of(evaluation, str(self.path), settings, examination.findings, errors)
         _warn(unread_tokens(evaluation, examination.task))
         texts = (evaluation.sources, evaluation.references, evaluation.hypotheses)
         return Evaluated(dict(evaluation.metrics), results, *texts, evaluation.scores)

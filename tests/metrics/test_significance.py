@@ -9,11 +9,14 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.significance import PairedTest, estimate_ci
 
 from tokenrl_cli.interfaces import CorpusScore, Texts
+from tokenrl_cli.metrics.aggregates import Rate
 from tokenrl_cli.metrics.mean import mean_score
 from tokenrl_cli.metrics.significance import (
+    FEWEST_BLOCKS,
     FEWEST_SENTENCES,
     Difference,
     bootstrap_interval,
+    by_block,
     hierarchical_bootstrap,
     known,
     paired_bootstrap,
@@ -329,3 +332,42 @@ def test_unequal_test_sets_are_refused(call: str, size: int) -> None:
     }
     with pytest.raises(ValueError, match=f"3 and {size} sentences cannot be paired"):
         calls[call]()
+
+
+def rates(errors: list[float], lengths: list[float]) -> CorpusScore:
+    statistics = np.array([errors, lengths], dtype=np.float64).T
+    sentences = np.where(statistics[:, 1] > 0, statistics[:, 0] / np.maximum(statistics[:, 1], 1), np.nan)
+    return CorpusScore(Rate()(statistics.sum(0)), "wer", sentences, statistics, Rate(), True)
+
+
+def test_blocks_hold_the_sums_of_their_sentences_and_leave_the_score_as_it_is() -> None:
+    """Speakers a (1 error in 4 words), b (3 in 8), c without any reference."""
+    score = rates([1, 0, 0, 3, 0], [2, 2, 0, 5, 3])
+    found = by_block(score, ["a", "a", "c", "b", "b"])
+    assert found.statistics.tolist() == [[1, 4], [3, 8]]
+    assert found.sentences.tolist() == [0.25, 0.375]
+    assert found.value == score.value == 4 / 12
+
+
+def test_a_block_bootstrap_equals_a_plain_loop_over_drawn_speakers() -> None:
+    rng = np.random.default_rng(3)
+    speakers = [name for name in "abcdef" for _ in range(rng.integers(2, 9))]
+    lengths = rng.integers(1, 9, len(speakers)).astype(float)
+    one, other = (rates((rng.random(len(speakers)) * lengths).round().tolist(), lengths.tolist()) for _ in range(2))
+    blocks = [by_block(each, speakers) for each in (one, other)]
+    drawn = np.random.default_rng(12345).choice(6, size=(200, 6))
+    rows = [[i for block in draw for i, name in enumerate(speakers) if name == "abcdef"[block]] for draw in drawn]
+    looped = [[each.statistics[index].sum(0) for index in rows] for each in (one, other)]
+    values = [np.sort([total[0] / total[1] for total in each]) for each in looped]
+    found = bootstrap_interval(blocks[0], 200, 12345, FEWEST_BLOCKS)
+    assert found == pytest.approx((values[0][5], values[0][194]))
+    gaps = [a[0] / a[1] - b[0] / b[1] for a, b in zip(*looped, strict=True)]
+    paired = paired_bootstrap(*blocks, 200, 12345, FEWEST_BLOCKS)
+    assert paired.mean == one.value - other.value
+    assert paired.p == pytest.approx(2 * (min(sum(g <= 0 for g in gaps), sum(g >= 0 for g in gaps)) + 1) / 201)
+
+
+def test_fewer_than_four_blocks_have_no_interval() -> None:
+    score = rates([1, 0, 2, 1], [4, 4, 4, 4])
+    assert bootstrap_interval(by_block(score, ["a", "b", "c", "a"]), 100, 0, FEWEST_BLOCKS) == (None, None)
+    assert bootstrap_interval(by_block(score, ["a", "b", "c", "d"]), 100, 0, FEWEST_BLOCKS)[0] is not None

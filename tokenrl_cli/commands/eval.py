@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.data.splits import Reader
     from tokenrl_cli.interfaces import Evaluation, Finding, Model
     from tokenrl_cli.report.display import Display
+    from tokenrl_cli.report.error_table import ErrorReport
     from tokenrl_cli.run.checkpoint import Checkpoint
     from tokenrl_cli.run.task import Task
 
@@ -44,6 +45,7 @@ def run(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import typed_values
+    from tokenrl_cli.commands.eval_errors import error_reports, require_comparable, show_difference
     from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.display import choose_display
@@ -55,6 +57,7 @@ def run(config: DictConfig) -> float | None:
     saved = checkpoint.load(checkpoint.find(Path(plain["ckpt"]), ("best", "last")))
     out = Path(plain["out"]) if plain["out"] else refuse_link(saved.path.parent.parent / "eval")
     require_room(out)
+    require_comparable(plain["against"], plain["split"])
     examination = prepare(plain, saved, typed_values(HydraConfig.get().overrides.task))
     display = choose_display()
     try:
@@ -62,8 +65,10 @@ def run(config: DictConfig) -> float | None:
         evaluation = examination.evaluate(progress)
         settings = settings_of(saved, examination.config, plain, evaluation)
         folder = refuse_link(folder_for(out, parts_of(saved, plain, settings, evaluation.decode), settings))
-        results = write(folder, evaluation, str(saved.path), settings, examination.findings)
+        errors = error_reports(examination.task, evaluation)
+        results = write(folder, evaluation, str(saved.path), settings, examination.findings, errors)
         show(display, evaluation, results)
+        show_difference(display, folder, plain["against"], plain["split"])
         if sentence := unread_tokens(evaluation, examination.task):
             display.message(sentence)
         stage = saved.state["stage"].replace("_", " ")
@@ -179,14 +184,19 @@ def _reference_readers(task: Task, split: str) -> list[Reader]:
 
 
 def show(display: Display, evaluation: Evaluation, results: dict[str, Any]) -> None:
-    """Shows an evaluation with its first 2 texts, then each metric with its interval and signature, then the findings.
-    `results` is the content of results.json, as `write` returns it."""
+    """Shows an evaluation with its first 2 texts, then each metric with its interval and signature, the table of errors
+    of each error rate, and the findings. `results` is the content of results.json, as `write` returns it."""
+    from tokenrl_cli.report.error_table import error_lines
+
     display.evaluation(evaluation, 2)
     for name, metric in results["metrics"].items():
         low, high = metric["low"], metric["high"]
         interval = "" if low is None else f"  95 % [{low + 0.0:.4g}, {high + 0.0:.4g}]"
         value = "nan" if metric["value"] is None else f"{metric['value'] + 0.0:.4g}"
         display.message(f"{name} {value}{interval}  {metric['signature']}")
+    for name, summary in results["errors"].items():
+        for line in error_lines(summary, name):
+            display.message(line)
     for finding in results["findings"]:
         display.message(f"{finding['severity']}: {finding['text']}")
 
@@ -354,24 +364,29 @@ def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any])
 
 
 def write(
-    folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
+    folder: Path,
+    evaluation: Evaluation,
+    ckpt: str,
+    settings: dict[str, Any],
+    found: list[Finding],
+    errors: dict[str, ErrorReport],
 ) -> dict[str, Any]:
     """Writes the results of an evaluation to a folder, over those of the same evaluation if there are any, and returns
     the content of its results.json; see `results_of`. `ckpt` is the path of the checkpoint, `settings` the result of
-    `settings_of`, `found` are findings to add. The folder is made if it is missing; the evaluation must have an
-    example.
+    `settings_of`, `found` are findings to add, `errors` are the reports of its error rates. The folder is made if it is
+    missing; the evaluation must have an example.
 
     hypotheses.txt and references.N.txt have one line per example, in the order of the split, with line breaks inside a
     text as spaces; N counts from 0, and an example without that reference has an empty line. statistics.npz holds the
     sufficient statistics, from which intervals and differences can be computed again (metrics/saved_statistics.py).
-    results.json is written last.
+    Each error rate has a folder of its own (report/error_files.py). results.json is written last.
 
     If anything fails a folder that is new is removed again. Raises UserError if the folder lies in a run and is a link,
     OSError if the system refuses.
     """
     new = not folder.exists()
     try:
-        return _written(folder, evaluation, ckpt, settings, found)
+        return _written(folder, evaluation, ckpt, settings, found, errors)
     except BaseException:
         if new:
             disk.discard(folder)
@@ -379,11 +394,17 @@ def write(
 
 
 def _written(
-    folder: Path, evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]
+    folder: Path,
+    evaluation: Evaluation,
+    ckpt: str,
+    settings: dict[str, Any],
+    found: list[Finding],
+    errors: dict[str, ErrorReport],
 ) -> dict[str, Any]:
     """Does what `write` does, but leaves what was written if it fails."""
     from tokenrl_cli.files import writing
     from tokenrl_cli.metrics.saved_statistics import save
+    from tokenrl_cli.report.error_files import write_errors
 
     if folder.parent == Path(ckpt).parent.parent / "eval":
         directory.require_own(folder.parent.parent, "eval", f"eval/{folder.name}")
@@ -399,18 +420,27 @@ def _written(
     disk.discard(part)
     save(part, evaluation.corpus)
     part.rename(folder / "statistics.npz")
-    results = results_of(evaluation, ckpt, settings, found)
+    results = results_of(evaluation, ckpt, settings, found, errors)
+    write_errors(folder, errors, results["errors"])
     writing.write(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return results
 
 
-def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], found: list[Finding]) -> dict[str, Any]:
+def results_of(
+    evaluation: Evaluation,
+    ckpt: str,
+    settings: dict[str, Any],
+    found: list[Finding],
+    errors: dict[str, ErrorReport],
+) -> dict[str, Any]:
     """Returns the content of results.json for an evaluation, plain values for JSON: NaN is None. `ckpt` is the path of
-    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add. In the result `metrics` has
-    {"value", "low", "high", "signature"} for each metric on its own scale: low and high are the ends of a 95 %
-    bootstrap interval, or None if the bootstrap could not give one; `findings` then has the reason. `other` has the
-    rest of the numbers of the evaluation."""
+    the checkpoint, `settings` the result of `settings_of`, `found` are findings to add, `errors` are the reports of its
+    error rates, whose tables (`error_summary`) are `errors` in the result. There `metrics` has {"value", "low", "high",
+    "signature"} for each metric on its own scale: low and high are the ends of a 95 % bootstrap interval, or None if
+    the bootstrap could not give one; `findings` then has the reason. `other` has the rest of the numbers of the
+    evaluation."""
     from tokenrl_cli.metrics.significance import bootstrap_interval
+    from tokenrl_cli.report.error_table import error_summary
     from tokenrl_cli.report.journal import json_values
     from tokenrl_cli.report.results import RESAMPLES, SEED
 
@@ -425,6 +455,7 @@ def results_of(evaluation: Evaluation, ckpt: str, settings: dict[str, Any], foun
         "decode": settings["decode"],
         "examples": len(evaluation.hypotheses),
         "metrics": metrics,
+        "errors": {name: error_summary(report) for name, report in errors.items()},
         "other": {name: value for name, value in evaluation.metrics.items() if name not in metrics},
         "settings": settings,
         "findings": [asdict(finding) for finding in [*found, *_findings(evaluation, metrics, settings)]],

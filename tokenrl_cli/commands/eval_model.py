@@ -43,6 +43,7 @@ def run(config: DictConfig) -> float | None:
     """
     from hydra.core.hydra_config import HydraConfig
 
+    from tokenrl_cli.commands.eval_errors import error_reports, require_comparable, show_difference
     from tokenrl_cli.commands.keys import EvalModel, require_keys
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.display import choose_display
@@ -58,14 +59,17 @@ def run(config: DictConfig) -> float | None:
         raise UserError("model", "has random weights: there is nothing to evaluate", remedy)
     out = Path(plain["out"]).expanduser() if plain["out"] else _unused(time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
     require_room(refuse_link(out))
+    require_comparable(plain["against"], plain["split"])
     examination = prepare(plain, line)
     display = choose_display()
     try:
         evaluation = examination.evaluate(partial(display.evaluating, "eval", plain["split"], 0))
         settings = settings_from(plain, plain, evaluation, weights_of(plain["model"]), 0, STAGE)
         folder = refuse_link(folder_for(out, parts_of(settings, evaluation.decode), settings))
-        results = write(folder, evaluation, str(path), settings, examination.findings)
+        errors = error_reports(examination.task, evaluation)
+        results = write(folder, evaluation, str(path), settings, examination.findings, errors)
         show(display, evaluation, results)
+        show_difference(display, folder, plain["against"], plain["split"])
         if sentence := unread_tokens(evaluation, examination.task):
             display.message(sentence)
         display.message(f"{path} as it is, written to {folder}")

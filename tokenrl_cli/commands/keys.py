@@ -78,6 +78,7 @@ class Eval:
     data_root: Text
     imports: list[Text]
     out: Text | None
+    against: Text | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class EvalModel(Train):
     batch_size: Size
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
+    against: Text | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ sentences, a score that is not a number, and resamples that do not differ (an in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,9 @@ from tokenrl_cli.interfaces import CorpusScore
 # Simulated false alarms at .05 where there is no difference, differences of sentences normal / exponential:
 # 5 sentences 16 / 23 %, 10: 9 / 13 %, 20: 7 / 11 %, 30: 6 / 9 %, 100: 5 / 7 %.
 FEWEST_SENTENCES = 30
+# Speakers (blocks of utterances): fewer say next to nothing of other speakers. Of S blocks a bootstrap sees (S - 1) / S
+# of the variance between them, so with few the interval is too narrow.
+FEWEST_BLOCKS = 4
 ROUNDING = 1e-11  # relative to the scores: sums of the same numbers in another order differ by less
 
 Reason = Literal["few_sentences", "not_a_number", "no_variation"]
@@ -39,18 +43,20 @@ class Difference:
     sacrebleu_p: float | None = None
 
 
-def paired_bootstrap(a: CorpusScore, b: CorpusScore, samples: int, seed: int) -> Difference:
+def paired_bootstrap(
+    a: CorpusScore, b: CorpusScore, samples: int, seed: int, fewest: int = FEWEST_SENTENCES
+) -> Difference:
     """Computes a paired bootstrap of score(a) - score(b), with `samples` resamples, each of the same sentences for both
     systems. Koehn 2004. The same seed gives the same numbers. The sign is that of the plain difference, also for an
     error rate, of which lower is better.
 
     The p of the Difference is two-sided and belongs to its interval: below .05 exactly where the interval excludes 0.
-    Interval and p are None with fewer than FEWEST_SENTENCES (30) sentences that have a score in both, a score that is
-    not finite, or resamples that do not differ. Raises ValueError where the two have different numbers of sentences,
-    or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
+    Interval and p are None with fewer than `fewest` sentences that have a score in both (FEWEST_BLOCKS for the results
+    of `by_block`), a score that is not finite, or resamples that do not differ. Raises ValueError where the two have
+    different numbers of sentences, or, outside these cases, where `samples` is below 40, too few for a 95 % interval.
     """
     observed = a.value - b.value
-    if known(a, b) < FEWEST_SENTENCES:
+    if known(a, b) < fewest:
         return Difference(observed, None, None, None)
     index = _resamples(len(a.statistics), samples, seed)
     return _decided(observed, _scores(a, index), _scores(b, index))
@@ -95,19 +101,34 @@ def hierarchical_bootstrap(pairs: list[tuple[CorpusScore, CorpusScore]], samples
     return replace(_decided(observed, after.mean(0), before.mean(0)), sacrebleu_p=None)
 
 
-def bootstrap_interval(score: CorpusScore, samples: int, seed: int) -> tuple[float, float] | tuple[None, None]:
+def bootstrap_interval(
+    score: CorpusScore, samples: int, seed: int, fewest: int = FEWEST_SENTENCES
+) -> tuple[float, float] | tuple[None, None]:
     """Returns the 95 % bootstrap interval (low, high) of one system's score, on its scale: the range of the scores of
     `samples` resamples without one in forty at either end (with fewer than 40 resamples, of all). Half its width is the
     number that `sacrebleu --confidence` prints after +- for the same seed and resamples; sacrebleu centres it on the
-    mean of the resamples. (None, None) with fewer than FEWEST_SENTENCES (30) sentences that have a score, a resampled
-    score that is not finite, or resamples that do not differ."""
-    if known(score) < FEWEST_SENTENCES:
+    mean of the resamples. (None, None) with fewer than `fewest` sentences that have a score (FEWEST_BLOCKS for the
+    result of `by_block`), a resampled score that is not finite, or resamples that do not differ."""
+    if known(score) < fewest:
         return None, None
     values = _scores(score, _resamples(len(score.statistics), samples, seed))
     if not _varies(values, values):
         return None, None
     ordered, cut = np.sort(values), samples // 40  # one in forty cut off at either end
     return float(ordered[cut]), float(ordered[samples - cut - 1])
+
+
+def by_block(score: CorpusScore, blocks: Sequence[str]) -> CorpusScore:
+    """Returns the same corpus score with the sentences of each block summed to one row, so that a bootstrap draws whole
+    blocks, each with all its sentences: a block bootstrap, for sentences of the same speaker, whose errors are not
+    independent. `blocks` names the block of each of the n sentences; the rows of the result are in the order in which
+    the blocks first appear. Sentences without a score are left out, and so are blocks of them alone."""
+    scored = ~np.isnan(score.sentences)
+    names = list(dict.fromkeys(name for name, kept in zip(blocks, scored, strict=True) if kept))
+    row = {name: number for number, name in enumerate(names)}
+    totals = np.zeros((len(names), score.statistics.shape[1]))
+    np.add.at(totals, [row[name] for name, kept in zip(blocks, scored, strict=True) if kept], score.statistics[scored])
+    return replace(score, sentences=np.array([score.aggregate(total) for total in totals]), statistics=totals)
 
 
 def known(*scores: CorpusScore) -> int:

@@ -142,6 +142,12 @@ class ErrorRate:
             return fewest_edits(growth, references)
         return least_weighted_edits(growth, references, self.weights)
 
+    def tokens(self, text: str) -> list[str]:
+        """Returns the words, characters or phones of a text, between which errors are counted."""
+        if self.unit == "characters":
+            return list(text.strip())
+        return _words(text) if self.unit == "words" else text.split()
+
 
 def _words(text: str) -> list[str]:
     return [word for word in SPACES.sub(" ", text).strip().split(" ") if word]
