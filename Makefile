@@ -21,7 +21,7 @@ setup: $(READY) ## .venv with everything installed
 $(READY): pyproject.toml requirements-dev.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokenrl needs Python 3.11 or later: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-dev.lock "torch==$(TORCH)" -e ".[dev,hf]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements-dev.lock "torch==$(TORCH)" -e ".[dev,hf,speech]"
 	@touch $@
 
 demo: $(READY) ## trains an LSTM by cross-entropy, then by RL on BLEU, and prints what it gained
@@ -68,7 +68,7 @@ APART   = grep -vE '^(torch|nvidia|cuda|triton)' > lock.new && mv lock.new
 lock: $(READY) ## pins what pyproject.toml asks for, as it is pinned now; UPGRADE=yes takes the newest
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	echo "torch==$(TORCH)" | $(COMPILE) $(KEPT) pyproject.toml - | $(APART) requirements.lock
-	echo "torch==$(TORCH)" | $(COMPILE) -c requirements.lock $(KEPT) --extra dev --extra hf pyproject.toml - | $(APART) requirements-dev.lock
+	echo "torch==$(TORCH)" | $(COMPILE) -c requirements.lock $(KEPT) --extra dev --extra hf --extra speech pyproject.toml - | $(APART) requirements-dev.lock
 	$(COMPILE) --generate-hashes requirements.lock -o requirements-hashes.lock
 
 clean: ## removes .venv and caches, no run
