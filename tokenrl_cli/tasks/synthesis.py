@@ -203,7 +203,8 @@ def _tracks(utterance: Utterance, times: np.ndarray) -> _Tracks:
     def track(values: Sequence[float] | np.ndarray, moving: float, phones: Sequence[int] | slice) -> np.ndarray:
         first, last = (starts + moving * lengths)[phones], (ends - moving * lengths)[phones]
         known = np.asarray(values, dtype=np.float64)[phones]
-        return np.interp(times, np.stack([first, last], 1).reshape(-1), np.repeat(known, 2))
+        moved: np.ndarray = np.interp(times, np.stack([first, last], 1).reshape(-1), np.repeat(known, 2))
+        return moved
 
     whole = slice(None)
     jitter = np.array(utterance.jitter)
