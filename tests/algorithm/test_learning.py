@@ -36,7 +36,6 @@ CASES: dict[str, tuple[int, float, str]] = {  # steps, learning rate, and other 
     "mixer": (60, 5e-3, f"{K} forced_prefix.every=10"),
     "ocd": (50, 5e-3, ""),
     "mrt": (40, 5e-3, ""),
-    "mwer": (40, 5e-3, "nll_mix=0"),
     **dict.fromkeys(("dqn", "double_dqn"), (50, 0.005, "exploration.steps=25")),
     **dict.fromkeys(("mc_q", "soft_q", "ilql"), (70, 0.005, "")),
     **dict.fromkeys(("cql", "shiq", "pcl"), (120, SLOW, "")),
