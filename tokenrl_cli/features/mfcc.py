@@ -86,10 +86,9 @@ def deltas(frames: np.ndarray, window: int) -> np.ndarray:
     padded = np.pad(frames, ((window, window), (0, 0)), mode="edge")
     last = len(frames) + window
     steps = range(1, window + 1)
-    total: np.ndarray = sum(  # type: ignore[assignment]
-        n * (padded[window + n : last + n] - padded[window - n : last - n]) for n in steps
-    )
-    return total / (2 * sum(n * n for n in steps))
+    differences = [n * (padded[window + n : last + n] - padded[window - n : last - n]) for n in steps]
+    slope: np.ndarray = np.sum(differences, axis=0) / (2 * sum(n * n for n in steps))
+    return slope
 
 
 def paced(frames: np.ndarray, speed: float) -> np.ndarray:
@@ -99,4 +98,5 @@ def paced(frames: np.ndarray, speed: float) -> np.ndarray:
     places = np.minimum(np.arange(max(1, round(len(frames) / speed))) * speed, len(frames) - 1)
     below = np.floor(places).astype(np.int64)
     share = (places - below)[:, None]
-    return frames[below] * (1 - share) + frames[np.minimum(below + 1, len(frames) - 1)] * share
+    between: np.ndarray = frames[below] * (1 - share) + frames[np.minimum(below + 1, len(frames) - 1)] * share
+    return between

@@ -145,7 +145,8 @@ def transcripts(report: ErrorReport) -> tuple[str, str]:
     speaker: the first one ends the speaker's name. An id that occurs again gets +2, +3 ...
     """
     seen: Counter[str] = Counter()
-    hypotheses, references = [], []
+    hypotheses: list[str] = []
+    references: list[str] = []
     for each in report.utterances:
         if each.alignment is None:
             continue

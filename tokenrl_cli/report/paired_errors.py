@@ -96,9 +96,9 @@ def _tested(one: CorpusScore, two: CorpusScore, speakers: list[str] | None) -> d
     found = _plain(paired_bootstrap(one, two, RESAMPLES, SEED))
     if speakers is None:
         return found | {"speakers": None}
-    blocks = [by_block(each, speakers) for each in (one, two)]
-    tested = paired_bootstrap(*blocks, RESAMPLES, SEED, FEWEST_BLOCKS)
-    return found | {"speakers": {"number": len(blocks[0].sentences), **_plain(tested)}}
+    first, second = (by_block(each, speakers) for each in (one, two))
+    tested = paired_bootstrap(first, second, RESAMPLES, SEED, FEWEST_BLOCKS)
+    return found | {"speakers": {"number": len(first.sentences), **_plain(tested)}}
 
 
 def _plain(difference: Difference) -> dict[str, float | None]:

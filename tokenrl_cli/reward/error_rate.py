@@ -143,7 +143,9 @@ class ErrorRate:
         return least_weighted_edits(growth, references, self.weights)
 
     def tokens(self, text: str) -> list[str]:
-        """Returns the words, characters or phones of a text, between which errors are counted."""
+        """Returns the words, characters or phones of a text, between which errors are counted: those of the text as it
+        is after `lowercase`, `punctuation` and `numbers`."""
+        text = self.normalised(text)
         if self.unit == "characters":
             return list(text.strip())
         return _words(text) if self.unit == "words" else text.split()
