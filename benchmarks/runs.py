@@ -38,9 +38,13 @@ def run(folder: Path, *overrides: str, quiet: bool = False) -> None:
 
 
 def evaluated(
-    folder: Path, decode: str = "greedy", link: str = "last", reward: dict[str, Any] | None = None
+    folder: Path,
+    decode: str = "greedy",
+    link: str = "last",
+    reward: dict[str, Any] | None = None,
+    split: str = "test",
 ) -> Evaluation:
-    """The test split as the run's checkpoint `link` says it; scored by its own reward, unless `reward` is given."""
+    """A split as the run's checkpoint `link` says it; scored by its own reward, unless `reward` is given."""
     saved = checkpoint.load(checkpoint.find(folder, (link,)))
     if reward is not None:
         saved = replace(saved, config=saved.config | {"reward": reward})
@@ -49,7 +53,7 @@ def evaluated(
     task = assembly.task_of(saved.config, [], device, precision, saved.config["seed"], saved.tokenizer_dir)
     policy = assembly.policy_of(saved, saved.config, [], task)
     decoding = replace(task.decoding, **DECODINGS[decode])  # type: ignore[arg-type]
-    return evaluate(policy, task, "test", 0, 128, decoding, "eval", saved.step)
+    return evaluate(policy, task, split, 0, 128, decoding, "eval", saved.step)
 
 
 def decoded(folder: Path, split: str, examples: int, batch_size: int, link: str = "last") -> dict[str, CorpusScore]:

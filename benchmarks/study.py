@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,13 @@ RECIPES = {  # tokens an arm
     "e2e_nlg": ("e2e_lstm_rloo", 700_000),
     "tatoeba_en_de": ("tatoeba_lstm_rloo", 500_000),
     "g2p_cmudict": ("g2p_gru_rloo", 700_000),
+    "fsdd_connected": ("fsdd_lstm_rloo", 130_000),
+    "an4": ("an4_lstm_rloo", 130_000),
+}
+TEXT = ("e2e_nlg", "tatoeba_en_de", "g2p_cmudict")  # studied where no --datasets are named
+SPEECH = {  # arms beside the control
+    "fsdd_connected": ("mle_smoothed", "constant", "rloo", "rloo_delta_optimal", "mwer", "ocd"),
+    "an4": ("rloo_delta_optimal", "mwer"),
 }
 ARMS = {
     "mle": ["algorithm=mle", "~algorithm.samples_per_source"],
@@ -54,13 +62,26 @@ ARMS = {
         *("algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=1e-3"),
         *("algorithm/acting=tilted", "algorithm/exploration=none"),
     ],
+    "mle_smoothed": ["algorithm=mle", "~algorithm.samples_per_source", "algorithm.label_smoothing=0.1"],
+    "rloo_delta_optimal": ["algorithm=rloo", "credit=delta_optimal"],
+    "mwer": ["algorithm=mwer", "credit=terminal"],
+    "ocd": ["algorithm=ocd"],
     "double_dqn_greedy": ["algorithm=double_dqn", "credit=delta", "algorithm.optimizer.lr=1e-3"],
 }
+OF_TEXT = tuple(name for name in ARMS if name not in ("mle_smoothed", "rloo_delta_optimal", "mwer", "ocd"))
 RESULTS = Path(__file__).parent / "results"
 COSTS = ("wall_time_s", "peak_memory_mb")  # of a run
 DECODING = Lock()  # one evaluation at a time in this process
-OTHER = ("entropy", "completions/mean_length")  # of an evaluation, without an interval
-METRICS = {"g2p_cmudict": ("per", "exact_match")}  # the objective and another; else BLEU and chrF
+OTHER = ("entropy", "completions/mean_length", "sampled_reward")  # of an evaluation, without an interval
+METRICS = {  # the objective and another; else BLEU and chrF
+    "g2p_cmudict": ("per", "exact_match"),
+    "fsdd_connected": ("wer", "cer"),
+    "an4": ("wer", "cer"),
+}
+VIEWS = {  # what is decoded, split/decoding; else test, by each decoding. test_seen: the speakers of train
+    "fsdd_connected": ("test/greedy", "test/beam", "test_seen/greedy", "test_seen/beam"),
+    "an4": ("test/greedy", "test/beam"),
+}
 
 
 def warm_start(out: Path, dataset: str, seed: int) -> None:
@@ -93,16 +114,22 @@ def keep(out: Path, dataset: str, name: str, seed: int) -> None:
     summary = json.loads((ended / "results.json").read_text("utf-8"))
     corpus: dict[str, CorpusScore] = {}
     numbers = {cost: float(summary[cost]) for cost in COSTS}
-    for decode in DECODINGS:
+    for view in views(dataset):
+        split, decode = view.split("/") if "/" in view else ("test", view)
         with DECODING:
-            said = evaluated(ended, decode, link, recipe["reward"])
+            said = evaluated(ended, decode, link, recipe["reward"], split)
         for metric in METRICS.get(dataset, ("bleu", "chrf")):
             mask = np.where(np.isnan(said.corpus[metric].sentences), np.nan, 0.0)  # the statistics say the rest
-            corpus[f"{decode}/{metric}"] = replace(said.corpus[metric], sentences=mask)
+            corpus[f"{view}/{metric}"] = replace(said.corpus[metric], sentences=mask)
         rewards = mean_score(np.float32(said.scores).astype(np.float64), said.corpus["reward"].signature)
-        corpus[f"{decode}/reward"] = replace(rewards, sentences=rewards.sentences * 0)
-        numbers |= {f"{decode}/{other}": said.metrics[other] for other in OTHER}
+        corpus[f"{view}/reward"] = replace(rewards, sentences=rewards.sentences * 0)
+        numbers |= {f"{view}/{other}": said.metrics[other] for other in OTHER if other in said.metrics}
     save(path, corpus, numbers)
+
+
+def views(dataset: str) -> tuple[str, ...]:
+    """What is decoded of an arm: by each decoding the split test, or the pairs "split/decoding" of VIEWS."""
+    return VIEWS.get(dataset, tuple(DECODINGS))
 
 
 def kept_file(dataset: str, name: str, seed: int) -> Path:
@@ -117,11 +144,12 @@ def row(dataset: str, name: str, seeds: list[int]) -> dict[str, Any]:
     found: dict[str, Any] = {"seeds": seeds}
     if name != "warm_start":
         found |= {cost: [each[cost] for each in numbers] for cost in COSTS}
-    for decode in DECODINGS:
+    for decode in views(dataset):
         metrics = (*METRICS.get(dataset, ("bleu", "chrf")), "reward")
         values = {each: [one[f"{decode}/{each}"].value for one in said] for each in metrics}
-        values |= {each: [one[f"{decode}/{each}"] for one in numbers] for each in OTHER}
-        found[decode] = {each: sum(known) / len(known) for each, known in values.items()}
+        known = [each for each in OTHER if all(f"{decode}/{each}" in one for one in numbers)]
+        values |= {each: [one[f"{decode}/{each}"] for one in numbers] for each in known}
+        found[decode] = {each: sum(several) / len(several) for each, several in values.items()}
         for metric in metrics:
             key = f"{decode}/{metric}"
             pairs = [(a[key], b[key]) for a, b in zip(said, control, strict=True)]
@@ -131,7 +159,7 @@ def row(dataset: str, name: str, seeds: list[int]) -> dict[str, Any]:
     return found
 
 
-def study(out: Path, dataset: str, names: list[str], seeds: list[int], jobs: int) -> None:
+def study(out: Path, dataset: str, names: Iterable[str], seeds: list[int], jobs: int) -> None:
     """Runs what is missing, seed by seed, the control first; each arm is kept as soon as it has ended."""
 
     def whole(name: str, seed: int) -> None:
@@ -145,7 +173,7 @@ def study(out: Path, dataset: str, names: list[str], seeds: list[int], jobs: int
             list(pool.map(lambda name: whole(name, seed), ordered(names)))  # noqa: B023 - done before the next seed
 
 
-def ordered(names: list[str]) -> list[str]:
+def ordered(names: Iterable[str]) -> list[str]:
     """With the control, and it first."""
     return sorted({*names, "mle"}, key=_control_first)
 
@@ -156,11 +184,11 @@ def _control_first(name: str) -> tuple[bool, str]:
 
 def table(dataset: str, rows: dict[str, Any]) -> str:
     metric = METRICS.get(dataset, ("bleu",))[0]
-    heads = "".join(f"{f'{metric} {decode} (against mle)':>34} reward" for decode in DECODINGS)
+    heads = "".join(f"{f'{metric} {decode} (against mle)':>34} reward" for decode in views(dataset))
     lines = [f"{'':18}{heads}   wall s   peak MB"]
     for name, found in rows.items():
         cells = [f"{name:18}"]
-        for decode in DECODINGS:
+        for decode in views(dataset):
             apart = found[decode][f"{metric}_difference"]
             interval = with_interval(apart)
             reward = found[decode].get("reward")
@@ -174,8 +202,8 @@ def table(dataset: str, rows: dict[str, Any]) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    arguments.add_argument("--datasets", nargs="+", default=list(RECIPES), choices=RECIPES)
-    arguments.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    arguments.add_argument("--datasets", nargs="+", default=list(TEXT), choices=RECIPES)
+    arguments.add_argument("--arms", nargs="+", default=None, choices=ARMS)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[1])
     arguments.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     arguments.add_argument("--out", type=Path, default=Path("outputs") / "study")
@@ -184,9 +212,12 @@ def main() -> None:
     path = RESULTS / "study.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     for dataset in given.datasets:
+        arms = given.arms or SPEECH.get(
+            dataset, [name for name in ARMS if name not in SPEECH["fsdd_connected"] or name == "rloo"]
+        )
         if not given.table:
-            study(given.out, dataset, given.arms, given.seeds, given.jobs)
-        rows = {name: row(dataset, name, given.seeds) for name in [*ordered(given.arms), "warm_start"]}
+            study(given.out, dataset, arms, given.seeds, given.jobs)
+        rows = {name: row(dataset, name, given.seeds) for name in [*ordered(arms), "warm_start"]}
         results[dataset] = results.get(dataset, {}) | rows
         path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
         print(f"{dataset}, {len(given.seeds)} seed(s)\n{table(dataset, rows)}\n", flush=True)

@@ -40,7 +40,7 @@ def test_a_line_is_a_recording_with_its_transcript_and_columns(tmp_path: Path) -
     first, second = data.example("train", 0), data.example("train", 1)
     assert (first.id, first.references, first.demonstrations) == ("x", ["one"], ["one"])
     assert first.columns == {"id": "x", "speaker": "s"}
-    assert (first.place, str(first.source)) == (f"{path}, line 1", "deep/a.wav")
+    assert (first.place, str(first.source)) == (f"{path}, line 1", "x deep/a.wav")
     np.testing.assert_array_equal(sound(first), noise())
     assert (second.id, second.references) == ("2", ["one two", "1 2"])
     assert second.columns == {"speaker": None, "id": None}

@@ -127,16 +127,17 @@ class Speech:
         arrays = Arrays(manifest, self.arrays, len(records)) if self.arrays else None
         for k, (where, number, record) in enumerate(records):
             columns = dict(record)
+            own = columns.get(self.id) if self.id else None
+            shown_id = "" if own is None else f"{own} "
             references = self._references(columns, where)
             if arrays:
                 name = self._relative(arrays.path)
-                recording = Recording(f"{name}[{k}]", partial(arrays.read, k, where))
+                recording = Recording(f"{shown_id}{name}[{k}]", partial(arrays.read, k, where))
                 check: Check = partial(arrays.check, k, where)
             else:
                 clip = self._clip(columns, manifest, where)
-                recording = Recording(self._name(clip), clip.read)
+                recording = Recording(f"{shown_id}{self._name(clip)}", clip.read)
                 check = partial(clip.check, max_seconds=self.max_seconds)
-            own = columns.get(self.id) if self.id else None
             example_id = str(number) if own is None else str(own)
             yield Example(example_id, recording, references, references, columns, where), check
 
@@ -171,7 +172,7 @@ class Speech:
         return AudioFile((self.root or manifest.parent) / Path(name).expanduser(), None)
 
     def _name(self, clip: Clip) -> str:
-        """What no other sound of the data set is called: files and gaps as in "a.wav +200ms+ b.wav", pieces as in
+        """What no other sound of the data set is called, after the id of the example: files and gaps as in "a.wav +200ms+ b.wav", pieces as in
         "a.wav[1.5s +2s]", relative to the data set, so that the same data elsewhere has the same names."""
         names = [each.member or self._relative(each.path) for each in clip.files]
         if clip.offset or clip.duration is not None:
