@@ -227,7 +227,7 @@ def test_every_value_of_a_primary_config_has_a_comment() -> None:
         assert not [line for line in _values(lines) if "#" not in line], file
 
 
-PLACED = re.compile(r"(model|dataset|tokenizer|reward|credit|algorithm)[./]")
+PLACED = re.compile(r"(model|dataset|features|tokenizer|reward|credit|algorithm)[./]")
 ALWAYS_THERE = {  # file: what says so where no builder is near, of a part that stands in one place alone
     "dataset/text.py": "dataset.shares",
     "algorithm/gradient/estimator.py": "algorithm.critic",

@@ -528,6 +528,13 @@ class Divided(Protocol):
 
 
 @runtime_checkable
+class LeavesOutFaults(Protocol):
+    """A Dataset that leaves out examples whose files have a fault, where it is set to do so."""
+
+    faults: dict[str, list[UserError]]  # by split, once it was read; one error for each example that is left out
+
+
+@runtime_checkable
 class ReadsReferences(Protocol):
     """A reward, a metric or an algorithm that states whether it needs references or demonstrations, which are made of
     references. If it does, a split with an example that has none is refused with a UserError before the first step of

@@ -349,7 +349,8 @@ def training_recordings(dataset: Dataset) -> Iterator[Recording]:
     for i in range(SEEN if size is None else size):
         source = dataset.example("train", i).source
         if not isinstance(source, Recording):
-            raise UserError("features", "reads recordings, and the sources of this data set are texts", "features=null")
+            problem = "reads recordings, and the sources of this data set are texts"
+            raise UserError("features", problem, "leave features out, and choose a model that reads texts")
         yield source
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tokenrl_cli.data.encoding import Sources, encoded_sources, unit_of, unknown_id
 from tokenrl_cli.data.lines import shown, well_formed
-from tokenrl_cli.interfaces import Dataset, Example, Finding, SourceReader, Tokenizer, TranslatesIds
+from tokenrl_cli.interfaces import Dataset, Example, Finding, LeavesOutFaults, SourceReader, Tokenizer, TranslatesIds
 
 UNKNOWN_SHARE = 0.1  # of the tokens of a split; above it the tokenizer, not the model, decides the scores
 LOOKED_AT = 10_000  # examples of a split, at most, whose tokens are counted
@@ -134,6 +134,20 @@ def lossy_finding(split: str, references: list[str], encoded: list[list[int]], t
     problem = f"{split}: {share} come back from the tokenizer as they are; {example}"
     remedy = "; a metric may ignore case: metrics.bleu.lowercase=true" if back.lower() == text.lower() else ""
     return [Finding("lossy_tokenizer", "note", 0, f"{problem}: no policy can generate these{remedy}", "tokenizer")]
+
+
+def fault_findings(dataset: Dataset, splits: Iterable[str]) -> list[Finding]:
+    """Returns one warning for each of the splits, all of which have been read, of which examples with faulty files are
+    left out, with their number and the first of them; [] for other data sets."""
+    found = []
+    faults = dataset.faults if isinstance(dataset, LeavesOutFaults) else {}
+    for split in splits:
+        if errors := faults.get(split, []):
+            size = dataset.size(split) or 0
+            share = f"{len(errors):,} of {size + len(errors):,} examples are left out for faults of their files"
+            text = f"{split}: {share}; the first is {errors[0].where}: {errors[0].problem}"
+            found.append(Finding("faulty_files", "warning", 0, text, "dataset.faulty"))
+    return found
 
 
 def _seen_before(dataset: Dataset, sources: dict[str, list[str]]) -> list[Finding]:

@@ -214,7 +214,9 @@ def encoded_sources(reader: SourceReader, sources: Iterable[str | Recording], li
         recordings = [source for source in found if isinstance(source, Recording)]
         if len(recordings) < len(found):
             problem = "reads recordings, and the sources of this data set are texts"
-            raise UserError("features", problem, "features=null, and a model that reads texts")
+            raise UserError(
+                "features", problem, "leave features out, and choose a model that reads texts, such as model=lstm"
+            )
         return Frames(reader, recordings, limit)
     texts = [source for source in found if isinstance(source, str)]
     if len(texts) < len(found):

@@ -172,7 +172,7 @@ class Speech:
         return AudioFile((self.root or manifest.parent) / Path(name).expanduser(), None)
 
     def _name(self, clip: Clip) -> str:
-        """What no other sound of the data set is called, after the id of the example: files and gaps as in "a.wav +200ms+ b.wav", pieces as in
+        """What no other sound of the data set is called: files and gaps as in "a.wav +200ms+ b.wav", pieces as in
         "a.wav[1.5s +2s]", relative to the data set, so that the same data elsewhere has the same names."""
         names = [each.member or self._relative(each.path) for each in clip.files]
         if clip.offset or clip.duration is not None:

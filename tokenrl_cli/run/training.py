@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenrl_cli.data.batching import Batching
-from tokenrl_cli.data.counts import split_findings
+from tokenrl_cli.data.counts import fault_findings, split_findings
 from tokenrl_cli.data.splits import drawn_by
 from tokenrl_cli.episodes.scoring import reported
 from tokenrl_cli.files.records import read_json, yaml_text
@@ -124,6 +124,7 @@ class Training:
         if self.config["resume"] and self.saved is None:
             self.recorder.display.message("no checkpoint was saved yet: the run starts again")
         differing = differing_metrics(self.config["reward"], self.task.reward, self.config["metrics"])
+        found += fault_findings(self.task.dataset, assembly.SPLITS)
         found += split_findings(self.task.dataset, self.task.source_reader, self.task.tokenizer)
         for finding in [*found, *differing]:
             self.recorder.note(finding)
