@@ -18,6 +18,7 @@ from tokenrl_cli.episodes.sampling import Decoding, generate
 from tokenrl_cli.interfaces import SettingError, UserError
 from tokenrl_cli.model.adapter import Adapter, Lora, NoAdapter
 from tokenrl_cli.model.hf_speech import HfSpeech, HfSpeechEncoder, whisper_begin
+from tokenrl_cli.model.pretrained import require_contract
 
 transformers = pytest.importorskip("transformers")
 
@@ -192,6 +193,12 @@ def test_greedy_ids_of_whisper_are_those_of_transformers(home: Path) -> None:
     for row, other in zip(said, theirs.tolist(), strict=True):
         other = other[1:] if other[0] == 3 else other
         assert row == (other[: other.index(2) + 1] if 2 in other else other)
+
+
+def test_the_logits_of_whisper_are_those_of_its_own_forward_pass(home: Path) -> None:
+    model = read(saved(home, "whisper"), "whisper")
+    source, mask, _, _ = ragged()
+    require_contract(model, model._own_logits, Heard(model, 4, 5).frames(source[:2], mask[:2]))
 
 
 def test_begin_of_a_whisper(home: Path, tmp_path: Path) -> None:
