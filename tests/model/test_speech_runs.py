@@ -6,11 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.model.test_speech_checkpoints import WAVE, WHISPER
 from tests.running import lines, tokenrl, train, weights
+from tokenrl_cli.episodes.sampling import Decoding, generate
+from tokenrl_cli.features.pretrained import Pretrained as Extracted
+from tokenrl_cli.interfaces import Recording, Waveform
+from tokenrl_cli.model.adapter import NoAdapter
+from tokenrl_cli.model.hf_speech import HfSpeech
+from tokenrl_cli.tokenizer.pretrained import Pretrained
 
 transformers = pytest.importorskip("transformers")
 
@@ -32,7 +39,11 @@ def whisper(place: Path) -> Path:
 
     sizes: dict[str, Any] = WHISPER | {"vocab_size": SIZE, "num_mel_bins": 8, "max_source_positions": 200}
     torch.manual_seed(0)
-    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**sizes))
+    model = transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(**sizes | {"decoder_start_token_id": SPECIAL.index("<s>")})
+    )
+    for parameter in model.parameters():  # away from one token for everything
+        parameter.data += 0.3 * torch.randn_like(parameter)
     model.generation_config.suppress_tokens = [SIZE - 2]
     model.save_pretrained(place)
     transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=4).save_pretrained(place)
@@ -105,3 +116,27 @@ def test_features_that_are_not_of_the_checkpoint_are_refused(tmp_path: Path, cap
         capsys.readouterr()
         assert train(tmp_path / "run", *line, *words, tiny=False) == 2
         assert said in capsys.readouterr().err
+
+
+def test_an_export_is_read_by_transformers_and_says_the_same(run: Path) -> None:
+    """The same frames give the ids that greedy decoding of the run gives, however long they are there."""
+    place = run / "exported"
+    assert tokenrl("export", f"ckpt={run / 'whole'}", f"to={place}", f"model.path={run / 'at'}") == 0
+    assert "AutoModelForSpeechSeq2Seq" in (place / "README.md").read_text()
+    extractor, features = transformers.AutoFeatureExtractor.from_pretrained(place), Extracted("", [1.0], 1, 0, "features")
+    network = transformers.AutoModelForSpeechSeq2Seq.from_pretrained(place)
+    tokenizer = Pretrained("none", None, False, None, "tokenizer")
+    tokenizer.load(run / "whole/checkpoints/last/tokenizer/target")
+    features.load(run / "whole/checkpoints/last/tokenizer/source")
+    model = HfSpeech(tokenizer, features, str(place), "float32", None, False, NoAdapter())
+    sound = 0.1 * np.random.default_rng(0).standard_normal(40_000).astype(np.float32)
+    frames = torch.tensor(features.frames(Recording("noise", lambda: Waveform(sound, 16_000)))).unsqueeze(0)
+    greedy = Decoding(6, 0.0, 0, 1.0, 0.0, [], 1, 0.0)
+    mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+    with torch.no_grad():
+        ours = generate(model, frames, mask, greedy, 1, tokenizer.eos_id, torch.Generator())
+        given = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+        theirs = network.generate(given)[0].tolist()
+    said = [tokenizer.theirs[i] for i in ours.actions[0][ours.mask[0]].tolist()]
+    assert len(set(said)) > 1
+    assert said == theirs[theirs[0] == SPECIAL.index("<s>") :]
