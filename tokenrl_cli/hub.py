@@ -323,3 +323,37 @@ def _around(ids: list[int], special: list[bool]) -> tuple[list[int], list[int]]:
         return list(ids), []
     first, last = special.index(False), len(special) - special[::-1].index(False)
     return list(ids[:first]), list(ids[last:])
+
+
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")  # files that describe a feature extractor
+
+
+def feature_extractor(path: Path, where: str) -> Any:
+    """The feature extractor of a checkpoint for speech as transformers reads it, a new
+    transformers.SequenceFeatureExtractor. `path` is a directory that has one of the files EXTRACTORS.
+
+    Raises SettingError with this `where`, the setting that names the checkpoint, where there is none of them, where it
+    cannot be read, and where it would need code from its repository, which is not run.
+    """
+    from transformers import AutoFeatureExtractor
+
+    if not any((path / name).is_file() for name in EXTRACTORS):
+        problem = f"{path} has no feature extractor: there is no {EXTRACTORS[0]}"
+        remedy = "choose a checkpoint for speech; feature_extractor.save_pretrained(DIR) of transformers writes it"
+        raise SettingError(where, problem, remedy)
+    folder, place = _place(path)
+    try:
+        with quiet():
+            return AutoFeatureExtractor.from_pretrained(folder, **place)
+    except Exception as error:  # as in `config`
+        cause = str(error).strip().partition("\n")[0]
+        raise SettingError(where, f"the feature extractor of {path} cannot be read: {cause}") from None
+
+
+def suppressed(path: Path, where: str) -> list[int]:
+    """The ids that `generate` of transformers never chooses, by the `suppress_tokens` of generation_config.json in the
+    directory `path`, as those of Whisper for what is not spoken; [] where it names none. Raises SettingError with this
+    `where` if the file cannot be read."""
+    file = path / "generation_config.json"
+    found = read_json(file, where).get("suppress_tokens") if file.is_file() else None
+    return [each for each in found if isinstance(each, int)] if isinstance(found, list) else []

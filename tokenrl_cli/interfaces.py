@@ -474,6 +474,14 @@ class Features(Protocol):
         missing, damaged or of other features."""
 
 
+@runtime_checkable
+class OfExtractor(Protocol):
+    """Features that the feature extractor of a pretrained checkpoint computes: what networks of such checkpoints
+    read."""
+
+    extractor: str  # the name of its class in transformers, such as "WhisperFeatureExtractor"
+
+
 Source = str | Recording  # of an example
 SourceReader = Tokenizer | Features  # turns sources into numbers: texts into token ids, or recordings into frames
 

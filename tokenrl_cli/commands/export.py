@@ -143,6 +143,12 @@ def _write_network(
     with hub.quiet():
         network.save_pretrained(part)
     two_sided = _write_tokenizers(part, saved, "target" if _is_theirs(saved, "target") else "")
+    if _reads_speech(model):
+        from tokenrl_cli.features.pretrained import FILE
+
+        shutil.move(part / "tokenizer" / "source" / FILE, part / FILE)
+        shutil.rmtree(part / "tokenizer" / "source")
+        two_sided = False
     _write_policy(part, saved)
     (part / "README.md").write_text("\n".join(_network_card(model, config, saved, two_sided, notes)), "utf-8")
 
@@ -176,6 +182,8 @@ def generation_config(model: Pretrained, task: GenerationTask) -> Any:
     named: dict[str, Any] = {"eos_token_id": eos, "do_sample": False, "num_beams": 1}
     config = model.generator.config
     pad = config.pad_token_id
+    if _reads_speech(model):
+        return _whisper_generation(model, named | {"max_new_tokens": longest}, sorted(set(range(size)) - said))
     if isinstance(model, ReadsWithEncoder):
         pad = model.filler
         start, *forced = model.begin
@@ -188,6 +196,25 @@ def generation_config(model: Pretrained, task: GenerationTask) -> Any:
     named |= {"pad_token_id": eos if pad is None else pad, "max_new_tokens": longest}
     suppressed = sorted(set(range(size)) - said)
     return GenerationConfig(**named, suppress_tokens=suppressed or None)
+
+
+def _whisper_generation(model: Any, named: dict[str, Any], suppressed: list[int]) -> Any:
+    """The same for Whisper, whose `generate` puts together itself what the decoder begins with."""
+    from transformers import GenerationConfig
+
+    own = model.network.generation_config.to_dict()
+    own |= named | {"decoder_start_token_id": model.begin[0], "pad_token_id": model.filler}
+    own |= {"suppress_tokens": suppressed, "begin_suppress_tokens": None, "forced_decoder_ids": None}
+    for key, table in (("language", "lang_to_id"), ("task", "task_to_id")):
+        chosen = [name for name, each in (own.get(table) or {}).items() if each in model.begin]
+        own[key] = chosen[0] if chosen else None
+    return GenerationConfig(**own)
+
+
+def _reads_speech(model: Pretrained) -> bool:
+    from tokenrl_cli.model.hf_speech import HfSpeech
+
+    return isinstance(model, HfSpeech)
 
 
 def _is_theirs(saved: Checkpoint, side: str) -> bool:
@@ -294,6 +321,15 @@ def _example(model: Pretrained, saved: Checkpoint) -> list[str]:
     from tokenrl_cli.files.records import read_json
     from tokenrl_cli.tokenizer.pretrained import TABLE
 
+    if _reads_speech(model):
+        return [
+            "from transformers import AutoFeatureExtractor",
+            "",
+            'extractor = AutoFeatureExtractor.from_pretrained("DIR")',
+            'inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")',
+            "found = model.generate(inputs.input_features)[0]",
+            "print(tokenizer.decode(found, skip_special_tokens=True))",
+        ]
     side = "source" if (saved.tokenizer_dir / "source").is_dir() else "target"
     table = read_json(saved.tokenizer_dir / side / TABLE, "tokenizer of a checkpoint")
     before, after = table["template"]
@@ -327,6 +363,8 @@ def _reads_with_encoder(model: Pretrained) -> bool:
 
 def _auto_class(model: Pretrained) -> str:
     """The class of transformers that reads the network of a model from a directory."""
+    if _reads_speech(model):
+        return "AutoModelForSpeechSeq2Seq"
     return "AutoModelForSeq2SeqLM" if _reads_with_encoder(model) else "AutoModelForCausalLM"
 
 

@@ -126,12 +126,16 @@ class ReadsWithEncoder(Pretrained):
         output = self.decoder(
             input_ids=ids,
             encoder_hidden_states=read,
-            encoder_attention_mask=seen.long(),
             cache=cache,
             use_cache=cache is not None,
+            **self._attending(seen),
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def _attending(self, seen: Tensor) -> dict[str, Tensor]:
+        """What tells the decoder which outputs of the encoder are real, seen [B, W]."""
+        return {"encoder_attention_mask": seen.long()}
 
     def _own_logits(self, source: Tensor, source_mask: Tensor, actions: Tensor) -> Tensor:
         """The logits [B, T, V] of the network's own forward pass."""

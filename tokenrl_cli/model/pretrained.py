@@ -27,6 +27,11 @@ Dtype = Literal["float32", "bfloat16"]
 Begin = Sequence[CountOrZero | Text] | None  # ids or names of tokens of a checkpoint
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15}  # of the contract, in standard deviations of the logits
 EXAMPLE_LENGTHS = (3, 1)  # tokens of the two sources of the check
+SPEECH = {  # the kinds of checkpoints that read speech, and the option of the config group model for each
+    "whisper": "hf_speech",
+    "wav2vec2": "hf_speech_encoder",
+    "hubert": "hf_speech_encoder",
+}
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -41,10 +46,12 @@ def on_meta() -> bool:
 def kind_of(config: Any) -> str:
     """Returns the option of the config group model that reads checkpoints with this config of transformers:
     "hf_causal", "hf_seq2seq", "hf_encoder_decoder" for an encoder such as BERT and for a pair of encoder and decoder,
-    or "" for none."""
+    "hf_speech" for Whisper, "hf_speech_encoder" for an encoder of speech, or "" for none."""
     from transformers.models.auto import modeling_auto as known
 
     name = config.model_type
+    if name in SPEECH:
+        return SPEECH[name]
     if name == "encoder-decoder":
         return "hf_encoder_decoder"
     if config.is_encoder_decoder:
@@ -191,16 +198,76 @@ class Scaling:
         return cls(before, after, plain.get("final_logit_softcapping"))
 
 
-class Pretrained(nn.Module):
-    """The base of the wrappers: holds the network and the tables of ids, and projects hidden states to our tokens.
+class FromCheckpoint(nn.Module):
+    """The base of all models with a network of transformers: applies the adapter, and knows what is to be saved.
 
-    `generator` is the part of `network` with the output layer: the network itself, or its decoder. `recompute` keeps no
-    activations inside the layers; the backward pass computes them again. `places` are the checkpoints that the network
-    was read from, by the setting that names each, and `new` the names of the parameters that they do not have. The
-    constructor applies the adapter, and leaves the network in evaluation mode.
+    `recompute` keeps no activations inside the layers; the backward pass computes them again. `places` are the
+    checkpoints that the network was read from, by the setting that names each, and `new` the names of the parameters
+    that they do not have.
 
     `bases` says which checkpoints a saved run needs again. Under an adapter the state of the model has only what
     learns: neither `state_dict` nor a state to load holds the other parameters.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        recompute: bool,
+        adapter: adapters.Adapter,
+        places: dict[str, Path],
+        new: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.elsewhere = [f"network.{name}" for name in adapter.apply(network, new)]  # parameters that stay
+        self.bases: dict[str, Base] = {}
+        if not on_meta():
+            self.bases |= {key: Base(str(path), hub.digest(path, key)) for key, path in places.items()}
+            self.bases |= {key: Base(str(path), adapters.digest(path)) for key, path in adapter.files.items()}
+        self.recompute = recompute
+        if recompute:
+            _recompute_layers(network)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the state as torch.nn.Module does, live tensors, each once: a tied weight, of any shape, has the
+        first of its names. Under an adapter without the parameters that stay as the checkpoint has them. The model
+        loads such a state."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in (*self._aliases(), *self.elsewhere):
+            state.pop(prefix + name, None)
+        return state
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
+        if self.elsewhere:
+            own = {_plain(name): value for name, value in self.named_parameters(remove_duplicate=False)}
+            for name in self.elsewhere:
+                state_dict.setdefault(prefix + name, own[name])
+        for alias, name in self._aliases().items():
+            if prefix + name in state_dict:
+                state_dict.setdefault(prefix + alias, state_dict[prefix + name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _aliases(self) -> dict[str, str]:
+        """Further name -> first name of every parameter and buffer that the network holds under several names."""
+        first: dict[int, str] = {}
+        named = [
+            *self.named_parameters(remove_duplicate=False),
+            *self.named_buffers(remove_duplicate=False),
+        ]
+        found = {}
+        for name, value in named:
+            plain = _plain(name)
+            if first.setdefault(id(value), plain) != plain:
+                found[plain] = first[id(value)]
+        return found
+
+
+class Pretrained(FromCheckpoint):
+    """The base of the wrappers: holds the network and the tables of ids, and projects hidden states to our tokens.
+
+    `generator` is the part of `network` with the output layer: the network itself, or its decoder. For the other
+    arguments see `FromCheckpoint`. The constructor leaves the network in evaluation mode.
     """
 
     source_theirs: Tensor
@@ -217,13 +284,7 @@ class Pretrained(nn.Module):
         places: dict[str, Path],
         new: Collection[str] = (),
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.elsewhere = [f"network.{name}" for name in adapter.apply(network, new)]  # parameters that stay
-        self.bases: dict[str, Base] = {}
-        if not on_meta():
-            self.bases |= {key: Base(str(path), hub.digest(path, key)) for key, path in places.items()}
-            self.bases |= {key: Base(str(path), adapters.digest(path)) for key, path in adapter.files.items()}
+        super().__init__(network, recompute, adapter, places, new)
         self.scaling = Scaling.of(generator.config)
         layer = _output_layer(generator)
         self.width: int = layer.in_features if isinstance(layer, nn.Linear) else generator.config.hidden_size
@@ -232,9 +293,6 @@ class Pretrained(nn.Module):
         self.slice = slice(first, first + size) if targets == list(range(first, first + size)) else None
         self.register_buffer("source_theirs", torch.tensor(sources), persistent=False)
         self.register_buffer("theirs", torch.tensor(targets), persistent=False)
-        self.recompute = recompute
-        if recompute:
-            _recompute_layers(network)
         self.eval()
 
     @property
@@ -271,40 +329,6 @@ class Pretrained(nn.Module):
         """Returns the ModelOutput with hidden states [B, T, D], the same tensor, whose logits [B, T, V] are computed at
         the first access."""
         return ModelOutput(hidden, self.project)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns the state as torch.nn.Module does, live tensors, each once: a tied weight, of any shape, has the
-        first of its names. Under an adapter without the parameters that stay as the checkpoint has them. The model
-        loads such a state."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", "")
-        for name in (*self._aliases(), *self.elsewhere):
-            state.pop(prefix + name, None)
-        return state
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *args: Any) -> None:
-        if self.elsewhere:
-            own = {_plain(name): value for name, value in self.named_parameters(remove_duplicate=False)}
-            for name in self.elsewhere:
-                state_dict.setdefault(prefix + name, own[name])
-        for alias, name in self._aliases().items():
-            if prefix + name in state_dict:
-                state_dict.setdefault(prefix + alias, state_dict[prefix + name])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _aliases(self) -> dict[str, str]:
-        """Further name -> first name of every parameter and buffer that the network holds under several names."""
-        first: dict[int, str] = {}
-        named = [
-            *self.named_parameters(remove_duplicate=False),
-            *self.named_buffers(remove_duplicate=False),
-        ]
-        found = {}
-        for name, value in named:
-            plain = _plain(name)
-            if first.setdefault(id(value), plain) != plain:
-                found[plain] = first[id(value)]
-        return found
 
 
 def _plain(name: str) -> str:
@@ -346,7 +370,11 @@ def _recompute_layers(network: Any) -> None:
 
 
 @torch.no_grad()
-def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+def require_contract(
+    model: Pretrained,
+    own_logits: Callable[[Tensor, Tensor, Tensor], Tensor],
+    examples: tuple[Tensor, Tensor] | None = None,
+) -> None:
     """Checks on two short rows that a `Pretrained` model computes the same logits in every way that `Model` allows: in
     its own call as in the network's forward pass, in a padded batch as for each row alone, and token by token (with
     states reordered) as in one pass. Raises SettingError where they differ or where the network cannot be run so. The
@@ -354,15 +382,14 @@ def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Te
 
     `own_logits(source, source_mask, actions)`, all three in ids of our tokenizers as `Model.__call__` takes them,
     returns the logits [B, T, V] of the network's own forward pass, with columns for our V tokens, not for all those of
-    the checkpoint. An architecture that cannot do this, such as a state-space model or one whose positions cannot be
+    the checkpoint. `examples` are the source and the source_mask of the two rows, whose lengths differ; None: ids of
+    EXAMPLE_LENGTHS. An architecture that cannot do this, such as a state-space model or one whose positions cannot be
     given, so fails here, and not in a run.
     """
     if on_meta():
         return
-    name = type(model.generator).__name__
-    sources, size = len(model.source_theirs), len(model.theirs)
-    source = torch.arange(2 * EXAMPLE_LENGTHS[0]).view(2, -1) % sources
-    mask = torch.arange(EXAMPLE_LENGTHS[0]) < torch.tensor(EXAMPLE_LENGTHS).unsqueeze(1)
+    name, size = type(model.generator).__name__, len(model.theirs)
+    source, mask = examples or _example_ids(len(model.source_theirs))
     actions = (torch.arange(6).view(2, 3) * 7 + 1) % size
     try:
         whole = model(source, mask, actions).logits.float()
@@ -371,7 +398,7 @@ def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Te
             "of a row by itself, without padding": torch.cat(
                 [
                     model(source[row : row + 1, :length], mask[row : row + 1, :length], actions[row : row + 1]).logits
-                    for row, length in enumerate(EXAMPLE_LENGTHS)
+                    for row, length in enumerate(mask.sum(1).tolist())
                 ]
             ).float(),
             "of one token at a time": _stepwise(model, source, mask, actions).float(),
@@ -391,6 +418,12 @@ def require_contract(model: Pretrained, own_logits: Callable[[Tensor, Tensor, Te
                 f"by {difference:.2g} standard deviations"
             )
             raise SettingError("path", problem, ANOTHER)
+
+
+def _example_ids(sources: int) -> tuple[Tensor, Tensor]:
+    """Two sources of ids below `sources`, and their mask."""
+    source = torch.arange(2 * EXAMPLE_LENGTHS[0]).view(2, -1) % sources
+    return source, torch.arange(EXAMPLE_LENGTHS[0]) < torch.tensor(EXAMPLE_LENGTHS).unsqueeze(1)
 
 
 ANOTHER = "choose a checkpoint of another architecture; GPT-2, Llama, Qwen, T5, BART, Marian and BERT can be used"

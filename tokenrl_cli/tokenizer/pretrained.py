@@ -27,7 +27,8 @@ from tokenrl_cli.interfaces import SettingError, UserError
 from tokenrl_cli.tokenizer.bpe import LETTERS
 
 TABLE, ENGINE, TARGETS = "pretrained.json", "tokenizer.json", "target.spm"
-PLACEHOLDER = re.compile(r"[\[<|]+(unused|extra_id_|reserved)")  # how tokens begin that stand in no text
+# how tokens begin that stand in no text; those of Whisper are times, such as <|0.00|>
+PLACEHOLDER = re.compile(r"[\[<|]+(unused|extra_id_|reserved|\d+\.\d\d\|>)")
 RARE = "\U00013000\ua66e\U00010380\u16a0\U0001d306"  # letters that hardly any vocabulary has
 SPACE = "\u2581"  # in a token of a vocabulary of characters
 UNKNOWN = "\N{DOUBLE QUESTION MARK}"
@@ -42,9 +43,10 @@ Table = dict[str, Any]  # what pretrained.json holds; see `_check`
 class Pretrained:
     """The tokenizer of a pretrained model.
 
-    As `tokenizer` its ids are those of texts that a policy may generate: the vocabulary without special tokens and
-    placeholders, but with one end of sequence, the `eos_token`, or else the `sep_token`, and with the unknown token
-    where there are texts that cannot be encoded. Text that looks like a special token is encoded as any other text.
+    As `tokenizer` its ids are those of texts that a policy may generate: the vocabulary without special tokens,
+    placeholders and those that the checkpoint suppresses (`suppress_tokens`, which a text then loses when it is
+    encoded), but with one end of sequence, the `eos_token`, or else the `sep_token`, and with the unknown token where
+    there are texts that cannot be encoded. Text that looks like a special token is encoded as any other text.
 
     As `source_tokenizer` its ids are the whole vocabulary, and a source is encoded within `template`, a text with
     {source} in it; with `chat` that is the message of a user, after a message `system` if there is one, in the chat
@@ -85,6 +87,7 @@ class Pretrained:
             place = hub.directory(self.path, "path")
             library = hub.tokenizer(place, "path")
             special, eos, unknown = _roles(library, self.path)
+            unsaid = hub.suppressed(place, "path")
             template = self._rendered(library)
         except SettingError as error:
             raise error.placed(self.here, "tokenizer") from None
@@ -96,7 +99,7 @@ class Pretrained:
             problem = f"holds a special token (the id {min(strange)}) that is not in the vocabulary of {self.path}"
             raise SettingError("template", problem, "leave it out").placed(self.here, "tokenizer")
         unknown = unknown if unknown is not None and unknown in engine.ids(RARE) else None
-        hidden = set() if self.for_sources else set(special) - {eos, unknown}
+        hidden = set() if self.for_sources else {*special, *unsaid} - {eos, unknown}
         table: Table = {"kind": "pretrained", "special": sorted(special), "eos": eos, "unknown": unknown}
         table |= {"template": template, "around": around, "theirs": sorted(whole - hidden)}
         self._assign(table, files, engine)
