@@ -11,7 +11,7 @@ TEST   := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 
 WHEELS := wheels
 
-.PHONY: help setup demo format lint test check prove prove-pretrained prove-gpu gpu-wheels docs lock clean
+.PHONY: help setup demo demo-speech format lint test check prove prove-pretrained prove-gpu gpu-wheels docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 20
@@ -26,6 +26,11 @@ $(READY): pyproject.toml requirements-dev.lock Makefile
 
 demo: $(READY) ## trains an LSTM by cross-entropy, then by RL on BLEU, and prints what it gained
 	$(BIN)/tokenrl train model=lstm reward=bleu
+
+demo-speech: $(READY) ## teaches an LSTM to recognise synthesised digits, then RL on the word error rate; shows what it still gets wrong
+	RUN=outputs/demo-speech-$$(date +%Y-%m-%d-%H-%M-%S) && \
+	$(BIN)/tokenrl train dataset=tones model=speech_lstm reward=wer out=$$RUN && \
+	$(BIN)/tokenrl eval ckpt=$$RUN
 
 format: $(READY) ## rewrites the code's layout
 	$(BIN)/ruff check -q --fix-only .

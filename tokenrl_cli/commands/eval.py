@@ -45,7 +45,7 @@ def run(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from tokenrl_cli.commandline.earlier_run import typed_values
-    from tokenrl_cli.commands.eval_errors import error_reports, require_comparable, show_difference
+    from tokenrl_cli.commands.eval_errors import error_reports, require_comparable, show_alignments, show_difference
     from tokenrl_cli.commands.keys import Eval, require_keys
     from tokenrl_cli.files.writing import require_room
     from tokenrl_cli.report.display import choose_display
@@ -68,6 +68,7 @@ def run(config: DictConfig) -> float | None:
         errors = error_reports(examination.task, evaluation)
         results = write(folder, evaluation, str(saved.path), settings, examination.findings, errors)
         show(display, evaluation, results)
+        show_alignments(display, errors)
         show_difference(display, folder, plain["against"], plain["split"])
         if sentence := unread_tokens(evaluation, examination.task):
             display.message(sentence)

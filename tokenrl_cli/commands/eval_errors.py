@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenrl_cli.report.error_files import alignment_lines
 from tokenrl_cli.report.error_table import ErrorReport, error_report
 from tokenrl_cli.reward.error_rate import ErrorRate
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tokenrl_cli.report.display import Display
     from tokenrl_cli.run.task import Task
 
+SHOWN = 3  # utterances with their errors on the screen
 SPEAKER = "speaker"  # the column of the data that names who spoke
 
 
@@ -31,6 +33,17 @@ def error_reports(task: Task, evaluation: Evaluation) -> dict[str, ErrorReport]:
     speakers = [None if each is None else str(each) for each in named]
     scores = evaluation.corpus
     return {name: error_report(each, scores[name], evaluation, ids, speakers) for name, each in rates.items()}
+
+
+def show_alignments(display: Display, reports: dict[str, ErrorReport]) -> None:
+    """Shows the first SHOWN (3) utterances that have errors, by the first of the error rates, with the errors in place;
+    nothing where there is no error rate or no error."""
+    for name, report in list(reports.items())[:1]:
+        wrong = [each for each in report.utterances if each.alignment and each.alignment.counts.errors]
+        for utterance in wrong[:SHOWN]:
+            display.message(f"{name}, {alignment_lines(utterance)[0]}")
+            for line in alignment_lines(utterance)[2:-1]:
+                display.message(f"  {line}")
 
 
 def require_comparable(against: str | None, split: str) -> None:
