@@ -11,7 +11,7 @@ TEST   := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 
 WHEELS := wheels
 
-.PHONY: help setup demo demo-speech format lint test check prove prove-pretrained prove-gpu gpu-wheels docs lock clean
+.PHONY: help setup demo demo-speech format lint test check prove prove-pretrained prove-speech prove-gpu gpu-wheels docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 20
@@ -54,6 +54,9 @@ prove: $(READY) ## slow proofs: tests that take too long for each change, and st
 
 prove-pretrained: $(READY) ## RL on real pretrained weights, from packages put into weights/; needs TOKENRL_DATA, at most 3 hours
 	$(BIN)/python benchmarks/prove_pretrained.py
+
+prove-speech: $(READY) ## RL on the word error rate: eight arms, five seeds, four times as long as recorded; needs TOKENRL_DATA, some 20 hours
+	$(BIN)/python benchmarks/study.py --datasets fsdd_connected an4 --seeds 1 2 3 4 5 --longer 4 --out outputs/prove-speech
 
 prove-gpu: $(if $(GIVEN),,$(READY)) ## all of it on a GPU, in 6 minutes; PYTHON=... runs that interpreter as it is
 	$(if $(GIVEN),$(PYTHON),$(BIN)/python) benchmarks/wheels.py run $(WHEELS) benchmarks/gpu.py

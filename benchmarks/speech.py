@@ -112,7 +112,9 @@ class Ours:
         ids = [torch.tensor([*self.tokenizer.encode(self.space + text), self.tokenizer.eos_id]) for text in texts]
         targets, real = padded(ids)
         names = [str(each.source) for each in examples]
-        return Batch(step, source, mask, targets, real, targets, real, names, [[t] for t in texts], {}, *numbered(source))
+        return Batch(
+            step, source, mask, targets, real, targets, real, names, [[t] for t in texts], {}, *numbered(source)
+        )
 
     def take(self, step: int, examples: list[Example]) -> Measured:
         features_s, batch = timed(lambda: self.batch(step, examples))

@@ -89,11 +89,11 @@ def warm_start(out: Path, dataset: str, seed: int) -> None:
     run(folder(out, dataset, "warm_start", seed), f"experiment={recipe}", f"seed={seed}", "trainer.steps=0", quiet=True)
 
 
-def arm(out: Path, dataset: str, name: str, seed: int) -> None:
+def arm(out: Path, dataset: str, name: str, seed: int, longer: float) -> None:
     recipe, tokens = RECIPES[dataset]
     start = folder(out, dataset, "warm_start", seed) / "checkpoints" / "warm_start"
     lengths = [f"trainer.{key}=100000" for key in ("steps", "eval_every", "checkpoint_every")]
-    budget = ["trainer.warm_start_steps=0", f"trainer.max_tokens={tokens}", *lengths]
+    budget = ["trainer.warm_start_steps=0", f"trainer.max_tokens={round(tokens * longer)}", *lengths]
     given = [f"experiment={recipe}", f"seed={seed}", f"init_from={start}", *budget, *ARMS[name]]
     run(folder(out, dataset, name, seed), *given, quiet=True)
 
@@ -159,11 +159,11 @@ def row(dataset: str, name: str, seeds: list[int]) -> dict[str, Any]:
     return found
 
 
-def study(out: Path, dataset: str, names: Iterable[str], seeds: list[int], jobs: int) -> None:
+def study(out: Path, dataset: str, names: Iterable[str], seeds: list[int], jobs: int, longer: float) -> None:
     """Runs what is missing, seed by seed, the control first; each arm is kept as soon as it has ended."""
 
     def whole(name: str, seed: int) -> None:
-        arm(out, dataset, name, seed)
+        arm(out, dataset, name, seed, longer)
         keep(out, dataset, name, seed)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -205,6 +205,7 @@ def main() -> None:
     arguments.add_argument("--datasets", nargs="+", default=list(TEXT), choices=RECIPES)
     arguments.add_argument("--arms", nargs="+", default=None, choices=ARMS)
     arguments.add_argument("--seeds", type=int, nargs="+", default=[1])
+    arguments.add_argument("--longer", type=float, default=1.0, help="factor of the tokens of an arm")
     arguments.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     arguments.add_argument("--out", type=Path, default=Path("outputs") / "study")
     arguments.add_argument("--table", action="store_true", help="only compute the table again, from what is kept")
@@ -216,7 +217,7 @@ def main() -> None:
             dataset, [name for name in ARMS if name not in SPEECH["fsdd_connected"] or name == "rloo"]
         )
         if not given.table:
-            study(given.out, dataset, arms, given.seeds, given.jobs)
+            study(given.out, dataset, arms, given.seeds, given.jobs, given.longer)
         rows = {name: row(dataset, name, given.seeds) for name in [*ordered(arms), "warm_start"]}
         results[dataset] = results.get(dataset, {}) | rows
         path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")

@@ -92,8 +92,10 @@ def main(folder: Path, place: Path) -> None:
     with (folder / "model.bin").open("rb") as file:
         weights = renamed(variables(file))
     told = json.loads((folder / "config.json").read_text("utf-8"))
-    width, layers = weights["model.encoder.conv1.bias"].shape[0], 1 + max(
-        int(match[1]) for match in (re.match(r"model\.encoder\.layers\.(\d+)", key) for key in weights) if match
+    width, layers = (
+        weights["model.encoder.conv1.bias"].shape[0],
+        1
+        + max(int(match[1]) for match in (re.match(r"model\.encoder\.layers\.(\d+)", key) for key in weights) if match),
     )
     sizes: dict[str, Any] = {
         "vocab_size": weights["model.decoder.embed_tokens.weight"].shape[0], "d_model": width,

@@ -23,8 +23,12 @@ WORDS = Merges([" a", " b", " c"])
 REFERENCE = "a b a c"
 
 
-def rewards_of(sequences: list[list[int]], references: list[str], credit: object = None) -> np.ndarray:
+def rewards_of(
+    sequences: list[list[int]], references: list[str], credit: object = None, source: torch.Tensor | None = None
+) -> np.ndarray:
     batch = replace(batch_of(1), references=[references])
+    if source is not None:
+        batch = replace(batch, source=source, source_mask=torch.ones(source.shape[:2], dtype=torch.bool))
     rollout = rollout_from(sequences, batch)
     rewards = judge(rollout, batch, WORDS, error_rate("words"), credit or DeltaOptimal())[0].rewards  # type: ignore[arg-type]
     assert rewards is not None
@@ -39,10 +43,11 @@ def test_an_error_costs_at_once_and_what_is_right_costs_nothing() -> None:
     assert rewards[3] == pytest.approx([-0.25, -0.5, 0, 0, 0, 0])  # cut: its last token is paid the text as it is
 
 
-def test_it_is_the_advantage_of_the_optimal_policy() -> None:
-    """r_t = Q*(s_t, a_t) - V*(s_t), with V* the best of Q*, over the length of the reference."""
+@pytest.mark.parametrize("source", [torch.ones(1, 1, dtype=torch.int64), torch.randn(1, 5, 3)], ids=["ids", "frames"])
+def test_it_is_the_advantage_of_the_optimal_policy(source: torch.Tensor) -> None:
+    """r_t = Q*(s_t, a_t) - V*(s_t), with V* the best of Q*, over the length of the reference; whatever the source."""
     sequences = [ids for ids in every_text(4, 4) if ids[-1] == 0]
-    rewards = rewards_of(sequences, [REFERENCE])
+    rewards = rewards_of(sequences, [REFERENCE], source=source)
     for row, ids in enumerate(sequences):
         values = completion_values(ids[:-1], [1, 2, 1, 3], 4)
         best = values.max(-1)
