@@ -66,8 +66,13 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def write_random(place: Path) -> None:
     """A random Whisper of the size of tiny.en."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor
-    from transformers import WhisperForConditionalGeneration
+    from transformers import (
+        GenerationConfig,
+        PreTrainedTokenizerFast,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
     words = "zero one two three four five six seven eight nine oh".split()
     words = [*words, *(f"w{i}" for i in range(len(words), 51_864))]
@@ -112,7 +117,9 @@ class Ours:
         ids = [torch.tensor([*self.tokenizer.encode(self.space + text), self.tokenizer.eos_id]) for text in texts]
         targets, real = padded(ids)
         names = [str(each.source) for each in examples]
-        return Batch(step, source, mask, targets, real, targets, real, names, [[t] for t in texts], {}, *numbered(source))
+        return Batch(
+            step, source, mask, targets, real, targets, real, names, [[t] for t in texts], {}, *numbered(source)
+        )
 
     def take(self, step: int, examples: list[Example]) -> Measured:
         features_s, batch = timed(lambda: self.batch(step, examples))

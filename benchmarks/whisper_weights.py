@@ -86,14 +86,21 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def main(folder: Path, place: Path) -> None:
-    from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-    from transformers import WhisperTokenizerFast
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizerFast,
+    )
 
     with (folder / "model.bin").open("rb") as file:
         weights = renamed(variables(file))
     told = json.loads((folder / "config.json").read_text("utf-8"))
-    width, layers = weights["model.encoder.conv1.bias"].shape[0], 1 + max(
-        int(match[1]) for match in (re.match(r"model\.encoder\.layers\.(\d+)", key) for key in weights) if match
+    width, layers = (
+        weights["model.encoder.conv1.bias"].shape[0],
+        1
+        + max(int(match[1]) for match in (re.match(r"model\.encoder\.layers\.(\d+)", key) for key in weights) if match),
     )
     sizes: dict[str, Any] = {
         "vocab_size": weights["model.decoder.embed_tokens.weight"].shape[0], "d_model": width,
@@ -111,7 +118,7 @@ def main(folder: Path, place: Path) -> None:
     )  # fmt: skip
     model.save_pretrained(place)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(place)
-    names = {name: "<|endoftext|>" for name in ("unk_token", "bos_token", "eos_token", "pad_token")}
+    names = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>")
     WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **names).save_pretrained(place)
     print(f"{sum(each.numel() for each in model.parameters()) / 1e6:.1f} M weights in {place}")
 

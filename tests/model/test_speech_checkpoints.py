@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tests.model import contract
-from tests.model.contract import ragged, stepwise
+from tests.model.contract import ragged
 from tokenrl_cli.episodes.sampling import Decoding, generate
-from tokenrl_cli.interfaces import SettingError, UserError
-from tokenrl_cli.model.adapter import Adapter, Lora, NoAdapter
+from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.hf_speech import HfSpeech, HfSpeechEncoder, whisper_begin
 from tokenrl_cli.model.pretrained import require_contract
 
@@ -75,7 +73,9 @@ def saved(home: Path, name: str) -> Path:
     return place
 
 
-def read(place: Path, name: str, adapter: Adapter | None = None, recompute: bool = False, dtype: Any = "float32") -> Any:
+def read(
+    place: Path, name: str, adapter: Adapter | None = None, recompute: bool = False, dtype: Any = "float32"
+) -> Any:
     torch.manual_seed(1)
     adapter = adapter or NoAdapter()
     if name == "whisper":
@@ -163,7 +163,11 @@ def test_every_parameter_that_may_learn_does_and_padding_teaches_nothing(
 
     def gradients(junk: int) -> dict[str, Tensor]:
         model.zero_grad()
-        given = torch.where(mask, source, (source + junk) % 7), mask, torch.where(response, actions, (actions + junk) % 7)
+        given = (
+            torch.where(mask, source, (source + junk) % 7),
+            mask,
+            torch.where(response, actions, (actions + junk) % 7),
+        )
         nll = -heard(*given).logits.log_softmax(-1).gather(-1, given[2].unsqueeze(-1)).squeeze(-1)
         nll[response].sum().backward()
         return {key: value.grad.clone() for key, value in model.named_parameters() if value.requires_grad}

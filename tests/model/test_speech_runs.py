@@ -105,7 +105,9 @@ def test_an_encoder_of_speech_trains_with_the_decoder_and_freezes(tmp_path: Path
     assert max(each["step"] for each in lines(tmp_path / "run")) == 3
 
 
-def test_features_that_are_not_of_the_checkpoint_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_features_that_are_not_of_the_checkpoint_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = [*RUN, "trainer.steps=1", "model=hf_speech", f"model.path={whisper(tmp_path / 'at')}"]
     for words, said in [
         (["features=logmel"], "model.path: a pretrained model needs the features of its checkpoint"),
@@ -123,7 +125,10 @@ def test_an_export_is_read_by_transformers_and_says_the_same(run: Path) -> None:
     place = run / "exported"
     assert tokenrl("export", f"ckpt={run / 'whole'}", f"to={place}", f"model.path={run / 'at'}") == 0
     assert "AutoModelForSpeechSeq2Seq" in (place / "README.md").read_text()
-    extractor, features = transformers.AutoFeatureExtractor.from_pretrained(place), Extracted("", [1.0], 1, 0, "features")
+    extractor, features = (
+        transformers.AutoFeatureExtractor.from_pretrained(place),
+        Extracted("", [1.0], 1, 0, "features"),
+    )
     network = transformers.AutoModelForSpeechSeq2Seq.from_pretrained(place)
     tokenizer = Pretrained("none", None, False, None, "tokenizer")
     tokenizer.load(run / "whole/checkpoints/last/tokenizer/target")

@@ -182,7 +182,9 @@ class HfSpeechEncoder(FromCheckpoint):
         samples = nn.functional.pad(samples, (0, max(0, self.least - samples.shape[1])))
         lengths = source_mask.sum(1).clamp(min=self.least)  # a recording that no output would hear has silence after it
         if self.alone:
-            rows = [self._heard(row[None, :length], None)[0] for row, length in zip(samples, lengths.tolist(), strict=True)]
+            rows = [
+                self._heard(row[None, :length], None)[0] for row, length in zip(samples, lengths.tolist(), strict=True)
+            ]
             read = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         else:
             mask = torch.arange(samples.shape[1], device=samples.device) < lengths.unsqueeze(1)
