@@ -110,7 +110,8 @@ def main(folder: Path, place: Path) -> None:
     }  # fmt: skip
     model = WhisperForConditionalGeneration(WhisperConfig(**sizes))
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= {"proj_out.weight"}, (missing, unexpected)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"proj_out.weight"}, missing
     model.generation_config = GenerationConfig(
         decoder_start_token_id=50257, bos_token_id=50256, eos_token_id=50256, pad_token_id=50256,
         suppress_tokens=told["suppress_ids"], begin_suppress_tokens=told["suppress_ids_begin"], max_length=448,

@@ -25,7 +25,7 @@ class Tokens:
     """Seven tokens; EOS is 0. In the checkpoint they are seven of its twenty."""
 
     eos_id, unknown_id = 0, None
-    theirs = [2, 5, 7, 8, 9, 10, 13]
+    theirs = (2, 5, 7, 8, 9, 10, 13)
     size = len(theirs)
 
 
