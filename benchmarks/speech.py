@@ -254,10 +254,15 @@ def main() -> None:
     data = Tones(noise=[5.0, 20.0], corpus_seed=1, train_size=2000, val_size=4, test_size=4, max_source_length=600,
                  overlong="drop")  # fmt: skip
     results: dict[str, Any] = {
-        "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), "threads": 1,
-        "repeats": given.repeats, "load_before": round(os.getloadavg()[0], 2),
-        "whisper": "tiny.en" if given.whisper else "random, of its size", "shape": {"sources": SOURCES, "samples": SAMPLES, "limit": LIMIT},
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "repeats": given.repeats,
+        "load_before": round(os.getloadavg()[0], 2),
+        "whisper": "tiny.en" if given.whisper else "random, of its size",
+        "shape": {"sources": SOURCES, "samples": SAMPLES, "limit": LIMIT},
+    }
     with tempfile.TemporaryDirectory() as folder:
         place = Path(given.whisper or folder)
         if not given.whisper:
