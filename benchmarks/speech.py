@@ -4,15 +4,15 @@
 
 DIR is a checkpoint of Whisper tiny.en with its tokenizer and feature extractor (benchmarks/whisper_weights.py makes
 one); without it a random one of the same size takes its place, which never ends a text before the limit. Utterances are
-those of dataset=tones, SOURCES a round and the same for all sides, which take turns in one process: one thread, float32,
-CPU seconds, which other work on the machine changes little. The first round is the warm-up. Sides:
+those of dataset=tones, SOURCES a round and the same for all sides, which take turns in one process: one thread,
+float32, CPU seconds, which other work on the machine changes little. The first round is the warm-up. Sides:
 
     speech_lstm, speech_transformer  as model=... has them, with features=logmel_8khz and a vocabulary of words
     hf_speech                        Whisper-tiny as a model of this package, with features=pretrained
     transformers                     the same network: its extractor, `generate`, and a plain step of cross-entropy
 
-Measured: `features_s`, `decode_s` (greedy, at most LIMIT tokens), `mle_s` (a step of cross-entropy) and `rloo_s` (a step of
-algorithm=rloo with SAMPLES samples: sampling, reward and update); not what transformers has no counterpart for.
+Measured: `features_s`, `decode_s` (greedy, at most LIMIT tokens), `mle_s` (a step of cross-entropy) and `rloo_s` (a
+step of algorithm=rloo with SAMPLES samples: sampling, reward and update); not what transformers has no counterpart for.
 `real_time_factor` is seconds of decoding, without features, for a second of sound, and `*_audio_per_s` seconds of sound
 in a second of training. A ratio is of two steps of one round: lower quartile, median and upper quartile. Writes
 benchmarks/results/speech.json.
@@ -66,8 +66,13 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def write_random(place: Path) -> None:
     """A random Whisper of the size of tiny.en."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GenerationConfig, PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor
-    from transformers import WhisperForConditionalGeneration
+    from transformers import (
+        GenerationConfig,
+        PreTrainedTokenizerFast,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
     words = "zero one two three four five six seven eight nine oh".split()
     words = [*words, *(f"w{i}" for i in range(len(words), 51_864))]
@@ -106,7 +111,8 @@ class Ours:
         self.rloo = preset("rloo", self.model, tokenizer, LIMIT, *keys, f"algorithm.samples_per_source={SAMPLES}")
 
     def batch(self, step: int, examples: list[Example]) -> Batch:
-        rows = [torch.from_numpy(self.features.frames(each.source).copy()) for each in examples]  # type: ignore[arg-type]
+        sources: list[Any] = [each.source for each in examples]
+        rows = [torch.from_numpy(self.features.frames(each).copy()) for each in sources]
         source, mask = padded(rows)
         texts = [each.references[0] for each in examples]
         ids = [torch.tensor([*self.tokenizer.encode(self.space + text), self.tokenizer.eos_id]) for text in texts]
@@ -248,10 +254,15 @@ def main() -> None:
     data = Tones(noise=[5.0, 20.0], corpus_seed=1, train_size=2000, val_size=4, test_size=4, max_source_length=600,
                  overlong="drop")  # fmt: skip
     results: dict[str, Any] = {
-        "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(), "threads": 1,
-        "repeats": given.repeats, "load_before": round(os.getloadavg()[0], 2), "whisper": "tiny.en" if given.whisper else
-        "random, of its size", "shape": {"sources": SOURCES, "samples": SAMPLES, "limit": LIMIT},
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "repeats": given.repeats,
+        "load_before": round(os.getloadavg()[0], 2),
+        "whisper": "tiny.en" if given.whisper else "random, of its size",
+        "shape": {"sources": SOURCES, "samples": SAMPLES, "limit": LIMIT},
+    }
     with tempfile.TemporaryDirectory() as folder:
         place = Path(given.whisper or folder)
         if not given.whisper:

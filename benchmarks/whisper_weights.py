@@ -86,8 +86,13 @@ def renamed(found: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def main(folder: Path, place: Path) -> None:
-    from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
-    from transformers import WhisperTokenizerFast
+    from transformers import (
+        GenerationConfig,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperTokenizerFast,
+    )
 
     with (folder / "model.bin").open("rb") as file:
         weights = renamed(variables(file))
@@ -105,7 +110,8 @@ def main(folder: Path, place: Path) -> None:
     }  # fmt: skip
     model = WhisperForConditionalGeneration(WhisperConfig(**sizes))
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and set(missing) <= {"proj_out.weight"}, (missing, unexpected)
+    assert not unexpected, unexpected
+    assert set(missing) <= {"proj_out.weight"}, missing
     model.generation_config = GenerationConfig(
         decoder_start_token_id=50257, bos_token_id=50256, eos_token_id=50256, pad_token_id=50256,
         suppress_tokens=told["suppress_ids"], begin_suppress_tokens=told["suppress_ids_begin"], max_length=448,
@@ -113,7 +119,7 @@ def main(folder: Path, place: Path) -> None:
     )  # fmt: skip
     model.save_pretrained(place)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(place)
-    names = {name: "<|endoftext|>" for name in ("unk_token", "bos_token", "eos_token", "pad_token")}
+    names = dict.fromkeys(("unk_token", "bos_token", "eos_token", "pad_token"), "<|endoftext|>")
     WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **names).save_pretrained(place)
     print(f"{sum(each.numel() for each in model.parameters()) / 1e6:.1f} M weights in {place}")
 

@@ -63,7 +63,8 @@ def test_frames_of_a_waveform_are_the_normalised_samples(tmp_path: Path) -> None
     made, recording = features(place_of(tmp_path / "at", "wav2vec2")), sound(5000)
     frames, samples = made.frames(recording), recording.read()
     assert (made.width, frames.shape) == (1, (5000, 1))
-    assert abs(frames.mean()) < 1e-4 and abs(frames.std() - 1) < 1e-3
+    assert abs(frames.mean()) < 1e-4
+    assert abs(frames.std() - 1) < 1e-3
     assert isinstance(samples, Waveform)
     wanted = transformers.Wav2Vec2FeatureExtractor()(samples.samples, sampling_rate=16000)["input_values"][0]
     assert np.abs(frames[:, 0] - wanted).max() < 1e-6
@@ -81,7 +82,8 @@ def test_saved_features_need_no_checkpoint(tmp_path: Path, kind: str) -> None:
     made = features(place_of(tmp_path / "at", kind))
     made.save(tmp_path / "saved")
     other = Pretrained("none", [1.0], 64.0, 64.0, "features")
-    assert isinstance(other, Features) and isinstance(other, OfExtractor)
+    assert isinstance(other, Features)
+    assert isinstance(other, OfExtractor)
     other.load(tmp_path / "saved")
     assert (other.width, other.extractor) == (made.width, made.extractor)
     assert other.frames(sound(3000)).tobytes() == made.frames(sound(3000)).tobytes()

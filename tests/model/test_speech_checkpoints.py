@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tests.model import contract
-from tests.model.contract import ragged, stepwise
+from tests.model.contract import ragged
 from tokenrl_cli.episodes.sampling import Decoding, generate
-from tokenrl_cli.interfaces import SettingError, UserError
-from tokenrl_cli.model.adapter import Adapter, Lora, NoAdapter
+from tokenrl_cli.model.adapter import Adapter, NoAdapter
 from tokenrl_cli.model.hf_speech import HfSpeech, HfSpeechEncoder, whisper_begin
 from tokenrl_cli.model.pretrained import require_contract
 
@@ -27,7 +25,7 @@ class Tokens:
     """Seven tokens; EOS is 0. In the checkpoint they are seven of its twenty."""
 
     eos_id, unknown_id = 0, None
-    theirs = [2, 5, 7, 8, 9, 10, 13]
+    theirs = (2, 5, 7, 8, 9, 10, 13)
     size = len(theirs)
 
 

@@ -109,8 +109,8 @@ class Pretrained:
         (directory / FILE).write_text(self._engine.to_json_string(), "utf-8")
 
     def load(self, directory: Path) -> None:
-        """Replaces the extractor by the one that `save` wrote to `directory`; `path` is not read. Raises UserError where
-        the file is missing or damaged, or describes an extractor that cannot be used."""
+        """Replaces the extractor by the one that `save` wrote to `directory`; `path` is not read. Raises UserError
+        where the file is missing or damaged, or describes an extractor that cannot be used."""
         try:
             self._assign(hub.feature_extractor(directory, "path"), str(directory))
         except SettingError as error:
