@@ -74,6 +74,7 @@ def close(one: list[float], other: list[float]) -> bool:
 # -------------------------------------------------------------------------------------------- generate, score, evaluate
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("decode", DECODES)
 def test_texts_are_those_of_the_command_and_their_logprobs_those_of_a_policy_that_goes_step_by_step(
     run: tokenrl.Run, tmp_path: Path, decode: str
@@ -196,6 +197,7 @@ LIBRARIES: dict[str, tuple[dict[str, Any], Callable[[str, list[str]], float]]] =
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_reward_is_the_number_of_its_library_for_every_text_and_every_prefix(name: str) -> None:
     _, library = LIBRARIES[name]
@@ -417,6 +419,7 @@ def test_ctrl_c_saves_the_run_which_then_goes_on(tmp_path: Path, monkeypatch: py
 # ------------------------------------------------------------------------------------------------------------- mistakes
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(
     ("call", "told"),
     [

@@ -109,6 +109,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
 # -------------------------------------------------------------------------------------------------------- mistakes
 
 
+@pytest.mark.sample(24)
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -179,6 +180,7 @@ def test_a_mistake_is_told_in_one_line(line: str, told: str, capsys: Capture, el
     assert all(".hydra" in path.parts for path in left)
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -245,6 +247,7 @@ def test_a_users_yaml_is_checked_like_ours(capsys: Capture, elsewhere: Path) -> 
     assert "modle" in mistake(capsys, *words)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["--config-dir mine", "hydra.searchpath=[mine]"])
 @pytest.mark.parametrize("ending", [".yml", ".YAML"])
 def test_an_option_that_ends_otherwise_than_in_yaml_is_named(
@@ -299,6 +302,7 @@ def test_a_users_module_is_trusted_by_imports_alone(capsys: Capture, elsewhere: 
     assert tokenrl("validate", *TINY, "hydra.searchpath=[conf]", "reward=mine", "imports=[user_rewards]") == 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("files", "told"),
     [

@@ -18,6 +18,7 @@ LINES = [
 ]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("line", LINES, ids=["nothing", "choices and values", "added and removed"])
 def test_a_kept_config_is_the_composed_one(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -280,6 +280,7 @@ def filled(value: Any) -> Any:
     return "given" if value == "???" else value
 
 
+@pytest.mark.sample(14)
 @pytest.mark.parametrize("lines", packs(), ids=lambda lines: lines[0])
 def test_every_shown_training_composes_and_checks(lines: list[str], inside: Path) -> None:
     words = [word for line in lines for word in OURS[line][1:] if word not in ("-m", "--cfg", "job")]
@@ -298,6 +299,7 @@ def test_every_shown_training_composes_and_checks(lines: list[str], inside: Path
     check(filled(plain), plain["imports"], Train)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("line", [line for line in RUN if line not in ADAPTED])
 def test_every_shown_evaluation_and_generation_runs(line: str, inside: Path) -> None:
     words = [values_of(word)[0] for word in OURS[line] if word != "-m"]

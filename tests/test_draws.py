@@ -68,7 +68,7 @@ def texts(found: Samples) -> list[tuple[int, ...]]:
     return [tuple(row[:length]) for row, length in zip(found.actions.tolist(), lengths, strict=True)]
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(4)
 @ways
 def test_a_token_is_drawn_as_often_as_it_should_be(way: dict[str, Any]) -> None:
     wanted = chances(LOGITS, way)
@@ -93,6 +93,7 @@ def test_the_distribution_is_the_one_worked_out_here(way: dict[str, Any]) -> Non
             assert set(ids) == {token for token, chance in enumerate(row) if chance > 0}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "way",
     [

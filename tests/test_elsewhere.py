@@ -39,6 +39,7 @@ def elsewhere(folder: Path, *commands: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_what_mixes_two_devices_is_seen(tmp_path: Path) -> None:
     code = (
         "import torch\nfrom tests.elsewhere import *\nregistered()\n"
@@ -58,6 +59,7 @@ def test_what_mixes_two_devices_is_seen(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_runs_resume_are_evaluated_and_generate_on_a_device(tmp_path: Path) -> None:
     """A model of a user's own among them, whose recurrent layers are in evaluation mode when RL takes its gradient."""
     for name, text in FILES.items():

@@ -254,6 +254,7 @@ def whole(config: dict[str, Any]) -> None:
     check(filled(config), [], Train)
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("line", [*WHOLE, *((f"experiment={name}",) for name in CHOICES["experiment"])], ids=" ".join)
 def test_every_option_of_train_composes_and_checks(line: tuple[str, ...]) -> None:
     read = [key for key in ("tokenizer", "source_tokenizer") if any(f"{key}=pretrained" in word for word in line)]
@@ -269,7 +270,7 @@ def having(group: str) -> list[str]:
 PARTS = [group for group in groups(PLACES) if group.startswith("algorithm/")]
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("preset", {having(group)[0]: None for group in PARTS})
 def test_every_part_composes_and_checks_in_every_preset_that_chooses_from_its_group(preset: str) -> None:
     chosen = {group: list(options(PLACES, group)) for group in PARTS if having(group)[0] == preset}
@@ -298,6 +299,7 @@ def test_an_experiment_begins_with_its_command(name: str) -> None:
 BROUGHT = [(group, name) for group in GROUPS for name in options(PLACES, f"{BRINGS}/{group}")]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("group", "name"), BROUGHT)
 def test_what_an_option_brings_is_in_the_config_and_in_the_list(group: str, name: str) -> None:
     assert name in options(PLACES, group), "it belongs to an option of its group"

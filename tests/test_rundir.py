@@ -334,6 +334,7 @@ def test_results_of_an_evaluation_may_be_anything(run: Path, capsys: Capture) ->
     assert f"written to {folder}-2" in capsys.readouterr().err
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("command", ["resume", "eval"])
 def test_data_outside_are_read_only_if_they_are_named_again(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -284,6 +284,7 @@ def test_micro_batches_change_no_gradient(parts: int) -> None:
     assert all(torch.allclose(a, b, rtol=0, atol=1e-14) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     chosen = ["algorithm=actor_critic", "credit=delta", "algorithm.critic_steps=2", "algorithm.critic.hidden=12"]
     assert train(tmp_path / "whole", *chosen) == 0

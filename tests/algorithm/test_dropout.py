@@ -51,6 +51,7 @@ def taught(algorithm: Any) -> dict[str, set[tuple[bool, bool]]]:
     return dict(Watched.seen)
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "actor_critic"])
 def test_every_preset_drops_where_it_recites_and_nowhere_else(name: str) -> None:
     few = [] if name in (*SUPERVISED, "actor_critic") else ["algorithm.samples_per_source=4"]

@@ -91,7 +91,7 @@ def test_micro_batches_change_no_gradient(parts: int) -> None:
     assert torch.allclose(gradient(gold(), 5), gradient(gold(micro_batches=parts), 5), rtol=0, atol=1e-14)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gold", "gold_s"])
 def test_a_run_resumes_to_the_same_bits(preset: str, tmp_path: Path) -> None:
     chosen = [f"algorithm={preset}", "algorithm.sync_every=2", "trainer.checkpoint_every=3"]

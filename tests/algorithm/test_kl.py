@@ -179,7 +179,7 @@ def at_fixed_states(way: str, forward: bool = True) -> tuple[Tensor, float]:
     return gradient(lambda q: (visits * of_states(q, RECORDED, forward)).sum(), RECORDED, way)
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(6)
 @EVERY_WAY
 @pytest.mark.parametrize("divergence", [kl.k2, kl.k3_with_gradient_of_k2, kl.full])
 def test_kl_in_the_loss_has_the_gradient_of_the_kl_at_the_states_visited(

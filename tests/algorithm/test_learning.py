@@ -65,6 +65,7 @@ def imitated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return imitation(tmp_path_factory.mktemp("imitated") / "run", TASK, 250)
 
 
+@pytest.mark.slow
 def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
     """mle: the mode is right, and about the uncorrupted share of sampled symbols is."""
     final = results(imitated)["final"]
@@ -72,6 +73,7 @@ def test_imitation_samples_the_corruption_it_was_shown(imitated: Path) -> None:
     assert 0.5 < final["sampled_reward"] < 0.85
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "algorithm", [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.slow) for each in CASES]
 )

@@ -91,7 +91,7 @@ def test_old_episodes_weighted_decision_by_decision_are_exact(credit: Any, world
     assert relative_error(bounded, exact(world)) > 1e-2
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @WORLDS
 @CREDITS
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_objective_that_sampled_minimum_risk_follows_has_its_top_elsewhere()
 RISK = {"normalisation": partial(normalisation.self_normalised, alpha=0.005)}
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("baseline", "samples", "scale", "changes"),
     [

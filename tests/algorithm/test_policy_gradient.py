@@ -96,7 +96,7 @@ def test_the_world_is_read_as_it_was_written() -> None:
     assert torch.allclose(gradient, written, rtol=0, atol=1e-15)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("credit", [Terminal(), Delta()], ids=["terminal", "delta"])
 @pytest.mark.parametrize(
     ("name", "baseline", "samples"),

@@ -99,6 +99,7 @@ BACKUPS = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("heads", ["one", "two"])
 @pytest.mark.parametrize("kind", BACKUPS)
 def test_q_learning_by_hand(kind: str, heads: str) -> None:
@@ -152,6 +153,7 @@ def test_returns_of_several_tokens_by_hand(horizon: int | None) -> None:
     compare(algorithm, rows, each)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("prior", ["reference", "uniform"])
 @pytest.mark.parametrize("head", ["linear", "two", "dueling", "logits"])
 def test_soft_q_learning_by_hand(head: str, prior: str) -> None:

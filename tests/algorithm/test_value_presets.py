@@ -97,7 +97,7 @@ def test_no_preset_is_forgotten() -> None:
     assert set(PRESETS) - set(GRADIENTS) - set(VALUES) == {"actor_critic", "gold", "gold_s", "mle", "ocd", "raml"}
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
 def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) -> None:
     """O28, O29, traps 2 to 4, 9, 22 and 30: nor does what padding says, or would be paid."""
@@ -115,6 +115,7 @@ def test_parts_padding_and_order_change_no_gradient_and_no_metric(words: str) ->
     assert same(whole, gradients(algorithm, rows.rows(torch.arange(11, -1, -1))))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("words", [*GREEDY, *VARIANTS.values()])
 def test_an_episode_counts_as_much_as_it_weighs(words: str) -> None:
     """What priorities drew too often is taken back: the gradient is linear in the weights."""
@@ -376,6 +377,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(("words", "problem"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_is_refused_by_name(words: str, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
@@ -472,6 +474,7 @@ def test_in_mixed_precision_an_update_reads_what_the_one_before_wrote(name: str)
     assert len(set(losses[1])) == 4
 
 
+@pytest.mark.slow
 def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     """Offline there is no sample, and no reward of one; there is what demonstrations earned."""
     assert train(tmp_path / "run", *QUICK, "algorithm=ilql", "credit=delta") == 0
@@ -483,7 +486,7 @@ def test_where_nothing_is_said_nothing_is_logged_of_it(tmp_path: Path) -> None:
     assert all(line["demonstrations/reward"] > 0 for line in logged)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ["double_dqn", "mc_q", "soft_q", "pcl", "tba", "ilql"])
 def test_each_class_of_presets_trains_from_a_transformer_too(name: str, tmp_path: Path) -> None:
     small = [word for word in TINY if not word.startswith("model")] + ["model.width=16", "model.feedforward=16"]

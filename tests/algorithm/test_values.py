@@ -209,7 +209,7 @@ def test_summing_rewards_another_policy_earned_is_biased(horizon: int, world: Wo
 ITSELF = ["algorithm/acting=tilted", "algorithm/backup=expected"]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @small
 @credited
 @pytest.mark.parametrize("behaviour", ["alike", "mixed"])

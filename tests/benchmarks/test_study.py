@@ -77,6 +77,7 @@ def finished(out: Path, name: str, seed: int) -> None:
         (run / "config.yaml").write_text("reward:\n  _target_: the recipe's\n")
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_arm_by_arm_and_its_table_needs_no_decoding(
     tmp_path: Path, asked: list[tuple[str, ...]], said: list[Evaluation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,6 +237,7 @@ def test_nothing_of_a_run_is_where_hydra_looks(run: Path, capsys: Capture) -> No
     assert "evil" not in (run / "train.log").read_text()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -263,6 +264,7 @@ def test_what_is_no_run_is_not_resumed(run: Path, capsys: Capture) -> None:
     assert "there is no such directory" in mistake(capsys, "train", "resume=nowhere")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -23,6 +23,7 @@ def told(capsys: Capture, *words: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [

@@ -103,6 +103,7 @@ def test_our_fault_shows_a_traceback_and_the_machines_one_line(
     assert "hydra/_internal" not in printed
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("body", "told", "entry"),
     [

@@ -69,7 +69,7 @@ def results_at(folder: Path) -> dict[str, Any]:
     return {each.name: json.loads((each / "results.json").read_text()) for each in folder.iterdir()}
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
 def test_the_sacrebleu_command_says_the_same_of_the_files(run: Path, name: str) -> None:
     folder = run / "eval" / "test-greedy"
@@ -133,13 +133,14 @@ def test_what_does_not_go_together_is_refused_before_any_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("credit", ["terminal", "delta", "delta_optimal"])
 @pytest.mark.parametrize("algorithm", ["scst", "soft_q"])  # credit is given before an algorithm sees the rewards
 def test_policy_gradients_and_values_go_with_every_credit(tmp_path: Path, algorithm: str, credit: str) -> None:
     assert train(tmp_path / "run", *QUICK, f"algorithm={algorithm}", f"credit={credit}", "reward=per") == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_what_decoding_asks_keeps_every_result(tmp_path: Path) -> None:
     """beta acts in decoding alone, so that one run stands for several policies."""
     assert train(tmp_path / "run", "algorithm=ilql", "credit=delta", "algorithm.optimizer.lr=1e-2") == 0
@@ -197,6 +198,7 @@ def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: 
     }
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run_keep_apart_and_the_warm_start_knows_no_algorithm(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +242,7 @@ def test_no_run_begins_from_half_of_a_policy(tmp_path: Path, capsys: pytest.Capt
     assert train(tmp_path / "from its warm start", *QUICK, *start) == 0
 
 
+@pytest.mark.slow
 def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     swept = ["--multirun", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=${hydra.job.num}"]
     older = tmp_path / "older" / "checkpoints"  # a run that was there before, and an evaluation
@@ -261,6 +264,7 @@ def test_policy_gradients_and_values_go_side_by_side(tmp_path: Path, capsys: pyt
         assert cells[column] == f"{each['sampled_reward']:.3f}"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("words", "told"),
     [

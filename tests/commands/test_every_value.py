@@ -90,6 +90,7 @@ def require_known(found: dict[str, str]) -> None:
     assert not [key for key in taken if key.endswith(("=nan", "=''"))], taken
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_values_of_train() -> None:
     require_known(judged(Random(1).sample(cases(train()), SAMPLE), require_valid))
 

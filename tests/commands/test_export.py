@@ -159,6 +159,7 @@ def test_an_adapter_alone_is_what_peft_reads_and_a_run_starts_from(home: Path, c
     assert str(home) not in card + (place / "adapter_config.json").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_without_an_adapter_of_its_own_a_run_exports_none(
     home: Path, own: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -211,6 +212,7 @@ def test_the_card_has_data_reward_algorithm_and_scores_with_intervals(home: Path
     assert 'model = AutoModelForCausalLM.from_pretrained("DIR")' in card
 
 
+@pytest.mark.slow
 def test_the_card_says_how_a_source_is_put_into_a_prompt(home: Path, tmp_path: Path) -> None:
     own = ["tokenizer@source_tokenizer=pretrained", f"source_tokenizer.path={home / 'gpt2'}"]
     run = trained(home, "gpt2", "run-prompt", *own, "source_tokenizer.template='w1 {source} w2'")
@@ -238,6 +240,7 @@ def test_a_model_from_a_gguf_file_becomes_a_plain_one(home: Path, tmp_path: Path
     assert "`llama.gguf`" in (tmp_path / "it" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_random_bert_is_written_with_tokenrls_own_tokenizer(tmp_path: Path) -> None:
     sizes = ["model.new.width=16", "model.new.heads=2", "model.new.feedforward=24", "model.new.layers=1"]
     plain = [each for each in [*TINY, *QUICK] if not each.startswith("model")]
@@ -314,6 +317,7 @@ def test_what_is_wrong_is_told_and_nothing_is_written(own: Path, tmp_path: Path,
     assert sorted(os.listdir(tmp_path)) == ["full", "run"]
 
 
+@pytest.mark.slow
 def test_a_base_that_has_gone_is_named_and_nothing_is_written(home: Path, tmp_path: Path, capsys: Capture) -> None:
     run = trained(home, "bart", "run-bart")
     (home / "bart").rename(home / "away")
@@ -388,6 +392,7 @@ def test_what_has_no_effect_or_nothing_to_evaluate_is_refused(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_a_directory(home: Path, tmp_path: Path, capsys: Capture) -> None:
     run = trained(home, "gpt2", "run-gpt2")
     assert tokenrl("export", f"ckpt={run}", f"to={tmp_path / 'it'}") == 0
@@ -421,6 +426,7 @@ def test_a_run_starts_from_the_weights_of_a_directory(home: Path, tmp_path: Path
     assert "model=hf_causal model.path=gpt2-xl" in told
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_elsewhere_is_not_read_for_a_run_alone(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -18,6 +18,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("words", "told"),
     [

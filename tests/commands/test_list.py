@@ -27,6 +27,7 @@ def test_every_group_and_option_is_listed_with_its_first_comment(capsys: Capture
     assert "hydra" not in shown
 
 
+@pytest.mark.sample(60)
 @pytest.mark.parametrize(("group", "name"), EVERY)
 def test_every_option_says_what_it_is_and_shows_all_its_keys(group: str, name: str, capsys: Capture) -> None:
     file = conf_dir() / group / f"{name}.yaml"
@@ -104,6 +105,7 @@ def test_parts_are_shown_as_they_are_typed(group: str, name: str) -> None:
         assert compose("train", [f"{place}={name}", *shown]) == chosen
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("columns", ["0", "1", "40", "80", "120"])
 def test_on_a_terminal_long_lines_hang_under_their_column(
     columns: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch

@@ -199,6 +199,7 @@ def test_what_the_end_needs_is_missed_before_the_first_step(tmp_path: Path, caps
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "words",
     [

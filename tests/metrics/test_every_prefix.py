@@ -151,7 +151,7 @@ def test_hard_texts(name: str) -> None:
     assert_equal(*pair(name), HARD)
 
 
-@pytest.mark.sample(24)
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("name", METRICS)
 @settings(max_examples=15, deadline=None)
 @given(rows)
@@ -175,7 +175,7 @@ def test_two_hundred_tokens_against_eight_references(name: str) -> None:
     assert_equal(*pair(name), said, every=1 if name in ("wer", "cer", "per") else 7)
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", MAIN)
 @pytest.mark.parametrize("data", ["e2e_nlg", "tatoeba_en_de", "g2p_cmudict", "scitldr"])
 def test_real_text_said_in_sub_words_of_its_own(data: str, name: str) -> None:

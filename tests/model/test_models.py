@@ -254,6 +254,7 @@ def test_weights_are_saved_once_and_restored(name: str) -> None:
     assert torch.equal(model(source, mask, actions).logits, other(source, mask, actions).logits)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "name", [each if each in ("transformer", "gpt") else pytest.param(each, marks=pytest.mark.slow) for each in MODELS]
 )

@@ -150,6 +150,7 @@ def built(home: Path, name: str) -> Any:
     return copy.deepcopy(_built(home, name)).eval()
 
 
+@pytest.mark.sample(8)
 @every
 @torch.no_grad()
 def test_one_step_at_a_time_is_the_teacher_forced_pass(home: Path, name: str) -> None:
@@ -205,11 +206,13 @@ def test_rows_that_share_a_source_say_and_learn_the_same_as_with_a_copy_each(hom
         assert (gradient - wanted[1][key]).abs().max() < tolerance * max(1, gradient.abs().max()), key
 
 
+@pytest.mark.sample(8)
 @every
 def test_an_empty_source_says_the_same_in_any_company_and_half_precision_is_finite(home: Path, name: str) -> None:
     contract.check_empty_source(built(home, name))
 
 
+@pytest.mark.sample(6)
 @every
 def test_one_beam_is_greedy_and_more_beams_and_samples_run(home: Path, name: str) -> None:
     model = built(home, name)

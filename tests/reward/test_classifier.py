@@ -244,6 +244,7 @@ def test_without_the_extra_it_says_what_to_install(home: Path, monkeypatch: pyte
         build(block, Reward, [], device="cpu")
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_a_mixture_with_it_and_resumes_to_the_same_bits(home: Path, tmp_path: Path) -> None:
     chosen = ["reward=mixture", "~reward@reward.parts.bleu", "credit=delta"]
     chosen += ["+reward@reward.parts.mood=classifier", "reward.parts.mood.label=good"]

@@ -121,7 +121,7 @@ def test_a_likely_text_is_worth_more(run: Path) -> None:
     assert judge(made)[0] > judge(made)[1]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["credit=delta"], ["reward.per_token=true", "credit=token"]])
 def test_a_run_trains_on_it_and_resumes_to_the_same_bits(run: Path, tmp_path: Path, options: list[str]) -> None:
     chosen = ["reward=likelihood", f"reward.checkpoint={run}", f"init_from={run}", *options]

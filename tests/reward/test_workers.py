@@ -290,7 +290,7 @@ def test_the_work_is_done_side_by_side_elsewhere_in_the_same_folder_and_ends_wit
     assert len(multiprocessing.active_children()) == before
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -315,6 +315,7 @@ def test_an_import_that_fails_there_is_no_endless_wait(
     assert told in caplog.text
 
 
+@pytest.mark.slow
 def test_time_to_import_is_not_time_to_answer(folder: Path) -> None:
     (folder / "heavy.py").write_text("import time; time.sleep(2)\ndef each(hypothesis): return 1.0\n")
     scored = UserFunction("heavy.py:each", HUNG, False, 1, "mask", 1.0, ["heavy.py"], "reward")(said("a", "bb"))
@@ -352,7 +353,7 @@ def test_time_in_which_the_program_stood_still_is_no_time_of_a_call(
 # ---------------------------------------------------------------------------------------------- the end of a program
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "workers"), [("each", 2), ("aeach", 0)])
 def test_a_program_ends_though_a_function_hangs(name: str, workers: int, folder: Path) -> None:
     (folder / "program.py").write_text(PROGRAM.format(root=str(ROOT), name=name, timeout=HUNG, workers=workers))
@@ -406,6 +407,7 @@ def test_answers_come_in_the_order_of_the_calls(runner: Callable[..., list[int]]
     assert runner([]) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_to_a_process_costs_its_call_alone() -> None:
     runner = Processes(len, print, (), 60.0, 1)
     first, second = runner([{"a": lambda: 0}, {"a": 1, "b": 2}])

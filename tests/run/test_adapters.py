@@ -85,6 +85,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(base: Path, runs: Any, tmp_path:
     assert lines(stopped)[-3:-2] == lines(runs(name))[-3:-2]
 
 
+@pytest.mark.slow
 def test_a_run_of_bfloat16_weights_resumes_to_the_same_bits_and_reads_its_checkpoint_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,7 @@ def test_a_critic_of_the_users_own_is_asked_and_learns(home: Path, critics: list
     sys.modules.pop("my_critic", None)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -42,7 +42,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(Recorder, "step", interrupted)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_stopping_and_going_on_gives_the_same_bits(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +168,7 @@ def step_of(run: Path, name: str) -> int:
 LONGER = ["trainer.warm_start_steps=12", "trainer.eval_every=2", "trainer.keep_last=9"]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "pick"), [("nll", min), ("policy/target_rank", min), ("token_accuracy", max)])
 def test_the_warm_start_is_chosen_by_its_own_monitor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, pick: Any
@@ -194,7 +194,7 @@ def test_rl_may_start_from_the_last_step_and_then_looking_changes_nothing(tmp_pa
     assert numbers[0]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "pick"), [("policy/target_rank", min), ("token_accuracy", max), ("nll", min)])
 def test_the_best_of_the_run_is_where_its_monitor_is_best(tmp_path: Path, name: str, pick: Any) -> None:
     run = tmp_path / "run"
@@ -302,7 +302,7 @@ CHANGES_MEANING += ["~metrics.bleu"]  # what is taken away
 CHANGES_MEANING += ["decode.temperature=0.5", "seed=9", "model.tied=false", "init_from=there", "tokenizer.min_count=2"]
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("override", [*ACTS_NO_MORE, *CHANGES_MEANING])
 def test_what_can_act_no_more_is_refused_on_resume(
     stopped: Path, capsys: pytest.CaptureFixture[str], override: str

@@ -73,6 +73,7 @@ def test_the_ceiling_is_the_maximum_over_all_translations_by_sacrebleu() -> None
     assert found.greedy == pytest.approx(expected[found.greedy_text], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_likelihood_leaves_a_known_gap_of_expected_bleu_on_the_test_split() -> None:
     data = Grammar(corpus_seed=1, val_size=200, test_size=SOURCES, max_source_length=32, overlong="truncate")
     meanings = [Meaning.parse(data.example("test", i).columns["meaning"]) for i in range(SOURCES)]

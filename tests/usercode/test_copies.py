@@ -205,6 +205,7 @@ async def asynchronous(hypothesis: str, references: list[str], info: dict[str, A
     return function(hypothesis, references, info, tokens)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "workers"), [("function", 0), ("batched", 0), ("asynchronous", 0), ("function", 1)])
 def test_a_function_gets_copies_in_this_process_as_in_another(name: str, workers: int) -> None:
     """Rows that share their lists, as the samples of one source do, are apart, too."""
@@ -313,7 +314,7 @@ class Kind:
 """
 
 
-@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("credit", ["terminal", "delta"])
 def test_no_reward_changes_the_metrics_of_a_run(credit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a function and as a class; on a data set that keeps its examples."""
