@@ -109,6 +109,13 @@ def test_entries_of_splits_lie_below_the_data_sets_path(here: Path) -> None:
     assert not outside({"dataset": {"path": "set", "splits": inside}}, "data")
 
 
+def test_a_folder_of_audio_lies_below_the_data_sets_path(here: Path) -> None:
+    away = here.parent / "elsewhere"
+    for root in ("../../elsewhere", f"{away}", f"{away}/set", "x/../../y"):
+        assert outside({"dataset": {"path": "set", "audio_root": root}}, "data") == {"dataset.audio_root": root}
+    assert not outside({"dataset": {"path": "set", "audio_root": "wav.zip"}}, "data")
+
+
 def test_each_entry_of_a_list_counts(here: Path) -> None:
     words = str(here.parent / "elsewhere" / "words.txt")
     for listed in ([words, "set"], ["set", words], ["set", words, "set"]):

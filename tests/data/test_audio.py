@@ -41,6 +41,27 @@ def test_every_format_is_read(tmp_path: Path, name: str, exact: bool) -> None:
         assert abs(len(sound.samples) - 8000) < 2000
 
 
+def test_a_header_that_promises_more_than_memory_holds_is_read_as_far_as_there_is_sound(tmp_path: Path) -> None:
+    """The 36 bits of the number of samples in the header of a flac file, all of them 1."""
+    path = written(tmp_path / "a.flac")
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.flac: (is cut short|cannot be read to its end)"):
+        read_audio(plain(path))
+
+
+def test_a_member_that_would_fill_the_memory_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.wav", bytes(100_000))
+    monkeypatch.setattr("tokenrl_cli.data.audio.LARGEST", 99_999)
+    with pytest.raises(UserError, match=r"a\.wav: is 100,000 bytes when unpacked"):
+        read_audio(AudioFile(tmp_path / "a.zip", "a.wav"))
+
+
 def test_channels_are_averaged(tmp_path: Path) -> None:
     both = np.stack([noise(seed=1), noise(seed=2)], 1)
     sound = read_audio(plain(written(tmp_path / "a.wav", both)))

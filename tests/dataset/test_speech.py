@@ -121,6 +121,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (line(offset="soon"), "expected seconds, a number from 0 on, under 'offset', got \"soon\""),
     (line(offset=-1), "expected seconds"),
     (line(duration=True), "expected seconds"),
+    (line(duration=1e308), "expected seconds"),
+    (line(offset=10**400), "expected seconds"),
     (line(["a.wav", "a.wav"], offset=1), "has 2 files to join, and offset for one file"),
     (line(["a.wav", "a.wav"], gaps_ms=[1, 2]), "expected milliseconds under 'gaps_ms', for 1 gaps of 2 files"),
     (line(["a.wav", "a.wav"], gaps_ms=["x"]), "expected milliseconds"),
@@ -137,7 +139,11 @@ def test_a_mistake_in_a_line_names_it(tmp_path: Path, record: dict[str, Any], me
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("audio\trefs\na.wav\n", "line 2: has 1 values"), ("audio\taudio\nx\ty\n", "line 1: names the column 'audio'")],
+    [
+        ("audio\trefs\na.wav\n", "line 2: has 1 values"),
+        ("audio\trefs\n\n", "has the names of columns and no example"),
+        ("audio\taudio\nx\ty\n", "line 1: names the column 'audio'"),
+    ],
 )
 def test_a_mistake_in_a_table_names_the_line(tmp_path: Path, table: str, message: str) -> None:
     (tmp_path / "train.tsv").write_text(table, "utf-8")
@@ -187,6 +193,24 @@ def test_faulty_files_are_left_out_and_counted(tmp_path: Path, fault: str) -> No
     assert [data.example("train", i).id for i in (0, 1)] == ["1", "3"]
     assert [error.where for error in data.faults["train"]] == [f"{tmp_path}/train.jsonl, line {k}" for k in (2, 4)]
     assert message == "" or data.faults["train"][0].problem.startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.parametrize("name", ["a\0.wav", "~nobody_at_all/a.wav"])
+@pytest.mark.parametrize("faulty", ["refuse", "skip"])
+def test_a_name_that_is_none_of_a_file_is_a_fault(tmp_path: Path, name: str, faulty: str) -> None:
+    manifest(tmp_path, line(name))
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: .*(is no name of a file|there is no such file)"):
+        speech(tmp_path, faulty=faulty).size("train")
+
+
+def test_a_missing_package_is_no_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path / "a.wav")
+    manifest(tmp_path, line())
+    monkeypatch.setattr("tokenrl_cli.config.extras.find_spec", lambda name: None)
+    for faulty in ("refuse", "skip"):
+        with pytest.raises(SettingError, match="needs the package soundfile") as told:
+            speech(tmp_path, faulty=faulty).size("train")
+        assert "line 1" not in str(told.value)
 
 
 def test_where_every_file_is_faulty_nothing_is_left(tmp_path: Path) -> None:

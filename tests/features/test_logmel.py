@@ -204,3 +204,7 @@ def test_settings_that_contradict_each_other_are_refused(change: dict[str, Any],
     with pytest.raises(SettingError) as error:
         logmel(**change)
     assert error.value.where == key
+
+
+def test_a_sound_of_which_resampling_leaves_nothing_is_one_frame() -> None:
+    assert logmel(snip_edges=False).frames(recording(np.full(1, 0.5, np.float32), rate=48_000)).shape == (1, 20)

@@ -65,7 +65,7 @@ def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
     found = []
     for each in texts_in({key: value for key, value in config.items() if key not in HANDLED}):
         keys, text, _ = each
-        if keys[:2] == ("dataset", "splits"):
+        if keys[:2] == ("dataset", "splits") or keys == ("dataset", "audio_root"):
             leads_out = _entry_leads_out(path, text, places)
         else:
             leads_out = _looks_like_a_file(keys[-1], text) and _leads_out(text, places)
@@ -75,8 +75,8 @@ def outside_texts(config: dict[str, Any], root: str) -> list[Text]:
 
 
 def _entry_leads_out(folder: str, entry: str, places: list[Path]) -> bool:
-    """Whether an entry of `dataset.splits` leads outside `places`. It is a file, folder or pattern, below `folder`
-    unless it is absolute, perhaps without its suffix.
+    """Whether an entry of `dataset.splits`, or `dataset.audio_root`, leads outside `places`. It is a file, folder or
+    pattern, below `folder` unless it is absolute, perhaps without its suffix.
 
     The folder of each file is checked as well: the other half of a parallel text may lie there.
     """

@@ -7,6 +7,7 @@ Samples are float32, full scale is -1 ... 1. Of several channels the mean is tak
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import struct
 import zipfile
@@ -25,6 +26,8 @@ from tokenrl_cli.interfaces import Recording, UserError, Waveform
 
 QUALITY = "HQ"  # of soxr, the resampler of the SoX program: its default, 20 bits of precision, linear phase
 SILENT = 1e-4  # of full scale: a sound whose samples differ by less than this, three steps of 16 bits, is silent
+BLOCK = 1 << 22  # samples that are read at once
+LARGEST = 1 << 30  # bytes of a member of a zip file: what is larger is refused before it is unpacked
 PAST = 0.05  # seconds that a piece may end past the end of its file: durations in manifests are rounded
 UNKNOWN = 0xFFFFFFFF  # the length in the header of a wav file that was written before its length was known
 CUT = "fetch or copy it again: a part is missing"
@@ -73,7 +76,7 @@ def read_audio(file: AudioFile, offset: float = 0.0, duration: float | None = No
         start, stop = piece(Header(rate, total), str(file), offset, duration)
         try:
             sound.seek(start)
-            samples = sound.read(stop - start, dtype="float32", always_2d=True)
+            samples = _samples(sound, stop - start)
         except Exception as error:
             if not _of_soundfile(error):
                 raise
@@ -86,6 +89,17 @@ def read_audio(file: AudioFile, offset: float = 0.0, duration: float | None = No
     return Waveform(np.ascontiguousarray(samples[:, 0] if samples.shape[1] == 1 else samples.mean(1)), rate)
 
 
+def _samples(sound: Any, count: int) -> np.ndarray:
+    """The next `count` samples of an open file [n, channels], fewer where it ends. They are read in blocks: a header may
+    promise more than there is memory for."""
+    blocks = [np.zeros((0, sound.channels), dtype=np.float32)]
+    while count > 0:
+        block = sound.read(min(count, BLOCK), dtype="float32", always_2d=True)
+        blocks.append(block)
+        count = count - len(block) if len(block) else 0
+    return np.concatenate(blocks)
+
+
 def recording_of(path: Path) -> Recording:
     """Returns the recording in an audio file, named by its path; the file is read when its sound is asked for."""
     return Recording(str(path), lambda: read_audio(AudioFile(path, None)))
@@ -94,8 +108,9 @@ def recording_of(path: Path) -> Recording:
 def piece(header: Header, name: str, offset: float, duration: float | None) -> tuple[int, int]:
     """Returns the first sample of a piece of the file `name`, and the one after its last. Raises UserError where it has
     no sample, or ends more than PAST (0.05 s) behind the end of the file."""
-    start = round(offset * header.rate)
-    stop = header.frames if duration is None else start + round(duration * header.rate)
+    longest = 2 * header.seconds + 1  # beyond it nothing lies, and a product could be infinite
+    start = round(min(offset, longest) * header.rate)
+    stop = header.frames if duration is None else start + round(min(duration, longest) * header.rate)
     if start >= header.frames or stop > header.frames + PAST * header.rate or stop <= start:
         wanted = f"the piece at {offset:g} s" + ("" if duration is None else f" of {duration:g} s")
         raise UserError(name, f"lasts {header.seconds:.2f} s, and {wanted} does not lie within it")
@@ -185,6 +200,8 @@ def _stream(file: AudioFile) -> Iterator[BinaryIO]:
         stream = file.path.open("rb")
     except FileNotFoundError:
         raise UserError(str(file), "there is no such file") from None
+    except ValueError:  # of a name with a NUL byte
+        raise UserError(repr(str(file)), "is no name of a file") from None
     except OSError as error:
         raise UserError(str(file), f"cannot be read: {error.strerror or error}") from None
     with stream:
@@ -193,12 +210,15 @@ def _stream(file: AudioFile) -> Iterator[BinaryIO]:
 
 def _member(path: Path, member: str) -> bytes:
     try:
-        return _archive(path, os.getpid()).read(member)
+        archive = _archive(path, os.getpid())
+        if (size := archive.getinfo(member).file_size) > LARGEST:
+            raise UserError(f"{path}/{member}", f"is {size:,} bytes when unpacked, more than {LARGEST:,}", "unpack it")
+        return archive.read(member)
     except KeyError:
         raise UserError(f"{path}/{member}", f"there is no {member} in the zip file") from None
     except FileNotFoundError:
         raise UserError(str(path), "there is no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{path}/{member}", f"cannot be unpacked: {error}", "fetch or pack the zip file again"
         ) from None

@@ -19,6 +19,8 @@ from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, Recording, SettingError, UserError, Waveform
 
+LONGEST = 1e9  # seconds or milliseconds that a manifest may name
+
 
 class Speech:
     """Recordings with their transcripts, from manifests with one example a line.
@@ -101,6 +103,8 @@ class Speech:
                         check(known)
                         if self.faulty == "skip" and isinstance(example.source, Recording):
                             example.source.read()
+                    except SettingError:  # a package is missing: no fault of the file
+                        raise
                     except UserError as error:
                         faults.append(error)
                     else:
@@ -169,7 +173,7 @@ class Speech:
     def _file(self, name: str, manifest: Path) -> AudioFile:
         if self.root is not None and self.root.is_file():
             return AudioFile(self.root, name)
-        return AudioFile((self.root or manifest.parent) / Path(name).expanduser(), None)
+        return AudioFile((self.root or manifest.parent) / name, None)
 
     def _name(self, clip: Clip) -> str:
         """What no other sound of the data set is called: files and gaps as in "a.wav +200ms+ b.wav", pieces as in
@@ -210,6 +214,8 @@ class Clip:
             if seconds > max_seconds:
                 problem = f"lasts {seconds:.1f} s, longer than dataset.max_seconds={max_seconds:g}"
                 raise UserError(str(self.files[0]), problem, "raise the limit, or cut it into pieces")
+        except SettingError:  # a package is missing: no fault of the file
+            raise
         except UserError as error:
             raise self._placed(error) from None
 
@@ -221,6 +227,8 @@ class Clip:
             else:
                 sound = joined([read_audio(file) for file in self.files], self.gaps_ms)
             require_sound(sound, str(self.files[0]) + (" and those joined to it" if len(self.files) > 1 else ""))
+        except SettingError:
+            raise
         except UserError as error:
             raise self._placed(error) from None
         return sound
@@ -258,6 +266,8 @@ def _tsv(manifest: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """(place, number of the line, values by name) of each line below the first, which has the names. Quotation marks
     are part of a value."""
     lines = read_lines(manifest)
+    if not any(line.strip() for line in lines[1:]):
+        raise UserError(str(manifest), "has the names of columns and no example: expected one a line below them")
     names = lines[0].split("\t")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -294,4 +304,4 @@ def _seconds(columns: dict[str, Any], name: str | None, where: str) -> float | N
 
 
 def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < np.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LONGEST

@@ -113,6 +113,8 @@ class LogMel:
         samples = resampled(sound, self.rate, speed).samples
         if self.loudness is not None:
             samples = loudness_changed(samples, self.loudness)
+        if not len(samples):  # one sample at a high rate is none at a low one
+            samples = np.zeros(1, dtype=np.float32)
         samples = samples * np.float32(FULL_SCALE)
         if self.dither:
             draws = generator(0, f"dither/{recording.name}/{float(speed)}")
