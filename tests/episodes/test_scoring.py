@@ -217,10 +217,12 @@ def test_an_invalid_row_does_not_move_the_policy() -> None:
     assert gradients[0].abs().max() > 0.01
 
 
-def test_rows_already_invalid_stay_so() -> None:
+def test_rows_already_invalid_stay_so_and_are_in_no_mean() -> None:
     rollout = replace(rollout_from([[1, EOS], [2, EOS]]), valid=torch.tensor([False, True]))
-    done, _ = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())
+    rollout = replace(rollout, mask=rollout.mask & rollout.valid.unsqueeze(-1))
+    done, scores = judge(rollout, batch_of(1), TOKENIZER, Told(lengths), Terminal())
     assert done.valid.tolist() == [False, True]
+    assert scores.metrics["completions/mean_length"] == 2  # the other is no text, and in no mean
 
 
 @pytest.mark.parametrize("credit", [Terminal(), Delta()])

@@ -13,6 +13,7 @@ import torch
 from tests.run.test_loop import interrupt
 from tests.running import lines, tokenrl, weights
 from tokenrl_cli.data.batching import Batching
+from tokenrl_cli.data.encoding import Frames
 from tokenrl_cli.dataset.tones import Tones
 from tokenrl_cli.features.logmel import LogMel
 from tokenrl_cli.interfaces import Example, Recording, UserError
@@ -164,6 +165,20 @@ def test_stages_that_imitate_draw_a_speed_for_each_recording_anew_in_every_epoch
     assert len({tuple(share > 1 for share in each) for each in shares}) > 1
     replayed, _ = imitating.read_sources(plain.batch(0).example)
     assert torch.equal(replayed, plain.batch(0).source)
+
+
+def test_a_recording_within_the_limit_stays_whole_where_it_is_played_slowly() -> None:
+    """What is cut is cut at the same sound."""
+    data, features = tones(), logmel(1.0)
+    recordings = [data.example("train", i).source for i in range(12)]
+    assert all(isinstance(each, Recording) for each in recordings)
+    lengths = sorted(len(features.frames(each)) for each in recordings)  # type: ignore[arg-type]
+    frames = Frames(features, recordings, lengths[5])  # type: ignore[arg-type]
+    assert frames.overlong.sum() == 6
+    _, mask = frames.padded(np.arange(12), np.full(12, 0.5))
+    whole = np.array([len(features.frames(each, 0.5)) for each in recordings])  # type: ignore[arg-type]
+    assert (mask.sum(1).numpy()[~frames.overlong] == whole[~frames.overlong]).all()
+    assert (mask.sum(1).numpy()[frames.overlong] == 2 * lengths[5]).all()
 
 
 class Mixed:

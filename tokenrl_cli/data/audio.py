@@ -90,8 +90,8 @@ def read_audio(file: AudioFile, offset: float = 0.0, duration: float | None = No
 
 
 def _samples(sound: Any, count: int) -> np.ndarray:
-    """The next `count` samples of an open file [n, channels], fewer where it ends. They are read in blocks: a header may
-    promise more than there is memory for."""
+    """The next `count` samples of an open file [n, channels], fewer where it ends. They are read in blocks: a header
+    may promise more than there is memory for."""
     blocks = [np.zeros((0, sound.channels), dtype=np.float32)]
     while count > 0:
         block = sound.read(min(count, BLOCK), dtype="float32", always_2d=True)

@@ -83,7 +83,7 @@ class Frames:
     """
 
     def __init__(self, features: Features, recordings: Sequence[Recording], limit: int) -> None:
-        self.features, self.recordings, self.limit = features, recordings, limit
+        self.features, self.recordings = features, recordings
         full = np.array([len(features.frames(each)) for each in recordings], dtype=np.int64)
         self.overlong, self.lengths = full > limit, np.minimum(full, limit)
 
@@ -93,13 +93,19 @@ class Frames:
         at real frames. L is the length of the longest of these, at least 1."""
         played = np.ones(len(rows)) if speeds is None else speeds
         pairs = zip(rows.tolist(), played.tolist(), strict=True)
-        found = [self.features.frames(self.recordings[row], speed)[: self.limit] for row, speed in pairs]
+        found = [self._played(row, speed) for row, speed in pairs]
         lengths = np.array([len(each) for each in found], dtype=np.int64)
         mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
         frames = np.zeros((*mask.shape, self.features.width), dtype=np.float32)
         for row, each in enumerate(found):
             frames[row, : len(each)] = each
         return torch.from_numpy(frames), torch.from_numpy(mask)
+
+    def _played(self, row: int, speed: float) -> np.ndarray:
+        """The frames of a recording at a speed. The cut is at the same sound at every speed: a recording that is within
+        the limit stays whole where it is played more slowly."""
+        frames = self.features.frames(self.recordings[row], speed)
+        return frames[: round(int(self.lengths[row]) / speed)] if self.overlong[row] else frames
 
     def unknown(self, token: int | None) -> int:
         """Returns 0: frames are no tokens."""

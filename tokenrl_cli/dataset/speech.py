@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from tokenrl_cli.config.build import hint
 from tokenrl_cli.config.ranges import Count, Fraction, Positive, Text
 from tokenrl_cli.data.audio import AudioFile, Header, header, joined, piece, read_audio, require_sound

@@ -91,7 +91,7 @@ def judge(
     texts = texts_of(rollout, batch, tokenizer)
     mask, ended = rollout.mask.cpu(), rollout.ended.cpu()
     total, score = torch.zeros(mask.shape, dtype=torch.float64), torch.zeros(len(mask), dtype=torch.float64)
-    sampled = (rollout.role == SAMPLED).cpu()
+    sampled = ((rollout.role == SAMPLED) & rollout.valid).cpu()  # others are left out of all means
     metrics: dict[str, float] = {}
     for part in parts_of(reward):
         said = _measure(part.reward, credit, texts, tokenizer)

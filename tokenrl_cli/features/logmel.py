@@ -79,7 +79,11 @@ class LogMel:
         if not self._mel.any(1).all():
             problem = f"{bins} are too many: some would hold no frequency of a window of {window_ms:g} ms"
             raise SettingError("bins", problem, "fewer bins, or a longer {here}.window_ms")
-        self._normalised = Normalisation(normalisation, bins, "logmel")
+        settings = {
+            "rate": rate, "window_ms": window_ms, "hop_ms": hop_ms, "low": low, "high": high,
+            "pre_emphasis": pre_emphasis, "snip_edges": snip_edges, "loudness": loudness,
+        }  # fmt: skip
+        self._normalised = Normalisation(normalisation, bins, "logmel", settings)
         self._store = FrameStore(memory, disk)
 
     def train(self, recordings: Iterable[Recording]) -> None:

@@ -40,7 +40,8 @@ class GivenMfcc:
     ) -> None:
         self.inputs, self.window, self.orders, self.speeds = inputs, window, orders, speeds
         self.width = inputs * (1 + orders)
-        self._normalised = Normalisation(normalisation, self.width, "mfcc")
+        settings = {"inputs": inputs, "window": window, "orders": orders}
+        self._normalised = Normalisation(normalisation, self.width, "mfcc", settings)
         self._store = FrameStore(memory, disk)
 
     def train(self, recordings: Iterable[Recording]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tokenrl_cli.data.lines import shown
 from tokenrl_cli.interfaces import UserError
 
 FILE = "features.json"
@@ -22,11 +23,13 @@ class Normalisation:
 
     With `utterance` mean and standard deviation are over the frames of the recording itself, with `global` over all
     frames of train, learned by `train`; `none` changes nothing. The variance is divided by the number of frames.
-    `features` is the name of the features, which a saved file is checked for.
+    `features` is the name of the features, and `settings` are those of their settings that change a frame: a saved
+    file with others is refused, for a model that learned from one kind of frames makes nothing of another.
     """
 
-    def __init__(self, kind: Kind, width: int, features: str) -> None:
-        self.kind, self.width, self.features = kind, width, features
+    def __init__(self, kind: Kind, width: int, features: str, settings: dict[str, Any]) -> None:
+        self.kind, self.width = kind, width
+        self.described = {"features": features, "width": width, "normalisation": kind} | settings
         self.mean = np.zeros(width)
         self.deviation = np.ones(width)
 
@@ -61,7 +64,7 @@ class Normalisation:
     def save(self, directory: Path) -> None:
         """Writes features.json to `directory`, which is made where it is missing."""
         directory.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {"features": self.features, "width": self.width, "normalisation": self.kind}
+        content = dict(self.described)
         if self.kind == "global":
             content |= {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
         (directory / FILE).write_text(json.dumps(content, indent=0) + "\n", "utf-8")
@@ -76,10 +79,13 @@ class Normalisation:
             raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
         except ValueError as error:
             raise UserError(str(path), f"is damaged: {error}") from None
-        own = {"features": self.features, "width": self.width, "normalisation": self.kind}
-        if not isinstance(content, dict) or {key: content.get(key) for key in own} != own:
-            found = content if not isinstance(content, dict) else {key: content.get(key) for key in own}
-            raise UserError(str(path), f"is of other features: expected {own}, got {found}")
+        if not isinstance(content, dict):
+            raise UserError(str(path), "is damaged: expected a JSON object")
+        for key, value in self.described.items():
+            if content.get(key) != value:
+                problem = f"is of other features: its {key} is {shown(content.get(key))}, expected {shown(value)}"
+                remedy = "" if key in ("features", "width") else f"features.{key}={shown(content.get(key))}"
+                raise UserError(str(path), problem, remedy)
         if self.kind == "global":
             self.mean, self.deviation = self._numbers(content, "mean", path), self._numbers(content, "deviation", path)
             if not (self.deviation > 0).all():
