@@ -409,8 +409,8 @@ def large_model(name: str, scale: Scale) -> nn.Module:
     tokens: Any = Tokens(size.pop("vocabulary"))
     torch.manual_seed(0)
     if name == "lstm":
-        return Recurrent(tokens, tokens, "lstm", **size, dropout=0.0, tied=True)
-    return Gpt(tokens, tokens, scale.tokens, **size, dropout=0.0, tied=True)
+        return Recurrent(tokens, tokens, "lstm", **size, dropout=0.0, tied=True, window=False)
+    return Gpt(tokens, tokens, scale.tokens, **size, dropout=0.0, tied=True, window=False)
 
 
 def learner(model: Any, scale: Scale, tokens: Tokens, device: torch.device) -> PolicyGradient:

@@ -54,7 +54,7 @@ def models(bonus: float) -> dict[str, nn.Module]:
     torch.manual_seed(0)
     tokens: Any = Tokens()
     made: dict[str, nn.Module] = {
-        "lstm": Recurrent(tokens, tokens, "lstm", 128, 128, 1, 0.0, True),
+        "lstm": Recurrent(tokens, tokens, "lstm", 128, 128, 1, 0.0, True, False),
         "gpt": Gpt(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.1, True),
     }
     for model in made.values():

@@ -101,7 +101,7 @@ def measured(words: list[str], timed: bool) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     name, *parts = words
-    model = Recurrent(Words(), Words(), "gru", 64, 128, 1, 0.0, False)  # type: ignore[arg-type]
+    model = Recurrent(Words(), Words(), "gru", 64, 128, 1, 0.0, False, False)  # type: ignore[arg-type]
     keys = [] if name == "mle" else ["algorithm.samples_per_source=1"]
     keys = ["algorithm.samples_per_source=2"] if name in PAIRED else keys
     keys += ["algorithm.epochs=1", "algorithm.minibatches=1"] if name in GRADIENTS else []

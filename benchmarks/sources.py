@@ -37,7 +37,7 @@ def models() -> dict[str, Any]:
     torch.manual_seed(0)
     tokens: Any = Tokens()
     return {
-        "lstm": Recurrent(tokens, tokens, "lstm", 128, 128, 1, 0.0, True).eval(),
+        "lstm": Recurrent(tokens, tokens, "lstm", 128, 128, 1, 0.0, True, False).eval(),
         "transformer": Transformer(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.0, True).eval(),
         "gpt": Gpt(tokens, tokens, LENGTH, 128, 4, 512, 2, 0.0, True).eval(),
     }

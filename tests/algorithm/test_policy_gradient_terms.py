@@ -99,7 +99,7 @@ def test_cross_entropy_is_added_and_is_a_mean_over_the_tokens_of_the_demonstrati
 def test_the_value_head_goes_towards_the_returns_and_leaves_the_network_alone(train: str) -> None:
     """Through a network, whose hidden states have a gradient: d/dw of coef * mean (V - G)^2 / 2, and nothing else."""
     torch.manual_seed(3)
-    network = Recurrent(Letters(), Letters(), "gru", 5, 7, 1, 0.5, False).double()
+    network = Recurrent(Letters(), Letters(), "gru", 5, 7, 1, 0.5, False, False).double()
     found: list[list[Tensor]] = []
     for coef in (0.0, 0.5):
         critic = ValueHead(coef, 0.0, 1.0)

@@ -34,7 +34,7 @@ SEVERAL = ["reinforce", "scst", "remax", "mixer", "vine"]  # one sample a source
 
 def gru(dtype: torch.dtype = torch.float64) -> Recurrent:
     torch.manual_seed(3)
-    return Recurrent(TOKENIZER, TOKENIZER, "gru", 5, 7, 1, 0.5, False).to(dtype)
+    return Recurrent(TOKENIZER, TOKENIZER, "gru", 5, 7, 1, 0.5, False, False).to(dtype)
 
 
 def around(name: str, model: nn.Module, *overrides: str) -> Any:

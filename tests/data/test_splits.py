@@ -177,7 +177,7 @@ def test_an_algorithm_needs_references_where_it_learns_otherwise_without(words: 
     prompts = replace(batch, targets=ids, target_mask=mask, reference_ids=ids, reference_mask=mask)
     for each in (batch, prompts):
         torch.manual_seed(3)
-        model = Recurrent(TOKENIZER, TOKENIZER, "gru", 5, 7, 1, 0.0, False).double()
+        model = Recurrent(TOKENIZER, TOKENIZER, "gru", 5, 7, 1, 0.0, False, False).double()
         algorithm = preset(words[0], model, TOKENIZER, 3, *words[1:])
         assert isinstance(algorithm, ReadsReferences)
         said.append(algorithm.needs_references)

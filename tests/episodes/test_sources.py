@@ -142,7 +142,7 @@ def test_episodes_are_sampled_for_each_row_that_names_a_source() -> None:
 
 def lstm() -> Any:
     torch.manual_seed(0)
-    model = Recurrent(Tokens(), Tokens(), "lstm", 6, 8, 1, 0.0, False)  # type: ignore[arg-type]
+    model = Recurrent(Tokens(), Tokens(), "lstm", 6, 8, 1, 0.0, False, False)  # type: ignore[arg-type]
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model.double()

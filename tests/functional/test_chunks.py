@@ -180,7 +180,7 @@ def test_a_projection_that_ignores_its_states_is_refused() -> None:
 def updated(name: str, *words: str) -> tuple[dict[str, float], list[Tensor]]:
     """What one update logs, and the gradients it leaves."""
     torch.manual_seed(0)
-    model = Recurrent(Letters(V), Letters(V), "gru", 6, 8, 1, 0.0, False).double()
+    model = Recurrent(Letters(V), Letters(V), "gru", 6, 8, 1, 0.0, False, False).double()
     algorithm = preset(name, model, Letters(V), T, *words)
     draw = torch.Generator().manual_seed(5)
     source, targets = (torch.randint(1, V, (4, T), generator=draw) for _ in range(2))

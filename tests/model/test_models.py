@@ -32,7 +32,7 @@ SIZES: dict[str, Any] = {"width": 16, "heads": 2, "feedforward": 32, "layers": 2
 
 
 def recurrent(cell: str, dropout: float = 0.0, layers: int = 1, tied: bool = True) -> nn.Module:
-    return Recurrent(TOKENS, TOKENS, cell, 12, 16, layers, dropout, tied)  # type: ignore[arg-type]
+    return Recurrent(TOKENS, TOKENS, cell, 12, 16, layers, dropout, tied, False)  # type: ignore[arg-type]
 
 
 class Heard(nn.Module):
@@ -63,8 +63,8 @@ FRAMES: Any = SimpleNamespace(width=FRAME)
 AUGMENT = SpecAugment(2, 3, 1, 1)
 
 
-def speech_lstm(dropout: float) -> nn.Module:
-    return Heard(SpeechRecurrent(TOKENS, FRAMES, "lstm", 2, 12, 16, 1, dropout, True, AUGMENT))  # type: ignore[arg-type]
+def speech_lstm(dropout: float, window: bool) -> nn.Module:
+    return Heard(SpeechRecurrent(TOKENS, FRAMES, "lstm", 2, 12, 16, 1, dropout, True, window, AUGMENT))  # type: ignore[arg-type]
 
 
 def speech_transformer(dropout: float) -> nn.Module:
@@ -72,7 +72,8 @@ def speech_transformer(dropout: float) -> nn.Module:
 
 
 MODELS = {
-    "speech_lstm": lambda dropout=0.0: speech_lstm(dropout),
+    "speech_lstm": lambda dropout=0.0: speech_lstm(dropout, False),
+    "speech_lstm_window": lambda dropout=0.0: speech_lstm(dropout, True),
     "speech_transformer": lambda dropout=0.0: speech_transformer(dropout),
     "rnn": lambda dropout=0.0: recurrent("rnn", dropout),
     "gru": lambda dropout=0.0: recurrent("gru", dropout, layers=2, tied=False),

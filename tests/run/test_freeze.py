@@ -20,7 +20,7 @@ SHORT = ["trainer.warm_start_steps=2", "trainer.eval_every=100", "trainer.eval_e
 
 
 def model() -> Recurrent:
-    return Recurrent(Letters(), Letters(), "gru", 4, 6, 2, 0.0, True)
+    return Recurrent(Letters(), Letters(), "gru", 4, 6, 2, 0.0, True, False)
 
 
 def frozen(model: nn.Module) -> set[str]:

@@ -153,7 +153,7 @@ class HfSpeechEncoder(FromCheckpoint):
         self.alone: bool = config.feat_extract_norm == "group"
         self.least = _receptive_field(config.conv_kernel, config.conv_stride)
         self.project = nn.Linear(_outputs(config), embedding)
-        self.decoder = Recurrent(tokenizer, None, cell, embedding, hidden, layers, dropout, tied)
+        self.decoder = Recurrent(tokenizer, None, cell, embedding, hidden, layers, dropout, tied, False)
         self.width = self.decoder.width
         self.eval()
 

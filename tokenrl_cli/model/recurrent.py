@@ -31,14 +31,16 @@ class RecurrentState:
     values: Tensor  # [B, S, 2D]
     mask: Tensor  # [B, S]
     memories: list[Memory]
+    place: Tensor  # [B], how far along the source the window of attention is; 0 without one
 
     def reorder(self, index: Tensor) -> RecurrentState:
         """Returns a state with the rows at `index` [M] int64, repeats allowed: keys [M, S, D], values [M, S, 2D], mask
-        [M, S] and memories [1, M, D]. All tensors are copied, so `self` stays usable."""
+        [M, S], memories [1, M, D] and place [M]. All tensors are copied, so `self` stays usable."""
         # index_select and not [index]: on a CPU the backward pass of the latter adds number by number
         memories = [tuple(part.index_select(1, index) for part in memory) for memory in self.memories]
-        keys, values, mask = (each.index_select(0, index) for each in (self.keys, self.values, self.mask))
-        return RecurrentState(keys, values, mask, memories)
+        parts = (self.keys, self.values, self.mask, self.place)
+        keys, values, mask, place = (each.index_select(0, index) for each in parts)
+        return RecurrentState(keys, values, mask, memories, place)
 
     def repeat(self, times: int) -> RecurrentState:
         """Returns a state with B * times rows, each row `times` times, its copies next to each other: row b * times + k
@@ -48,9 +50,38 @@ class RecurrentState:
         return self.reorder(rows)
 
 
+class Window(nn.Module):
+    """A window that moves along the source, for attention that reads it from left to right, as in speech:
+
+        place_t = place_(t-1) + softplus(w . h_t + b),  score_ts <- score_ts - (s - place_t)^2 / (2 width^2)
+
+    with h_t [D] the decoder state that makes the query, s the source step, and w, b and the width learned (one Gaussian
+    of the window of Graves 2013, arXiv:1308.0850, equations 46 to 51, added to the scores of content). It begins STEP
+    source steps further at each token and WIDTH wide. As h_t does not depend on what was attended to, the places of all
+    tokens are a cumulative sum, without a loop over time.
+    """
+
+    STEP, WIDTH = 4.0, 6.0
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.stride = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.stride.weight)
+        nn.init.constant_(self.stride.bias, math.log(math.expm1(self.STEP)))
+        self.log_width = nn.Parameter(torch.tensor(math.log(self.WIDTH)))
+
+    def forward(self, hidden: Tensor, start: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """hidden [B, T, D] and the place [B] before them -> what is added to the scores of `size` source steps S,
+        [B, T, S], and the place [B] after them."""
+        places = start.unsqueeze(-1) + nn.functional.softplus(self.stride(hidden).squeeze(-1)).cumsum(-1)  # [B, T]
+        steps = torch.arange(size, device=hidden.device, dtype=places.dtype)
+        distance = (steps - places.unsqueeze(-1)) / self.log_width.exp()
+        return -0.5 * distance.square(), places[:, -1]
+
+
 class Recurrent(nn.Module):
     """p(y_t | x, y_<t) with a bidirectional encoder and an attention decoder. If `tied`, the output layer has the
-    weights of the target embedding.
+    weights of the target embedding. With `window` attention moves along the source, see `Window`.
 
     Without `source_tokenizer` it has no embedding of source tokens: `start_from` and `forward_from` are then given what
     the encoder reads, and `start` and the call cannot be used.
@@ -66,6 +97,7 @@ class Recurrent(nn.Module):
         layers: Size,
         dropout: Fraction,
         tied: bool,
+        window: bool,
     ) -> None:
         super().__init__()
         build, self.begin = CELLS[cell], tokenizer.size
@@ -85,6 +117,7 @@ class Recurrent(nn.Module):
         self.combine = nn.Linear(3 * hidden, self.width)
         self.bias = nn.Parameter(torch.zeros(tokenizer.size))
         self.output = None if tied else nn.Linear(hidden, tokenizer.size, bias=False)
+        self.window = Window(hidden) if window else None
         self.dropout = nn.Dropout(dropout)
         self.parts = parts
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
@@ -154,7 +187,8 @@ class Recurrent(nn.Module):
             read = torch.cat([left, right[rows.unsqueeze(1), backwards]], -1)  # [B, S, 2D]
             if level + 1 < len(self.forwards):
                 read = self.dropout(read)
-        return RecurrentState(self.key(torch.cat([read, embedded], -1)), read, source_mask, memories)
+        place = torch.zeros(len(read), device=read.device, dtype=read.dtype)
+        return RecurrentState(self.key(torch.cat([read, embedded], -1)), read, source_mask, memories, place)
 
     def _embedded(self, source: Tensor) -> Tensor:
         assert self.source_embedding is not None, "built without a source tokenizer"
@@ -166,25 +200,30 @@ class Recurrent(nn.Module):
         tokens before the predicted ones."""
         read = self.dropout(self.embedding(inputs))
         memories: list[Memory] = []
-        context = read[:, :0]
+        context, place = read[:, :0], state.place
         for level, layer in enumerate(self.decoder):
             inputs = read if level == 0 else torch.cat([read, context], -1)
             read, memory = _run(layer, inputs, state.memories[level])
             memories.append(memory if isinstance(memory, tuple) else (memory,))
             if level == 0:
-                context = self._attend(read, state)
+                context, place = self._attend(read, state)
             read = self.dropout(read)
         hidden = self.dropout(torch.tanh(self.combine(torch.cat([read, context], -1))))
-        return ModelOutput(hidden, self._project), RecurrentState(state.keys, state.values, state.mask, memories)
+        following = RecurrentState(state.keys, state.values, state.mask, memories, place)
+        return ModelOutput(hidden, self._project), following
 
-    def _attend(self, hidden: Tensor, state: RecurrentState) -> Tensor:
-        """Returns the context [B, T, 2D] of decoder states [B, T, D]: scaled dot-product attention over the real steps
-        of the source; 0 where the source is empty."""
+    def _attend(self, hidden: Tensor, state: RecurrentState) -> tuple[Tensor, Tensor]:
+        """Returns the context [B, T, 2D] of decoder states [B, T, D], scaled dot-product attention over the real steps
+        of the source, 0 where the source is empty; and the place [B] of the window after them."""
         scores = self.query(hidden) @ state.keys.transpose(1, 2) / math.sqrt(state.keys.shape[-1])
+        place = state.place
+        if self.window is not None:
+            near, place = self.window(hidden, place, scores.shape[-1])
+            scores = scores + near
         scores = scores.masked_fill(~state.mask.unsqueeze(1), torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1) * state.mask.unsqueeze(1)
         context: Tensor = weights @ state.values
-        return context
+        return context, place
 
     def _project(self, hidden: Tensor) -> Tensor:
         weight = self.embedding.weight[:-1] if self.output is None else self.output.weight

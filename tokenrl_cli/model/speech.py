@@ -138,9 +138,10 @@ class SpeechRecurrent(SpeechModel):
         layers: Size,
         dropout: Fraction,
         tied: bool,
+        window: bool,
         spec_augment: SpecAugment,
     ) -> None:
-        network = Recurrent(tokenizer, None, cell, embedding, hidden, layers, dropout, tied)
+        network = Recurrent(tokenizer, None, cell, embedding, hidden, layers, dropout, tied, window)
         super().__init__(features, network, embedding, convolutions, _sizes(spec_augment))
 
 
