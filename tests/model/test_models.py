@@ -16,7 +16,7 @@ from tests.model.contract import GREEDY, LIMIT, ragged, stepwise
 from tokenrl_cli.episodes.sampling import generate
 from tokenrl_cli.interfaces import UserError
 from tokenrl_cli.model.gpt import Gpt
-from tokenrl_cli.model.recurrent import Recurrent
+from tokenrl_cli.model.recurrent import Recurrent, Window
 from tokenrl_cli.model.speech import SpecAugment, SpeechRecurrent, SpeechTransformer, spec_augmented
 from tokenrl_cli.model.transformer import Transformer
 
@@ -306,3 +306,22 @@ def test_masks_of_spec_augment_hide_stretches_of_time_and_bands_of_frequency_and
     assert bands.all(1).any(0).all()
     both = spec_augmented(frames, mask, SpecAugment(2, 3, 2, 2)) == 0
     assert (both == (both.all(-1, keepdim=True) | both.all(1, keepdim=True))).all()
+
+
+def test_a_window_moves_by_the_sum_of_its_strides_and_is_a_gaussian_around_its_place() -> None:
+    torch.manual_seed(0)
+    window, hidden, start = Window(5).double(), torch.randn(2, 3, 5, dtype=torch.float64), torch.tensor([0.0, 2.5])
+    nn.init.normal_(window.stride.weight)
+    added, after = window(hidden, start.double(), 7)
+    assert added.shape == (2, 3, 7)
+    for row in range(2):
+        place = float(start[row])
+        for t in range(3):
+            place += math.log1p(math.exp(float(window.stride(hidden[row, t]))))
+            for s in range(7):
+                expected = -((s - place) ** 2) / (2 * Window.WIDTH**2)
+                assert float(added[row, t, s]) == pytest.approx(expected, rel=1e-6)
+        assert float(after[row]) == pytest.approx(place)
+    fresh = Window(5)
+    _, places = fresh(torch.randn(4, 1, 5), torch.zeros(4), 3)
+    assert places.tolist() == pytest.approx([Window.STEP] * 4)
