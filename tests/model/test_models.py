@@ -310,7 +310,8 @@ def test_masks_of_spec_augment_hide_stretches_of_time_and_bands_of_frequency_and
 
 def test_a_window_moves_by_the_sum_of_its_strides_and_is_a_gaussian_around_its_place() -> None:
     torch.manual_seed(0)
-    window, hidden, start = Window(5).double().requires_grad_(False), torch.randn(2, 3, 5, dtype=torch.float64), torch.tensor([0.0, 2.5])
+    window = Window(5).double().requires_grad_(False)
+    hidden, start = torch.randn(2, 3, 5, dtype=torch.float64), torch.tensor([0.0, 2.5])
     nn.init.normal_(window.stride.weight)
     added, after = window(hidden, start.double(), 7)
     assert added.shape == (2, 3, 7)

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from tests.reward.said import texts
+from tests.reward.said import error_rate, texts
 from tokenrl_cli.interfaces import Evaluation
 from tokenrl_cli.metrics.significance import bootstrap_interval
 from tokenrl_cli.report.error_files import NAMES, write_errors
@@ -43,7 +43,7 @@ def reported(
     ids: list[str] | None = None,
     metric: ErrorRate | None = None,
 ) -> ErrorReport:
-    metric = metric or ErrorRate("words")
+    metric = metric or error_rate("words")
     seen = texts(pairs)
     sources, scores = [""] * len(pairs), [0.0] * len(pairs)
     evaluation = Evaluation(0, "eval", "test", "greedy", {}, {}, seen.hypotheses, seen.references, sources, scores)
@@ -88,7 +88,9 @@ def test_the_example_counted_by_hand() -> None:
 
 @pytest.mark.parametrize("unit", ["words", "characters", "phones"])
 def test_errors_are_the_numerator_of_the_metric_and_tokens_its_denominator(unit: Any) -> None:
-    report = reported([*random_pairs(60), ("", ["a"]), ("a b", [""]), (" a\tb  c ", ["a b c"])], metric=ErrorRate(unit))
+    report = reported(
+        [*random_pairs(60), ("", ["a"]), ("a b", [""]), (" a\tb  c ", ["a b c"])], metric=error_rate(unit)
+    )
     found = [each.alignment.counts for each in report.utterances if each.alignment is not None]
     assert [(each.errors, each.length) for each in found] == [tuple(row) for row in report.score.statistics]
     row = error_summary(report)["all"]
@@ -177,7 +179,7 @@ no reference
 
 
 def test_a_long_alignment_goes_on_below(tmp_path: Path) -> None:
-    found = written(tmp_path, reported([("a b c d" * 20, ["a x c d" * 20])], metric=ErrorRate("characters")))
+    found = written(tmp_path, reported([("a b c d" * 20, ["a x c d" * 20])], metric=error_rate("characters")))
     lines = found["alignments.txt"].splitlines()
     assert max(map(len, lines)) <= 106
     assert [line[:4] for line in lines] == ["id: ", "coun", *["REF:", "HYP:", "Eval"] * 3, ""]
@@ -186,7 +188,7 @@ def test_a_long_alignment_goes_on_below(tmp_path: Path) -> None:
 
 def test_transcripts_hold_what_their_format_cannot(tmp_path: Path) -> None:
     """And names that occur again stay different."""
-    metric = ErrorRate("words")
+    metric = error_rate("words")
     pairs = [("{a / b} 5% (x)", ["a\tb ;; ü"]), ("", ["a"]), ("c", ["c"])]
     found = written(tmp_path, reported(pairs, ["m-1_x", "m", "m"], ["u (1)", "7", "7"], metric))
     hypotheses, references = (found[f"{name}.trn"].splitlines() for name in ("hypotheses", "references"))

@@ -80,15 +80,18 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
 def test_a_run_stands_for_its_evaluation_of_the_same_name_or_its_only_one(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(UserError, match="has no evaluation of the split test"):
-        evaluation_of(run, "test", "test-greedy")
+        evaluation_of(run, "test", tmp_path / "test-greedy")
     evaluated(run / "eval" / "test-beam", PAIRS)
     evaluated(run / "eval" / "val-greedy", PAIRS, split="val")
     (run / "results.json").write_text("{}")  # that of the run
-    assert evaluation_of(run, "test", "test-greedy") == run / "eval" / "test-beam"
-    assert evaluation_of(run / "eval" / "test-beam", "test", "x") == run / "eval" / "test-beam"
+    assert evaluation_of(run, "test", tmp_path / "test-greedy") == run / "eval" / "test-beam"
+    assert evaluation_of(run / "eval" / "test-beam", "test", tmp_path / "x") == run / "eval" / "test-beam"
     with pytest.raises(UserError, match="is an evaluation of the split val"):
-        evaluation_of(run / "eval" / "val-greedy", "test", "x")
+        evaluation_of(run / "eval" / "val-greedy", "test", tmp_path / "x")
     evaluated(run / "eval" / "test-greedy", PAIRS)
-    assert evaluation_of(run, "test", "test-greedy") == run / "eval" / "test-greedy"
+    assert evaluation_of(run, "test", tmp_path / "test-greedy") == run / "eval" / "test-greedy"
     with pytest.raises(UserError, match="several evaluations of test, none named test-sample: test-beam, test-greedy"):
-        evaluation_of(run, "test", "test-sample")
+        evaluation_of(run, "test", tmp_path / "test-sample")
+    assert evaluation_of(run, "test", run / "eval" / "test-greedy") == run / "eval" / "test-beam"  # never itself
+    with pytest.raises(UserError, match="but test-beam, which is the one to compare"):
+        evaluation_of(run / "eval" / "test-beam", "test", run / "eval" / "test-beam")

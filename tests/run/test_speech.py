@@ -81,6 +81,8 @@ def test_an_evaluation_of_another_split_and_generated_texts_need_no_more_than_th
     assert tokenrl("eval", f"ckpt={run}", "split=test_seen", f"out={tmp_path / 'seen'}") == 0
     errors = json.loads((tmp_path / "seen" / "test_seen-greedy" / "results.json").read_text())["errors"]["wer"]
     assert errors["all"]["utterances"] == 4
+    noisy = ["dataset=tones", "dataset.noise=[0,0]", "dataset.test_size=3", f"out={tmp_path / 'noisy'}"]
+    assert tokenrl("eval", f"ckpt={run}", *noisy) == 0
     capsys.readouterr()
     assert tokenrl("generate", f"ckpt={run}", "split=test") == 0
     from_split = capsys.readouterr().out.splitlines()
@@ -109,6 +111,8 @@ def test_what_does_not_fit_recordings_is_one_error(run: Path, capsys: pytest.Cap
         (["train", "dataset=reverse", "model=speech_lstm"], "model: reads frames, and features is null"),
         (["train", "dataset=reverse", "features=logmel", "model=speech_lstm"], "features: reads recordings, and"),
         (["train", "dataset=tones", "features=mfcc", "model=speech_lstm"], "is sound, and features=mfcc reads frames"),
+        (["eval", f"ckpt={run}", "features=mfcc"], "features=mfcc: cannot be changed in an evaluation"),
+        (["eval", f"ckpt={run}", "features.loudness=1"], "features"),
         (["generate", f"ckpt={run}", "samples=3"], "samples=3: is of models of unconditional text"),
         (["generate", f"ckpt={run}", "input=nothing.wav"], "input=nothing.wav: there is no such file"),
     ):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -58,6 +59,7 @@ def run(config: DictConfig) -> float | None:
     out = Path(plain["out"]) if plain["out"] else refuse_link(saved.path.parent.parent / "eval")
     require_room(out)
     require_comparable(plain["against"], plain["split"])
+    _refuse_features(HydraConfig.get().overrides.task)
     examination = prepare(plain, saved, typed_values(HydraConfig.get().overrides.task))
     display = choose_display()
     try:
@@ -337,6 +339,17 @@ def chosen_checkpoint(folder: Path) -> Path | None:
     checkpoints: the best, else the last; None if it has neither, as the folder around a copied checkpoint."""
     links = [folder / name for name in ("best", "last") if (folder / name).exists()]
     return links[0].resolve() if links else None
+
+
+def _refuse_features(line: Sequence[str]) -> None:
+    """Raises UserError if one of the overrides `line` chooses or sets features: the model learned from those of its
+    checkpoint."""
+    from tokenrl_cli.interfaces import UserError
+
+    for word in line:
+        if re.match(r"[+~]*features\b", word):
+            problem = "cannot be changed in an evaluation: the model learned from the features of its checkpoint"
+            raise UserError(word, problem, "leave it out")
 
 
 def with_overrides(saved: dict[str, Any], stage: str, requested: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,6 @@ def show_difference(display: Display, folder: Path, against: str | None, split: 
     from tokenrl_cli.report.paired_errors import difference_lines, evaluation_of, write_differences
 
     if against is not None:
-        other = evaluation_of(Path(against), split, folder.name)
+        other = evaluation_of(Path(against), split, folder)
         for line in difference_lines(write_differences(folder, other)):
             display.message(line)

@@ -179,7 +179,8 @@ def require_input(path: str | None, split: str | None, samples: int | None) -> N
     if path is not None and not Path(path).exists() and not glob.glob(path, recursive=True):
         raise UserError(f"input={path}", "there is no such file", "give a text file, one source a line")
     if path is not None and Path(path).is_dir():
-        raise UserError(f"input={path}", "is a folder", "give a text file, one source a line")
+        remedy = "give a text file, one source a line, or for speech a pattern: input='FOLDER/*.wav'"
+        raise UserError(f"input={path}", "is a folder", remedy)
 
 
 def sources_of(path: str | None, samples: int | None) -> Iterator[str | None]:

@@ -79,6 +79,7 @@ class Eval:
     imports: list[Text]
     out: Text | None
     against: Text | None
+    features: Features | None = None  # what a data set brings; those of the checkpoint are used
 
 
 @dataclass(frozen=True, kw_only=True)

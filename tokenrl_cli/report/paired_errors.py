@@ -36,10 +36,15 @@ def evaluations(path: Path, split: str) -> list[Path]:
     return found
 
 
-def evaluation_of(path: Path, split: str, name: str) -> Path:
-    """Returns the folder of the evaluation that `path` stands for (`evaluations`): of several the one that is called
-    `name`. Raises UserError if there is none, or no such one of several."""
-    found = evaluations(path, split)
+def evaluation_of(path: Path, split: str, folder: Path) -> Path:
+    """Returns the folder of the evaluation that `path` stands for (`evaluations`), to compare that in `folder` with,
+    which it never is: of several the one of the same name. Raises UserError if there is none, or no such one of
+    several."""
+    name = folder.name
+    found = [each for each in evaluations(path, split) if each.resolve() != folder.resolve()]
+    if not found:
+        problem = f"has no evaluation of the split {split} but {name}, which is the one to compare"
+        raise UserError(f"against={path}", problem, REMEDY)
     chosen = [each for each in found if each.name == name] or found
     if len(chosen) > 1:
         several = ", ".join(each.name for each in chosen)
