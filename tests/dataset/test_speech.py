@@ -70,9 +70,9 @@ def test_a_table_of_common_voice_is_read_by_naming_its_columns(tmp_path: Path) -
     table = 'client_id\tpath\tsentence\tage\nc1\ta.mp3\t"Hello," she said\t\n'
     (tmp_path / "train.tsv.gz").write_bytes(gzip.compress(table.encode()))
     named = {"format": "tsv", "audio_root": "clips", "audio_column": "path", "text_column": "sentence"}
-    example = speech(tmp_path, **named, id_column=None).example("train", 0)
+    example = speech(tmp_path, **named, id_column=None, speaker_column="client_id").example("train", 0)
     assert (example.id, example.references) == ("2", ['"Hello," she said'])
-    assert example.columns == {"client_id": "c1", "age": ""}
+    assert example.columns == {"speaker": "c1", "client_id": "c1", "age": ""}
     assert len(sound(example)) > 7000
 
 

@@ -103,6 +103,9 @@ def test_an_evaluation_of_another_split_and_generated_texts_need_no_more_than_th
     assert said[1] == ""
     assert tokenrl("generate", f"ckpt={run}", f"input={tmp_path / '3.wav'}") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+    (tmp_path / "sound").write_bytes((tmp_path / "3.wav").read_bytes())  # known by its content
+    assert tokenrl("generate", f"ckpt={run}", f"input={tmp_path / 'sound'}") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_what_does_not_fit_recordings_is_one_error(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

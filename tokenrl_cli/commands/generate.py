@@ -153,12 +153,12 @@ def recordings_of(path: str | None) -> Iterator[Source | None]:
     lines of standard input name them, relative to the current directory. None for a blank line. Raises UserError where
     it is read and an audio file is missing, or cannot be read."""
     from tokenrl_cli.data.audio import ENDINGS, recording_of
-    from tokenrl_cli.data.lines import read_lines, standard_input
+    from tokenrl_cli.data.lines import holds_nul, read_lines, standard_input
 
     place = Path(path or "")
     if path is not None and not place.exists():
         return (recording_of(Path(each)) for each in sorted(glob.glob(path, recursive=True)))
-    if place.suffix.lower() in ENDINGS:
+    if place.suffix.lower() in ENDINGS or (path is not None and holds_nul(place)):
         return iter([recording_of(place)])
     lines = standard_input() if path is None else read_lines(place)
     return (recording_of(place.parent / line.strip()) if line.strip() else None for line in lines)

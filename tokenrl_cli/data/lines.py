@@ -37,6 +37,16 @@ def read_lines(path: Path) -> Iterator[str]:
         raise UserError(str(path), f"cannot be read: {error.strerror or error}") from None
 
 
+def holds_nul(path: Path) -> bool:
+    """Returns whether a NUL byte, which no text has, is among the first 4,096 bytes of a file; False where it cannot be
+    read."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(4096)
+    except OSError:
+        return False
+
+
 def standard_input() -> Iterator[str]:
     """Yields the lines of standard input, UTF-8 whatever the locale says, without the LF or CRLF at their ends;
     unpacked if its content begins like gzip data. Raises UserError for bytes that are not UTF-8, NUL bytes and damaged

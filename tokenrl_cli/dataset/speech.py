@@ -17,6 +17,7 @@ from tokenrl_cli.dataset.files import read_lines
 from tokenrl_cli.dataset.splits import Splits, check_rl
 from tokenrl_cli.interfaces import Example, Recording, SettingError, UserError, Waveform
 
+SPEAKER = "speaker"  # the column by which evaluations report errors
 LONGEST = 1e9  # seconds or milliseconds that a manifest may name
 
 
@@ -30,7 +31,8 @@ class Speech:
     a line has them, choose a piece of a long file. Under `text_column` stands the transcript, or in JSON a list of
     equally valid ones, which are the demonstrations, too. The empty transcript is one: nothing is said. An empty list,
     or null, makes a recording without reference. All other columns become columns that rewards may read, None where a
-    line lacks one; `id_column` names the example, too, without it the number of the line does.
+    line lacks one. The value of `speaker_column` is the column "speaker", too; `id_column` names the example, too,
+    without it the number of the line does.
 
     With `arrays` there is no audio: NAME.npz beside the manifest NAME.jsonl holds the frames of all its examples one
     after another [frames, F] under this name, and `offsets`: example k has the frames offsets[k] to offsets[k + 1].
@@ -50,6 +52,7 @@ class Speech:
         audio_column: Text,
         text_column: Text,
         id_column: Text | None,
+        speaker_column: Text | None,
         offset_column: Text | None,
         duration_column: Text | None,
         gaps_column: Text | None,
@@ -70,7 +73,7 @@ class Speech:
             raise SettingError("audio_root", problem, "leave one of them out")
         self.format, self.arrays, self.max_seconds, self.faulty = format, arrays, max_seconds, faulty
         self.root = None if audio_root is None else self.files.path / Path(audio_root).expanduser()
-        self.audio, self.text, self.id = audio_column, text_column, id_column
+        self.audio, self.text, self.id, self.speaker = audio_column, text_column, id_column, speaker_column
         self.offset, self.duration, self.gaps = offset_column, duration_column, gaps_column
         self.faults: dict[str, list[UserError]] = {}  # of each split read: one for each example that was left out
         self._splits: dict[str, list[Example]] = {}
@@ -129,6 +132,8 @@ class Speech:
         arrays = Arrays(manifest, self.arrays, len(records)) if self.arrays else None
         for k, (where, number, record) in enumerate(records):
             columns = dict(record)
+            if self.speaker and self.speaker in columns:
+                columns = {SPEAKER: columns[self.speaker]} | columns
             own = columns.get(self.id) if self.id else None
             shown_id = "" if own is None else f"{own} "
             references = self._references(columns, where)
