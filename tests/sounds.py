@@ -54,7 +54,7 @@ def speech(folder: Path, **changes: Any) -> Speech:
     values: dict[str, Any] = {
         "path": str(folder), "splits": {}, "format": "jsonl", "audio_root": None, "audio_column": "audio",
         "text_column": "refs", "id_column": "id", "speaker_column": "speaker", "offset_column": "offset",
-        "duration_column": "duration", "gaps_column": "gaps_ms", "arrays": None, "max_seconds": 5.0, "faulty": "refuse", "rl_share": 0.0,
-        "rl_split": None, "max_source_length": 1000, "overlong": "drop",
+        "duration_column": "duration", "gaps_column": "gaps_ms", "arrays": None, "max_seconds": 5.0,
+        "faulty": "refuse", "rl_share": 0.0, "rl_split": None, "max_source_length": 1000, "overlong": "drop",
     }  # fmt: skip
     return Speech(**values | changes)

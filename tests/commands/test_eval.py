@@ -171,7 +171,7 @@ def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: 
         ["decode=beam"],
         ["dataset.max_symbols=5"],
         ["examples=1"],
-        ["+reward@metrics.cer=cer"],
+        ["+reward@metrics.length=length"],
         ["reward=token_accuracy"],
         ["split=val"],
         ["seed=5"],
@@ -182,7 +182,7 @@ def test_evaluations_that_differ_in_anything_keep_apart(tmp_path: Path, capsys: 
     assert set(folders) == {
         "test-greedy", "test-beam-decode.beam_size=2", "test-beam-decode.beam_size=3", "test-beam",
         "test-greedy-dataset.max_symbols=5", "test-greedy-examples=1",
-        "test-greedy-metrics.cer=error_rate-metrics.cer.unit=characters", "test-greedy-reward=token_accuracy",
+        "test-greedy-metrics.length=length", "test-greedy-reward=token_accuracy",
         "val-greedy", "test-greedy-seed=5",
     }  # fmt: skip
     assert folders["test-greedy"]["metrics"]["wer"]["value"] == done["test"]["best"]["wer"]

@@ -54,6 +54,7 @@ class Header:
 
     @property
     def seconds(self) -> float:
+        """The length in seconds."""
         return self.frames / self.rate
 
 
@@ -101,7 +102,7 @@ def _samples(sound: Any, count: int) -> np.ndarray:
 
 
 def recording_of(path: Path) -> Recording:
-    """Returns the recording in an audio file, named by its path; the file is read when its sound is asked for."""
+    """Returns the recording in an audio file, named by its path; the file is read when `Recording.read` is called."""
     return Recording(str(path), lambda: read_audio(AudioFile(path, None)))
 
 

@@ -34,7 +34,8 @@ class FrameStore:
         self._end = 0  # of the file
 
     def get(self, key: Hashable) -> np.ndarray | None:
-        """Returns the array that was put under `key`, which cannot be written to; None where it is not kept."""
+        """Returns the frames [S, F] that were put under `key`, which cannot be written to; None where they are not
+        kept."""
         if key in self._kept:
             return self._kept[key]
         if key not in self._places or self._file is None:

@@ -150,7 +150,8 @@ class LogMel:
 
 
 def mel(hertz: np.ndarray | float) -> np.ndarray | float:
-    """Returns 1127 log(1 + f / 700), the scale of O'Shaughnessy (1987) in natural logarithms, as Kaldi has it."""
+    """Returns 1127 log(1 + f / 700) of frequencies f [...] in Hz, in the same shape: the scale of O'Shaughnessy (1987)
+    in natural logarithms, as Kaldi has it."""
     scaled: np.ndarray | float = 1127 * np.log1p(np.asarray(hertz) / 700)
     return scaled
 

@@ -157,7 +157,7 @@ class Sampler:
 
 def check_weights(hypotheses: Literal["samples", "beam"], normalisation: Callable[..., Tensor]) -> None:
     """Raises UserError for `hypotheses` "beam" with a `normalisation` that does not weight episodes by their
-    likelihoods: it would take the best hypotheses for samples."""
+    likelihoods, [N, K] of the K hypotheses of N sources: it would take the best hypotheses for samples."""
     if hypotheses == "beam" and "likelihoods" not in needs(normalisation):
         problem = "the best hypotheses are no samples, and this normalisation would weigh them like samples"
         remedy = "{here}/normalisation=self_normalised, which weights each by its probability"
