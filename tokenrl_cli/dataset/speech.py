@@ -29,10 +29,10 @@ class Speech:
     between them as `gaps_column` says (a number, or one for each gap; without it 0); files are relative to the folder
     of the manifest, or to `audio_root`, a folder or a zip file. `offset_column` and `duration_column` (seconds), where
     a line has them, choose a piece of a long file. Under `text_column` stands the transcript, or in JSON a list of
-    equally valid ones, which are the demonstrations, too. An empty transcript is that of a recording without
-    speech. An empty list, or null, makes a recording without reference. All other columns become columns that rewards may read, None where a
-    line lacks one. The value of `speaker_column` is the column "speaker", too; `id_column` names the example, too,
-    without it the number of the line does.
+    equally valid ones, which are the demonstrations, too. An empty transcript is that of a recording without speech. An
+    empty list, or null, makes a recording without reference. All other columns become columns that rewards may read,
+    None where a line lacks one. The value of `speaker_column` is the column "speaker", too; `id_column` names the
+    example, too, without it the number of the line does.
 
     With `arrays` there is no audio: NAME.npz beside the manifest NAME.jsonl holds the frames of all its examples one
     after another [frames, F] under this name, and `offsets`: example k has the frames offsets[k] to offsets[k + 1].
