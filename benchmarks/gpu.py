@@ -410,7 +410,7 @@ def large_model(name: str, scale: Scale) -> nn.Module:
     torch.manual_seed(0)
     if name == "lstm":
         return Recurrent(tokens, tokens, "lstm", **size, dropout=0.0, tied=True, window=False)
-    return Gpt(tokens, tokens, scale.tokens, **size, dropout=0.0, tied=True, window=False)
+    return Gpt(tokens, tokens, scale.tokens, **size, dropout=0.0, tied=True)
 
 
 def learner(model: Any, scale: Scale, tokens: Tokens, device: torch.device) -> PolicyGradient:
