@@ -47,12 +47,13 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[Evaluation
     """A study without runs: each arm has its results, and decoding gives one of `said`; -> what was decoded."""
     calls: list[tuple[str, ...]] = []
 
-    def evaluated(ended: Path, decode: str, link: str, reward: dict[str, Any]) -> Evaluation:
+    def evaluated(ended: Path, decode: str, link: str, reward: dict[str, Any], split: str) -> Evaluation:
+        assert split == "test"
         assert reward == {"_target_": "the recipe's"}, "an arm may have a reward of its own: a constant"
         calls.append((ended.name, decode, link))
         return said[policy(ended.name)]
 
-    def arm(out: Path, dataset: str, name: str, seed: int) -> None:
+    def arm(out: Path, dataset: str, name: str, seed: int, longer: float) -> None:
         finished(out, name, seed)
 
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
