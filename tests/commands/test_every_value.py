@@ -231,7 +231,7 @@ def test_every_value_of_every_reward() -> None:
 def test_every_value_of_eval_and_generate(schema: Any) -> None:
     known = train() | {
         "ckpt": "run", "split": "test", "examples": 0, "batch_size": 1, "device": "cpu", "precision": "fp32",
-        "input": None, "output": None, "samples": None,
+        "input": None, "output": None, "samples": None, "against": None, "features": None,
     }  # fmt: skip
     config = {name: known[name] for name in schema.__dataclass_fields__}
     own = [case for case in cases(config) if len(case[1]) == 1 or case[1][0] == "decode"]
