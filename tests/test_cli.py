@@ -109,7 +109,7 @@ def test_data_root_comes_from_the_environment(capsys: Capture, monkeypatch: pyte
 # -------------------------------------------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.sample(24)
+@pytest.mark.sample(14)
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -216,6 +216,7 @@ def test_a_config_that_cannot_be_right_is_refused(overrides: str, told: str, cap
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

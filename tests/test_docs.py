@@ -280,7 +280,7 @@ def filled(value: Any) -> Any:
     return "given" if value == "???" else value
 
 
-@pytest.mark.sample(14)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("lines", packs(), ids=lambda lines: lines[0])
 def test_every_shown_training_composes_and_checks(lines: list[str], inside: Path) -> None:
     words = [word for line in lines for word in OURS[line][1:] if word not in ("-m", "--cfg", "job")]

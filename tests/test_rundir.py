@@ -218,6 +218,7 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken_when_asked(
     assert "fallback=true: goes with resume=RUN" in mistake(capsys, "train", *TINY, "fallback=true", f"out={run}-2")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("key", "value"),
     [

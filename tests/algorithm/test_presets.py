@@ -189,7 +189,7 @@ def test_the_order_of_the_sources_changes_no_gradient(name: str) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(before, gradients(algorithm), strict=True)) < 1e-12
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_every_preset_trains_and_its_first_ratio_is_1(name: str, tmp_path: Path) -> None:
     chosen = [f"algorithm={name}", "algorithm.epochs=2", "algorithm.minibatches=2", "credit=delta"]

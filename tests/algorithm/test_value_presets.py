@@ -127,6 +127,7 @@ def test_an_episode_counts_as_much_as_it_weighs(words: str) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(parts[0], parts[1], strict=True)) > 1e-6
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("words", VARIANTS.values(), ids=VARIANTS)
 def test_at_the_switch_it_is_the_warm_start(words: str) -> None:
     """In every state, and on the way through `step`, too."""

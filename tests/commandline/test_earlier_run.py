@@ -120,6 +120,7 @@ def test_what_is_not_the_programs_is_not_overwritten(elsewhere: Path, capsys: Ca
     assert not (elsewhere / "none").exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", [[], ["out=outputs/x"], ["-m", "seed=1,2"]])
 def test_what_is_in_the_way_of_a_directory_is_said(words: list[str], elsewhere: Path, capsys: Capture) -> None:
     link = elsewhere / ("multirun" if "-m" in words else "outputs")

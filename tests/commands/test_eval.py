@@ -117,6 +117,7 @@ def test_an_error_rate_chooses_the_checkpoint_where_it_is_lowest(tmp_path: Path)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["objective"] == lowest
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [

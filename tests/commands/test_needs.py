@@ -115,6 +115,7 @@ def test_a_generate_that_fails_leaves_nothing_in_the_way(
     assert not (home / "elsewhere.txt").exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_command_that_is_stopped_leaves_nothing_half_written(
     name: str, status: int, home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

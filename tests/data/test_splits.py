@@ -153,7 +153,7 @@ def test_every_reward_says_whether_it_needs_references_and_scores_nothing_withou
         assert kind.needs_references is (name == "embedding_similarity")  # which has tests of its own
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "actor_critic"])  # that needs a critic's model
 def test_every_algorithm_says_whether_it_needs_references(name: str) -> None:
     assert isinstance(preset(name, TabularPolicy(RECORDED.policy), Letters(), 3), ReadsReferences)

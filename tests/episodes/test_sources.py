@@ -159,7 +159,7 @@ PRESETS = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_algorithm_learns_the_same_however_the_sources_are_held(name: str) -> None:
     """After two steps, with other rewards, each of a batch of its own; plain gradient descent hides nothing."""

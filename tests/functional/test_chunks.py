@@ -198,6 +198,7 @@ def updated(name: str, *words: str) -> tuple[dict[str, float], list[Tensor]]:
 ONCE = ["algorithm.epochs=1", "algorithm.minibatches=1"]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "words",
     [

@@ -146,6 +146,7 @@ def pair(name: str) -> tuple[Any, Score]:
 # ----------------------------------------------------------------------------------------------------------- the tests
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("name", METRICS)
 def test_hard_texts(name: str) -> None:
     assert_equal(*pair(name), HARD)

@@ -401,6 +401,7 @@ async def adouble(arguments: dict[str, int]) -> int:
     return 2 * arguments["number"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("runner", [InTurn(double, 60.0), Together(adouble, 60.0)])
 def test_answers_come_in_the_order_of_the_calls(runner: Callable[..., list[int]]) -> None:
     assert runner([{"number": number} for number in range(50)]) == list(range(0, 100, 2))

@@ -40,7 +40,7 @@ def heard(run: Path, *overrides: str) -> int:
     return tokenrl("train", *HEARD, *overrides, f"hydra.run.dir={run}")
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_on_recordings_goes_on_with_the_same_bits(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

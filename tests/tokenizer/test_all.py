@@ -41,6 +41,7 @@ def texts_of(folder: Path) -> list[str]:
     return texts
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", TEXT_SETS)
 def test_shipped_data_comes_back_from_every_tokenizer(name: str) -> None:
     texts = texts_of(real(name))[:1500]
