@@ -127,7 +127,8 @@ def test_a_models_attributes_are_its_own_affair(home: Path) -> None:
         "from tokenrl_cli.model.recurrent import Recurrent\n\n\nclass Mine(Recurrent):\n"
         "    def __init__(self, tokenizer, source_tokenizer, cell: str, embedding: int, hidden: int, layers: int,\n"
         "                 dropout: float, tied: bool, window: bool) -> None:\n"
-        "        super().__init__(tokenizer, source_tokenizer, cell, embedding, hidden, layers, dropout, tied, window)\n"
+        "        given = cell, embedding, hidden, layers, dropout, tied, window\n"
+        "        super().__init__(tokenizer, source_tokenizer, *given)\n"
         "        self.values = [1, 2, 3]\n        self.best = 'yes'\n",
         "utf-8",
     )
