@@ -142,7 +142,7 @@ def test_the_committed_table_has_no_p_that_does_not_belong_to_its_interval() -> 
         again = ""
         for name, row in rows.items():
             kept = [study.kept_file(dataset, arm, seed).is_file() for seed in row["seeds"] for arm in (name, "mle")]
-            found = [each for decode in study.DECODINGS for each in row[decode].values() if isinstance(each, dict)]
+            found = [each for view in study.views(dataset) for each in row[view].values() if isinstance(each, dict)]
             assert all(kept) or not [each for each in found if "p" in each], f"{dataset} {name}"
             again = name if all(kept) and name != "mle" else again
         if again:  # one is enough: it takes a second
