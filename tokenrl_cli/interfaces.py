@@ -454,7 +454,7 @@ class Features(Protocol):
     place of token ids."""
 
     width: int  # F
-    speeds: Sequence[float]  # stages that imitate play each recording at one of these, drawn anew in every epoch
+    speeds: Sequence[float]  # stages without rewards play each recording at one of these, drawn anew in every epoch
 
     def train(self, recordings: Iterable[Recording]) -> None:
         """Learns from the recordings of train what `frames` needs to know of them, such as their mean; reads none where

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-from tokenrl_cli.data.counts import Unread, lossy_finding, split_findings, unknown_finding, unknown_share
+from tokenrl_cli.data.counts import (
+    Unread,
+    fault_findings,
+    lossy_finding,
+    split_findings,
+    unknown_finding,
+    unknown_share,
+)
 from tokenrl_cli.data.encoding import Ragged
-from tokenrl_cli.interfaces import Example
+from tokenrl_cli.interfaces import Example, UserError
 from tokenrl_cli.tokenizer.bpe import Bpe
 from tokenrl_cli.tokenizer.word import Word
 
@@ -161,3 +168,20 @@ def test_a_fixed_vocabulary_gets_no_advice_to_train_another() -> None:
     (found,) = unknown_finding("val", "target", 5, 10, fixed=True)
     assert "its vocabulary is fixed" in found.text
     assert "bpe" not in found.text
+
+
+@dataclass
+class Faulty(Pairs):
+    """A data set that has left out examples."""
+
+    faults: dict[str, list[UserError]] = field(default_factory=dict)
+
+
+def test_examples_left_out_for_their_files_are_a_warning_with_their_number_and_the_first() -> None:
+    pairs = {"train": [("a", "b")] * 3, "val": [("a", "b")]}
+    left = [UserError("m.jsonl, line 2", "a.wav: is empty"), UserError("m.jsonl, line 4", "b.wav: is silent")]
+    (found,) = fault_findings(Faulty(pairs, faults={"train": left, "val": []}), ("train", "val"))
+    assert (found.rule, found.severity, found.key) == ("faulty_files", "warning", "dataset.faulty")
+    assert found.text.startswith("train: 2 of 5 examples are left out for faults of their files")
+    assert found.text.endswith("the first is m.jsonl, line 2: a.wav: is empty")
+    assert fault_findings(Pairs(pairs), ("train", "val")) == []

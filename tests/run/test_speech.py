@@ -157,11 +157,11 @@ def test_batches_hold_the_frames_of_their_recordings_and_read_them_again() -> No
     assert torch.equal(batching.batch(0).source, Batching(data, "train", 4, features, tokenizer, 8, 1).batch(0).source)
 
 
-def test_stages_that_imitate_draw_a_speed_for_each_recording_anew_in_every_epoch() -> None:
+def test_stages_without_rewards_draw_a_speed_for_each_recording_anew_in_every_epoch() -> None:
     data, features, tokenizer = tones(), logmel(0.5, 2.0), Word(100, 1)
     tokenizer.train(["one"])
     plain, imitating = (
-        Batching(data, "train", 12, features, tokenizer, 8, 1, imitates=imitates) for imitates in (False, True)
+        Batching(data, "train", 12, features, tokenizer, 8, 1, varies_speed=varied) for varied in (False, True)
     )
     shares = []
     for epoch in range(4):

@@ -271,15 +271,8 @@ FIXED_VALUES = {  # beginning of a key -> why no resumed run may change it
 }
 WARM_START_KEYS = ("warm_start.", "trainer.warm_start_", "trainer.gate")  # used only in the warm start and at its end
 MOVED = ("model.path", "model.decoder_path", "model.adapter.path")  # may lie elsewhere: its SHA-256 is compared
-ALWAYS_ALLOWED = (
-    "dropout",
-    "workers",
-    "timeout",
-    "on_error",
-    "max_failed_fraction",
-    "memory",
-    "disk",
-)  # last parts of keys
+# last parts of keys
+ALWAYS_ALLOWED = ("dropout", "workers", "timeout", "on_error", "max_failed_fraction", "memory", "disk")
 
 
 def refuse_changes(saved: dict[str, Any], stage: str, config: dict[str, Any]) -> None:

@@ -71,3 +71,4 @@ Size = Annotated[int, Ge(1), Le(WIDE)]
 SizeOrZero = Annotated[int, Ge(0), Le(WIDE)]  # an int and never None; 0 is none, off or all
 Text = Annotated[str, MinLen(1)]
 Order = Annotated[int, Ge(1), Le(100)]  # of an n-gram
+Speeds = Annotated[list[Annotated[float, Gt(0.1), Le(10)]], MinLen(1)]  # at which recordings are played; 1 as they are

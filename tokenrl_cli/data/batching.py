@@ -62,8 +62,8 @@ class Batching:
     drawn at random. A finite split is read and encoded at once and held in memory as ids; the epoch or pool in use is
     cached between calls, and no state changes what `batch` returns.
 
-    With `imitates` recordings are played at the speeds that `source_reader` names, one drawn anew for each example and
-    epoch; batches are still made by the lengths at speed 1.
+    With `varies_speed` recordings are played at the speeds that `source_reader` names, one drawn anew for each example
+    and epoch; batches are still made by the lengths at speed 1.
 
     Raises UserError where `batch_size` is below 1, the split is empty, `member` leaves no example or divides an
     unlimited split, or `overlong` "drop" leaves no example (of an unlimited split, when a batch is drawn).
@@ -80,7 +80,7 @@ class Batching:
         seed: int,
         alike_lengths: bool = True,
         member: Member | None = None,
-        imitates: bool = False,
+        varies_speed: bool = False,
     ) -> None:
         if batch_size < 1:
             raise UserError("trainer.batch_size", f"must be at least 1, got {batch_size}")
@@ -88,7 +88,7 @@ class Batching:
         self.alike_lengths = alike_lengths
         self.source_reader, self.tokenizer, self.max_length = source_reader, tokenizer, max_length
         self.drop = dataset.overlong == "drop"
-        plays = isinstance(source_reader, Features) and imitates
+        plays = isinstance(source_reader, Features) and varies_speed
         self.speeds = np.array(source_reader.speeds if plays else [1.0])  # type: ignore[union-attr]
         self.batches_per_chapter = POOL
         self._whole: Encoded | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import IO
 
 import numpy as np
+
+from tokenrl_cli.interfaces import Recording
 
 MIB = 2**20
 
@@ -32,6 +34,15 @@ class FrameStore:
         self._places: dict[Hashable, tuple[int, tuple[int, ...]]] = {}  # where in the file, and the shape
         self._file = None
         self._end = 0  # of the file
+
+    def frames(
+        self, recording: Recording, speed: float, compute: Callable[[Recording, float], np.ndarray]
+    ) -> np.ndarray:
+        """Returns the frames [S, F] of a recording at a speed: those that are kept, else what `compute` returns, which
+        is kept if there is room. They cannot be written to."""
+        key = recording.name, float(speed)
+        found = self.get(key)
+        return self.put(key, compute(recording, speed)) if found is None else found
 
     def get(self, key: Hashable) -> np.ndarray | None:
         """Returns the frames [S, F] that were put under `key`, which cannot be written to; None where they are not

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tokenrl_cli.config.extras import require_extra
-from tokenrl_cli.config.ranges import Fraction, Ge, Gt, Le, MinLen, Positive, Size, Weight
+from tokenrl_cli.config.ranges import Fraction, Ge, Le, Positive, Size, Speeds, Weight
 from tokenrl_cli.data.audio import loudness_changed, resampled
 from tokenrl_cli.data.frames import FrameStore
 from tokenrl_cli.features.normalisation import Kind, Normalisation
@@ -19,7 +19,6 @@ from tokenrl_cli.streams import generator
 
 FULL_SCALE = 32768  # Kaldi's samples are 16-bit integers, ours are -1 ... 1
 FLOOR = float(np.finfo(np.float32).eps)  # energies below it count as this
-Speed = Annotated[float, Gt(0.1), Le(10)]
 
 
 class LogMel:
@@ -59,7 +58,7 @@ class LogMel:
         snip_edges: bool,
         loudness: Positive | None,
         normalisation: Kind,
-        speeds: Annotated[list[Speed], MinLen(1)],
+        speeds: Speeds,
         memory: Weight,
         disk: Weight,
     ) -> None:
@@ -95,9 +94,7 @@ class LogMel:
     def frames(self, recording: Recording, speed: float = 1.0) -> np.ndarray:
         """Returns the frames [S, bins] float32 of a recording played `speed` times as fast, pitch included. They cannot
         be written to. Raises UserError where the recording cannot be read, or holds frames already."""
-        key = recording.name, float(speed)
-        found = self._store.get(key)
-        return self._store.put(key, self._normalised(self._energies(recording, speed))) if found is None else found
+        return self._store.frames(recording, speed, self._computed)
 
     def save(self, directory: Path) -> None:
         """Writes features.json to `directory`, which is made where it is missing."""
@@ -107,6 +104,9 @@ class LogMel:
         """Reads features.json of `directory`. Raises UserError where it is missing, damaged or of other features."""
         self._normalised.load(directory)
         self._store.clear()
+
+    def _computed(self, recording: Recording, speed: float) -> np.ndarray:
+        return self._normalised(self._energies(recording, speed))
 
     def _energies(self, recording: Recording, speed: float) -> np.ndarray:
         """Log-mel energies [S, bins] float32, not normalised."""

@@ -8,12 +8,10 @@ from typing import Annotated
 
 import numpy as np
 
-from tokenrl_cli.config.ranges import Ge, Gt, Le, MinLen, Size, Weight
+from tokenrl_cli.config.ranges import Ge, Le, Size, Speeds, Weight
 from tokenrl_cli.data.frames import FrameStore
 from tokenrl_cli.features.normalisation import Kind, Normalisation
 from tokenrl_cli.interfaces import Recording, UserError
-
-Speed = Annotated[float, Gt(0.1), Le(10)]
 
 
 class GivenMfcc:
@@ -34,7 +32,7 @@ class GivenMfcc:
         window: Annotated[int, Ge(1), Le(100)],
         orders: Annotated[int, Ge(0), Le(3)],
         normalisation: Kind,
-        speeds: Annotated[list[Speed], MinLen(1)],
+        speeds: Speeds,
         memory: Weight,
         disk: Weight,
     ) -> None:
@@ -53,9 +51,7 @@ class GivenMfcc:
     def frames(self, recording: Recording, speed: float = 1.0) -> np.ndarray:
         """Returns the frames [S, F] float32 of a recording at `speed` times its pace. They cannot be written to. Raises
         UserError where the recording cannot be read, is sound, or has frames of another width."""
-        key = recording.name, float(speed)
-        found = self._store.get(key)
-        return self._store.put(key, self._normalised(self._with_deltas(recording, speed))) if found is None else found
+        return self._store.frames(recording, speed, self._computed)
 
     def save(self, directory: Path) -> None:
         """Writes features.json to `directory`, which is made where it is missing."""
@@ -65,6 +61,9 @@ class GivenMfcc:
         """Reads features.json of `directory`. Raises UserError where it is missing, damaged or of other features."""
         self._normalised.load(directory)
         self._store.clear()
+
+    def _computed(self, recording: Recording, speed: float) -> np.ndarray:
+        return self._normalised(self._with_deltas(recording, speed))
 
     def _with_deltas(self, recording: Recording, speed: float) -> np.ndarray:
         given = recording.read()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from tokenrl_cli import hub
 from tokenrl_cli.config.extras import require_extra
-from tokenrl_cli.config.ranges import Gt, Le, MinLen, Text, Weight
+from tokenrl_cli.config.ranges import Speeds, Text, Weight
 from tokenrl_cli.data.audio import resampled
 from tokenrl_cli.data.frames import FrameStore
 from tokenrl_cli.interfaces import Recording, SettingError, UserError, Waveform
 
 FILE = hub.EXTRACTORS[0]
 MELS, WAVES = "WhisperFeatureExtractor", "Wav2Vec2FeatureExtractor"  # the classes that can be used
-Speed = Annotated[float, Gt(0.1), Le(10)]
 
 
 class Pretrained:
@@ -39,7 +38,7 @@ class Pretrained:
     def __init__(
         self,
         path: Text,
-        speeds: Annotated[list[Speed], MinLen(1)],
+        speeds: Speeds,
         memory: Weight,
         disk: Weight,
         here: str,
@@ -64,6 +63,7 @@ class Pretrained:
             problem = f"the feature extractor of {shown} is a {name}, which cannot be used"
             raise SettingError("path", problem, "choose a checkpoint of Whisper, wav2vec2 or HuBERT")
         self.extractor, self.width, self._engine = name, engine.feature_size, engine
+        self._store.clear()
         if name == MELS:
             engine.dither = 0.0
 
@@ -72,9 +72,7 @@ class Pretrained:
         written to. Raises UserError where the recording cannot be read, or holds frames already."""
         if self._engine is None:
             self.train(())
-        key = recording.name, float(speed)
-        found = self._store.get(key)
-        return self._store.put(key, self._computed(recording, speed)) if found is None else found
+        return self._store.frames(recording, speed, self._computed)
 
     def _computed(self, recording: Recording, speed: float) -> np.ndarray:
         sound = recording.read()
@@ -89,7 +87,7 @@ class Pretrained:
         return np.array(values, dtype=np.float32).reshape(-1, 1)
 
     def _mels(self, samples: np.ndarray) -> np.ndarray:
-        """Window t covers the samples from t * hop - n_fft / 2 on, n_fft of them; past the end it hears silence."""
+        """Window t covers the samples from t * hop - n_fft / 2 on, n_fft of them; past the end they are silence."""
         engine, count = self._engine, len(samples)
         hop, window = engine.hop_length, engine.n_fft
         length = hop * math.ceil((count + window) / hop)  # the last window that is kept meets no end

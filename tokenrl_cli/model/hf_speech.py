@@ -180,24 +180,25 @@ class HfSpeechEncoder(FromCheckpoint):
         """What the recurrent network reads, [N, W, E], and its mask [N, W]; an empty source has none that is real."""
         samples = source.squeeze(-1).masked_fill(~source_mask, 0).to(next(self.network.parameters()).dtype)
         samples = nn.functional.pad(samples, (0, max(0, self.least - samples.shape[1])))
-        lengths = source_mask.sum(1).clamp(min=self.least)  # a recording that no output would hear has silence after it
+        lengths = source_mask.sum(1).clamp(min=self.least)  # shorter ones have silence after them
         if self.alone:
             rows = [
-                self._heard(row[None, :length], None)[0] for row, length in zip(samples, lengths.tolist(), strict=True)
+                self._encoded(row[None, :length], None)[0]
+                for row, length in zip(samples, lengths.tolist(), strict=True)
             ]
             read = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         else:
             mask = torch.arange(samples.shape[1], device=samples.device) < lengths.unsqueeze(1)
-            read = self._heard(samples, mask)
+            read = self._encoded(samples, mask)
         counts = self.network._get_feat_extract_output_lengths(lengths) * source_mask.any(1)
         seen = torch.arange(read.shape[1], device=read.device) < counts.unsqueeze(1)
         return self.project(read.to(self.project.weight.dtype)) * seen.unsqueeze(-1), seen
 
-    def _heard(self, samples: Tensor, mask: Tensor | None) -> Tensor:
+    def _encoded(self, samples: Tensor, mask: Tensor | None) -> Tensor:
         """Outputs [N, W, D] of the encoder for samples [N, S]."""
         given = None if mask is None else mask.long()
-        heard: Tensor = self.network(samples, attention_mask=given).last_hidden_state
-        return heard
+        encoded: Tensor = self.network(samples, attention_mask=given).last_hidden_state
+        return encoded
 
 
 def require_extractor(features: Features, wanted: str, width: int) -> None:
@@ -219,7 +220,7 @@ def _outputs(config: Any) -> int:
 
 
 def _receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """The samples that one output of the convolutions hears."""
+    """The number of samples that one output of the convolutions is computed from."""
     field = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         field = (field - 1) * stride + kernel

@@ -25,7 +25,7 @@ LARGEST_SHARE = 0.5  # of the frames of a recording that one mask of time may hi
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """How many masks hide parts of the frames in stages that imitate, and how wide they are at most."""
+    """How many masks hide parts of the frames in supervised stages, and how wide they are at most."""
 
     time_masks: CountOrZero
     time_width: CountOrZero  # frames

@@ -156,8 +156,8 @@ class Training:
         limit = task.decoding.max_length
         tokenizers, alike = (task.source_reader, task.tokenizer), self.trainer.alike_lengths
         split, member = drawn_by(task.dataset, name)
-        imitates = not algorithm.needs_rewards
-        batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member, imitates)
+        varies_speed = not algorithm.needs_rewards
+        batching = Batching(task.dataset, split, size, *tokenizers, limit, task.seed, alike, member, varies_speed)
         schedule = (self.config[assembly.STAGES[name]].get("optimizer") or {}).get("schedule") or {}
         for finding in [*batching.findings(), *horizon_findings(assembly.STAGES[name], schedule, steps)]:
             self.recorder.note(finding)
